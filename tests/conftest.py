@@ -1,0 +1,42 @@
+"""Fixtures, and the matrix: every operator x backend x dtype x sample."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import vsad.ops  # noqa: F401  (registers the operators)
+from tests.samples import SAMPLES
+from vsad.ops._op import OPS
+
+LAYOUTS = ("dense", "channels last", "strided")
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real photographs that may lie beside a checkout."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared photographs in {folder}")
+    return folder
+
+
+def _cases():
+    here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    for op in OPS.values():
+        rows = [(row.name, row.devices, row.dtypes) for row in op.backends] + [("torch", here, FLOATS)]
+        for backend, devices, dtypes in rows:
+            for device in set(here) & set(devices):
+                for dtype in dtypes:
+                    for sample in SAMPLES[op.name]:
+                        for layout in LAYOUTS if sample.images else ("dense",):
+                            name = f"{op.name}-{backend}-{device}-{str(dtype)[6:]}-{sample.id}-{layout}"
+                            yield pytest.param((op, backend, device, dtype, layout, sample), id=name)
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", list(_cases()))
+    if "op" in metafunc.fixturenames:
+        metafunc.parametrize("op", list(OPS.values()), ids=list(OPS))

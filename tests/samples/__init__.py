@@ -1,0 +1,12 @@
+"""Inputs for the matrix: per operator a list of samples, each a function from a generator to the public arguments."""
+
+from . import greedy_coreset, homography_align, homography_warp, prototype_distance
+
+SAMPLES = {
+    module.__name__.rsplit(".", 1)[1]: module.SAMPLES
+    for module in (greedy_coreset, homography_align, homography_warp, prototype_distance)
+}
+ERRORS = {
+    module.__name__.rsplit(".", 1)[1]: module.ERRORS
+    for module in (greedy_coreset, homography_align, homography_warp, prototype_distance)
+}

@@ -1,0 +1,41 @@
+"""What is built, what is usable here, and why something is not: ``python -m vsad.info``."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+import vsad
+import vsad.ops
+from vsad.ops._op import OPS, REFERENCE
+
+
+def info() -> str:
+    """A plain-text page on this machine, its libraries and every operator's backends."""
+    lines = [
+        f"vsad {vsad.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads, "
+        f"instruction set {_instruction_set()}",
+        f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none usable'}",
+        "",
+        f"{'operator':<20}{'backend':<10}usable",
+    ]
+    for op in OPS.values():
+        for row in op.backends:
+            lines.append(f"{op.name:<20}{row.name:<10}{f'no: {row.missing}' if row.missing else 'yes'}")
+        lines.append(f"{op.name:<20}{REFERENCE:<10}yes (reference)")
+    return "\n".join(lines)
+
+
+def _instruction_set() -> str:
+    try:
+        from vsad import _cpu
+    except ImportError:
+        return "unknown (vsad._cpu is not built)"
+    return str(_cpu.isa())
+
+
+if __name__ == "__main__":
+    print(info())

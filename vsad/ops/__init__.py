@@ -1,0 +1,17 @@
+"""Operators: drop them into a model of your own.
+
+    homography_warp      resample an image through a homography
+    homography_align     attend to the windows around a pixel's projections into other views
+    prototype_distance   exact nearest prototypes
+    greedy_coreset       k-centre greedy selection
+
+``using`` selects a backend for a block; ``python -m vsad.info`` says which ones work here and why others do not.
+"""
+
+from ._op import using
+from .greedy_coreset import greedy_coreset
+from .homography_align import homography_align
+from .homography_warp import homography_warp
+from .prototype_distance import Nearest, prototype_distance
+
+__all__ = ["Nearest", "greedy_coreset", "homography_align", "homography_warp", "prototype_distance", "using"]

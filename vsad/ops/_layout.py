@@ -1,0 +1,14 @@
+"""The memory layout of outputs: chosen once, for the fake kernels and the real ones alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def empty_like_layout(like: Tensor, channels: int, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised ``(*, channels, H, W)`` tensor, channels last in memory when ``like`` is, else contiguous."""
+    *batch, _, height, width = like.shape
+    if like.stride(-3) == 1 and like.shape[-3] > 1:
+        return like.new_empty((*batch, height, width, channels), dtype=dtype).movedim(-1, -3)
+    return like.new_empty((*batch, channels, height, width), dtype=dtype)
