@@ -1,0 +1,96 @@
+"""Builds ``vsad._cpu``: one C++ module whose kernels are compiled once per instruction set.
+
+The module neither includes nor links libtorch. Everything else about the package stands in ``pyproject.toml``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+MODULE = ["csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp"]
+KERNELS: list[str] = []
+
+# -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
+FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
+FLAGS += ["-pthread", "-Wall", "-Wextra", "-Icsrc"]
+ISA_FLAGS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
+}
+
+
+class BuildKernels(build_ext):
+    """Compiles every kernel once per instruction set, with ninja where there is one."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # An editable install hands out a fresh temporary folder each time; a fixed one keeps its builds incremental.
+        self.build_temp = str(Path("build") / f"objects{sysconfig.get_config_var('EXT_SUFFIX')}")
+
+    def build_extensions(self) -> None:
+        if self.compiler.compiler_type == "msvc":
+            self.warn("vsad._cpu needs GCC or Clang and is left out; the torch backend serves instead")
+            self.extensions.clear()
+        super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
+        units = self._units()
+        if shutil.which("ninja"):
+            self._compile_with_ninja(units)
+        else:
+            for source, directory, flags in units:
+                self.compiler.compile([source], output_dir=directory, extra_postargs=flags)
+        objects = [self._object(source, directory) for source, directory, _ in units]
+        self.compiler.link_shared_object(
+            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-pthread"], target_lang="c++"
+        )
+
+    def _units(self) -> list[tuple[str, str, list[str]]]:
+        """``(source, object directory, flags)`` of everything that is compiled."""
+        import pybind11
+
+        x86 = self.plat_name.endswith(("x86_64", "amd64"))
+        isas = list(ISA_FLAGS) if x86 else ["baseline"]
+        python = [f"-I{path}" for path in (pybind11.get_include(), *self.include_dirs)]
+        module = [*FLAGS, *python, *(["-DVSAD_X86"] if x86 else [])]
+        units = [(source, str(Path(self.build_temp, "module")), module) for source in MODULE]
+        for isa in isas:
+            flags = [*FLAGS, f"-DVSAD_ISA={isa}", *ISA_FLAGS[isa]]
+            units += [(source, str(Path(self.build_temp, isa)), flags) for source in KERNELS]
+        return units
+
+    def _object(self, source: str, directory: str) -> str:
+        return self.compiler.object_filenames([source], output_dir=directory)[0]
+
+    def _compile_with_ninja(self, units: list[tuple[str, str, list[str]]]) -> None:
+        def escape(text: str) -> str:
+            return text.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+        compiler = subprocess.list2cmdline(self.compiler.compiler_so_cxx).replace("$", "$$")
+        lines = [
+            "rule compile",
+            f"  command = {compiler} $flags -MMD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+        ]
+        for source, directory, flags in units:
+            lines.append(f"build {escape(self._object(source, directory))}: compile {escape(source)}")
+            lines.append(f"  flags = {subprocess.list2cmdline(flags).replace('$', '$$')}")
+        file = Path(self.build_temp, "build.ninja")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines) + "\n")
+        subprocess.run(["ninja", "-f", str(file)], check=True)
+
+
+setup(
+    ext_modules=[Extension("vsad._cpu", [*MODULE, *KERNELS], depends=HEADERS, language="c++")],
+    cmdclass={"build_ext": BuildKernels},
+)
