@@ -43,7 +43,8 @@ def random_points(*shape: int, seed: int = 1) -> torch.Tensor:
 
 def test_examples_in_docstrings() -> None:
     result = doctest.testmod(geometry)
-    assert result.attempted >= 8 and result.failed == 0
+    assert result.attempted >= 8
+    assert result.failed == 0
 
 
 def test_orientation_puts_the_centre_in_front() -> None:
@@ -98,7 +99,8 @@ def test_scaling_keeps_orientation_and_inverts() -> None:
 def test_points_agree_with_opencv_and_broadcast() -> None:
     H, points = random_homographies(2, 3), random_points(5)
     mapped, in_front = transform_points(H, points, return_mask=True)
-    assert mapped.shape == (2, 3, 5, 2) and in_front.all()
+    assert mapped.shape == (2, 3, 5, 2)
+    assert in_front.all()
     expected = cv2.perspectiveTransform(points.numpy()[None], H[1, 2].numpy())[0]
     torch.testing.assert_close(mapped[1, 2], torch.from_numpy(expected))
 
@@ -110,10 +112,13 @@ def test_points_behind_or_undefined_are_masked_without_nan() -> None:
     assert in_front.tolist() == [True, False, False, False, False]
     assert torch.equal(mapped, torch.tensor([[0.0, 2], [0, 0], [0, 0], [0, 0], [0, 0]]))
     grad_points = torch.autograd.grad(mapped.square().sum(), points)[0]
-    assert torch.isfinite(grad_points[[0, 1, 2, 4]]).all() and (grad_points[[1, 2, 4]] == 0).all()
+    assert torch.isfinite(grad_points[[0, 1, 2, 4]]).all()
+    assert (grad_points[[1, 2, 4]] == 0).all()
 
 
-@pytest.mark.parametrize("dtype, expected", [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]
+)
 def test_coordinates_are_at_least_float32(dtype: torch.dtype, expected: torch.dtype) -> None:
     eye, points = torch.eye(3, dtype=dtype), torch.zeros(4, 2, dtype=dtype)
     assert transform_points(eye, points).dtype == expected
@@ -279,5 +284,7 @@ def test_chessboard_photographs(chessboards: np.ndarray) -> None:
     straight = pairwise_rms(
         np.stack([cv2.undistortPoints(b[:, None], K, distortion, P=K)[:, 0] for b in chessboards])
     )
-    assert bent.median() < 1 and bent.max() < 2.5
-    assert straight.median() < 0.3 and straight.max() < 0.5
+    assert bent.median() < 1
+    assert bent.max() < 2.5
+    assert straight.median() < 0.3
+    assert straight.max() < 0.5

@@ -152,8 +152,9 @@ def homography_from_points(
         weights: `(..., N)`, non-negative, of the squared algebraic error; default 1. Zero leaves a point out.
 
     Returns:
-        `(..., 3, 3)`, differentiable in the points and in positive weights. Points that fix no homography (collinear, repeated, fewer
-        than four positive weights) give a singular or non-finite result: check with `torch.linalg.cond`.
+        `(..., 3, 3)`, differentiable in the points and in positive weights. Points that fix no homography
+        (collinear, repeated, fewer than four positive weights) give a singular or non-finite result: check with
+        `torch.linalg.cond`.
 
     Raises:
         ValueError: fewer than four points, or shapes that disagree.
@@ -193,8 +194,9 @@ def homography_from_points(
     b = torch.cat((q[..., :1] * root, q[..., 1:2] * root), -2)  # (..., 2N, 1)
     Q, R = torch.linalg.qr(A)
     h = torch.linalg.solve_triangular(R, Q.mT @ b, upper=True)[..., 0]  # (..., 8)
-    H = torch.cat((h, torch.ones_like(h[..., :1])), -1).unflatten(-1, (3, 3))
-    return torch.linalg.solve(normal_from_source, H @ normal_from_target)
+    H = torch.cat((h, torch.ones_like(h[..., :1])), -1).reshape(*h.shape[:-1], 3, 3)
+    fitted: Tensor = torch.linalg.solve(normal_from_source, H @ normal_from_target)
+    return fitted
 
 
 def image_corners(
@@ -272,9 +274,9 @@ def corners_to_homography(offsets: Tensor, size: Size) -> Tensor:
         (y1 - y0) * det + g * y1, (y3 - y0) * det + h * y3, y0 * det,
         g, h, det,
     )  # fmt: skip
-    H_unit = torch.stack(rows, -1).unflatten(-1, (3, 3))
+    H_unit = torch.stack(rows, -1).reshape(*det.shape, 3, 3)
     diagonal = torch.cat((unit_from_target, torch.ones_like(unit_from_target[:1])))
-    H = H_unit * diagonal / diagonal[:, None]
+    H: Tensor = H_unit * diagonal / diagonal[:, None]
     z = _depth_at_centre(H, (height, width))
     z = torch.where(z.abs() > torch.finfo(dtype).eps, z, 1)
     return H / z[..., None, None]
@@ -362,7 +364,7 @@ def _normalised(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     s = 2**0.5 / spread
     zero, one = torch.zeros_like(s), torch.ones_like(s)
     rows = (s, zero, -s * centre[..., 0], zero, s, -s * centre[..., 1], zero, zero, one)
-    matrix = torch.stack(rows, -1).unflatten(-1, (3, 3))
+    matrix = torch.stack(rows, -1).reshape(*s.shape, 3, 3)
     homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), -1)
     return homogeneous @ matrix.mT, matrix
 
