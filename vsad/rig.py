@@ -186,8 +186,8 @@ class Rig:
         Returns:
             `(V, N, 3, 3)` and `(V, N)` int64.
         """
-        rig = self if size is None else self.scaled(size)
-        return rig.homographies.to(device, dtype), rig.neighbors.to(device)
+        H = self.homographies if size is None else scale_homography(self.homographies, self.size, _checked_size(size))
+        return H.to(device, dtype), self.neighbors.to(device)
 
     def save(self, path: str | Path) -> None:
         """Write the rig as JSON: a matrix row on a line, every number exact."""
