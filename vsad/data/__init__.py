@@ -1,0 +1,17 @@
+"""Data: samples of several views, the layouts they are read from, and a synthetic station."""
+
+from vsad.data.dataset import GOOD, MultiViewDataset, Sample
+from vsad.data.layouts import list_categories, open_dataset
+from vsad.data.synth import SynthConfig, synthesize
+from vsad.data.synth_object import photograph_names
+
+__all__ = [
+    "GOOD",
+    "MultiViewDataset",
+    "Sample",
+    "SynthConfig",
+    "list_categories",
+    "open_dataset",
+    "photograph_names",
+    "synthesize",
+]

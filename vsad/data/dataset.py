@@ -1,0 +1,136 @@
+"""What every layout is read into: samples of several views, and a torch dataset of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vsad.data.images import read_image, read_mask, resize_area
+
+GOOD = "good"
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One physical object, photographed by every camera of the station.
+
+    Args:
+        category: what kind of product it is.
+        id: its name, unique among the samples of its category and split.
+        split: "train" or "test".
+        defect: "good", or the kind of defect.
+        images: view name -> image file.
+        masks: view name -> mask file, or None where that view shows no defect.
+    """
+
+    category: str
+    id: str
+    split: str
+    defect: str
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path | None]
+
+
+class MultiViewDataset(Dataset):
+    """The samples of one category as tensors.
+
+    Convention: views are sorted by name; images are RGB in [0, 1]; a mask is True on the defect. Masks are
+    resized by area and True from 0.5 on; a view's label is taken before resizing, so no small defect is lost.
+
+    Args:
+        samples: samples with the same views and the same category.
+        size: (height, width) or one int for both; None keeps the cameras' own size, which must then be one.
+
+    Raises:
+        ValueError: a sample lacks a view, categories are mixed, or there is no sample.
+
+    Example:
+        >>> ds = open_dataset("station", "test", size=256)  # doctest: +SKIP
+        >>> ds[0]["images"].shape                           # doctest: +SKIP
+        torch.Size([5, 3, 256, 256])
+    """
+
+    def __init__(self, samples: Sequence[Sample], size: int | tuple[int, int] | None = None):
+        if not samples:
+            raise ValueError("MultiViewDataset: samples must hold at least one sample, got none; check the split")
+        categories = {sample.category for sample in samples}
+        if len(categories) > 1:
+            raise ValueError(
+                f"MultiViewDataset: samples must be of one category, got {sorted(categories)}; "
+                "make one data set per category"
+            )
+        self.samples = list(samples)
+        self.category = categories.pop()
+        self.views = sorted({view for sample in samples for view in sample.images})
+        for sample in samples:
+            missing = [view for view in self.views if view not in sample.images]
+            if missing:
+                raise ValueError(
+                    f"MultiViewDataset: sample {sample.id} ({sample.split}/{sample.defect}) must have every view "
+                    f"of {self.views}, got none for {', '.join(missing)}; add the image or remove the sample"
+                )
+        self.size = (size, size) if isinstance(size, int) else size
+        self._native: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one sample.
+
+        Returns:
+            images (V, 3, H, W) float32, masks (V, H, W) bool, view_labels (V,) bool, sample_label () bool,
+            and the strings id, category, defect.
+
+        Raises:
+            ValueError: an image or mask is broken, or of another size than it must be.
+        """
+        sample = self.samples[index]
+        views = [self._read_view(sample, view) for view in self.views]
+        images, masks, labels = zip(*views, strict=True)
+        return {
+            "images": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().float().div_(255),
+            "masks": torch.from_numpy(np.stack(masks)),
+            "view_labels": torch.tensor(labels),
+            "sample_label": torch.tensor(sample.defect != GOOD),
+            "id": sample.id,
+            "category": sample.category,
+            "defect": sample.defect,
+        }
+
+    def _read_view(self, sample: Sample, view: str) -> tuple[np.ndarray, np.ndarray, bool]:
+        path, mask_path = sample.images[view], sample.masks.get(view)
+        image = read_image(path)
+        height_width = image.shape[:2]
+        size = self.size or self._native_size()
+        if self.size is None and height_width != size:
+            raise ValueError(
+                f"MultiViewDataset: {path} must be {_by(size)} like {self.samples[0].images[self.views[0]]}, "
+                f"got {_by(height_width)}; pass size= to resize all images"
+            )
+        if mask_path is None:
+            return resize_area(image, size), np.zeros(size, bool), False
+        mask = read_mask(mask_path)
+        if mask.shape != height_width:
+            raise ValueError(
+                f"MultiViewDataset: {mask_path} must be {_by(height_width)} like its image {path}, "
+                f"got {_by(mask.shape)}; export the mask at the image's size"
+            )
+        return resize_area(image, size), resize_area(mask, size) >= 0.5, bool((mask >= 0.5).any())
+
+    def _native_size(self) -> tuple[int, int]:
+        if self._native is None:
+            height, width = read_image(self.samples[0].images[self.views[0]]).shape[:2]
+            self._native = (height, width)
+        return self._native
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return f"{size[1]} x {size[0]} pixels"
