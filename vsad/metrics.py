@@ -1,14 +1,14 @@
 """Exact anomaly metrics at pixel, view and sample level: AUROC, AP, F1-max and AUPRO.
 
-Every metric here is a function of one small curve: for each distinct score of a positive, how many positives and
-negatives score at least as much, and how many negatives score more. Thresholds that only negatives reach change none
-of the metrics, so negatives are sorted by value alone, without an index, and looked up; 10^8 pixels need one copy of
-the maps. Values of equal score enter together, so ties are exact.
+Every metric here is a function of one small curve: for each distinct score of a positive, how many positives
+and negatives score at least as much, and how many negatives score more. Thresholds that only negatives reach
+change none of the metrics, so negatives are sorted by value alone, without an index, and looked up: 10^8 pixels
+need one copy of the maps. Values of equal score enter together, so ties are exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,7 +31,7 @@ def auroc(scores: Array, labels: Array) -> float | None:
     """Area under the ROC curve: the chance that a positive outscores a negative, a tie counting one half.
 
     Args:
-        scores: any shape, higher is more anomalous; not NaN. float64 is ranked as such, everything else as float32.
+        scores: any shape, higher is more anomalous, no NaN. float64 is ranked as such, all else as float32.
         labels: same shape, boolean or 0/1, True = anomalous.
 
     Returns:
@@ -64,7 +64,7 @@ def average_precision(scores: Array, labels: Array) -> float | None:
 
 
 def f1_max(scores: Array, labels: Array) -> float | None:
-    """The best F1 = 2 TP / (2 TP + FP + FN) over every distinct threshold, "positive" being score >= threshold.
+    """The best F1 = 2 TP / (2 TP + FP + FN) over every distinct threshold; positive is score >= threshold.
 
     Arguments, None and errors are those of :func:`auroc`.
 
@@ -80,8 +80,8 @@ def f1_max(scores: Array, labels: Array) -> float | None:
 def aupro(maps: Array, masks: Array, limit: float = 0.3) -> float | None:
     """Area under the per-region overlap curve up to a false-positive rate, divided by that rate.
 
-    PRO(t) is the mean over defect regions of the share of the region with score >= t; FPR(t) is the share of normal
-    pixels with score >= t. The curve PRO against FPR is integrated by trapezoids from 0 to ``limit``, interpolated
+    PRO(t) is the mean over defect regions of the share of the region with score >= t; FPR(t) is the share of
+    normal pixels with score >= t. PRO against FPR is integrated by trapezoids from 0 to ``limit``, interpolated
     linearly there. A region is an 8-connected component of one image's mask.
 
     Args:
@@ -101,9 +101,7 @@ def aupro(maps: Array, masks: Array, limit: float = 0.3) -> float | None:
         raise ValueError(f"aupro: limit must be in (0, 1], got {limit}; 0.3 is the usual choice")
     scores, defects = _checked("aupro", maps, masks, name="maps", label_name="masks")
     if scores.ndim < 2:
-        raise ValueError(
-            f"aupro: maps must be (..., H, W), got {list(scores.shape)}; keep the image axes apart"
-        )
+        raise ValueError(f"aupro: maps must be (..., H, W), got {list(scores.shape)}; keep the image axes apart")
     curve = _rank(scores, defects)
     return None if curve is None else _aupro(curve, _region_weights(defects), limit)
 
@@ -127,7 +125,7 @@ def evaluate(
         sample_labels: (M,), True where any view shows a defect.
 
     Returns:
-        {"pixel": {"auroc", "ap", "f1_max", "aupro"}, "view": {"auroc", "ap", "f1_max"}, "sample": {likewise}}.
+        {"pixel": {"auroc", "ap", "f1_max", "aupro"}, "view": {"auroc", "ap", "f1_max"}, "sample": {as view}}.
         A value is None (null in JSON) where it is not defined: only one class at that level, or no masks.
 
     Raises:
@@ -144,14 +142,11 @@ def evaluate(
     ):
         if tuple(value.shape) != shape:
             raise ValueError(
-                f"evaluate: {name} must be {list(shape)}, got {list(value.shape)}; "
-                f"maps hold {m} samples of {v} views"
+                f"evaluate: {name} must be {list(shape)}, got {list(value.shape)}; maps hold {m} samples of {v} views"
             )
     return {
         "pixel": _pixel_metrics(maps, masks),
-        "view": _metrics(
-            _rank(*_checked("evaluate", view_scores, view_labels, "view_scores", "view_labels"))
-        ),
+        "view": _metrics(_rank(*_checked("evaluate", view_scores, view_labels, "view_scores", "view_labels"))),
         "sample": _metrics(
             _rank(*_checked("evaluate", sample_scores, sample_labels, "sample_scores", "sample_labels"))
         ),
@@ -284,23 +279,19 @@ def _checked(
     op: str, scores: Array, labels: Array, name: str = "scores", label_name: str = "labels"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores as float32 or float64 and labels as bool, of one shape; no copy where the types already fit."""
-    values, truth = _numpy(scores), _numpy(labels)
+    values, truth = as_numpy(scores), as_numpy(labels)
     if values.shape != truth.shape:
         raise ValueError(
             f"{op}: {label_name} must be {list(values.shape)} like {name}, got {list(truth.shape)}; "
             f"give one label for each score"
         )
     if not values.size:
-        raise ValueError(
-            f"{op}: {name} must hold at least one value, got {list(values.shape)}; check the test set"
-        )
+        raise ValueError(f"{op}: {name} must hold at least one value, got {list(values.shape)}; check the test set")
     if values.dtype != np.float64:
         values = values.astype(np.float32, copy=False)
     if np.isnan(values.min()):  # the minimum passes NaN on and needs no array of its own
         where = tuple(int(i) for i in np.unravel_index(int(np.isnan(values).argmax()), values.shape))
-        raise ValueError(
-            f"{op}: {name} must not be NaN, got NaN at index {where}; look at that input's features"
-        )
+        raise ValueError(f"{op}: {name} must not be NaN, got NaN at index {where}; look at that input's features")
     if truth.dtype != np.bool_:
         if not np.isin(truth, (0, 1)).all():
             raise ValueError(
@@ -311,7 +302,8 @@ def _checked(
     return values, truth
 
 
-def _numpy(value: Array) -> np.ndarray:
+def as_numpy(value: Array | Sequence[float]) -> np.ndarray:
+    """The array of a tensor or array on any device; half precisions become float32."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         if value.is_floating_point() and value.element_size() < 4:  # numpy has no bfloat16

@@ -1,0 +1,333 @@
+"""The report: complete in itself, escaped, and saying exactly what it was given."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from vsad.metrics import evaluate
+from vsad.pictures import Scale, outline, photograph, reduced
+from vsad.report import CalibrationRow, Report, ReportSample, format_score, write_report
+
+VIEWS = ("front", "left", "right")
+VOID = {"meta", "img", "input", "link", "br"}
+DASH = html.unescape("&ndash;")
+HOSTILE = '<script>alert("x")</script> & co'
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and keeps elements as (tag, attributes, text inside)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.stack: list[int] = []
+        self.elements: list[tuple[str, dict[str, str], list[str]]] = []
+        self.feed(self.source)
+        self.close()
+        assert not self.stack, f"never closed: {[self.elements[i][0] for i in self.stack]}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs), []))
+        if tag not in VOID:
+            self.stack.append(len(self.elements) - 1)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs), []))
+
+    def handle_endtag(self, tag):
+        opened = self.elements[self.stack.pop()][0]
+        assert opened == tag, f"</{tag}> closes <{opened}>"
+
+    def handle_data(self, data):
+        for i in self.stack:
+            self.elements[i][2].append(data)
+
+    def find(self, tag: str, css_class: str | None = None) -> list[tuple[dict[str, str], str]]:
+        return [
+            (attrs, " ".join(" ".join(text).split()))
+            for name, attrs, text in self.elements
+            if name == tag and (css_class is None or css_class in attrs.get("class", "").split())
+        ]
+
+
+def sample(name: str, score: float, label: bool | None, **extra) -> ReportSample:
+    g = torch.Generator().manual_seed(sum(name.encode()))
+    images = torch.rand(3, 3, 24, 32, generator=g)
+    maps = torch.rand(3, 24, 32, generator=g)
+    masks = torch.zeros(3, 24, 32, dtype=torch.bool)
+    if label:
+        masks[1, 5:10, 8:20] = True
+    values = {"masks": None if label is None else masks, "view_scores": torch.tensor([0.5, score, 0.25]), **extra}
+    return ReportSample(id=name, images=images, maps=maps, sample_score=score, label=label, **values)
+
+
+def samples() -> list[ReportSample]:
+    return [
+        sample("good-1", 1.25, False),
+        sample("good-2", 2.75, False),
+        sample("bad-1", 3.5, True, defect="scratch"),
+        sample("bad-2", 1.75, True, defect="dent"),
+        sample(HOSTILE, 4.125, True, defect="scratch"),
+    ]
+
+
+def metrics(shift: float = 0.0) -> dict[str, dict[str, float | None]]:
+    three = {"auroc": 0.91234 - shift, "ap": 0.8 - shift, "f1_max": 0.75}
+    return {"pixel": {**three, "aupro": 0.6789 + shift}, "view": dict(three), "sample": {**three, "ap": None}}
+
+
+def report(**changes) -> Report:
+    base = Report(
+        title="Bolts <M8>",
+        views=VIEWS,
+        samples=samples(),
+        threshold=2.5,
+        metrics=[("vsad", metrics()), ("no <alignment>", metrics(0.1))],
+        calibration=[
+            CalibrationRow("front", "left", 120, 0.4567, overlay=torch.rand(3, 20, 40)),
+            CalibrationRow("front", "right", 3, None),
+        ],
+        facts={"Data set": "line 7 & 8", "Seconds": 12.5},
+    )
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    return Page(write_report(tmp_path / "new" / "report.html", report()))
+
+
+def test_the_page_asks_the_network_for_nothing(page: Page) -> None:
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(", page.source)
+    for tag, attrs, _ in page.elements:
+        assert tag not in {"link", "iframe", "object", "base"}
+        assert attrs.get("src", "data:image/").startswith("data:image/")
+        assert attrs.get("href", "#").startswith("#")
+    policies = [attrs["content"] for attrs, _ in page.find("meta") if "http-equiv" in attrs]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"]
+
+
+def test_what_users_name_is_text_never_markup(page: Page) -> None:
+    assert len(page.find("script")) == 1
+    assert "alert(" not in page.find("script")[0][1]
+    assert HOSTILE in [text for _, text in page.find("h3")]
+    assert HOSTILE in [attrs["data-name"] for attrs, _ in page.find("article")]
+    assert page.find("h1")[0][1] == page.find("title")[0][1] == "Bolts <M8>"
+    assert "no <alignment>" in [text for attrs, text in page.find("th") if attrs.get("scope") == "row"]
+    facts = [text for _, text in page.find("dl", "facts")]
+    assert facts == ["Data set line 7 & 8 Seconds 12.5"]
+
+
+def test_every_sample_has_a_card_wrong_verdicts_first(page: Page) -> None:
+    cards = page.find("article", "card")
+    assert [attrs["data-name"] for attrs, _ in cards] == ["bad-2", "good-2", HOSTILE, "bad-1", "good-1"]
+    assert [attrs["data-verdict"] for attrs, _ in cards] == ["ok", "defect", "defect", "defect", "ok"]
+    assert [attrs["data-wrong"] for attrs, _ in cards] == ["1", "1", "0", "0", "0"]
+    assert [text for _, text in page.find("span", "truth")] == [
+        "Missed defect, truth: dent",
+        "False alarm, truth: normal",
+        "Right, truth: scratch",
+        "Right, truth: scratch",
+        "Right, truth: normal",
+    ]
+    for attrs, text in cards:
+        for score in (0.5, float(attrs["data-score"]), 0.25):
+            assert format_score(score) in text
+        assert all(view in text for view in VIEWS)
+
+
+def test_pictures_have_layers_names_and_buttons(page: Page) -> None:
+    buttons = page.find("button", "picture")
+    assert len(buttons) == 15
+    assert all(attrs["aria-pressed"] == "true" and attrs["type"] == "button" for attrs, _ in buttons)
+    images = [attrs for attrs, _ in page.find("img")]
+    assert all(attrs["alt"] and attrs["loading"] == "lazy" for attrs in images)
+    assert "bad-1, view left: photograph" in [attrs["alt"] for attrs in images]
+    assert len(page.find("svg", "outline")) == 3  # one defective view in each of three defective samples
+    for attrs in images[:2]:
+        data = base64.b64decode(attrs["src"].partition(",")[2])
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape[:2] == (24, 32)
+
+
+def test_metrics_are_the_given_values(page: Page) -> None:
+    cells = [text for attrs, text in page.find("td")][:20]
+    first = ["91.23", "80.00", "75.00", "67.89", "91.23", "80.00", "75.00", "91.23", DASH, "75.00"]
+    second = ["81.23", "70.00", "75.00", "77.89", "81.23", "70.00", "75.00", "81.23", DASH, "75.00"]
+    assert cells == first + second
+    table = page.source[page.source.index('id="metrics"') :]
+    assert re.findall(r"<b>([\d.]+)</b>", table[: table.index("</table>")])[:4] == ["91.23", "80.00", "75.00", "91.23"]
+
+
+def test_summary_counts(page: Page) -> None:
+    tiles = [text for _, text in page.find("li")]
+    assert tiles == [
+        "5 samples of 3 views",
+        "3 judged DEFECT",
+        "2 judged OK",
+        "1 missed of 3 defective samples",
+        "1 false alarm in 2 normal samples",
+        "60.0 % of verdicts right",
+    ]
+    rows = [text for _, text in page.find("tr")]
+    assert "normal 2 1 1 1.250 2.000 2.750" in rows
+    assert "scratch 2 2 0 3.500 3.812 4.125" in rows
+
+
+def test_calibration_shows_what_failed(page: Page) -> None:
+    cells = [text for _, text in page.find("td")]
+    assert cells[-4:] == ["120", "0.46", "3", "not fitted"]
+    assert "front ← right could not be fitted." in [text for _, text in page.find("b", "wrong")]
+    assert "View left laid over view front" in [attrs["alt"] for attrs, _ in page.find("img")]
+
+
+def test_histograms_hold_every_score_and_break_at_the_threshold(page: Page) -> None:
+    charts = [
+        attrs["aria-label"] for attrs, _ in page.find("svg") if attrs.get("role") == "img" and "aria-label" in attrs
+    ]
+    assert "Sample scores: histogram, 2 normal, 3 defective; threshold 2.500" in charts
+    assert "View scores: histogram, 12 normal, 3 defective; threshold 2.500" in charts
+    x = next(float(attrs["x1"]) for attrs, _ in page.find("line", "threshold"))
+    bars = [
+        (float(a), float(b))
+        for attrs, _ in page.find("path", "series")[:2]
+        for a, b in re.findall(r"M([\d.]+) [\d.]+V[\d.]+H([\d.]+)", attrs["d"])
+    ]
+    assert len(bars) == 5
+    assert sum(b <= x for _, b in bars) == 2
+    assert sum(a >= x for a, _ in bars) == 3
+
+
+def test_definitions_are_those_given(tmp_path: Path) -> None:
+    page = Page(write_report(tmp_path / "r.html", report(sample_score="the mean over <the> views")))
+    definitions = [text for _, text in page.find("dd")]
+    assert any(text.startswith("the mean over <the> views.") for text in definitions)
+    assert any("8-connected" in text and "0.3" in text for text in definitions)
+
+
+def test_unlabelled_images_get_verdicts_only(tmp_path: Path) -> None:
+    unknown = [sample("a", 3.0, None), sample("b", 1.0, None)]
+    page = Page(write_report(tmp_path / "r.html", Report("Today", VIEWS, unknown, threshold=2.5)))
+    assert [text for _, text in page.find("span", "verdict")] == ["✕ DEFECT", "✓ OK"]
+    assert [text for _, text in page.find("li")] == ["2 samples of 3 views", "1 judged DEFECT", "1 judged OK"]
+    headings = [text for _, text in page.find("h2")]
+    assert headings == ["Summary", "Scores", "Samples", "Definitions"]
+    assert page.find("span", "truth") == page.find("span", "mark") == page.find("svg", "outline") == []
+    assert "AUROC" not in page.source
+    assert [text for attrs, text in page.find("option") if "wrong" in attrs.get("value", "")] == []
+
+
+def test_a_test_set_without_defects_still_gets_its_report(tmp_path: Path) -> None:
+    normal = [sample("a", 1.0, False), sample("b", 1.5, False)]
+    maps, masks = torch.stack([s.maps for s in normal]), torch.stack([s.masks for s in normal])
+    view_scores = torch.stack([s.view_scores for s in normal])
+    labels = torch.zeros(2, 3, dtype=torch.bool)
+    result = evaluate(maps, masks, view_scores, labels, view_scores.amax(1), labels.any(1))
+    page = Page(write_report(tmp_path / "r.html", Report("Good", VIEWS, normal, 2.0, metrics=[("vsad", result)])))
+    assert [text for _, text in page.find("td")][:10] == [DASH] * 10
+    assert "0 missed of 0 defective samples" in [text for _, text in page.find("li")]
+
+
+def test_pictures_stop_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "r.html"
+    page = Page(write_report(path, report(calibration=[]), max_pictures=2))
+    assert len(page.find("article")) == 5
+    assert len(page.find("button", "picture")) == 6
+    assert any("Pictures are kept for 2 of 5 samples" in text for _, text in page.find("p", "note"))
+
+
+def test_categories_can_be_chosen_where_there_are_several(tmp_path: Path) -> None:
+    mixed = [sample("a", 1.0, None, category="bolt"), sample("b", 3.0, None, category="nut")]
+    page = Page(write_report(tmp_path / "r.html", Report("Two", VIEWS, mixed, threshold=2.0)))
+    assert [text for _, text in page.find("span", "category")] == ["nut", "bolt"]
+    assert {"bolt", "nut"} <= {text for _, text in page.find("option")}
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 1.0, 100.0])
+def test_any_threshold_and_equal_scores_make_a_page(tmp_path: Path, threshold: float) -> None:
+    flat = dataclasses.replace(sample("a", 1.0, None, view_scores=[1.0, 1.0, 1.0]), maps=np.ones((3, 4, 5), np.float32))
+    page = Page(write_report(tmp_path / "r.html", Report("Flat", VIEWS, [flat], threshold)))
+    expected = "✕ DEFECT" if threshold <= 1.0 else "✓ OK"
+    assert [text for _, text in page.find("span", "verdict")] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": []}, "samples must hold at least one sample"),
+        ({"threshold": float("nan")}, "threshold must be finite, got nan"),
+        ({"views": ("a", "b")}, r"images of sample 'good-1' must be \[V 3 H W\] with V=2, got \[3, 3, 24, 32\]"),
+        ({"samples": [sample("x", float("inf"), None)]}, "view_scores of sample 'x' must be finite"),
+        ({"samples": [dataclasses.replace(sample("x", 1.0, None), maps=torch.full((3, 2, 2), torch.nan))]}, "maps of"),
+        ({"samples": [sample("x", 1.0, None, view_labels=[True])]}, r"view_labels of sample 'x' must be \[V\]"),
+    ],
+)
+def test_wrong_inputs_are_named(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"write_report: {message}"):
+        write_report(tmp_path / "r.html", report(**change))
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_forty_samples_of_five_views_stay_under_fifteen_megabytes(tmp_path: Path) -> None:
+    # The hardest picture there is, noise at full size; two samples stand for forty.
+    rng = np.random.default_rng(0)
+    hard = [
+        ReportSample(
+            str(i),
+            cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 15), np.uint8), (3, 3), 0)
+            .reshape(256, 256, 5, 3)
+            .transpose(2, 3, 0, 1),
+            cv2.GaussianBlur(rng.random((256, 256, 5), np.float32), (0, 0), 4).transpose(2, 0, 1),
+            np.zeros(5),
+            0.0,
+        )
+        for i in range(2)
+    ]
+    size = write_report(tmp_path / "r.html", Report("Size", list("abcde"), hard, 0.6)).stat().st_size
+    assert 20 * size < 15e6
+
+
+def test_heat_is_clear_where_normal_and_strong_where_not() -> None:
+    scale = Scale.of([np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100)], threshold=0.9)
+    assert (scale.low, scale.high) == (pytest.approx(0.5, abs=0.01), pytest.approx(1.3, abs=0.01))
+    assert scale.threshold_share == pytest.approx(0.5, abs=0.01)
+    anomaly_map = np.zeros((32, 32), np.float32)
+    anomaly_map[:, 16:] = 2.0
+    data = base64.b64decode(scale.heat(anomaly_map, 64).partition(",")[2])
+    alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3]
+    assert alpha[:, :14].max() == 0
+    assert alpha[:, 18:].min() == pytest.approx(0.85 * 255, abs=2)
+    opacity = scale.colours[:, 3].astype(int)
+    assert (np.diff(opacity) >= 0).all()
+    assert opacity[127] == pytest.approx(127, abs=3)
+
+
+def test_photographs_keep_their_colours_and_shrink() -> None:
+    image = np.zeros((3, 60, 120), np.float32)
+    image[0] = 1.0  # red
+    for given in (image, (255 * image).astype(np.uint8)):
+        data = base64.b64decode(photograph(given, 40).partition(",")[2])
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded.shape == (20, 40, 3)
+        np.testing.assert_allclose(decoded[10, 20], [0, 0, 255], atol=4)
+    small = np.zeros((8, 9), np.float32)
+    assert reduced(small, 16) is small
+
+
+def test_outlines_follow_regions_and_single_pixels() -> None:
+    mask = np.zeros((20, 30), bool)
+    assert outline(mask, 256) == ""
+    mask[4:9, 10:21] = True
+    corners = {tuple(map(int, p.split())) for p in re.findall(r"\d+ \d+", outline(mask, 256))}
+    assert corners == {(10, 4), (20, 4), (20, 8), (10, 8)}
+    mask[15, 2] = True
+    assert "M2 15Z" in outline(mask, 256)
