@@ -95,7 +95,8 @@ def report(**changes) -> Report:
         metrics=[("vsad", metrics()), ("no <alignment>", metrics(0.1))],
         calibration=[
             CalibrationRow("front", "left", 120, 0.4567, overlay=torch.rand(3, 20, 40)),
-            CalibrationRow("front", "right", 3, None),
+            CalibrationRow("front", "right", 3, fitted=False),
+            CalibrationRow("left", "right"),
         ],
         facts={"Data set": "line 7 & 8", "Seconds": 12.5},
     )
@@ -185,7 +186,9 @@ def test_summary_counts(page: Page) -> None:
 
 def test_calibration_shows_what_failed(page: Page) -> None:
     cells = [text for _, text in page.find("td")]
-    assert cells[-4:] == ["120", "0.46", "3", "not fitted"]
+    assert cells[-6:] == ["120", "0.46", "3", "not fitted", DASH, DASH]
+    sentence = "2 of 3 pairs of views have a homography; the largest reprojection error is 0.46 px."
+    assert any(text.startswith(sentence) for _, text in page.find("p"))
     assert "front ← right could not be fitted." in [text for _, text in page.find("b", "wrong")]
     assert "View left laid over view front" in [attrs["alt"] for attrs, _ in page.find("img")]
 

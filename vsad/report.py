@@ -60,15 +60,17 @@ class CalibrationRow:
     Args:
         target: name of the view that is looked from.
         source: name of the view that is sampled.
-        inliers: matches the homography agrees with.
-        error_px: their reprojection error in pixels; None where no homography could be fitted.
+        inliers: matches the homography agrees with; None where it was not measured.
+        error_px: their root mean square reprojection error in pixels; None where it was not measured.
+        fitted: False where no homography was found, so that the pair is not used.
         overlay: (3, H, W) RGB picture of the aligned pair, float in [0, 1] or uint8.
     """
 
     target: str
     source: str
-    inliers: int
-    error_px: float | None
+    inliers: int | None = None
+    error_px: float | None = None
+    fitted: bool = True
     overlay: Array | None = None
 
 
