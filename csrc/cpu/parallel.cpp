@@ -19,8 +19,8 @@ struct AlignedDelete {
 
 }  // namespace
 
-void run_parallel(const Work& work, const void* arguments, int threads) {
-    const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, work.items));
+void run_parallel(const Work& work, const void* arguments) {
+    const std::int64_t workers = std::max<std::int64_t>(1, std::min(work.threads, work.items));
     const std::int64_t bytes = (work.scratch_bytes + 63) / 64 * 64;
     std::unique_ptr<char[], AlignedDelete> scratch(new (kCacheLine) char[workers * bytes]);
 

@@ -1,0 +1,1 @@
+"""Launchers of the compiled CPU kernels: allocate, describe the tensors, call ``vsad._cpu``."""

@@ -1,0 +1,19 @@
+"""How launchers describe tensors to ``vsad._cpu``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # Scalar in csrc/cpu/scalar.h
+OPERATIONS_PER_THREAD = 1 << 19  # multiply-adds that pay for starting one more thread, about 20 us
+
+
+def image(t: Tensor) -> tuple[int, ...]:
+    """Where a ``(B, V, C, H, W)`` tensor lies: its pointer and its strides in elements."""
+    return (t.data_ptr(), *t.stride())
+
+
+def threads(operations: int) -> int:
+    """How many threads are worth starting for this many multiply-adds; never more than torch would use."""
+    return min(torch.get_num_threads(), 1 + operations // OPERATIONS_PER_THREAD)

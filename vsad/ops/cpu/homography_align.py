@@ -1,0 +1,184 @@
+"""Launcher of ``csrc/cpu/homography_align.cpp``."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from vsad import _cpu
+
+from .._layout import empty_like_layout
+from ._call import DTYPES, image, threads
+
+NAME = "homography_align"
+
+
+def forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor,
+    bias: Tensor | None,
+    heads: int,
+    window: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
+    B, V, _, H, W = query.shape
+    out = empty_like_layout(query, value.shape[2])
+    lse = homography.new_empty((B, V, heads, H, W))
+    arguments, _keep = _describe(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
+    _cpu.homography_align_forward(arguments)
+    return out, lse
+
+
+def backward(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    heads: int,
+    window: int,
+    scale: float,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
+
+    Bit-identical for any number of threads. Needs memory for one dense copy, in the compute dtype, of each image
+    gradient, next to the result where dtype or layout differ from that.
+    """
+    B, V, _, _, _ = query.shape
+    N = neighbors.shape[1]
+    arguments, _keep = _describe(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
+    grad_lse = None if grad_lse is None else grad_lse.to(lse.dtype).contiguous()
+    images = [
+        homography.new_zeros((*t.shape[:2], *t.shape[3:], t.shape[2])) if need else None
+        for t, need in zip((query, key, value), needs)
+    ]
+    # summed in double; one part for each piece of work that runs on its own
+    homographies = homography.new_zeros((heads, B, V, N, 3, 3), dtype=torch.float64) if needs[3] else None
+    biases = None
+    if needs[4] and bias is not None:
+        biases = homography.new_zeros((B, V, heads, N, window, window), dtype=torch.float64)
+    edges, rounds = _rounds(neighbors)
+    _cpu.homography_align_backward(
+        arguments,
+        grad_out=image(grad_out),
+        grad_lse=_pointer(grad_lse),
+        query=_pointer(images[0]),
+        key=_pointer(images[1]),
+        value=_pointer(images[2]),
+        homography=_pointer(homographies),
+        bias=_pointer(biases),
+        edges=edges.data_ptr(),
+        rounds=rounds,
+    )
+    nothing = query.new_empty((0,))
+    grads = [nothing if g is None else _in_layout_of(t, g) for t, g in zip((query, key, value), images)]
+    if homographies is not None:
+        total = _sum_in_order(homographies)
+        total = total if homography.shape[0] == B else _sum_in_order(total)[None]
+        grads.append(total.to(homography.dtype))
+    else:
+        grads.append(homography.new_empty((0,)))
+    grads.append(
+        homography.new_empty((0,)) if biases is None else _sum_in_order(biases.flatten(0, 1)).to(homography.dtype)
+    )
+    return tuple(grads)
+
+
+def _rounds(neighbors: Tensor) -> tuple[Tensor, list[int]]:
+    """All edges ``(target, slot, source)``, in rounds that may run at once, and the size of each round.
+
+    No two edges of a round share a target or a source (an edge colouring of the bipartite view graph), so what they
+    add to never overlaps.
+    """
+    rounds: list[list[tuple[int, int, int]]] = []
+    targets: list[set[int]] = []
+    sources: list[set[int]] = []
+    for v, row in enumerate(neighbors.tolist()):
+        for n, s in enumerate(row):
+            if s < 0:
+                continue
+            at = next((i for i in range(len(rounds)) if v not in targets[i] and s not in sources[i]), len(rounds))
+            if at == len(rounds):
+                rounds.append([])
+                targets.append(set())
+                sources.append(set())
+            rounds[at].append((v, n, s))
+            targets[at].add(v)
+            sources[at].add(s)
+    edges = [edge for members in rounds for edge in members]
+    return torch.tensor(edges, dtype=torch.int64).reshape(-1, 3), [len(members) for members in rounds]
+
+
+def _in_layout_of(like: Tensor, grad: Tensor) -> Tensor:
+    """``grad (B, V, H, W, C)`` as the gradient of ``like``: its shape, dtype and memory layout."""
+    result = empty_like_layout(like, like.shape[2])
+    grad = grad.movedim(-1, 2)
+    if grad.dtype == result.dtype and grad.stride() == result.stride():
+        return grad
+    return result.copy_(grad)
+
+
+def _sum_in_order(parts: Tensor) -> Tensor:
+    """The sum over the first dimension, always in the same order."""
+    return reduce(torch.add, parts.unbind(0), parts.new_zeros(parts.shape[1:]))
+
+
+def _pointer(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+def _describe(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    heads: int,
+    window: int,
+    scale: float,
+) -> tuple[_cpu.AlignArguments, tuple[Tensor | None, ...]]:
+    """The call in numbers, and the dense copies whose memory it points to."""
+    B, V, C, H, W = query.shape
+    S, Cv, Hs, Ws = value.shape[1:]
+    N = neighbors.shape[1]
+    if neighbors.numel():
+        low, high = (int(t) for t in neighbors.aminmax())
+        if low < -1 or high >= S:
+            wrong = low if low < -1 else high
+            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={S}), got {wrong}; -1 marks an empty slot")
+    homography, neighbors = homography.contiguous(), neighbors.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    operations = B * V * N * H * W * (window + 1) ** 2 * (C + Cv)
+    arguments = _cpu.AlignArguments(
+        dtype=DTYPES[query.dtype],
+        heads=heads,
+        window=window,
+        threads=threads(operations),
+        scale=scale,
+        sizes=(B, V, S, N, C, Cv, H, W, Hs, Ws),
+        query=image(query),
+        key=image(key),
+        value=image(value),
+        out=image(out),
+        homography=homography.data_ptr(),
+        homography_batch=homography.stride(0) if homography.shape[0] > 1 else 0,
+        neighbors=neighbors.data_ptr(),
+        bias=_pointer(bias),
+        lse=lse.data_ptr(),
+    )
+    return arguments, (homography, neighbors, bias)
