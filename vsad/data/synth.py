@@ -22,7 +22,7 @@ from vsad.data.synth_station import Camera, Lamp, make_cameras, make_lamps, proj
 from vsad.data.synth_writers import WRITERS
 
 _SUPERSAMPLE = 2
-_MIN_PIXELS = 6  # a smaller mask is no defect that anyone would mark
+_MIN_PIXELS = 10  # a smaller mask is no defect that anyone would mark
 _MIN_CONTRAST = 8  # display levels of 255, mean over the mask: less drowns in sensor noise
 _READ_NOISE, _SHOT_NOISE = 0.0018, 0.00008  # deviation and variance per unit of light
 _ATTEMPTS = 200
@@ -72,6 +72,7 @@ class Scene:
 
     product: Product
     albedo: np.ndarray  # (H, W, 3)
+    surface: np.ndarray  # (H, W, 4), the albedo with outline and shadow
     H_plane_from_object: np.ndarray
     lamps: list[Lamp]
     exposure: dict[str, np.ndarray]  # view -> (3,)
@@ -98,7 +99,7 @@ class Station:
         self.size = size
         self.cameras = make_cameras(size, rng)
         self._mats = {camera.name: _mat(camera, seed) for camera in self.cameras}
-        axis = np.linspace(-1, 1, size * _SUPERSAMPLE, dtype=np.float32)
+        axis = np.linspace(-1, 1, size, dtype=np.float32)
         self._vignette = (1 - 0.06 * (axis[:, None] ** 2 + axis**2))[..., None]
 
     def set_scene(self, product: Product, rng: np.random.Generator) -> Scene:
@@ -115,27 +116,23 @@ class Station:
         exposure = {
             camera.name: camera.gain * common * rng.normal(1, 0.03) * rng.normal(1, 0.01, 3) for camera in self.cameras
         }
-        return Scene(product, vary(product, rng), pose, lamps, exposure)
+        albedo = vary(product, rng)
+        return Scene(product, albedo, with_shadow(product, albedo), pose, lamps, exposure)
 
     def render(self, scene: Scene, camera: Camera, defect: Defect | None = None) -> np.ndarray:
         """Give the linear light on a camera's sensor, (size, size, 3) float32, without noise."""
-        albedo = scene.albedo if defect is None else defect.apply(scene.albedo, _strength(scene, defect, camera))
-        pixels = self.size * _SUPERSAMPLE
-        layer = cv2.warpPerspective(
-            with_shadow(scene.product, albedo),
-            camera.scaled(_SUPERSAMPLE) @ scene.H_plane_from_texture,
-            (pixels, pixels),
-            flags=cv2.INTER_LINEAR,
-        )
-        surface, opacity = layer[..., :3], layer[..., 3:]
-        diffuse, specular = shade(camera, scene.lamps, pixels)
-        light = (surface + (1 - opacity) * self._mats[camera.name]) * diffuse[..., None]
+        surface = scene.surface
+        if defect is not None:
+            surface = defect.apply(surface, _strength(scene, defect, camera))
+        layer = _expose(surface, camera, scene.H_plane_from_texture)
+        # Light and its highlights are smooth: shading after the lens and the pixels is shading before them.
+        diffuse, specular = shade(camera, scene.lamps)
+        light = layer[..., :3] + (1 - layer[..., 3:]) * self._mats[camera.name]
+        light *= diffuse[..., None]
         # Bright materials (metal, print) are glossier than dark plastic; the mat is dull.
-        gloss = 0.05 * opacity[..., 0] + 0.35 * surface.mean(-1)
+        gloss = cv2.transform(layer, np.array([[0.17, 0.17, 0.17, 0.10]], np.float32))
         light += (gloss * specular)[..., None]
-        light *= self._vignette * scene.exposure[camera.name].astype(np.float32)
-        light = cv2.GaussianBlur(light, None, 0.55 * _SUPERSAMPLE)
-        return cv2.resize(light, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return light * (self._vignette * scene.exposure[camera.name].astype(np.float32))
 
     def mask(self, scene: Scene, camera: Camera, defect: Defect) -> np.ndarray:
         """Give the pixels of a view, (size, size) bool, of which the defect covers a quarter or more."""
@@ -258,19 +255,22 @@ def _develop(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mat(camera: Camera, seed: int) -> np.ndarray:
-    """Render the dark anti-static mat on the table, 2.4 units wide, as a camera sees it."""
+    """Render the dark anti-static mat on the table, 3.2 units wide, as a camera sees it."""
     rng = np.random.default_rng([seed, 1])
-    texels = 400
-    side = int(2.4 * texels)
+    texels = 320
+    side = int(3.2 * texels)
     texture = 1 + 0.10 * smooth_noise((side, side), 1.2, rng) + 0.10 * smooth_noise((side, side), 40, rng)
     albedo = np.clip(texture, 0, 2)[..., None] * np.array([0.050, 0.056, 0.066], np.float32)
     middle = (side - 1) / 2
     H_plane_from_mat = np.array([[1 / texels, 0, -middle / texels], [0, 1 / texels, -middle / texels], [0, 0, 1]])
+    return _expose(albedo, camera, H_plane_from_mat)
+
+
+def _expose(texture: np.ndarray, camera: Camera, H_plane_from_texture: np.ndarray) -> np.ndarray:
+    """Image a texture on the plane: sample it finely, blur it as the lens does, and average over each pixel."""
     pixels = camera.size * _SUPERSAMPLE
-    return cv2.warpPerspective(
-        albedo,
-        camera.scaled(_SUPERSAMPLE) @ H_plane_from_mat,
-        (pixels, pixels),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT_101,
+    image = cv2.warpPerspective(
+        texture, camera.scaled(_SUPERSAMPLE) @ H_plane_from_texture, (pixels, pixels), flags=cv2.INTER_LINEAR
     )
+    image = cv2.GaussianBlur(image, None, 0.55 * _SUPERSAMPLE)
+    return cv2.resize(image, (camera.size, camera.size), interpolation=cv2.INTER_AREA)

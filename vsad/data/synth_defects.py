@@ -58,7 +58,7 @@ class Defect:
             along = np.array([*direction, 0.0])
             tilts = np.array([half_vectors(point, camera, lamp) @ along for lamp in lamps])
             powers = np.array([lamp.power for lamp in lamps])
-            return float(np.clip(powers @ np.exp(-((tilts / 0.11) ** 2) / 2), 0, 1))
+            return float(np.clip(powers @ np.exp(-((tilts / 0.07) ** 2) / 2), 0, 1))
         if self.kind == "crack":
             ray = camera.position - np.array([*point, 0.0])
             sideways = abs(ray[0] * -direction[1] + ray[1] * direction[0]) / abs(ray[2])
@@ -67,12 +67,13 @@ class Defect:
             return 1 - 0.9 * float(np.clip(-half_vectors(point, camera, lamps[0])[2], 0, 1) ** 90)
         return 1.0
 
-    def apply(self, albedo: np.ndarray, strength: float) -> np.ndarray:
-        """Give a copy of `albedo` (H, W, 3) with the defect at some strength."""
+    def apply(self, surface: np.ndarray, strength: float) -> np.ndarray:
+        """Give a copy of `surface` (H, W, 4), colours and opacity, with the defect at some strength."""
         h, w = self.cover.shape
-        changed = albedo.copy()
+        changed = surface.copy()
         region = changed[self.y : self.y + h, self.x : self.x + w]
-        region += (strength * self.cover)[..., None] * (self.colour - region)
+        opacity = region[..., 3:]  # colours are premultiplied by it: nothing is painted beside the object
+        region[..., :3] += (strength * self.cover)[..., None] * (opacity * self.colour - region[..., :3])
         return changed
 
 
@@ -95,13 +96,13 @@ def _scratch(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> 
     angles = heading + turn * (np.linspace(0, 1, 24) - 0.5)
     path = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * (length / 24), axis=0)
     side = np.array([-np.sin(heading), np.cos(heading)])
-    strokes = [(path, rng.uniform(2.6, 4.4) * unit)]
+    strokes = [(path, rng.uniform(2.0, 3.4) * unit)]
     for _ in range(rng.integers(0, 3)):  # what made it seldom left a single line
         first, last = sorted(rng.integers(0, 24, 2))
         if last - first > 5:
-            strokes.append((path[first:last] + side * rng.normal(0, 7) * unit, rng.uniform(1.4, 2.4) * unit))
-    cover = rng.uniform(0.7, 0.95)
-    return _line("scratch", product, strokes, cover, rng.uniform(0.55, 0.8), heading, rng)
+            strokes.append((path[first:last] + side * rng.normal(0, 7) * unit, rng.uniform(1.2, 2.0) * unit))
+    cover = rng.uniform(0.8, 1.0)
+    return _line("scratch", product, strokes, cover, rng.uniform(0.6, 0.9), heading, rng)
 
 
 def _crack(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect:
@@ -110,12 +111,12 @@ def _crack(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> De
     heading = rng.uniform(0, 2 * np.pi)
     angles = heading + rng.normal(0, 0.45, steps) + 0.3 * smooth_noise((1, steps), 3, rng)[0]
     path = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(4, 9, (steps, 1)) * unit, axis=0)
-    strokes = [(path, rng.uniform(2.4, 3.8) * unit)]
+    strokes = [(path, rng.uniform(2.0, 3.3) * unit)]
     if rng.random() < 0.5:  # a branch
         start = int(rng.integers(steps // 3, 2 * steps // 3))
         turned = angles[start:] + rng.choice([-0.7, 0.7])
         branch = np.cumsum(np.stack([np.cos(turned), np.sin(turned)], 1) * 5 * unit, axis=0)[: steps // 3]
-        strokes.append((path[start] + branch, rng.uniform(1.6, 2.4) * unit))
+        strokes.append((path[start] + branch, rng.uniform(1.4, 2.2) * unit))
     chord = path[-1] - path[0]
     return _line("crack", product, strokes, 0.92, 0.012, float(np.arctan2(chord[1], chord[0])), rng)
 
@@ -172,24 +173,24 @@ def _stain(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> De
 
 
 def _missing_part(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect | None:
-    part = _choose_part(product, 3500, rng)
+    part = _choose_part(product, rng)
     if part is None:
         return None
     pad = round(8 * product.texels / 640)
     y, x, mask, patch = _cut(part, albedo, pad)
-    bare = _without_part(patch, mask, product, rng)
+    bare = _without_part(albedo, y, x, mask, product, rng)
     return _replacement("missing_part", y, x, patch, bare, _grow(mask, product), product)
 
 
 def _misplaced_part(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect | None:
-    part = _choose_part(product, 8000, rng)
+    part = _choose_part(product, rng)
     if part is None:
         return None
     h, w = part.mask.shape
     pad = round(8 * product.texels / 640 + 0.6 * max(h, w))
     y, x, mask, patch = _cut(part, albedo, pad)
-    bare = _without_part(patch, mask, product, rng)
-    shift = rng.uniform(0.25, 0.5) * min(h, w)
+    bare = _without_part(albedo, y, x, mask, product, rng)
+    shift = rng.uniform(0.2, 0.4) * np.sqrt(h * w)
     heading, turn = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1]) * rng.uniform(12, 40)
     middle = ((mask.shape[1] - 1) / 2, (mask.shape[0] - 1) / 2)
     move = cv2.getRotationMatrix2D(middle, float(turn), 1.0)
@@ -212,14 +213,17 @@ def _replacement(
     radius = round(2.5 * product.texels / 640)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     closed = cv2.morphologyEx((differs & region).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
-    footprint = cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel[1:-1, 1:-1]) > 0
+    opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel[1:-1, 1:-1])
+    outlines, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    footprint = cv2.drawContours(np.zeros_like(opened), outlines, -1, 1, -1) > 0  # marked without holes, as by hand
     return Defect(kind, y, x, cover, after, footprint & region)
 
 
-def _choose_part(product: Product, largest: int, rng: np.random.Generator) -> Part | None:
-    limit = largest * (product.texels / 640) ** 2
-    parts = [part for part in product.parts if part.mask.sum() <= limit]
-    return parts[rng.integers(len(parts))] if parts else None
+def _choose_part(product: Product, rng: np.random.Generator) -> Part | None:
+    if not product.parts:
+        return None
+    weights = np.sqrt([part.mask.sum() for part in product.parts])  # else most would be the tiniest
+    return product.parts[rng.choice(len(product.parts), p=weights / weights.sum())]
 
 
 def _cut(part: Part, albedo: np.ndarray, pad: int) -> tuple[int, int, np.ndarray, np.ndarray]:
@@ -238,16 +242,29 @@ def _grow(mask: np.ndarray, product: Product) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), kernel) > 0
 
 
-def _without_part(patch: np.ndarray, mask: np.ndarray, product: Product, rng: np.random.Generator) -> np.ndarray:
-    """Fill a part's place from its surroundings, with as much fine texture as they have."""
+def _without_part(
+    albedo: np.ndarray, y: int, x: int, mask: np.ndarray, product: Product, rng: np.random.Generator
+) -> np.ndarray:
+    """Give the patch at (y, x) as it were without the part in `mask`: bare material in the tone of what is around."""
     hole = _grow(mask, product)
-    shown = to_display(patch)
-    filled = to_linear(cv2.inpaint(shown, hole.astype(np.uint8), 3 * product.texels / 640, cv2.INPAINT_TELEA))
-    ring = _grow(_grow(hole, product), product) & ~hole
-    around = patch[ring]
-    roughness = min(0.25 * float(around.std()), 0.03) if len(around) else 0.0
-    texture = smooth_noise(mask.shape, 1.2 * product.texels / 640, rng)
-    return np.clip(filled + (roughness * texture * hole)[..., None], 0, 1).astype(np.float32)
+    h, w = hole.shape
+    patch = albedo[y : y + h, x : x + w]
+    if not product.bare:
+        radius = 3 * product.texels / 640
+        return to_linear(cv2.inpaint(to_display(patch), hole.astype(np.uint8), radius, cv2.INPAINT_TELEA))
+    top, left, bottom, right = product.bare[rng.integers(len(product.bare))]
+    swatch = albedo[top:bottom, left:right]
+    tiled = np.pad(swatch, ((0, max(0, h - bottom + top)), (0, max(0, w - right + left)), (0, 0)), "reflect")[:h, :w]
+    ring = (_ring(hole, product) & ~product.occupied[y : y + h, x : x + w]).astype(np.float32)[..., None]
+    spread = 0.3 * float(np.sqrt(hole.sum()))
+    around = cv2.GaussianBlur(patch * ring, None, spread) / (cv2.GaussianBlur(ring, None, spread)[..., None] + 1e-6)
+    tone = np.clip(around / np.median(swatch, (0, 1)), 0.3, 3)
+    blend = cv2.GaussianBlur(hole.astype(np.float32), None, product.texels / 640)[..., None]
+    return np.clip(patch + blend * (tiled * tone - patch), 0, 1).astype(np.float32)
+
+
+def _ring(hole: np.ndarray, product: Product) -> np.ndarray:
+    return _grow(_grow(_grow(hole, product), product), product) & ~hole
 
 
 def _place(product: Product, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:

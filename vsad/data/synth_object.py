@@ -12,7 +12,6 @@ import numpy as np
 from vsad.data.images import is_image, read_image
 
 PHOTOGRAPHS = Path(__file__).resolve().parent / "photographs"
-_ANNOTATED = ("circuit_board", "coins")  # parts.json has boxes (x0, y0, x1, y1) in these photographs
 _GAMMA = 2.2
 _MARGIN = 0.05  # of the long side, around the object, for its shadow
 _TEXELS_PER_PIXEL = 2.5  # texture resolution: texels along the long side for each pixel of a view's width
@@ -36,6 +35,8 @@ class Product:
         albedo: (H, W, 3) float32 linear reflectance, with a margin all round.
         inside: (H, W) bool, where the object is.
         parts: things on it that could be missing or misplaced.
+        occupied: (H, W) bool, where a part lies, or nothing of the object.
+        bare: rectangles (y0, x0, y1, x1) of plain material, where the photograph's are marked.
         texels: texels per unit of the plane.
     """
 
@@ -43,6 +44,8 @@ class Product:
     albedo: np.ndarray
     inside: np.ndarray
     parts: list[Part]
+    occupied: np.ndarray
+    bare: list[tuple[int, int, int, int]]
     texels: float
 
     @property
@@ -87,10 +90,16 @@ def load_product(category: str, size: int) -> Product:
     margin = round(_MARGIN * texels)
     inside = np.pad(np.ones((height, width), bool), margin)
     name = path.stem
-    parts = _annotated_parts(name, scale) if path.parent == PHOTOGRAPHS and name in _ANNOTATED else _find_parts(photo)
+    marks = _marks(path, scale)
+    parts = _marked_parts(marks) if marks else _find_parts(photo)
     parts = [Part(part.y + margin, part.x + margin, part.mask) for part in parts]
+    bare = [(y0 + margin, x0 + margin, y1 + margin, x1 + margin) for x0, y0, x1, y1 in marks.get("bare", [])]
+    occupied = ~inside
+    for part in parts:
+        h, w = part.mask.shape
+        occupied[part.y : part.y + h, part.x : part.x + w] |= part.mask
     photo = cv2.copyMakeBorder(photo, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
-    return Product(name, to_linear(photo), inside, parts, texels)
+    return Product(name, to_linear(photo), inside, parts, occupied, bare, texels)
 
 
 def vary(product: Product, rng: np.random.Generator) -> np.ndarray:
@@ -102,7 +111,7 @@ def vary(product: Product, rng: np.random.Generator) -> np.ndarray:
         (H, W, 3) float32 albedo.
     """
     height, width = product.inside.shape
-    tone = 1 + rng.normal(0, 0.025, 3) + rng.normal(0, 0.03)
+    tone = 1 + rng.normal(0, 0.012, 3) + rng.normal(0, 0.03)
     density = cv2.resize(rng.normal(0, 0.03, (6, 8)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     grain = cv2.resize(
         rng.standard_normal((height // 2, width // 2), np.float32), (width, height), interpolation=cv2.INTER_LINEAR
@@ -154,16 +163,20 @@ def _dust(height: int, width: int, texels: float, rng: np.random.Generator) -> n
     return layer.astype(np.float32) / 255
 
 
-def _annotated_parts(name: str, scale: float) -> list[Part]:
-    shapes = json.loads((PHOTOGRAPHS / "parts.json").read_text(encoding="utf-8"))[name]
-    parts = []
-    for kind, boxes in shapes.items():
-        for x0, y0, x1, y1 in np.rint(np.array(boxes).reshape(-1, 4) * scale).astype(int):
-            mask = np.ones((y1 - y0, x1 - x0), np.uint8)
-            if kind == "ellipse":
-                mask = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (int(x1 - x0), int(y1 - y0)))
-            parts.append(Part(int(y0), int(x0), mask.astype(bool)))
-    return parts
+def _marks(path: Path, scale: float) -> dict[str, list[list[int]]]:
+    """Read what a person marked on a packaged photograph: rectangles (x0, y0, x1, y1) by shape, scaled."""
+    if path.parent != PHOTOGRAPHS:
+        return {}
+    marks = json.loads((PHOTOGRAPHS / "parts.json").read_text(encoding="utf-8")).get(path.stem, {})
+    return {shape: np.rint(np.array(boxes) * scale).astype(int).tolist() for shape, boxes in marks.items()}
+
+
+def _marked_parts(marks: dict[str, list[list[int]]]) -> list[Part]:
+    parts = [
+        Part(y0, x0, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (x1 - x0, y1 - y0)).astype(bool))
+        for x0, y0, x1, y1 in marks.get("ellipse", [])
+    ]
+    return parts + [Part(y0, x0, np.ones((y1 - y0, x1 - x0), bool)) for x0, y0, x1, y1 in marks.get("box", [])]
 
 
 def _find_parts(photo: np.ndarray) -> list[Part]:

@@ -15,10 +15,10 @@ import numpy as np
 # plane that the frame spans there; mirrored. The side cameras frame different parts, so each leaves some out.
 _MOUNTS = {
     "C1": (0.0, 90.0, (0.00, 0.00), 1.10, False),
-    "C2": (32.0, 25.0, (0.12, 0.03), 0.84, False),
-    "C3": (27.0, 115.0, (0.04, 0.08), 0.80, False),
-    "C4": (36.0, 205.0, (-0.12, 0.02), 0.86, True),
-    "C5": (24.0, 300.0, (-0.05, -0.07), 0.78, False),
+    "C2": (32.0, 25.0, (0.21, 0.06), 0.68, False),
+    "C3": (27.0, 115.0, (-0.03, 0.15), 0.64, False),
+    "C4": (36.0, 205.0, (-0.22, 0.01), 0.70, True),
+    "C5": (24.0, 300.0, (0.08, -0.15), 0.62, False),
 }
 VIEWS = tuple(_MOUNTS)
 _CAMERA_DISTANCE = 2.2
@@ -95,8 +95,8 @@ def make_lamps(rng: np.random.Generator) -> list[Lamp]:
     key = np.array([-0.25, -0.35, -1.7]) + rng.normal(0, 0.10, 3)
     fill = np.array([0.75, 0.45, -1.2]) + rng.normal(0, 0.07, 3)
     return [
-        Lamp(key, rng.uniform(0.9, 1.1), rng.uniform(250, 500)),
-        Lamp(fill, rng.uniform(0.28, 0.42), rng.uniform(120, 250)),
+        Lamp(key, rng.uniform(0.9, 1.1), rng.uniform(150, 350)),
+        Lamp(fill, rng.uniform(0.28, 0.42), rng.uniform(90, 180)),
     ]
 
 
@@ -113,14 +113,14 @@ def half_vectors(points: np.ndarray, camera: Camera, lamp: Lamp) -> np.ndarray:
     return _unit(half)
 
 
-def shade(camera: Camera, lamps: list[Lamp], pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def shade(camera: Camera, lamps: list[Lamp]) -> tuple[np.ndarray, np.ndarray]:
     """Compute the light that the plane scatters and mirrors towards a camera.
 
     Diffuse is Lambert with the inverse square of the lamp's distance, 1 in the middle of the table; specular is the
     Blinn-Phong lobe of each lamp, so a highlight lies at another surface point in each view.
 
     Returns:
-        diffuse and specular, (pixels, pixels) float32 each.
+        diffuse and specular, (size, size) float32 each.
     """
     axis = (np.arange(_GRID) + 0.5) * (camera.size / _GRID) - 0.5
     points = project(np.linalg.inv(camera.H_view_from_plane), np.stack(np.meshgrid(axis, axis), axis=-1))
@@ -133,7 +133,7 @@ def shade(camera: Camera, lamps: list[Lamp], pixels: int) -> tuple[np.ndarray, n
         fall_off = (-lamp.position[2] / distance) * (lamp.position[2] / distance) ** 2
         diffuse += (1 - _AMBIENT) * lamp.power / total * fall_off
         specular += lamp.power * np.clip(half_vectors(points, camera, lamp) @ _NORMAL, 0, 1) ** lamp.sharpness
-    size = (pixels, pixels)
+    size = (camera.size, camera.size)
     return (
         cv2.resize(diffuse.astype(np.float32), size, interpolation=cv2.INTER_CUBIC),
         cv2.resize(specular.astype(np.float32), size, interpolation=cv2.INTER_CUBIC),
