@@ -38,7 +38,7 @@ class Sample:
     masks: Mapping[str, Path | None]
 
 
-class MultiViewDataset(Dataset):
+class MultiViewDataset(Dataset[dict[str, Any]]):
     """The samples of one category as tensors.
 
     Convention: views are sorted by name; images are RGB in [0, 1]; a mask is True on the defect. Masks are

@@ -14,7 +14,6 @@ from vsad.data.dataset import GOOD, SPLITS, Sample
 from vsad.data.images import is_image
 
 
-
 def folder_categories(root: Path) -> dict[str, Path]:
     """Find the categories below `root`: name -> the folder that holds its train and test."""
     if _is_category(root):

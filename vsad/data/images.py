@@ -53,7 +53,7 @@ def _decode(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode.startswith("I"):  # convert() would clip 16 bits instead of scaling them
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                return np.array(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode))
             return np.array(image.convert(mode))
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(

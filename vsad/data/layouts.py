@@ -66,7 +66,7 @@ def open_dataset(
 
 def _detect(root: Path) -> tuple[str, dict[str, Path]]:
     if not root.is_dir():
-        raise FileNotFoundError(f"open_dataset: root must be a folder, got {root}, which does not exist; check the path")
+        raise FileNotFoundError(f"open_dataset: root must be a folder, got {root}; check the path")
     real_iad = real_iad_categories(root)
     if real_iad:
         return "real-iad", real_iad

@@ -1,7 +1,7 @@
 """The layout of Real-IAD (Wang et al., CVPR 2024): an image tree and one JSON of splits per category.
 
-    realiad_{256,512,1024,raw}/<category>/{OK,NG/<CODE>}/S0001/<category>_0001_{OK,NG_<CODE>}_C1_<time>.jpg
-    realiad_jsons/<category>.json   or   realiad_jsons/realiad_jsons/<category>.json
+realiad_{256,512,1024,raw}/<category>/{OK,NG/<CODE>}/S0001/<category>_0001_{OK,NG_<CODE>}_C1_<time>.jpg
+realiad_jsons/<category>.json   or   realiad_jsons/realiad_jsons/<category>.json
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from vsad.data.dataset import GOOD, Sample
 # so names are parsed and never rebuilt.
 _NAME = re.compile(r"(?P<id>.+_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_(?P<view>C[0-9])_")
 _FIELDS = ("anomaly_class", "image_path", "mask_path")
-
 
 
 def real_iad_categories(root: Path) -> dict[str, Path]:

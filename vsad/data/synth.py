@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from vsad.data.synth_defects import KINDS, Defect, make_defect
-from vsad.data.synth_object import Product, load_product, smooth_noise, to_display, vary, with_shadow
+from vsad.data.synth_object import Product, blur, load_product, smooth_noise, to_display, vary, with_shadow
 from vsad.data.synth_station import Camera, Lamp, make_cameras, make_lamps, project, shade
 from vsad.data.synth_writers import WRITERS
 
@@ -80,7 +80,7 @@ class Scene:
     @property
     def H_plane_from_texture(self) -> np.ndarray:
         """Map texels to the plane."""
-        return self.H_plane_from_object @ self.product.H_object_from_texture
+        return np.asarray(self.H_plane_from_object @ self.product.H_object_from_texture)
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,10 @@ class Station:
         # Bright materials (metal, print) are glossier than dark plastic; the mat is dull.
         gloss = cv2.transform(layer, np.array([[0.17, 0.17, 0.17, 0.10]], np.float32))
         light += (gloss * specular)[..., None]
-        return light * (self._vignette * scene.exposure[camera.name].astype(np.float32))
+        return np.asarray(light * (self._vignette * scene.exposure[camera.name].astype(np.float32)))
 
     def mask(self, scene: Scene, camera: Camera, defect: Defect) -> np.ndarray:
         """Give the pixels of a view, (size, size) bool, of which the defect covers a quarter or more."""
-        h, w = defect.footprint.shape
         to_texture = np.array([[1, 0, defect.x], [0, 1, defect.y], [0, 0, 1]])
         pixels = self.size * 4
         cover = cv2.warpPerspective(
@@ -211,17 +210,20 @@ def synthesize(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"synthesize: out must be a new or empty folder, got {out}; remove it or name another")
     products = [load_product(category, config.size) for category in config.categories]
+    names = [product.name for product in products]
+    if len(set(names)) < len(names):
+        raise ValueError(f"synthesize: categories must differ in name, got {', '.join(names)}; rename a photograph")
     station = Station(config.size, config.seed)
     writer = WRITERS[config.format](out, single=len(products) == 1)
-    plan = [("train", None)] * config.train + [("test", None)] * config.test_good
-    plan += [("test", KINDS[i % len(KINDS)]) for i in range(config.test_defect)]
+    plan: list[tuple[str, str | None, int]] = [("train", None, i) for i in range(config.train)]
+    plan += [("test", None, i) for i in range(config.test_good)]
+    plan += [("test", KINDS[i % len(KINDS)], i) for i in range(config.test_defect)]
     records = []
-    for p, product in enumerate(products):
-        for i, (split, kind) in enumerate(plan):
+    for product in products:
+        for split, kind, number in plan:
             # Every sample draws from its own stream: changing a count changes no other sample.
-            number = i - config.train - config.test_good if kind else i - config.train * (split == "test")
-            stream = ["train", "test", "defect"].index("defect" if kind else split) + 1
-            rng = np.random.default_rng([config.seed, zlib.crc32(product.name.encode()), stream, number])
+            stream = f"{product.name}/{split}/{'good' if kind is None else 'defect'}"
+            rng = np.random.default_rng([config.seed, zlib.crc32(stream.encode()), number])
             scene = station.set_scene(product, rng)
             shot = station.shoot(scene, rng, kind)
             sample = writer.write(product.name, split, kind, shot.images, shot.masks)
@@ -230,7 +232,7 @@ def synthesize(
                 "H_plane_from_object": scene.H_plane_from_object.tolist(), "defective_views": sorted(shot.masks),
             })  # fmt: skip
             if progress is not None:
-                progress(p * len(plan) + i + 1, len(products) * len(plan))
+                progress(len(records), len(products) * len(plan))
     writer.finish()
     truth = {
         "config": asdict(config),
@@ -244,7 +246,7 @@ def synthesize(
 
 def _strength(scene: Scene, defect: Defect, camera: Camera) -> float:
     point = project(scene.H_plane_from_texture, defect.centre())
-    direction = None if defect.direction is None else scene.H_plane_from_object[:2, :2] @ defect.direction
+    direction = scene.H_plane_from_object[:2, :2] @ np.array(defect.direction)
     return defect.strength(point, direction, camera, scene.lamps)
 
 
@@ -272,5 +274,5 @@ def _expose(texture: np.ndarray, camera: Camera, H_plane_from_texture: np.ndarra
     image = cv2.warpPerspective(
         texture, camera.scaled(_SUPERSAMPLE) @ H_plane_from_texture, (pixels, pixels), flags=cv2.INTER_LINEAR
     )
-    image = cv2.GaussianBlur(image, None, 0.55 * _SUPERSAMPLE)
+    image = blur(image, 0.55 * _SUPERSAMPLE)
     return cv2.resize(image, (camera.size, camera.size), interpolation=cv2.INTER_AREA)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vsad.data.synth_object import Part, Product, smooth_noise, to_display, to_linear
+from vsad.data.synth_object import Part, Product, blur, smooth_noise, to_display, to_linear
 from vsad.data.synth_station import Camera, Lamp, half_vectors
 
+_FINEST = 0.7  # lines scale with the image down to this much of their width at 256 pixels: below, no camera sees them
 _FINE = 4  # thin lines are drawn this much finer and averaged down, so their width need not be whole texels
 
 
@@ -31,7 +32,7 @@ class Defect:
         cover: (h, w) float32, how much of `colour` replaces the albedo.
         colour: (h, w, 3) float32 linear reflectance.
         footprint: (h, w) bool, the texels that count as defective.
-        direction: (2,) unit vector along a scratch or crack, None elsewhere.
+        direction: unit vector along a scratch or crack; of no account elsewhere.
     """
 
     kind: str
@@ -40,14 +41,14 @@ class Defect:
     cover: np.ndarray
     colour: np.ndarray
     footprint: np.ndarray
-    direction: np.ndarray | None = None
+    direction: tuple[float, float] = (1.0, 0.0)
 
     def centre(self) -> np.ndarray:
         """Give the footprint's middle (x, y) in texels."""
         rows, columns = np.nonzero(self.footprint)
         return np.array([self.x + columns.mean(), self.y + rows.mean()])
 
-    def strength(self, point: np.ndarray, direction: np.ndarray | None, camera: Camera, lamps: list[Lamp]) -> float:
+    def strength(self, point: np.ndarray, direction: np.ndarray, camera: Camera, lamps: list[Lamp]) -> float:
         """Tell how much of the defect shows to a camera, from 0 to 1.
 
         Args:
@@ -91,32 +92,34 @@ def make_defect(kind: str, product: Product, albedo: np.ndarray, rng: np.random.
 
 def _scratch(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect:
     unit = product.texels / 640
+    fine = max(unit, _FINEST)
     length, heading = rng.uniform(70, 190) * unit, rng.uniform(0, 2 * np.pi)
     turn = rng.normal(0, 0.12)  # over the whole length: nearly straight
     angles = heading + turn * (np.linspace(0, 1, 24) - 0.5)
     path = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * (length / 24), axis=0)
     side = np.array([-np.sin(heading), np.cos(heading)])
-    strokes = [(path, rng.uniform(2.0, 3.4) * unit)]
+    strokes = [(path, rng.uniform(2.0, 3.4) * fine)]
     for _ in range(rng.integers(0, 3)):  # what made it seldom left a single line
         first, last = sorted(rng.integers(0, 24, 2))
         if last - first > 5:
-            strokes.append((path[first:last] + side * rng.normal(0, 7) * unit, rng.uniform(1.2, 2.0) * unit))
+            strokes.append((path[first:last] + side * rng.normal(0, 7) * unit, rng.uniform(1.2, 2.0) * fine))
     cover = rng.uniform(0.8, 1.0)
     return _line("scratch", product, strokes, cover, rng.uniform(0.6, 0.9), heading, rng)
 
 
 def _crack(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect:
     unit = product.texels / 640
+    fine = max(unit, _FINEST)
     steps = int(rng.integers(14, 30))
     heading = rng.uniform(0, 2 * np.pi)
     angles = heading + rng.normal(0, 0.45, steps) + 0.3 * smooth_noise((1, steps), 3, rng)[0]
     path = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(4, 9, (steps, 1)) * unit, axis=0)
-    strokes = [(path, rng.uniform(2.0, 3.3) * unit)]
+    strokes = [(path, rng.uniform(2.0, 3.3) * fine)]
     if rng.random() < 0.5:  # a branch
         start = int(rng.integers(steps // 3, 2 * steps // 3))
         turned = angles[start:] + rng.choice([-0.7, 0.7])
         branch = np.cumsum(np.stack([np.cos(turned), np.sin(turned)], 1) * 5 * unit, axis=0)[: steps // 3]
-        strokes.append((path[start] + branch, rng.uniform(1.4, 2.2) * unit))
+        strokes.append((path[start] + branch, rng.uniform(1.4, 2.2) * fine))
     chord = path[-1] - path[0]
     return _line("crack", product, strokes, 0.92, 0.012, float(np.arctan2(chord[1], chord[0])), rng)
 
@@ -146,7 +149,7 @@ def _line(
     depth = np.clip(0.85 + 0.2 * smooth_noise(drawn.shape, 6, rng), 0.4, 1)
     y, x = _place(product, (int(height), int(width)), rng)
     colour = np.full((*drawn.shape, 3), grey, np.float32)
-    direction = np.array([np.cos(heading), np.sin(heading)])
+    direction = (float(np.cos(heading)), float(np.sin(heading)))
     return Defect(kind, y, x, cover * depth * drawn, colour, drawn > 0.3, direction)
 
 
@@ -198,7 +201,7 @@ def _misplaced_part(product: Product, albedo: np.ndarray, rng: np.random.Generat
     size = (mask.shape[1], mask.shape[0])
     moved = cv2.warpAffine(patch, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     cover = cv2.warpAffine(mask.astype(np.float32), move, size, flags=cv2.INTER_LINEAR)
-    cover = cv2.GaussianBlur(cover, None, 0.7)[..., None]
+    cover = blur(cover, 0.7)[..., None]
     changed = bare + cover * (moved - bare)
     region = _grow(mask, product) | (cover[..., 0] > 0.05)
     return _replacement("misplaced_part", y, x, patch, changed, region, product)
@@ -208,7 +211,7 @@ def _replacement(
     kind: str, y: int, x: int, before: np.ndarray, after: np.ndarray, region: np.ndarray, product: Product
 ) -> Defect:
     """Make the defect that turns `before` into `after`; it counts where the two differ visibly."""
-    cover = cv2.GaussianBlur(region.astype(np.float32), None, 0.7)
+    cover = blur(region.astype(np.float32), 0.7)
     differs = np.abs(to_display(after).astype(int) - to_display(before)).max(-1) > 20
     radius = round(2.5 * product.texels / 640)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
@@ -257,19 +260,19 @@ def _without_part(
     tiled = np.pad(swatch, ((0, max(0, h - bottom + top)), (0, max(0, w - right + left)), (0, 0)), "reflect")[:h, :w]
     ring = (_ring(hole, product) & ~product.occupied[y : y + h, x : x + w]).astype(np.float32)[..., None]
     spread = 0.3 * float(np.sqrt(hole.sum()))
-    around = cv2.GaussianBlur(patch * ring, None, spread) / (cv2.GaussianBlur(ring, None, spread)[..., None] + 1e-6)
+    around = blur(patch * ring, spread) / (blur(ring, spread)[..., None] + 1e-6)
     tone = np.clip(around / np.median(swatch, (0, 1)), 0.3, 3)
-    blend = cv2.GaussianBlur(hole.astype(np.float32), None, product.texels / 640)[..., None]
-    return np.clip(patch + blend * (tiled * tone - patch), 0, 1).astype(np.float32)
+    blend = blur(hole.astype(np.float32), product.texels / 640)[..., None]
+    return np.asarray(np.clip(patch + blend * (tiled * tone - patch), 0, 1).astype(np.float32))
 
 
 def _ring(hole: np.ndarray, product: Product) -> np.ndarray:
-    return _grow(_grow(_grow(hole, product), product), product) & ~hole
+    return np.asarray(_grow(_grow(_grow(hole, product), product), product) & ~hole)
 
 
 def _place(product: Product, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
     """Draw a corner (y, x) such that the middle of a rectangle lies on the object."""
-    rows, columns = product.inside.any(1).nonzero()[0], product.inside.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(product.inside.any(1)), np.flatnonzero(product.inside.any(0))
     return int(rng.choice(rows)) - size[0] // 2, int(rng.choice(columns)) - size[1] // 2
 
 

@@ -13,6 +13,7 @@ from vsad.data.images import is_image, read_image
 
 PHOTOGRAPHS = Path(__file__).resolve().parent / "photographs"
 _GAMMA = 2.2
+_ENOUGH_PARTS = 10
 _MARGIN = 0.05  # of the long side, around the object, for its shadow
 _TEXELS_PER_PIXEL = 2.5  # texture resolution: texels along the long side for each pixel of a view's width
 
@@ -118,7 +119,7 @@ def vary(product: Product, rng: np.random.Generator) -> np.ndarray:
     )
     albedo = product.albedo * ((1 + density + 0.02 * grain)[..., None] * tone.astype(np.float32))
     dust = _dust(height, width, product.texels, rng)[..., None]
-    return np.clip(albedo + dust * (0.45 - albedo), 0, 1)
+    return np.asarray(np.clip(albedo + dust * (0.45 - albedo), 0, 1))
 
 
 def with_shadow(product: Product, albedo: np.ndarray) -> np.ndarray:
@@ -127,25 +128,30 @@ def with_shadow(product: Product, albedo: np.ndarray) -> np.ndarray:
     A shadow is black that covers in part, so one warp carries object and shadow.
     """
     inside = product.inside.astype(np.float32)
-    shadow = 0.6 * cv2.GaussianBlur(inside, None, 0.012 * product.texels)
+    shadow = 0.6 * blur(inside, 0.012 * product.texels)
     return np.dstack([albedo * inside[..., None], np.maximum(inside, shadow)])
 
 
 def to_linear(image: np.ndarray) -> np.ndarray:
     """Turn display values (uint8) into linear light (float32)."""
     table = (np.arange(256) / 255) ** _GAMMA
-    return table.astype(np.float32)[image]
+    return np.asarray(table.astype(np.float32)[image])
 
 
 def to_display(light: np.ndarray) -> np.ndarray:
     """Turn linear light into display values (uint8)."""
-    return np.rint(np.clip(light, 0, 1) ** (1 / _GAMMA) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(light, 0, 1) ** (1 / _GAMMA) * 255).astype(np.uint8))
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Blur by a Gaussian of some deviation in pixels."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))
 
 
 def smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Make smooth noise of zero mean and unit deviation."""
-    noise = cv2.GaussianBlur(rng.standard_normal(shape, np.float32), None, sigma)
-    return (noise - noise.mean()) / (noise.std() + 1e-9)
+    noise = blur(rng.standard_normal(shape, np.float32), sigma)
+    return np.asarray((noise - noise.mean()) / (noise.std() + 1e-9))
 
 
 def _dust(height: int, width: int, texels: float, rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +165,9 @@ def _dust(height: int, width: int, texels: float, rng: np.random.Generator) -> n
         heading, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.25)
         angles = heading + bend * np.arange(8)
         steps = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(2, 5) * unit, axis=0)
-        cv2.polylines(layer, [np.int32((start + steps) * 16)], False, int(rng.uniform(25, 60)), 1, cv2.LINE_AA, 4)
+        cv2.polylines(
+            layer, [((start + steps) * 16).astype(np.int32)], False, int(rng.uniform(25, 60)), 1, cv2.LINE_AA, 4
+        )
     return layer.astype(np.float32) / 255
 
 
@@ -187,7 +195,8 @@ def _find_parts(photo: np.ndarray) -> list[Part]:
     pixels = cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float32)
     cv2.setRNGSeed(0)  # k-means starts at random; the parts must not
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.5)
-    _, labels, _ = cv2.kmeans(pixels, 4, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
+    start = np.zeros((len(pixels), 1), np.int32)
+    _, labels, _ = cv2.kmeans(pixels, 4, start, criteria, 1, cv2.KMEANS_PP_CENTERS)
     labels = labels.reshape(height, width)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(2 * unit) + 1,) * 2)
     parts = []
@@ -204,4 +213,15 @@ def _find_parts(photo: np.ndarray) -> list[Part]:
                 continue
             mask = cv2.drawContours(np.zeros((h, w), np.uint8), [hull - (x, y)], -1, 1, -1)
             parts.append(Part(y, x, mask.astype(bool)))
-    return parts
+    return parts if len(parts) >= _ENOUGH_PARTS else parts + _round_parts(height, width)
+
+
+def _round_parts(height: int, width: int) -> list[Part]:
+    """Take round pieces all over for parts, where a photograph has little that is compact."""
+    side = max(height, width) // 14
+    piece = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(bool)
+    return [
+        Part(y, x, piece)
+        for y in range(side, height - 2 * side, 2 * side)
+        for x in range(side, width - 2 * side, 2 * side)
+    ]

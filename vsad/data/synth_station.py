@@ -40,7 +40,7 @@ class Camera:
     def scaled(self, factor: int) -> np.ndarray:
         """Give the homography of the same camera with `factor` times the pixels a side."""
         shift = (factor - 1) / 2  # a pixel's centre moves: x -> (x + 0.5) * factor - 0.5
-        return np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]]) @ self.H_view_from_plane
+        return np.asarray(np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]]) @ self.H_view_from_plane)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def make_lamps(rng: np.random.Generator) -> list[Lamp]:
 def project(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Map points (..., 2) by a homography."""
     mapped = points @ homography[:, :2].T + homography[:, 2]
-    return mapped[..., :2] / mapped[..., 2:]
+    return np.asarray(mapped[..., :2] / mapped[..., 2:])
 
 
 def half_vectors(points: np.ndarray, camera: Camera, lamp: Lamp) -> np.ndarray:
@@ -141,4 +141,4 @@ def shade(camera: Camera, lamps: list[Lamp]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
