@@ -15,7 +15,11 @@ from setuptools.command.build_ext import build_ext
 
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 MODULE = ["csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp"]
-KERNELS = ["csrc/cpu/homography_align.cpp", "csrc/cpu/homography_align_backward.cpp"]
+KERNELS = [
+    "csrc/cpu/homography_align.cpp",
+    "csrc/cpu/homography_align_backward.cpp",
+    "csrc/cpu/prototype_distance.cpp",
+]
 
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
 FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]

@@ -6,6 +6,7 @@
 // no border, and each source pixel is converted once for all the windows that read it.
 #pragma once
 
+#include "cpu/arena.h"
 #include "cpu/homography_align.h"
 #include "cpu/simd.h"
 
@@ -17,38 +18,6 @@ constexpr int kTileSide = 16;
 constexpr std::int64_t kBoxPixels = 512;  // 16 x 16 windows and their margins, at a scale near one
 constexpr std::int64_t kScratchBytes = std::int64_t(12) << 20;  // of all threads together
 constexpr std::int64_t kThreadBytes = std::int64_t(1) << 20;    // a core's second-level cache
-
-template <typename N>
-VSAD_HD N lesser(N a, N b) {
-    return a < b ? a : b;
-}
-template <typename N>
-VSAD_HD N greater(N a, N b) {
-    return a > b ? a : b;
-}
-
-// Hands out pieces of a thread's scratch, each on a cache line of its own. Without memory it only counts.
-class Arena {
-  public:
-    explicit Arena(char* memory) : memory_(memory) {}
-
-    template <typename T>
-    T* take(std::int64_t count) {
-        T* taken = reinterpret_cast<T*>(memory_ + used_);
-        used_ += (count * std::int64_t(sizeof(T)) + 63) / 64 * 64;
-        return taken;
-    }
-    std::int64_t used() const { return used_; }
-
-  private:
-    char* memory_;
-    std::int64_t used_ = 0;
-};
-
-template <typename T>
-VSAD_HD void fill(T* to, std::int64_t count, T x) {
-    for (std::int64_t i = 0; i < count; ++i) to[i] = x;
-}
 
 struct Rectangle {
     int x, y, width, height;

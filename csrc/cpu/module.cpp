@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 #include <string>
@@ -10,6 +11,7 @@
 #include "cpu/homography_align.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cpu/prototype_distance.h"
 
 namespace py = pybind11;
 
@@ -20,9 +22,22 @@ struct Isa {
     const char* name;
     Work (*homography_align_forward)(const AlignArguments&);
     Work (*homography_align_backward)(const AlignGradients&);
+    bool (*distance_screens)(const DistanceArguments&);
+    Work (*distance_prepare)(const DistanceArguments&);
+    Work (*distance_screen)(const DistanceArguments&);
+    Work (*distance_brute)(const DistanceArguments&);
+    Work (*distance_merge)(const DistanceArguments&);
 };
 
-#define VSAD_ROW(isa) {#isa, &isa::homography_align_forward, &isa::homography_align_backward},
+#define VSAD_ROW(isa)                 \
+    {#isa,                            \
+     &isa::homography_align_forward,  \
+     &isa::homography_align_backward, \
+     &isa::distance_screens,          \
+     &isa::distance_prepare,          \
+     &isa::distance_screen,           \
+     &isa::distance_brute,            \
+     &isa::distance_merge},
 constexpr Isa kIsas[] = {VSAD_FOR_EACH_ISA(VSAD_ROW)};
 #undef VSAD_ROW
 
@@ -132,6 +147,60 @@ void bind_homography_align(py::module_& m) {
         py::arg("rounds"));
 }
 
+void prototype_distance(DistanceArguments& a) {
+    if (chosen->distance_screens(a)) {
+        std::vector<float> offset(a.P);
+        std::vector<double> inverse(a.P);
+        a.offset = offset.data();
+        a.inverse = inverse.data();
+        run_parallel(chosen->distance_prepare(a), &a);
+        run_parallel(chosen->distance_screen(a), &a);
+    } else {
+        // Few features leave threads idle unless the bank is shared out; a chunk holds k prototypes at least.
+        const std::int64_t blocks = std::max<std::int64_t>(1, (a.M + kBruteRows - 1) / kBruteRows);
+        const std::int64_t most = a.P / std::max<std::int64_t>(a.k, 256);
+        a.chunks = std::max<std::int64_t>(1, std::min<std::int64_t>(2 * a.threads / blocks, most));
+        std::vector<Candidate> candidates(a.chunks * a.M * a.k);
+        a.candidates = candidates.data();
+        run_parallel(chosen->distance_brute(a), &a);
+        run_parallel(chosen->distance_merge(a), &a);
+    }
+}
+
+void bind_prototype_distance(py::module_& m) {
+    // (data pointer, two strides)
+    using Two = std::array<std::int64_t, 3>;
+    const auto matrix = [](const Two& t) { return Matrix{at<char>(static_cast<Pointer>(t[0])), t[1], t[2]}; };
+    m.def(
+        "prototype_distance",
+        [matrix](int dtype, int metric, int threads, const std::array<std::int64_t, 4>& sizes,
+                 const Two& features, const Two& prototypes, Pointer distances, Pointer indices,
+                 Pointer center) {
+            const auto& [M, P, C, k] = sizes;
+            DistanceArguments a{static_cast<Scalar>(dtype),
+                                static_cast<Metric>(metric),
+                                threads,
+                                M,
+                                P,
+                                C,
+                                k,
+                                matrix(features),
+                                matrix(prototypes),
+                                at<void>(distances),
+                                at<std::int64_t>(indices),
+                                at<float>(center),
+                                nullptr,
+                                nullptr,
+                                1,
+                                nullptr};
+            const py::gil_scoped_release release;
+            prototype_distance(a);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("threads"), py::arg("sizes"),
+        py::arg("features"), py::arg("prototypes"), py::arg("distances"), py::arg("indices"),
+        py::arg("center"));
+}
+
 }  // namespace
 }  // namespace vsad
 
@@ -151,4 +220,5 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("set_isa", &set_isa, py::arg("name"),
           "Use this instruction set from now on; the tests compare them.");
     bind_homography_align(m);
+    bind_prototype_distance(m);
 }

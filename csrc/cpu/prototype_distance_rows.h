@@ -1,0 +1,192 @@
+// What screening and brute force share: rows in the compute dtype, the distance by direct difference, the k
+// best.
+#pragma once
+
+#include "cpu/arena.h"
+#include "cpu/prototype_distance.h"
+#include "cpu/simd.h"
+
+namespace vsad {
+namespace VSAD_ISA {
+namespace {
+
+// Unsigned numbers that order as floating point numbers do, with NaN above infinity. The sign of NaN is
+// dropped.
+VSAD_HD std::uint64_t key_of(float x) {
+    const std::uint32_t bits = bit_cast<std::uint32_t>(x == x ? x : __builtin_nanf(""));
+    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+}
+VSAD_HD std::uint64_t key_of(double x) {
+    const std::uint64_t bits = bit_cast<std::uint64_t>(x == x ? x : __builtin_nan(""));
+    return bits ^ (bits >> 63 ? ~std::uint64_t(0) : std::uint64_t(1) << 63);
+}
+template <typename T>
+VSAD_HD T value_of(std::uint64_t key);
+template <>
+VSAD_HD float value_of<float>(std::uint64_t key) {
+    const std::uint32_t bits = std::uint32_t(key);
+    return bit_cast<float>(bits ^ (bits >> 31 ? 0x80000000u : 0xffffffffu));
+}
+template <>
+VSAD_HD double value_of<double>(std::uint64_t key) {
+    return bit_cast<double>(key ^ (key >> 63 ? std::uint64_t(1) << 63 : ~std::uint64_t(0)));
+}
+
+VSAD_HD bool before(const Candidate& a, const Candidate& b) {
+    return a.key < b.key || (a.key == b.key && a.index < b.index);
+}
+
+// The `capacity` first candidates of all that were pushed: a heap with the last of them on top.
+class Best {
+  public:
+    // `size` candidates may stand in the memory already, as an earlier heap left them.
+    Best(Candidate* memory, std::int64_t capacity, std::int64_t size = 0)
+        : heap_(memory), capacity_(capacity), size_(size) {}
+
+    std::int64_t size() const { return size_; }
+    bool full() const { return size_ == capacity_; }
+    const Candidate& last() const { return heap_[0]; }
+    const Candidate& operator[](std::int64_t i) const { return heap_[i]; }
+
+    void clear() { size_ = 0; }
+
+    void push(Candidate c) {
+        if (!full()) {
+            std::int64_t i = size_++;
+            for (; i > 0 && before(heap_[(i - 1) / 2], c); i = (i - 1) / 2) heap_[i] = heap_[(i - 1) / 2];
+            heap_[i] = c;
+        } else if (before(c, last())) {
+            sink(c, size_);
+        }
+    }
+
+    // Puts them in ascending order; nothing may be pushed afterwards.
+    void sort() {
+        for (std::int64_t n = size_ - 1; n > 0; --n) {
+            const Candidate c = heap_[n];
+            heap_[n] = heap_[0];
+            sink(c, n);
+        }
+    }
+
+  private:
+    void sink(Candidate c, std::int64_t n) {  // from the top of a heap of n
+        std::int64_t i = 0;
+        for (std::int64_t child = 1; child < n; child = 2 * i + 1) {
+            if (child + 1 < n && before(heap_[child], heap_[child + 1])) ++child;
+            if (!before(c, heap_[child])) break;
+            heap_[i] = heap_[child];
+            i = child;
+        }
+        heap_[i] = c;
+    }
+
+    Candidate* heap_;
+    std::int64_t capacity_, size_;
+};
+
+template <typename Element>
+VSAD_HD auto element(const Matrix& m, std::int64_t row, std::int64_t column) {
+    return widen(reinterpret_cast<const Element*>(m.data)[row * m.row + column * m.column]);
+}
+
+// 1 / |row|, or 0 where the norm is zero.
+template <typename Element>
+double inverse_norm(const Matrix& m, std::int64_t row, std::int64_t C) {
+    double sum = 0;
+    for (std::int64_t c = 0; c < C; ++c) {
+        const double x = double(element<Element>(m, row, c));
+        sum += x * x;
+    }
+    return sum == 0 ? 0 : 1 / __builtin_sqrt(sum);
+}
+
+// A row in the compute dtype, of unit length for the cosine, padded with zeros to whole vectors.
+template <typename Element, typename T>
+void load_row(T* to, const Matrix& m, std::int64_t row, std::int64_t C, Metric metric) {
+    if (metric == Metric::cosine) {
+        const double inverse = inverse_norm<Element>(m, row, C);
+        for (std::int64_t c = 0; c < C; ++c) to[c] = T(double(element<Element>(m, row, c)) * inverse);
+    } else if (m.column == 1) {
+        for (std::int64_t c = 0; c < C; ++c)
+            to[c] = widen(reinterpret_cast<const Element*>(m.data)[row * m.row + c]);
+    } else {
+        for (std::int64_t c = 0; c < C; ++c) to[c] = element<Element>(m, row, c);
+    }
+    for (std::int64_t c = C; c < round_up<T>(C); ++c) to[c] = 0;
+}
+
+// Squared distances from one row to kLanes rows, by direct difference: what every result is made of. A row's
+// result does not depend on its place among them.
+template <typename T>
+void direct_distances(T* to, const T* row, const T* others, std::int64_t padded) {
+    constexpr int lanes = kLanes<T>;
+    Vector<T> sums[lanes] = {};
+    for (std::int64_t c = 0; c < padded; c += lanes) {
+        const Vector<T> r = load(row + c);
+        for (int i = 0; i < lanes; ++i) {
+            const Vector<T> difference = r - load(others + i * padded + c);
+            sums[i] += difference * difference;
+        }
+    }
+    store(to, sum_rows<T>(sums));
+}
+
+// A zero row has no direction: its cosine distance is 1, that is 2 as half a squared distance between unit
+// rows.
+template <typename T>
+bool is_zero(const T* row, std::int64_t padded) {
+    for (std::int64_t c = 0; c < padded; ++c)
+        if (row[c] != 0) return false;
+    return true;
+}
+
+// Some loaded prototypes, measured against loaded features in turn.
+template <typename T>
+struct RowTile {
+    T* rows;  // kLanes<T> of them
+    std::int64_t padded;
+    std::int64_t indices[kLanes<T>];
+    bool zero[kLanes<T>];
+    int count = 0;
+
+    RowTile(T* memory, std::int64_t padded) : rows(memory), padded(padded) {
+        fill(rows, kLanes<T> * padded, T(0));
+    }
+
+    bool full() const { return count == kLanes<T>; }
+
+    template <typename Element>
+    void add(const DistanceArguments& a, std::int64_t index) {
+        T* row = rows + count * padded;
+        load_row<Element>(row, a.prototypes, index, a.C, a.metric);
+        zero[count] = a.metric == Metric::cosine && is_zero(row, padded);
+        indices[count++] = index;
+    }
+
+    void measure(Best& best, const T* feature, Metric metric) const {
+        T squared[kLanes<T>];
+        direct_distances(squared, feature, rows, padded);
+        const bool nowhere = metric == Metric::cosine && is_zero(feature, padded);
+        for (int i = 0; i < count; ++i)
+            best.push({key_of(zero[i] || nowhere ? T(2) : squared[i]), indices[i]});
+    }
+};
+
+// Writes the sorted best of one feature as distances and indices.
+template <typename Element>
+void write_row(const DistanceArguments& a, std::int64_t row, const Best& best) {
+    using T = typename Compute<Element>::type;
+    for (std::int64_t i = 0; i < a.k; ++i) {
+        const T squared = value_of<T>(best[i].key);
+        const T distance = a.metric == Metric::euclidean ? T(__builtin_sqrt(squared))
+                           : a.metric == Metric::cosine  ? squared / 2
+                                                         : squared;
+        static_cast<Element*>(a.distances)[row * a.k + i] = narrow<Element>(distance);
+        a.indices[row * a.k + i] = best[i].index;
+    }
+}
+
+}  // namespace
+}  // namespace VSAD_ISA
+}  // namespace vsad
