@@ -98,7 +98,8 @@ class Station:
         rng = np.random.default_rng([seed, 0])
         self.size = size
         self.cameras = make_cameras(size, rng)
-        self._mats = {camera.name: _mat(camera, seed) for camera in self.cameras}
+        mat, H_plane_from_mat = _make_mat(size, rng)
+        self._mats = {camera.name: _expose(mat, camera, H_plane_from_mat) for camera in self.cameras}
         axis = np.linspace(-1, 1, size, dtype=np.float32)
         self._vignette = (1 - 0.06 * (axis[:, None] ** 2 + axis**2))[..., None]
 
@@ -135,7 +136,7 @@ class Station:
         return np.asarray(light * (self._vignette * scene.exposure[camera.name].astype(np.float32)))
 
     def mask(self, scene: Scene, camera: Camera, defect: Defect) -> np.ndarray:
-        """Give the pixels of a view, (size, size) bool, of which the defect covers a quarter or more."""
+        """Give the pixels of a view, (size, size) bool, of which the defect covers a fifth or more."""
         to_texture = np.array([[1, 0, defect.x], [0, 1, defect.y], [0, 0, 1]])
         pixels = self.size * 4
         cover = cv2.warpPerspective(
@@ -144,7 +145,7 @@ class Station:
             (pixels, pixels),
             flags=cv2.INTER_LINEAR,
         )
-        return cv2.resize(cover, (self.size, self.size), interpolation=cv2.INTER_AREA) >= 64
+        return cv2.resize(cover, (self.size, self.size), interpolation=cv2.INTER_AREA) >= 51
 
     def shoot(self, scene: Scene, rng: np.random.Generator, kind: str | None = None) -> Shot:
         """Photograph a scene, with a defect of some kind that some views show and at least one does not.
@@ -256,16 +257,15 @@ def _develop(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return to_display(light + deviation * rng.standard_normal(light.shape, np.float32))
 
 
-def _mat(camera: Camera, seed: int) -> np.ndarray:
-    """Render the dark anti-static mat on the table, 3.2 units wide, as a camera sees it."""
-    rng = np.random.default_rng([seed, 1])
-    texels = 320
+def _make_mat(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Make the albedo of the dark anti-static mat on the table, 3.2 units wide, and its place on the plane."""
+    texels = 1.25 * size
     side = int(3.2 * texels)
-    texture = 1 + 0.10 * smooth_noise((side, side), 1.2, rng) + 0.10 * smooth_noise((side, side), 40, rng)
-    albedo = np.clip(texture, 0, 2)[..., None] * np.array([0.050, 0.056, 0.066], np.float32)
+    worn = cv2.resize(smooth_noise((32, 32), 1.3, rng), (side, side), interpolation=cv2.INTER_CUBIC)
+    texture = np.clip(1 + 0.10 * smooth_noise((side, side), texels / 270, rng) + 0.10 * worn, 0, 2)
     middle = (side - 1) / 2
     H_plane_from_mat = np.array([[1 / texels, 0, -middle / texels], [0, 1 / texels, -middle / texels], [0, 0, 1]])
-    return _expose(albedo, camera, H_plane_from_mat)
+    return texture[..., None] * np.array([0.050, 0.056, 0.066], np.float32), H_plane_from_mat
 
 
 def _expose(texture: np.ndarray, camera: Camera, H_plane_from_texture: np.ndarray) -> np.ndarray:

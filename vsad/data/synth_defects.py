@@ -142,7 +142,7 @@ def _line(
     for path, thickness in strokes:
         parts = len(path) - 1
         for i in range(parts):
-            taper = min(1.0, 0.35 + 3 * min(i + 0.5, parts - i - 0.5) / parts)
+            taper = min(1.0, 0.5 + 3 * min(i + 0.5, parts - i - 0.5) / parts)
             ends = np.rint((path[i : i + 2] - low) * _FINE).astype(int)
             cv2.line(canvas, ends[0].tolist(), ends[1].tolist(), 255, max(1, round(thickness * taper * _FINE)))
     drawn = cv2.resize(canvas, (int(width), int(height)), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -150,7 +150,7 @@ def _line(
     y, x = _place(product, (int(height), int(width)), rng)
     colour = np.full((*drawn.shape, 3), grey, np.float32)
     direction = (float(np.cos(heading)), float(np.sin(heading)))
-    return Defect(kind, y, x, cover * depth * drawn, colour, drawn > 0.3, direction)
+    return Defect(kind, y, x, cover * depth * drawn, colour, drawn > 0.2, direction)
 
 
 def _stain(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect:
@@ -210,16 +210,16 @@ def _misplaced_part(product: Product, albedo: np.ndarray, rng: np.random.Generat
 def _replacement(
     kind: str, y: int, x: int, before: np.ndarray, after: np.ndarray, region: np.ndarray, product: Product
 ) -> Defect:
-    """Make the defect that turns `before` into `after`; it counts where the two differ visibly."""
-    cover = blur(region.astype(np.float32), 0.7)
-    differs = np.abs(to_display(after).astype(int) - to_display(before)).max(-1) > 20
+    """Make the defect that turns `before` into `after`; it reaches as far as the two differ visibly."""
+    differs = np.abs(to_display(after).astype(int) - to_display(before)).max(-1) > 10
     radius = round(2.5 * product.texels / 640)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     closed = cv2.morphologyEx((differs & region).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel[1:-1, 1:-1])
     outlines, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     footprint = cv2.drawContours(np.zeros_like(opened), outlines, -1, 1, -1) > 0  # marked without holes, as by hand
-    return Defect(kind, y, x, cover, after, footprint & region)
+    footprint &= region
+    return Defect(kind, y, x, blur(footprint.astype(np.float32), 0.7), after, footprint)
 
 
 def _choose_part(product: Product, rng: np.random.Generator) -> Part | None:
