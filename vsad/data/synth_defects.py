@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vsad.data.synth_object import Part, Product, blur, smooth_noise, to_display, to_linear
+from vsad.data.synth_object import Part, Product, blur, smooth_noise, to_display
 from vsad.data.synth_station import Camera, Lamp, half_vectors
 
 _FINEST = 0.7  # lines scale with the image down to this much of their width at 256 pixels: below, no camera sees them
@@ -252,18 +252,20 @@ def _without_part(
     hole = _grow(mask, product)
     h, w = hole.shape
     patch = albedo[y : y + h, x : x + w]
-    if not product.bare:
-        radius = 3 * product.texels / 640
-        return to_linear(cv2.inpaint(to_display(patch), hole.astype(np.uint8), radius, cv2.INPAINT_TELEA))
-    top, left, bottom, right = product.bare[rng.integers(len(product.bare))]
-    swatch = albedo[top:bottom, left:right]
-    tiled = np.pad(swatch, ((0, max(0, h - bottom + top)), (0, max(0, w - right + left)), (0, 0)), "reflect")[:h, :w]
-    ring = (_ring(hole, product) & ~product.occupied[y : y + h, x : x + w]).astype(np.float32)[..., None]
+    if product.bare:
+        top, left, bottom, right = product.bare[rng.integers(len(product.bare))]
+        swatch = albedo[top:bottom, left:right]
+        more = ((0, max(0, h - bottom + top)), (0, max(0, w - right + left)), (0, 0))
+        texture = np.pad(swatch, more, "reflect")[:h, :w] / np.median(swatch, (0, 1))
+    else:
+        texture = 1 + 0.08 * smooth_noise((h, w), 1.5 * product.texels / 640, rng)[..., None]
+    ring = _ring(hole, product)
+    free = ring & ~product.occupied[y : y + h, x : x + w]
+    weight = (free if free.any() else ring).astype(np.float32)[..., None]
     spread = 0.3 * float(np.sqrt(hole.sum()))
-    around = blur(patch * ring, spread) / (blur(ring, spread)[..., None] + 1e-6)
-    tone = np.clip(around / np.median(swatch, (0, 1)), 0.3, 3)
+    tone = blur(patch * weight, spread) / (blur(weight, spread)[..., None] + 1e-6)
     blend = blur(hole.astype(np.float32), product.texels / 640)[..., None]
-    return np.asarray(np.clip(patch + blend * (tiled * tone - patch), 0, 1).astype(np.float32))
+    return np.asarray(np.clip(patch + blend * (texture * tone - patch), 0, 1).astype(np.float32))
 
 
 def _ring(hole: np.ndarray, product: Product) -> np.ndarray:
