@@ -82,6 +82,8 @@ template <typename T, typename Element>
 void pack(T* to, const Element* from, const Image& strides, Rectangle box, std::int64_t width,
           std::int64_t height, Channels channels) {
     const std::int64_t row = channels.row();
+    if (channels.count == channels.padded)
+        channels = {1, int(row), int(row)};  // then heads need no telling apart
     const int begin = greater(0, -box.x), end = int(lesser<std::int64_t>(box.width, width - box.x));
     if (channels.count < channels.padded) fill(to, box.area() * row, T(0));
     for (int y = 0; y < box.height; ++y, to += box.width * row) {
@@ -206,6 +208,7 @@ VSAD_HD void add_taps_block(T* sum, T keep, const T* weight, const T* box, const
                             int taps) {
     Vector<T> sums[vectors];
     for (int i = 0; i < vectors; ++i) sums[i] = keep * load(sum + i * kLanes<T>);
+#pragma GCC unroll 4  // (R + 1)^2 taps: a multiple of 4
     for (int tap = 0; tap < taps; ++tap)
         for (int i = 0; i < vectors; ++i) sums[i] += weight[tap] * load(box + offsets[tap] + i * kLanes<T>);
     for (int i = 0; i < vectors; ++i) store(sum + i * kLanes<T>, sums[i]);

@@ -82,20 +82,25 @@ VSAD_HD Vector<T> every_other_block(Vector<T> a, Vector<T> b, std::integer_seque
     return shuffle(a, b, std::integer_sequence<int, ((2 * (i / n) + odd) * n + i % n)...>{});
 }
 
-// Lane i of the result is the sum over the lanes of rows[i].
-template <typename T>
-VSAD_HD Vector<T> sum_rows(Vector<T> (&rows)[kLanes<T>]) {
-    constexpr auto all = std::make_integer_sequence<int, kLanes<T>>{};
-    int count = kLanes<T>;
-    for (int width = 16 / int(sizeof(T)); width > 1; width /= 2, count /= 2)
-        for (int i = 0; i < count / 2; ++i)
-            rows[i] = every_other_lane<T, 0>(rows[2 * i], rows[2 * i + 1], all) +
-                      every_other_lane<T, 1>(rows[2 * i], rows[2 * i + 1], all);
-    for (; count > 1; count /= 2)
-        for (int i = 0; i < count / 2; ++i)
-            rows[i] = every_other_block<T, 0>(rows[2 * i], rows[2 * i + 1], all) +
-                      every_other_block<T, 1>(rows[2 * i], rows[2 * i + 1], all);
-    return rows[0];
+// Lane i of the result is the sum over the lanes of rows[i]; each step halves the rows. Recursive, so that
+// they stay in registers.
+template <typename T, int count = kLanes<T>>
+VSAD_HD Vector<T> sum_rows(const Vector<T> (&rows)[count]) {
+    if constexpr (count == 1) {
+        return rows[0];
+    } else {
+        constexpr auto all = std::make_integer_sequence<int, kLanes<T>>{};
+        constexpr int blocks = kVectorBytes / 16;
+        Vector<T> halved[count / 2];
+        for (int i = 0; i < count / 2; ++i) {
+            const Vector<T> a = rows[2 * i], b = rows[2 * i + 1];
+            if constexpr (count > blocks)
+                halved[i] = every_other_lane<T, 0>(a, b, all) + every_other_lane<T, 1>(a, b, all);
+            else
+                halved[i] = every_other_block<T, 0>(a, b, all) + every_other_block<T, 1>(a, b, all);
+        }
+        return sum_rows<T, count / 2>(halved);
+    }
 }
 
 template <typename T, int distance, int... i>

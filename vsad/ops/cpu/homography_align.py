@@ -93,7 +93,7 @@ def backward(
     grads.append(
         homography.new_empty((0,)) if biases is None else _sum_in_order(biases.flatten(0, 1)).to(homography.dtype)
     )
-    return tuple(grads)
+    return grads[0], grads[1], grads[2], grads[3], grads[4]
 
 
 def _rounds(neighbors: Tensor) -> tuple[Tensor, list[int]]:
