@@ -183,8 +183,9 @@ def homography_from_points(
         raise ValueError(f"{op}: weights must be [... {N}], one for each point, got {list(weights.shape)}")
     weights = weights.to(dtype).expand(target.shape[:-1])
 
-    p, normal_from_target = _normalised(target, weights)  # (..., N, 3), (..., 3, 3)
-    q, normal_from_source = _normalised(source, weights)
+    p, target_centre, target_scale = _normalised(target, weights)  # (..., N, 2), (..., 2), (..., 1)
+    q, source_centre, source_scale = _normalised(source, weights)
+    p = torch.cat((p, torch.ones_like(p[..., :1])), -1)  # (..., N, 3)
     zero = torch.zeros_like(p)
     # The last column, that of h33 = 1, goes to the right-hand side.
     rows_u = torch.cat((p, zero, -q[..., :1] * p[..., :2]), -1)  # (..., N, 8)
@@ -195,8 +196,8 @@ def homography_from_points(
     Q, R = torch.linalg.qr(A)
     h = torch.linalg.solve_triangular(R, Q.mT @ b, upper=True)[..., 0]  # (..., 8)
     H = torch.cat((h, torch.ones_like(h[..., :1])), -1).reshape(*h.shape[:-1], 3, 3)
-    fitted: Tensor = torch.linalg.solve(normal_from_source, H @ normal_from_target)
-    return fitted
+    normal_from_target = _similarity(target_scale, -target_scale * target_centre)
+    return _similarity(1 / source_scale, source_centre) @ H @ normal_from_target
 
 
 def image_corners(
@@ -356,17 +357,20 @@ def _resize_matrix(from_size: Size, to_size: Size, like: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
 
-def _normalised(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return homogeneous points with weighted centroid 0 and mean distance sqrt(2), and the 3x3 that made them."""
+def _normalised(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points with weighted centroid 0 and mean distance sqrt(2) from it, their centroid and the scale."""
     share = (weights / weights.sum(-1, keepdim=True))[..., None]
-    centre = (points * share).sum(-2)  # (..., 2)
-    spread = (torch.linalg.vector_norm(points - centre[..., None, :], dim=-1) * share[..., 0]).sum(-1)
-    s = 2**0.5 / spread
-    zero, one = torch.zeros_like(s), torch.ones_like(s)
-    rows = (s, zero, -s * centre[..., 0], zero, s, -s * centre[..., 1], zero, zero, one)
-    matrix = torch.stack(rows, -1).reshape(*s.shape, 3, 3)
-    homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), -1)
-    return homogeneous @ matrix.mT, matrix
+    centre = (points * share).sum(-2)
+    shifted = points - centre[..., None, :]
+    scale = 2**0.5 / (torch.linalg.vector_norm(shifted, dim=-1, keepdim=True) * share).sum(-2)
+    return shifted * scale[..., None], centre, scale
+
+
+def _similarity(scale: Tensor, shift: Tensor) -> Tensor:
+    """Return the 3x3 map `x -> scale * x + shift`."""
+    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    entries = (scale, zero, shift[..., :1], zero, scale, shift[..., 1:], zero, zero, one)
+    return torch.cat(entries, -1).reshape(*scale.shape[:-1], 3, 3)
 
 
 def _coordinate_dtype(*tensors: Tensor) -> torch.dtype:

@@ -186,7 +186,11 @@ class Rig:
         Returns:
             `(V, N, 3, 3)` and `(V, N)` int64.
         """
-        H = self.homographies if size is None else scale_homography(self.homographies, self.size, _checked_size(size))
+        H = (
+            self.homographies
+            if size is None
+            else scale_homography(self.homographies, self.size, _checked_size(size))
+        )
         return H.to(device, dtype), self.neighbors.to(device)
 
     def save(self, path: str | Path) -> None:
