@@ -373,7 +373,7 @@ def _warn_about(report: CalibrationReport) -> None:
     names = ", ".join(f"{a} and {b}" for a, b in report.failed)
     every = "; the rig has no neighbours" if len(report.failed) * 2 == len(report.pairs) else ""
     warnings.warn(
-        f"calibrate: no homography between {names}: too few matches agree, or only along a line{every}. Use more samples "
-        "or images with more texture, or write the pair into the rig file by hand",
+        f"calibrate: no homography between {names}: too few matches agree, or only along a line{every}. Use more "
+        "samples or images with more texture, or write the pair into the rig file by hand",
         stacklevel=3,
     )
