@@ -16,6 +16,7 @@ class AlignArguments:
         key: tuple[int, ...],
         value: tuple[int, ...],
         out: tuple[int, ...],
+        wide_out: bool,
         homography: int,
         homography_batch: int,
         neighbors: int,

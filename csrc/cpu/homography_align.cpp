@@ -160,7 +160,10 @@ void forward_tile(const void* arguments, std::int64_t item, char* scratch) {
                 attend_box(s, plan, T(a.scale), tile.width, part, box);
             });
     }
-    write_tile<T, Element>(a, s, plan, b, v, tile);
+    if (a.wide_out)
+        write_tile<T, T>(a, s, plan, b, v, tile);
+    else
+        write_tile<T, Element>(a, s, plan, b, v, tile);
 }
 
 template <typename Element>

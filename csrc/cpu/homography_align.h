@@ -20,6 +20,7 @@ struct AlignArguments {
     double scale;
     std::int64_t B, V, S, N, C, Cv, H, W, Hs, Ws;
     Image query, key, value, out;
+    bool wide_out;                  // out is in the compute dtype, whatever `dtype` is
     const void* homography;         // (B or 1, V, N, 3, 3), contiguous, in the compute dtype
     std::int64_t homography_batch;  // its batch stride; 0 shares one batch
     const std::int64_t* neighbors;  // (V, N), contiguous; -1 marks an empty slot

@@ -77,7 +77,7 @@ void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile)
          plan.key);
     const Image& grad_out = item.gradients.grad_out;
     const std::int64_t channel = item.head * plan.value.count;
-    pack(s.out, plane<Element>(a.out, b, v, channel), a.out, tile, a.W, a.H, plan.value);
+    pack(s.out, plane<T>(a.out, b, v, channel), a.out, tile, a.W, a.H, plan.value);
     pack(s.grad_out, plane<Element>(grad_out, b, v, channel), grad_out, tile, a.W, a.H, plan.value);
     fill(s.grad_query, tile.area() * plan.key.row(), T(0));
 

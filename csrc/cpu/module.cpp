@@ -89,7 +89,7 @@ void bind_homography_align(py::module_& m) {
     py::class_<AlignArguments>(m, "AlignArguments")
         .def(py::init([](int dtype, int heads, int window, int threads, double scale,
                          const std::array<std::int64_t, 10>& sizes, const Five& query, const Five& key,
-                         const Five& value, const Five& out, Pointer homography,
+                         const Five& value, const Five& out, bool wide_out, Pointer homography,
                          std::int64_t homography_batch, Pointer neighbors, Pointer bias, Pointer lse) {
                  const auto& [B, V, S, N, C, Cv, H, W, Hs, Ws] = sizes;
                  return AlignArguments{static_cast<Scalar>(dtype),
@@ -111,6 +111,7 @@ void bind_homography_align(py::module_& m) {
                                        image(key),
                                        image(value),
                                        image(out),
+                                       wide_out,
                                        at<void>(homography),
                                        homography_batch,
                                        at<std::int64_t>(neighbors),
@@ -119,8 +120,8 @@ void bind_homography_align(py::module_& m) {
              }),
              py::kw_only(), py::arg("dtype"), py::arg("heads"), py::arg("window"), py::arg("threads"),
              py::arg("scale"), py::arg("sizes"), py::arg("query"), py::arg("key"), py::arg("value"),
-             py::arg("out"), py::arg("homography"), py::arg("homography_batch"), py::arg("neighbors"),
-             py::arg("bias"), py::arg("lse"));
+             py::arg("out"), py::arg("wide_out"), py::arg("homography"), py::arg("homography_batch"),
+             py::arg("neighbors"), py::arg("bias"), py::arg("lse"));
     m.def(
         "homography_align_forward",
         [](const AlignArguments& arguments) {

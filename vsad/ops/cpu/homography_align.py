@@ -54,11 +54,16 @@ def backward(
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
     Bit-identical for any number of threads. Needs memory for one dense copy, in the compute dtype, of each image
-    gradient, next to the result where dtype or layout differ from that.
+    gradient, next to the result where dtype or layout differ from that, and of out for the half types.
     """
-    B, V, _, _, _ = query.shape
-    N = neighbors.shape[1]
+    B, V, _, H, W = query.shape
+    N, Cv = neighbors.shape[1], value.shape[2]
+    recompute = out.dtype != homography.dtype
+    if recompute:  # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy
+        out, lse = homography.new_empty((B, V, H, W, Cv)).movedim(-1, 2), torch.empty_like(lse)
     arguments, _keep = _describe(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
+    if recompute:
+        _cpu.homography_align_forward(arguments)
     grad_lse = None if grad_lse is None else grad_lse.to(lse.dtype).contiguous()
     images = [
         homography.new_zeros((*t.shape[:2], *t.shape[3:], t.shape[2])) if need else None
@@ -175,6 +180,7 @@ def _describe(
         key=image(key),
         value=image(value),
         out=image(out),
+        wide_out=out.dtype == homography.dtype,
         homography=homography.data_ptr(),
         homography_batch=homography.stride(0) if homography.shape[0] > 1 else 0,
         neighbors=neighbors.data_ptr(),
