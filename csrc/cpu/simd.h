@@ -2,6 +2,7 @@
 // types.
 #pragma once
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "cpu/scalar.h"
