@@ -23,7 +23,7 @@ from vsad.data.synth_writers import WRITERS
 
 _SUPERSAMPLE = 2
 _MIN_PIXELS = 10  # a smaller mask is no defect that anyone would mark
-_MIN_CONTRAST = 8  # display levels of 255, mean over the mask: less drowns in sensor noise
+_MIN_CONTRAST = 12  # display levels of 255, mean over the mask: less drowns in sensor noise
 _READ_NOISE, _SHOT_NOISE = 0.0018, 0.00008  # deviation and variance per unit of light
 _ATTEMPTS = 200
 
@@ -105,8 +105,8 @@ class Station:
 
     def set_scene(self, product: Product, rng: np.random.Generator) -> Scene:
         """Lay a new specimen on the table."""
-        turn = np.deg2rad(rng.normal(0, 1.5))
-        shift = rng.normal(0, 0.012, 2)
+        turn = np.deg2rad(rng.normal(0, 0.75))
+        shift = rng.normal(0, 0.006, 2)
         pose = np.array([
             [np.cos(turn), -np.sin(turn), shift[0]],
             [np.sin(turn), np.cos(turn), shift[1]],

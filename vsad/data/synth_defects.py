@@ -98,11 +98,11 @@ def _scratch(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> 
     angles = heading + turn * (np.linspace(0, 1, 24) - 0.5)
     path = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * (length / 24), axis=0)
     side = np.array([-np.sin(heading), np.cos(heading)])
-    strokes = [(path, rng.uniform(2.0, 3.4) * fine)]
+    strokes = [(path, rng.uniform(3.5, 6.0) * fine)]
     for _ in range(rng.integers(0, 3)):  # what made it seldom left a single line
         first, last = sorted(rng.integers(0, 24, 2))
         if last - first > 5:
-            strokes.append((path[first:last] + side * rng.normal(0, 7) * unit, rng.uniform(1.2, 2.0) * fine))
+            strokes.append((path[first:last] + side * rng.normal(0, 7) * unit, rng.uniform(2.0, 3.0) * fine))
     cover = rng.uniform(0.8, 1.0)
     return _line("scratch", product, strokes, cover, rng.uniform(0.6, 0.9), heading, rng)
 
@@ -114,12 +114,12 @@ def _crack(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> De
     heading = rng.uniform(0, 2 * np.pi)
     angles = heading + rng.normal(0, 0.45, steps) + 0.3 * smooth_noise((1, steps), 3, rng)[0]
     path = np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(4, 9, (steps, 1)) * unit, axis=0)
-    strokes = [(path, rng.uniform(2.0, 3.3) * fine)]
+    strokes = [(path, rng.uniform(3.0, 5.0) * fine)]
     if rng.random() < 0.5:  # a branch
         start = int(rng.integers(steps // 3, 2 * steps // 3))
         turned = angles[start:] + rng.choice([-0.7, 0.7])
         branch = np.cumsum(np.stack([np.cos(turned), np.sin(turned)], 1) * 5 * unit, axis=0)[: steps // 3]
-        strokes.append((path[start] + branch, rng.uniform(1.4, 2.2) * fine))
+        strokes.append((path[start] + branch, rng.uniform(2.0, 3.0) * fine))
     chord = path[-1] - path[0]
     return _line("crack", product, strokes, 0.92, 0.012, float(np.arctan2(chord[1], chord[0])), rng)
 
@@ -155,7 +155,7 @@ def _line(
 
 def _stain(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect:
     unit = product.texels / 640
-    radius = rng.uniform(13, 34) * unit
+    radius = rng.uniform(18, 40) * unit
     side = int(np.ceil(3.4 * radius))
     grid = np.arange(side) - (side - 1) / 2
     x, y = np.meshgrid(grid, grid)

@@ -160,7 +160,7 @@ def _dust(height: int, width: int, texels: float, rng: np.random.Generator) -> n
     for _ in range(rng.poisson(30)):
         centre = (int(rng.integers(width)) * 16, int(rng.integers(height)) * 16)
         cv2.circle(layer, centre, int(16 * unit * rng.uniform(0.6, 1.6)), int(rng.uniform(25, 90)), -1, cv2.LINE_AA, 4)
-    for _ in range(rng.poisson(1.0)):  # lint: short, curved and faint
+    for _ in range(rng.poisson(0.3)):  # lint: short, curved and faint
         start = rng.uniform(0, [width, height])
         heading, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.25)
         angles = heading + bend * np.arange(8)

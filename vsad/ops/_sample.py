@@ -16,9 +16,8 @@ def project(homography: Tensor, size: tuple[int, int], margin: float, source: tu
     Returns:
         ``sx, sy, useful``, each ``(*batch, H, W)``.
     """
-    height, width = size
-    options = {"dtype": homography.dtype, "device": homography.device}
-    y, x = torch.meshgrid(torch.arange(height, **options), torch.arange(width, **options), indexing="ij")
+    y, x = (torch.arange(n, dtype=homography.dtype, device=homography.device) for n in size)
+    y, x = torch.meshgrid(y, x, indexing="ij")
     h = homography[..., None, None]
     X, Y, Z = (h[..., i, 0, :, :] * x + h[..., i, 1, :, :] * y + h[..., i, 2, :, :] for i in range(3))
 

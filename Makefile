@@ -1,0 +1,46 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv by themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench-quick clean
+
+help:
+	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
+	@echo "make test         every test"
+	@echo "make lint         ruff, mypy, clang-format"
+	@echo "make format       rewrite the sources as the linters want them"
+	@echo "make bench-quick  our kernels against the unfused references, two minutes"
+	@echo "make clean        remove what was built"
+
+# torch first: the pinned version must be there before anything else asks for any torch
+$(VENV)/installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/vsad demo --out out/demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+
+bench-quick: $(VENV)/installed
+	$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+clean:
+	rm -rf build dist *.egg-info vsad/*.so out .pytest_cache .mypy_cache .ruff_cache

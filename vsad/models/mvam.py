@@ -1,0 +1,59 @@
+"""MVAM, the multi-view alignment module: attend to where the rig says the same surface point lies in other views."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vsad.ops import homography_align
+from vsad.rig import Rig
+
+
+class MVAM(nn.Module):
+    """Multi-view alignment module: ``F' = F + W_o a``, ``F'' = F' + FFN(F')``, ``a = homography_align(q, k, v)``.
+
+    q, k and v are 1x1 projections of the normalised feature, made once per source pixel; every head has a learned
+    bias over the window. Both output layers start at zero, so a new MVAM leaves a network unchanged.
+
+    Args:
+        channels: C of the features.
+        heads: attention heads, a divisor of ``channels``.
+        window: odd size of the window around a projected point, in feature pixels.
+
+    Shape: ``(B, V, C, H, W) -> (B, V, C, H, W)``.
+
+    Source: ViewSense-AD (arXiv 2511.18766); an independent implementation.
+    """
+
+    def __init__(self, channels: int, heads: int = 4, window: int = 3) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.norm = nn.GroupNorm(1, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.bias = nn.Parameter(torch.zeros(heads, window, window))
+        self.out = _zero(nn.Conv2d(channels, channels, 1))
+        self.feed_forward = nn.Sequential(
+            nn.GroupNorm(1, channels),
+            nn.Conv2d(channels, 2 * channels, 1),
+            nn.SiLU(),
+            _zero(nn.Conv2d(2 * channels, channels, 1)),
+        )
+
+    def forward(self, feature: Tensor, rig: Rig) -> Tensor:
+        B, V, _, H, W = feature.shape
+        x = feature.flatten(0, 1)
+        q, k, v = self.qkv(self.norm(x)).unflatten(0, (B, V)).chunk(3, dim=2)  # (B, V, C, H, W) each
+        homography, neighbors = rig.to_operator((H, W), device=x.device)
+        aligned = homography_align(
+            q, k, v, homography, neighbors, heads=self.heads, window=self.window, bias=self.bias
+        )
+        x = x + self.out(aligned.flatten(0, 1))
+        x = x + self.feed_forward(x)
+        return x.unflatten(0, (B, V))
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
