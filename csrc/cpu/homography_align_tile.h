@@ -76,6 +76,24 @@ const Element* plane(const Image& image, std::int64_t batch, std::int64_t view, 
            channel * image.channel;
 }
 
+// Packs `width` pixels of a row whose channels lie apart: squares of kLanes pixels and channels, transposed
+// in registers where pixels are neighbours; the last square overlaps the one before.
+template <typename T, typename Element>
+void pack_planes(T* to, const Element* from, const Image& strides, int width, std::int64_t row, int count) {
+    constexpr int lanes = kLanes<T>;
+    int c = 0;
+    for (; strides.x == 1 && width >= lanes && c + lanes <= count; c += lanes)
+        for (int x = 0; x < width; x += lanes) {
+            const int at = lesser(x, width - lanes);
+            Vector<T> square[lanes];
+            for (int i = 0; i < lanes; ++i) square[i] = load_wide<T>(from + (c + i) * strides.channel + at);
+            transpose<T>(square);
+            for (int i = 0; i < lanes; ++i) store(to + (at + i) * row + c, square[i]);
+        }
+    for (; c < count; ++c)
+        for (int x = 0; x < width; ++x) to[x * row + c] = widen(from[x * strides.x + c * strides.channel]);
+}
+
 // Packs `box` from `from` (pixel (0, 0) of an image of width x height). Beyond the border the border's pixels
 // repeat: there every weight is zero, and the slope across the border is zero too.
 template <typename T, typename Element>
@@ -97,9 +115,8 @@ void pack(T* to, const Element* from, const Image& strides, Rectangle box, std::
                     for (int c = 0; c < channels.count; ++c)
                         packed[x * row + c] = widen(first[x * strides.x + c]);
             } else {
-                for (int c = 0; c < channels.count; ++c)
-                    for (int x = begin; x < end; ++x)
-                        packed[x * row + c] = widen(first[x * strides.x + c * strides.channel]);
+                pack_planes(packed + begin * row, first + begin * strides.x, strides, end - begin, row,
+                            channels.count);
             }
         }
         for (int x = 0; x < begin; ++x) __builtin_memcpy(to + x * row, to + begin * row, row * sizeof(T));

@@ -151,9 +151,7 @@ void bind_homography_align(py::module_& m) {
 void prototype_distance(DistanceArguments& a) {
     if (chosen->distance_screens(a)) {
         std::vector<float> offset(a.P);
-        std::vector<double> inverse(a.P);
         a.offset = offset.data();
-        a.inverse = inverse.data();
         run_parallel(chosen->distance_prepare(a), &a);
         run_parallel(chosen->distance_screen(a), &a);
     } else {
@@ -190,7 +188,6 @@ void bind_prototype_distance(py::module_& m) {
                                 at<void>(distances),
                                 at<std::int64_t>(indices),
                                 at<float>(center),
-                                nullptr,
                                 nullptr,
                                 1,
                                 nullptr};

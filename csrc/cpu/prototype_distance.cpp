@@ -38,27 +38,24 @@ std::int64_t kept_candidates(const DistanceArguments& a) { return a.k + 8 + a.k 
 // The part with b^2 goes into the offset of each prototype, the part with a^2 into the certificate.
 double slack(const DistanceArguments& a) { return 1.01 * double(a.C + 16) * kUnit; }
 
-template <typename Element>
-float centered(const DistanceArguments& a, const Matrix& m, std::int64_t row, std::int64_t c,
-               double inverse) {
-    if (a.metric == Metric::cosine) return float(double(element<Element>(m, row, c)) * inverse);
-    return element<Element>(m, row, c) - a.center[c];
+void center_row(const DistanceArguments& a, float* row) {
+    if (a.metric == Metric::cosine) return;  // unit rows stay what they are
+    for (std::int64_t c = 0; c < a.C; ++c) row[c] -= a.center[c];
 }
 
 constexpr std::int64_t kPrepared = 256;  // prototypes an item
 
 template <typename Element>
-void prepare_item(const void* arguments, std::int64_t item, char*) {
+void prepare_item(const void* arguments, std::int64_t item, char* scratch) {
     const DistanceArguments& a = *static_cast<const DistanceArguments*>(arguments);
+    const std::int64_t padded = round_up<float>(a.C);
+    float* row = reinterpret_cast<float*>(scratch);
     for (std::int64_t p = item * kPrepared; p < lesser(a.P, (item + 1) * kPrepared); ++p) {
-        a.inverse[p] = a.metric == Metric::cosine ? inverse_norm<Element>(a.prototypes, p, a.C) : 1;
-        double squared = 0;
-        for (std::int64_t c = 0; c < a.C; ++c) {
-            const double x = double(centered<Element>(a, a.prototypes, p, c, a.inverse[p]));
-            squared += x * x;
-        }
-        // A zero row counts as a unit row across all others, so that its squared distance is 2.
-        if (a.inverse[p] == 0) squared = 1 - 2 * slack(a);
+        load_row<Element>(row, a.prototypes, p, a.C, a.metric);
+        center_row(a, row);
+        double squared = squared_length(row, padded);
+        // A zero row is as far from every unit row as one across it: its squared distance is 2.
+        if (a.metric == Metric::cosine && squared == 0) squared = 1 - 2 * slack(a);
         a.offset[p] = float(-squared * (0.5 - slack(a)));
     }
 }
@@ -73,7 +70,7 @@ struct ScreenScratch {
         const std::int64_t padded = round_up<float>(a.C), keep = kept_candidates(a);
         features = arena.take<float>(rows_per_item * a.C);
         rows = arena.take<float>(rows_per_item * padded);
-        panel = arena.take<float>((a.C + 1) * kPanel);
+        panel = arena.take<float>((padded + 1) * kPanel);
         tile = arena.take<float>(kLanes<float> * padded);
         threshold = arena.take<float>(rows_per_item);
         squared = arena.take<double>(rows_per_item);
@@ -108,26 +105,33 @@ void pack_features(const DistanceArguments& a, const ScreenScratch& s, std::int6
         }
         float* row = s.rows + i * padded;
         load_row<Element>(row, a.features, first + i, a.C, a.metric);
-        double squared = 0;
-        for (std::int64_t c = 0; c < a.C; ++c) {
-            const float x = a.metric == Metric::cosine ? row[c] : row[c] - a.center[c];
-            squared += double(x) * double(x);
-            to[c * kRows] = x;
-        }
-        s.squared[i] = squared;
+        float* moved = s.tile;
+        __builtin_memcpy(moved, row, padded * sizeof(float));
+        center_row(a, moved);
+        for (std::int64_t c = 0; c < a.C; ++c) to[c * kRows] = moved[c];
+        s.squared[i] = squared_length(moved, padded);
         s.threshold[i] = -__builtin_inff();
     }
 }
 
 // kPanel prototypes, interleaved: [c][prototype], after their offsets. What pads the bank has offset -inf.
 template <typename Element>
-void pack_panel(const DistanceArguments& a, float* panel, std::int64_t first) {
-    for (int j = 0; j < kPanel; ++j) {
-        const std::int64_t p = first + j;
-        panel[j] = p < a.P ? a.offset[p] : -__builtin_inff();
-        float* to = panel + kPanel + j;
-        for (std::int64_t c = 0; c < a.C; ++c)
-            to[c * kPanel] = p < a.P ? centered<Element>(a, a.prototypes, p, c, a.inverse[p]) : 0;
+void pack_panel(const DistanceArguments& a, const ScreenScratch& s, std::int64_t first) {
+    constexpr int lanes = kLanes<float>;
+    const std::int64_t padded = round_up<float>(a.C);
+    for (int j = 0; j < kPanel; ++j) s.panel[j] = first + j < a.P ? a.offset[first + j] : -__builtin_inff();
+    for (int group = 0; group < kPanel; group += lanes) {
+        for (int i = 0; i < lanes; ++i) {
+            const std::int64_t p = lesser(first + group + i, a.P - 1);
+            load_row<Element>(s.tile + i * padded, a.prototypes, p, a.C, a.metric);
+            center_row(a, s.tile + i * padded);
+        }
+        for (std::int64_t c = 0; c < padded; c += lanes) {
+            Vector<float> square[lanes];
+            for (int i = 0; i < lanes; ++i) square[i] = load(s.tile + i * padded + c);
+            transpose<float>(square);
+            for (int i = 0; i < lanes; ++i) store(s.panel + (1 + c + i) * kPanel + group, square[i]);
+        }
     }
 }
 
@@ -217,7 +221,7 @@ void screen_item(const void* arguments, std::int64_t item, char* scratch) {
     const ScreenScratch s(arena, a, rows);
     pack_features<Element>(a, s, first, count);
     for (std::int64_t p = 0; p < a.P; p += kPanel) {
-        pack_panel<Element>(a, s.panel, p);
+        pack_panel<Element>(a, s, p);
         for (std::int64_t i = 0; i < count; i += kRows) {
             Vector<float> score[kRows][kVectors];
             multiply(score, s.features + i * a.C, s.panel, a.C);
@@ -281,7 +285,8 @@ void merge_item(const void* arguments, std::int64_t item, char*) {
 template <typename Element>
 struct Items {
     static Work prepare(const DistanceArguments& a) {
-        return {(a.P + kPrepared - 1) / kPrepared, a.threads, 0, &prepare_item<Element>};
+        const std::int64_t bytes = round_up<float>(a.C) * std::int64_t(sizeof(float));
+        return {(a.P + kPrepared - 1) / kPrepared, a.threads, bytes, &prepare_item<Element>};
     }
     static Work screen(const DistanceArguments& a) {
         const std::int64_t rows = screened_rows(a);

@@ -34,8 +34,7 @@ struct DistanceArguments {
     // Screening: subtracted from all rows. Results do not depend on it; near the bank's mean it cancels
     // least.
     const float* center;
-    float* offset;    // (P,), what `prepare` finds out about the bank
-    double* inverse;  // (P,), reciprocal norms, for the cosine
+    float* offset;  // (P,), what `prepare` finds out about the bank
 
     // Brute force: the bank in `chunks`, and the best of each chunk (chunks, M, k).
     std::int64_t chunks;

@@ -85,35 +85,31 @@ class Best {
     std::int64_t capacity_, size_;
 };
 
-template <typename Element>
-VSAD_HD auto element(const Matrix& m, std::int64_t row, std::int64_t column) {
-    return widen(reinterpret_cast<const Element*>(m.data)[row * m.row + column * m.column]);
-}
-
-// 1 / |row|, or 0 where the norm is zero.
-template <typename Element>
-double inverse_norm(const Matrix& m, std::int64_t row, std::int64_t C) {
+template <typename T>
+VSAD_HD double squared_length(const T* row, std::int64_t padded) {
+    double sums[kLanes<T>] = {};
+    for (std::int64_t c = 0; c < padded; c += kLanes<T>)
+        for (int i = 0; i < kLanes<T>; ++i) sums[i] += double(row[c + i]) * double(row[c + i]);
     double sum = 0;
-    for (std::int64_t c = 0; c < C; ++c) {
-        const double x = double(element<Element>(m, row, c));
-        sum += x * x;
-    }
-    return sum == 0 ? 0 : 1 / __builtin_sqrt(sum);
+    for (int i = 0; i < kLanes<T>; ++i) sum += sums[i];
+    return sum;
 }
 
-// A row in the compute dtype, of unit length for the cosine, padded with zeros to whole vectors.
+// A row in the compute dtype, of unit length for the cosine, padded with zeros to whole vectors. A row
+// without length stays zero.
 template <typename Element, typename T>
 void load_row(T* to, const Matrix& m, std::int64_t row, std::int64_t C, Metric metric) {
-    if (metric == Metric::cosine) {
-        const double inverse = inverse_norm<Element>(m, row, C);
-        for (std::int64_t c = 0; c < C; ++c) to[c] = T(double(element<Element>(m, row, c)) * inverse);
-    } else if (m.column == 1) {
-        for (std::int64_t c = 0; c < C; ++c)
-            to[c] = widen(reinterpret_cast<const Element*>(m.data)[row * m.row + c]);
-    } else {
-        for (std::int64_t c = 0; c < C; ++c) to[c] = element<Element>(m, row, c);
-    }
-    for (std::int64_t c = C; c < round_up<T>(C); ++c) to[c] = 0;
+    const Element* from = reinterpret_cast<const Element*>(m.data) + row * m.row;
+    const std::int64_t padded = round_up<T>(C);
+    if (m.column == 1)
+        for (std::int64_t c = 0; c < C; ++c) to[c] = widen(from[c]);
+    else
+        for (std::int64_t c = 0; c < C; ++c) to[c] = widen(from[c * m.column]);
+    for (std::int64_t c = C; c < padded; ++c) to[c] = 0;
+    if (metric != Metric::cosine) return;
+    const double squared = squared_length(to, padded),
+                 inverse = squared == 0 ? 0 : 1 / __builtin_sqrt(squared);
+    for (std::int64_t c = 0; c < C; ++c) to[c] = T(double(to[c]) * inverse);
 }
 
 // Squared distances from one row to kLanes rows, by direct difference: what every result is made of. A row's

@@ -83,6 +83,36 @@ VSAD_HD Vector<T> every_other_block(Vector<T> a, Vector<T> b, std::integer_seque
     return shuffle(a, b, std::integer_sequence<int, ((2 * (i / n) + odd) * n + i % n)...>{});
 }
 
+// Vectors of element type T from elements that convert to it.
+template <typename T, typename Element>
+VSAD_HD Vector<T> load_wide(const Element* from) {
+    if constexpr (sizeof(Element) == sizeof(T)) {
+        return load(from);
+    } else {
+        T wide[kLanes<T>];
+        for (int i = 0; i < kLanes<T>; ++i) wide[i] = widen(from[i]);
+        return load(wide);
+    }
+}
+
+template <typename T, int d, int... i>
+VSAD_HD void swap_blocks(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, i...>) {
+    const Vector<T> old = a;
+    a = shuffle(old, b, std::integer_sequence<int, (i & d ? kLanes<T> + i - d : i)...>{});
+    b = shuffle(old, b, std::integer_sequence<int, (i & d ? kLanes<T> + i : i + d)...>{});
+}
+
+// Transposes the square matrix that kLanes vectors make.
+template <typename T, int d = kLanes<T> / 2>
+VSAD_HD void transpose(Vector<T> (&rows)[kLanes<T>]) {
+    if constexpr (d > 0) {
+        for (int i = 0; i < kLanes<T>; ++i)
+            if (!(i & d))
+                swap_blocks<T, d>(rows[i], rows[i + d], std::make_integer_sequence<int, kLanes<T>>{});
+        transpose<T, d / 2>(rows);
+    }
+}
+
 // Lane i of the result is the sum over the lanes of rows[i]; each step halves the rows. Recursive, so that
 // they stay in registers.
 template <typename T, int count = kLanes<T>>
