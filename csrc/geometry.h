@@ -76,9 +76,7 @@ struct Window {
     int row_begin, row_end, col_begin, col_end;  // the valid cells; none when row_begin == row_end
 
     VSAD_HD bool empty() const { return row_begin == row_end; }
-    VSAD_HD bool full(int R) const {
-        return row_begin == 0 && col_begin == 0 && row_end == R && col_end == R;
-    }
+    VSAD_HD bool full(int R) const { return row_begin == 0 && col_begin == 0 && row_end == R && col_end == R; }
 };
 
 // The window of `radius` around a projected point, cut to the cells within the centres of the border pixels.
@@ -104,8 +102,7 @@ VSAD_HD Window<T> window_at(const Projection<T>& p, int radius, int height, int 
 template <typename T>
 struct Weights {
     T w00, w01, w10, w11;
-    VSAD_HD Weights(T fx, T fy)
-        : w00((1 - fy) * (1 - fx)), w01((1 - fy) * fx), w10(fy * (1 - fx)), w11(fy * fx) {}
+    VSAD_HD Weights(T fx, T fy) : w00((1 - fy) * (1 - fx)), w01((1 - fy) * fx), w10(fy * (1 - fx)), w11(fy * fx) {}
 };
 
 // The functions below take scalars, or vectors of neighbouring cells or taps.

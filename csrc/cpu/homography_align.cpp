@@ -9,8 +9,8 @@ namespace {
 // The online softmax of one pixel and head over one more slot. Leaves beta in `taps`, returns the factor by
 // which what was summed before must shrink.
 template <typename T>
-VSAD_HD T attend(T* taps, T* cells, T& peak, T& total, const T* mask, const T* bias, const Weights<T>& w,
-                 T scale, const Plan<T>& plan) {
+VSAD_HD T attend(T* taps, T* cells, T& peak, T& total, const T* mask, const T* bias, const Weights<T>& w, T scale,
+                 const Plan<T>& plan) {
     constexpr int lanes = kLanes<T>;
     const T nothing = T(-__builtin_inf());
     Vector<T> highest = broadcast(peak), sum = {};
@@ -97,17 +97,16 @@ void attend_box(const ForwardScratch<T>& s, const Plan<T>& plan, T scale, int ti
 
             // Three passes, so that what one head stores has settled before it is read at other offsets.
             for (int h = 0; h < heads; ++h)
-                dot_taps(s.taps + h * plan.padded_taps, query + h * plan.key.padded,
-                         key + h * plan.key.padded, s.key_offsets, plan, plan.key.padded);
+                dot_taps(s.taps + h * plan.padded_taps, query + h * plan.key.padded, key + h * plan.key.padded,
+                         s.key_offsets, plan, plan.key.padded);
             for (int h = 0; h < heads; ++h)
-                s.keep[h] =
-                    attend(s.taps + h * plan.padded_taps, s.cells + h * plan.cell_row() + plan.margin,
-                           s.peak[pixel * heads + h], s.total[pixel * heads + h], full ? s.full_mask : s.mask,
-                           s.bias + h * plan.padded_cells, weights, scale, plan);
+                s.keep[h] = attend(s.taps + h * plan.padded_taps, s.cells + h * plan.cell_row() + plan.margin,
+                                   s.peak[pixel * heads + h], s.total[pixel * heads + h], full ? s.full_mask : s.mask,
+                                   s.bias + h * plan.padded_cells, weights, scale, plan);
             for (int h = 0; h < heads; ++h)
                 add_taps(s.sum + pixel * plan.value.row() + h * plan.value.padded, s.keep[h],
-                         s.taps + h * plan.padded_taps, value + h * plan.value.padded, s.value_offsets,
-                         plan.taps, plan.value.padded);
+                         s.taps + h * plan.padded_taps, value + h * plan.value.padded, s.value_offsets, plan.taps,
+                         plan.value.padded);
         }
 }
 
@@ -126,8 +125,8 @@ void write_tile(const AlignArguments& a, const ForwardScratch<T>& s, const Plan<
                 lse[(h * a.H + tile.y + y) * a.W + tile.x + x] =
                     total == 0 ? T(-__builtin_inf()) : s.peak[state] + T(__builtin_log(total));
                 const T* sum = s.sum + pixel * plan.value.row() + h * plan.value.padded;
-                Element* to = out + (tile.y + y) * a.out.y + (tile.x + x) * a.out.x +
-                              std::int64_t(h) * count * a.out.channel;
+                Element* to =
+                    out + (tile.y + y) * a.out.y + (tile.x + x) * a.out.x + std::int64_t(h) * count * a.out.channel;
                 if (a.out.channel == 1)
                     for (int c = 0; c < count; ++c) to[c] = narrow<Element>(sum[c] * inverse);
                 else
@@ -152,13 +151,11 @@ void forward_tile(const void* arguments, std::int64_t item, char* scratch) {
         const T* H = static_cast<const T*>(a.homography) + b * a.homography_batch + (v * a.N + n) * 9;
         if (source < 0 || !project_tile(s.windows, s.points, a, H, tile)) continue;
         for (int h = 0; h < a.heads; ++h) load_bias(s.bias + h * plan.padded_cells, a, plan, h, n);
-        for_each_box(
-            s.windows, tile.width, {0, 0, tile.width, tile.height}, plan, [&](Rectangle part, Rectangle box) {
-                pack(s.key_box, plane<Element>(a.key, b, source, 0), a.key, box, a.Ws, a.Hs, plan.key);
-                pack(s.value_box, plane<Element>(a.value, b, source, 0), a.value, box, a.Ws, a.Hs,
-                     plan.value);
-                attend_box(s, plan, T(a.scale), tile.width, part, box);
-            });
+        for_each_box(s.windows, tile.width, {0, 0, tile.width, tile.height}, plan, [&](Rectangle part, Rectangle box) {
+            pack(s.key_box, plane<Element>(a.key, b, source, 0), a.key, box, a.Ws, a.Hs, plan.key);
+            pack(s.value_box, plane<Element>(a.value, b, source, 0), a.value, box, a.Ws, a.Hs, plan.value);
+            attend_box(s, plan, T(a.scale), tile.width, part, box);
+        });
     }
     if (a.wide_out)
         write_tile<T, T>(a, s, plan, b, v, tile);

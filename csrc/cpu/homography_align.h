@@ -24,8 +24,8 @@ struct AlignArguments {
     const void* homography;         // (B or 1, V, N, 3, 3), contiguous, in the compute dtype
     std::int64_t homography_batch;  // its batch stride; 0 shares one batch
     const std::int64_t* neighbors;  // (V, N), contiguous; -1 marks an empty slot
-    const void* bias;  // (heads, N, window, window), contiguous, in the compute dtype; may be null
-    void* lse;         // (B, V, heads, H, W), contiguous, in the compute dtype
+    const void* bias;               // (heads, N, window, window), contiguous, in the compute dtype; may be null
+    void* lse;                      // (B, V, heads, H, W), contiguous, in the compute dtype
 };
 
 // One directed pair of views: target v attends to its slot n, which holds source s.

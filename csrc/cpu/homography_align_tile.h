@@ -1,9 +1,9 @@
-// What the forward and the backward of homography_align share: a tile of target pixels, the box of source
-// pixels that its windows touch, and the few vector loops between them.
+// What the forward and the backward of homography_align share: a tile of target pixels, the box of source pixels that
+// its windows touch, and the few vector loops between them.
 //
-// Both are packed into scratch: in the compute dtype, channels last, every head padded with zeros to whole
-// vectors and the border's taps repeated beyond it. So the loops know no dtype, no stride, no remainder and
-// no border, and each source pixel is converted once for all the windows that read it.
+// Both are packed into scratch: in the compute dtype, channels last, every head padded with zeros to whole vectors, and
+// the border's pixels repeated beyond it. So the loops know no dtype, no stride, no remainder and no border, and each
+// source pixel is converted once for all the windows that read it.
 #pragma once
 
 #include "cpu/arena.h"
@@ -15,9 +15,9 @@ namespace VSAD_ISA {
 namespace {
 
 constexpr int kTileSide = 16;
-constexpr std::int64_t kBoxPixels = 512;  // 16 x 16 windows and their margins, at a scale near one
-constexpr std::int64_t kScratchBytes = std::int64_t(12) << 20;  // of all threads together
-constexpr std::int64_t kThreadBytes = std::int64_t(1) << 20;    // a core's second-level cache
+constexpr std::int64_t kBoxPixels = 512;          // 16 x 16 windows and their margins, at a scale near one
+constexpr std::int64_t kScratchBytes = 12 << 20;  // of all threads together
+constexpr std::int64_t kThreadBytes = 1 << 20;    // a core's second-level cache
 
 struct Rectangle {
     int x, y, width, height;
@@ -47,8 +47,7 @@ struct Plan {
           margin(round_up<T>(side + 1)),
           key{heads, int(a.C / a.heads), round_up<T>(int(a.C / a.heads))},
           value{heads, int(a.Cv / a.heads), round_up<T>(int(a.Cv / a.heads))} {
-        const std::int64_t pixel_bytes =
-            greater<std::int64_t>(1, copies * (key.row() + value.row()) * sizeof(T));
+        const std::int64_t pixel_bytes = greater<std::int64_t>(1, copies * (key.row() + value.row()) * sizeof(T));
         const std::int64_t least = (taps + 1) * pixel_bytes;  // one pixel and its box always fit
         threads = greater<std::int64_t>(1, lesser<std::int64_t>(a.threads, kScratchBytes / least));
         const std::int64_t pixels = lesser(kScratchBytes / threads, kThreadBytes) / pixel_bytes;
@@ -64,8 +63,7 @@ struct Plan {
         return tiles_across(a) * ((a.H + tile_height - 1) / tile_height);
     }
     Rectangle tile(const AlignArguments& a, std::int64_t index) const {
-        const int x = int(index % tiles_across(a)) * tile_width,
-                  y = int(index / tiles_across(a)) * tile_height;
+        const int x = int(index % tiles_across(a)) * tile_width, y = int(index / tiles_across(a)) * tile_height;
         return {x, y, lesser(tile_width, int(a.W) - x), lesser(tile_height, int(a.H) - y)};
     }
 };
@@ -97,38 +95,33 @@ void pack_planes(T* to, const Element* from, const Image& strides, int width, st
 // Packs `box` from `from` (pixel (0, 0) of an image of width x height). Beyond the border the border's pixels
 // repeat: there every weight is zero, and the slope across the border is zero too.
 template <typename T, typename Element>
-void pack(T* to, const Element* from, const Image& strides, Rectangle box, std::int64_t width,
-          std::int64_t height, Channels channels) {
+void pack(T* to, const Element* from, const Image& strides, Rectangle box, std::int64_t width, std::int64_t height,
+          Channels channels) {
     const std::int64_t row = channels.row();
-    if (channels.count == channels.padded)
-        channels = {1, int(row), int(row)};  // then heads need no telling apart
+    if (channels.count == channels.padded) channels = {1, int(row), int(row)};  // then heads need no telling apart
     const int begin = greater(0, -box.x), end = int(lesser<std::int64_t>(box.width, width - box.x));
     if (channels.count < channels.padded) fill(to, box.area() * row, T(0));
     for (int y = 0; y < box.height; ++y, to += box.width * row) {
         const std::int64_t source_y = lesser<std::int64_t>(greater(0, box.y + y), height - 1);
-        const Element* line = from + source_y * strides.y + box.x * strides.x;
+        const Element* line = from + source_y * strides.y + (box.x + begin) * strides.x;
         for (int head = 0; head < channels.heads; ++head) {
-            T* packed = to + head * channels.padded;
+            T* packed = to + begin * row + head * channels.padded;
             const Element* first = line + std::int64_t(head) * channels.count * strides.channel;
-            if (strides.channel == 1) {
-                for (int x = begin; x < end; ++x)
-                    for (int c = 0; c < channels.count; ++c)
-                        packed[x * row + c] = widen(first[x * strides.x + c]);
-            } else {
-                pack_planes(packed + begin * row, first + begin * strides.x, strides, end - begin, row,
-                            channels.count);
+            if (strides.channel != 1) {
+                pack_planes(packed, first, strides, end - begin, row, channels.count);
+                continue;
             }
+            for (int x = 0; x < end - begin; ++x)
+                for (int c = 0; c < channels.count; ++c) packed[x * row + c] = widen(first[x * strides.x + c]);
         }
         for (int x = 0; x < begin; ++x) __builtin_memcpy(to + x * row, to + begin * row, row * sizeof(T));
-        for (int x = end; x < box.width; ++x)
-            __builtin_memcpy(to + x * row, to + (end - 1) * row, row * sizeof(T));
+        for (int x = end; x < box.width; ++x) __builtin_memcpy(to + x * row, to + (end - 1) * row, row * sizeof(T));
     }
 }
 
 // Projects the pixels of a tile; false when none of their windows touches the source.
 template <typename T>
-bool project_tile(Window<T>* windows, Projection<T>* points, const AlignArguments& a, const T* H,
-                  Rectangle tile) {
+bool project_tile(Window<T>* windows, Projection<T>* points, const AlignArguments& a, const T* H, Rectangle tile) {
     bool any = false;
     for (int y = 0; y < tile.height; ++y)
         for (int x = 0; x < tile.width; ++x, ++windows, ++points) {
@@ -142,8 +135,7 @@ bool project_tile(Window<T>* windows, Projection<T>* points, const AlignArgument
 // Calls visit(part of the tile, box of source pixels its windows touch), for parts whose box fits the scratch
 // and is mostly used. `part` is relative to the tile, whose width is the row length of `windows`.
 template <typename T, typename Visit>
-void for_each_box(const Window<T>* windows, int tile_width, Rectangle part, const Plan<T>& plan,
-                  const Visit& visit) {
+void for_each_box(const Window<T>* windows, int tile_width, Rectangle part, const Plan<T>& plan, const Visit& visit) {
     int left = 0, right = 0, top = 0, bottom = 0;
     std::int64_t used = 0;
     for (int y = part.y; y < part.y + part.height; ++y)
@@ -178,8 +170,7 @@ void for_each_box(const Window<T>* windows, int tile_width, Rectangle part, cons
 template <typename T>
 void tap_offsets(std::int64_t* offsets, const Plan<T>& plan, int box_width, std::int64_t row) {
     for (int tap = 0; tap < plan.padded_taps; ++tap)
-        offsets[tap] =
-            tap < plan.taps ? (std::int64_t(tap / plan.side) * box_width + tap % plan.side) * row : 0;
+        offsets[tap] = tap < plan.taps ? (std::int64_t(tap / plan.side) * box_width + tap % plan.side) * row : 0;
 }
 
 // One per cell: 1 where the cell is valid, else 0. The last column of each row of cells is never valid.
@@ -221,8 +212,7 @@ VSAD_HD void dot_taps(T* t, const T* row, const T* box, const std::int64_t* offs
 }
 
 template <typename T, int vectors>
-VSAD_HD void add_taps_block(T* sum, T keep, const T* weight, const T* box, const std::int64_t* offsets,
-                            int taps) {
+VSAD_HD void add_taps_block(T* sum, T keep, const T* weight, const T* box, const std::int64_t* offsets, int taps) {
     Vector<T> sums[vectors];
     for (int i = 0; i < vectors; ++i) sums[i] = keep * load(sum + i * kLanes<T>);
 #pragma GCC unroll 4  // (R + 1)^2 taps: a multiple of 4
@@ -255,8 +245,8 @@ VSAD_HD Vector<T> logits_at(int cell, const T* t, const T* mask, const T* bias, 
 template <typename T>
 VSAD_HD void cells_to_taps(T* taps, const T* cells, const Weights<T>& w, const Plan<T>& plan) {
     for (int tap = 0; tap < plan.taps; tap += kLanes<T>)
-        store(taps + tap, distribute(w, load(cells + tap), load(cells + tap - 1),
-                                     load(cells + tap - plan.side), load(cells + tap - plan.side - 1)));
+        store(taps + tap, distribute(w, load(cells + tap), load(cells + tap - 1), load(cells + tap - plan.side),
+                                     load(cells + tap - plan.side - 1)));
 }
 
 }  // namespace

@@ -118,21 +118,17 @@ void bind_homography_align(py::module_& m) {
                                        at<void>(bias),
                                        at<void>(lse)};
              }),
-             py::kw_only(), py::arg("dtype"), py::arg("heads"), py::arg("window"), py::arg("threads"),
-             py::arg("scale"), py::arg("sizes"), py::arg("query"), py::arg("key"), py::arg("value"),
-             py::arg("out"), py::arg("wide_out"), py::arg("homography"), py::arg("homography_batch"),
-             py::arg("neighbors"), py::arg("bias"), py::arg("lse"));
+             py::kw_only(), py::arg("dtype"), py::arg("heads"), py::arg("window"), py::arg("threads"), py::arg("scale"),
+             py::arg("sizes"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"), py::arg("wide_out"),
+             py::arg("homography"), py::arg("homography_batch"), py::arg("neighbors"), py::arg("bias"), py::arg("lse"));
     m.def(
         "homography_align_forward",
-        [](const AlignArguments& arguments) {
-            run_parallel(chosen->homography_align_forward(arguments), &arguments);
-        },
+        [](const AlignArguments& arguments) { run_parallel(chosen->homography_align_forward(arguments), &arguments); },
         py::call_guard<py::gil_scoped_release>());
     m.def(
         "homography_align_backward",
         [](const AlignArguments& forward, const Five& grad_out, Pointer grad_lse, Pointer query, Pointer key,
-           Pointer value, Pointer homography, Pointer bias, Pointer edges,
-           const std::vector<std::int64_t>& rounds) {
+           Pointer value, Pointer homography, Pointer bias, Pointer edges, const std::vector<std::int64_t>& rounds) {
             AlignGradients gradients{
                 forward,         image(grad_out),        at<void>(grad_lse), at<void>(query), at<void>(key),
                 at<void>(value), at<double>(homography), at<double>(bias),   at<Edge>(edges), 0};
@@ -143,9 +139,8 @@ void bind_homography_align(py::module_& m) {
                 gradients.edges += count;
             }
         },
-        py::arg("forward"), py::kw_only(), py::arg("grad_out"), py::arg("grad_lse"), py::arg("query"),
-        py::arg("key"), py::arg("value"), py::arg("homography"), py::arg("bias"), py::arg("edges"),
-        py::arg("rounds"));
+        py::arg("forward"), py::kw_only(), py::arg("grad_out"), py::arg("grad_lse"), py::arg("query"), py::arg("key"),
+        py::arg("value"), py::arg("homography"), py::arg("bias"), py::arg("edges"), py::arg("rounds"));
 }
 
 void prototype_distance(DistanceArguments& a) {
@@ -172,9 +167,8 @@ void bind_prototype_distance(py::module_& m) {
     const auto matrix = [](const Two& t) { return Matrix{at<char>(static_cast<Pointer>(t[0])), t[1], t[2]}; };
     m.def(
         "prototype_distance",
-        [matrix](int dtype, int metric, int threads, const std::array<std::int64_t, 4>& sizes,
-                 const Two& features, const Two& prototypes, Pointer distances, Pointer indices,
-                 Pointer center) {
+        [matrix](int dtype, int metric, int threads, const std::array<std::int64_t, 4>& sizes, const Two& features,
+                 const Two& prototypes, Pointer distances, Pointer indices, Pointer center) {
             const auto& [M, P, C, k] = sizes;
             DistanceArguments a{static_cast<Scalar>(dtype),
                                 static_cast<Metric>(metric),
@@ -194,9 +188,8 @@ void bind_prototype_distance(py::module_& m) {
             const py::gil_scoped_release release;
             prototype_distance(a);
         },
-        py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("threads"), py::arg("sizes"),
-        py::arg("features"), py::arg("prototypes"), py::arg("distances"), py::arg("indices"),
-        py::arg("center"));
+        py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("threads"), py::arg("sizes"), py::arg("features"),
+        py::arg("prototypes"), py::arg("distances"), py::arg("indices"), py::arg("center"));
 }
 
 }  // namespace
@@ -215,8 +208,7 @@ PYBIND11_MODULE(_cpu, m) {
             return names;
         },
         "The instruction sets that this module holds and this processor runs, slowest first.");
-    m.def("set_isa", &set_isa, py::arg("name"),
-          "Use this instruction set from now on; the tests compare them.");
+    m.def("set_isa", &set_isa, py::arg("name"), "Use this instruction set from now on; the tests compare them.");
     bind_homography_align(m);
     bind_prototype_distance(m);
 }

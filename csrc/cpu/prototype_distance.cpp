@@ -23,17 +23,15 @@ constexpr int kRows = 6, kVectors = 2;  // 12 of 16
 constexpr int kRows = 4, kVectors = 2;  // 8 of 16
 #endif
 constexpr int kPanel = kVectors * kLanes<float>;
-constexpr std::int64_t kScreenBytes = std::int64_t(512)
-                                      << 10;  // of packed features: half a second-level cache
+constexpr std::int64_t kScreenBytes = 1 << 20;  // of features and candidates: a core's second-level cache
 constexpr std::int64_t kScreenRows = 512;
 constexpr std::int64_t kLeastScreened = 16;  // features; below that packing the bank costs more than it saves
 constexpr double kUnit = 0x1p-24;            // rounding error of a float
 
 std::int64_t kept_candidates(const DistanceArguments& a) { return a.k + 8 + a.k / 4; }
 
-// The error of screening. Rows f' = f - center, p' = p - center are rounded once, h = -|p'|^2 / 2 once, and
-// their product of C terms at most C + 1 times, so with a = |f'|, b = |p'| the true squared distance is at
-// least
+// The error of screening. f' = f - center and p' = p - center are rounded once, h = -|p'|^2 / 2 once, and their sum
+// of C products at most C + 1 times, so with a = |f'|, b = |p'| the true squared distance is at least
 //     a^2 - 2 (<f', p'> + h) - slack (a + b)^2,    (a + b)^2 <= 2 a^2 + 2 b^2.
 // The part with b^2 goes into the offset of each prototype, the part with a^2 into the certificate.
 double slack(const DistanceArguments& a) { return 1.01 * double(a.C + 16) * kUnit; }
@@ -87,15 +85,14 @@ struct ScreenScratch {
 
 std::int64_t screened_rows(const DistanceArguments& a) {
     const std::int64_t bytes = 2 * 4 * a.C + std::int64_t(sizeof(Candidate)) * (kept_candidates(a) + a.k);
-    const std::int64_t most = lesser(kScreenRows, 2 * kScreenBytes / greater<std::int64_t>(1, bytes));
+    const std::int64_t most = lesser(kScreenRows, kScreenBytes / greater<std::int64_t>(1, bytes));
     const std::int64_t rows = lesser(most, (a.M + a.threads - 1) / a.threads);
     return (greater<std::int64_t>(rows, 1) + kRows - 1) / kRows * kRows;
 }
 
 // Features in groups of kRows, interleaved: [group][c][row].
 template <typename Element>
-void pack_features(const DistanceArguments& a, const ScreenScratch& s, std::int64_t first,
-                   std::int64_t count) {
+void pack_features(const DistanceArguments& a, const ScreenScratch& s, std::int64_t first, std::int64_t count) {
     const std::int64_t padded = round_up<float>(a.C);
     for (std::int64_t i = 0; i < (count + kRows - 1) / kRows * kRows; ++i) {
         float* to = s.features + i / kRows * kRows * a.C + i % kRows;
@@ -149,8 +146,7 @@ VSAD_HD void multiply(Vector<float> (&score)[kRows][kVectors], const float* feat
 }
 
 // Keeps what beats the row's threshold. Few do, once the first panels are through.
-VSAD_HD void select(Best& best, float& threshold, const Vector<float> (&score)[kVectors],
-                    std::int64_t first) {
+VSAD_HD void select(Best& best, float& threshold, const Vector<float> (&score)[kVectors], std::int64_t first) {
     constexpr int lanes = kLanes<float>;
     const Vector<float> nothing = broadcast(-__builtin_inff());
     Vector<float> highest = nothing;
@@ -173,11 +169,12 @@ VSAD_HD void select(Best& best, float& threshold, const Vector<float> (&score)[k
 bool certified(const DistanceArguments& a, const Best& candidates, const Best& nearest, double squared) {
     if (candidates.size() == a.P) return true;
     if (!candidates.full()) return false;
-    const double direct_error = (double(a.C) / kLanes<float> + 16) * kUnit, tiny = double(a.C + 1) * 0x1p-126;
+    const double direct_error = (double(a.C) / kLanes<float> + 16) * kUnit;
+    const double underflow = 4 * double(a.C + 1) * 0x1p-126;
     const double farthest = double(value_of<float>(nearest.last().key));
     const double bound = squared * (1 - 2 * slack(a)) + 2 * double(value_of<float>(candidates.last().key));
     // Below 1e37 nothing that could be nearer overflows; NaN certifies nothing.
-    return squared < 1e37 && farthest < 1e37 && bound * (1 - 2 * direct_error) - tiny > farthest;
+    return squared < 1e37 && farthest < 1e37 && bound * (1 - 2 * direct_error) - underflow > farthest;
 }
 
 // Measures the candidates of each row; returns how many rows are not certified by them.
@@ -190,9 +187,9 @@ std::int64_t measure_candidates(const DistanceArguments& a, const ScreenScratch&
         const Best& kept = s.kept[i];
         for (std::int64_t n = 0; n < kept.size(); ++n) {
             tile.add<Element>(a, kept[n].index);
-            if (tile.full() || n + 1 == kept.size())
-                tile.measure(s.nearest[i], s.rows + i * padded, a.metric);
-            if (tile.full() || n + 1 == kept.size()) tile.count = 0;
+            if (!tile.full() && n + 1 < kept.size()) continue;
+            tile.measure(s.nearest[i], s.rows + i * padded, a.metric);
+            tile.count = 0;
         }
         if (!certified(a, kept, s.nearest[i], s.squared[i])) s.doubtful[doubtful++] = i;
     }
@@ -201,15 +198,14 @@ std::int64_t measure_candidates(const DistanceArguments& a, const ScreenScratch&
 
 // Measures some rows against the prototypes [begin, end).
 template <typename Element, typename T>
-void measure_all(const DistanceArguments& a, T* tile_memory, std::int64_t begin, std::int64_t end,
-                 const T* rows, const std::int64_t* which, std::int64_t count, Best* nearest) {
+void measure_all(const DistanceArguments& a, T* tile_memory, std::int64_t begin, std::int64_t end, const T* rows,
+                 const std::int64_t* which, std::int64_t count, Best* nearest) {
     const std::int64_t padded = round_up<T>(a.C);
     RowTile<T> tile(tile_memory, padded);
     for (std::int64_t p = begin; p < end; p += kLanes<T>) {
         tile.count = 0;
         for (std::int64_t j = p; j < lesser(end, p + kLanes<T>); ++j) tile.template add<Element>(a, j);
-        for (std::int64_t n = 0; n < count; ++n)
-            tile.measure(nearest[which[n]], rows + which[n] * padded, a.metric);
+        for (std::int64_t n = 0; n < count; ++n) tile.measure(nearest[which[n]], rows + which[n] * padded, a.metric);
     }
 }
 
@@ -266,8 +262,8 @@ void brute_item(const void* arguments, std::int64_t item, char* scratch) {
         s.nearest[i] = Best(a.candidates + (chunk * a.M + first + i) * a.k, a.k);
         s.which[i] = i;
     }
-    measure_all<Element>(a, s.tile, a.P * chunk / a.chunks, a.P * (chunk + 1) / a.chunks, s.rows, s.which,
-                         count, s.nearest);
+    measure_all<Element>(a, s.tile, a.P * chunk / a.chunks, a.P * (chunk + 1) / a.chunks, s.rows, s.which, count,
+                         s.nearest);
 }
 
 template <typename Element>
@@ -297,8 +293,7 @@ struct Items {
     static Work brute(const DistanceArguments& a) {
         Arena arena(nullptr);
         BruteScratch<typename Compute<Element>::type>(arena, a);
-        return {(a.M + kBruteRows - 1) / kBruteRows * a.chunks, a.threads, arena.used(),
-                &brute_item<Element>};
+        return {(a.M + kBruteRows - 1) / kBruteRows * a.chunks, a.threads, arena.used(), &brute_item<Element>};
     }
     static Work merge(const DistanceArguments& a) {
         return {(a.M + kBruteRows - 1) / kBruteRows, a.threads, 0, &merge_item<Element>};

@@ -107,8 +107,7 @@ void load_row(T* to, const Matrix& m, std::int64_t row, std::int64_t C, Metric m
         for (std::int64_t c = 0; c < C; ++c) to[c] = widen(from[c * m.column]);
     for (std::int64_t c = C; c < padded; ++c) to[c] = 0;
     if (metric != Metric::cosine) return;
-    const double squared = squared_length(to, padded),
-                 inverse = squared == 0 ? 0 : 1 / __builtin_sqrt(squared);
+    const double squared = squared_length(to, padded), inverse = squared == 0 ? 0 : 1 / __builtin_sqrt(squared);
     for (std::int64_t c = 0; c < C; ++c) to[c] = T(double(to[c]) * inverse);
 }
 
@@ -146,9 +145,7 @@ struct RowTile {
     bool zero[kLanes<T>];
     int count = 0;
 
-    RowTile(T* memory, std::int64_t padded) : rows(memory), padded(padded) {
-        fill(rows, kLanes<T> * padded, T(0));
-    }
+    RowTile(T* memory, std::int64_t padded) : rows(memory), padded(padded) { fill(rows, kLanes<T> * padded, T(0)); }
 
     bool full() const { return count == kLanes<T>; }
 
@@ -164,8 +161,7 @@ struct RowTile {
         T squared[kLanes<T>];
         direct_distances(squared, feature, rows, padded);
         const bool nowhere = metric == Metric::cosine && is_zero(feature, padded);
-        for (int i = 0; i < count; ++i)
-            best.push({key_of(zero[i] || nowhere ? T(2) : squared[i]), indices[i]});
+        for (int i = 0; i < count; ++i) best.push({key_of(zero[i] || nowhere ? T(2) : squared[i]), indices[i]});
     }
 };
 

@@ -41,8 +41,7 @@ VSAD_HD float widen(bfloat16 x) { return bit_cast<float>(std::uint32_t(x.bits) <
 
 // Branchless, so that loops over it become vector code: the exponent is rebased by an exact multiplication.
 VSAD_HD float widen(float16 x) {
-    const std::uint32_t sign = std::uint32_t(x.bits & 0x8000u) << 16, rest = std::uint32_t(x.bits & 0x7fffu)
-                                                                             << 13;
+    const std::uint32_t sign = std::uint32_t(x.bits & 0x8000u) << 16, rest = std::uint32_t(x.bits & 0x7fffu) << 13;
     const std::uint32_t rebased = bit_cast<std::uint32_t>(bit_cast<float>(rest) * 0x1p112f);
     const std::uint32_t special = 0x7f800000u | rest;  // infinity and NaN
     return bit_cast<float>(sign | (rest >= 0x0f800000u ? special : rebased));

@@ -72,10 +72,10 @@ VSAD_HD V shuffle(V a, V b, std::integer_sequence<int, lanes...>) {
 template <typename T, int odd, int... i>
 VSAD_HD Vector<T> every_other_lane(Vector<T> a, Vector<T> b, std::integer_sequence<int, i...>) {
     constexpr int n = 16 / int(sizeof(T));
-    return shuffle(a, b,
-                   std::integer_sequence<int, (2 * (i % n) + odd < n
-                                                   ? i / n * n + 2 * (i % n) + odd
-                                                   : kLanes<T> + i / n * n + 2 * (i % n) + odd - n)...>{});
+    return shuffle(
+        a, b,
+        std::integer_sequence<int, (2 * (i % n) + odd < n ? i / n * n + 2 * (i % n) + odd
+                                                          : kLanes<T> + i / n * n + 2 * (i % n) + odd - n)...>{});
 }
 template <typename T, int odd, int... i>
 VSAD_HD Vector<T> every_other_block(Vector<T> a, Vector<T> b, std::integer_sequence<int, i...>) {
@@ -107,8 +107,7 @@ template <typename T, int d = kLanes<T> / 2>
 VSAD_HD void transpose(Vector<T> (&rows)[kLanes<T>]) {
     if constexpr (d > 0) {
         for (int i = 0; i < kLanes<T>; ++i)
-            if (!(i & d))
-                swap_blocks<T, d>(rows[i], rows[i + d], std::make_integer_sequence<int, kLanes<T>>{});
+            if (!(i & d)) swap_blocks<T, d>(rows[i], rows[i + d], std::make_integer_sequence<int, kLanes<T>>{});
         transpose<T, d / 2>(rows);
     }
 }
@@ -141,8 +140,7 @@ VSAD_HD Vector<T> swap_lanes(Vector<T> v, std::integer_sequence<int, i...>) {
 template <typename T, int distance = kLanes<T> / 2>
 VSAD_HD T sum_lanes(Vector<T> v) {
     if constexpr (distance > 0)
-        return sum_lanes<T, distance / 2>(
-            v + swap_lanes<T, distance>(v, std::make_integer_sequence<int, kLanes<T>>{}));
+        return sum_lanes<T, distance / 2>(v + swap_lanes<T, distance>(v, std::make_integer_sequence<int, kLanes<T>>{}));
     else
         return v[0];
 }
