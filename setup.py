@@ -81,6 +81,7 @@ class BuildKernels(build_ext):
 
         compiler = subprocess.list2cmdline(self.compiler.compiler_so_cxx).replace("$", "$$")
         lines = [
+            f"builddir = {escape(self.build_temp)}",
             "rule compile",
             f"  command = {compiler} $flags -MMD -MF $out.d -c $in -o $out",
             "  depfile = $out.d",
