@@ -7,7 +7,7 @@ ALL = ("query", "key", "value", "homography", "bias")
 
 def _make(
     B=1, V=2, S=2, N=1, C=8, Cv=8, target=(7, 9), source=(6, 11), heads=1, window=3, slots="full", hom=None, bias=True,
-    **options,
+    spoil=None, **options,
 ):  # fmt: skip
     def make(g):
         neighbors = torch.randint(0, S, (V, N), generator=g) if N else torch.zeros((V, 0), dtype=torch.int64)
@@ -23,6 +23,8 @@ def _make(
         }
         if bias:
             tensors["bias"] = randn(g, heads, N, window, window)
+        if spoil:
+            spoil(tensors)
         return tensors, {"neighbors": neighbors, "heads": heads, "window": window, **options}
 
     return make
@@ -55,6 +57,17 @@ def _broken(g, B, V, N, target, source):
     return H
 
 
+def _spoil_key(tensors):
+    """NaN in a query and in a pixel of every source view: what looks there answers with NaN, and nothing else."""
+    tensors["query"][:, :, :, 0, 0] = float("nan")
+    tensors["key"][..., 2, 5] = float("nan")
+
+
+def _spoil_value(tensors):
+    tensors["value"][..., 2, 5] = float("nan")
+    tensors["value"][..., 0, 0] = float("nan")  # where a point that is nowhere must not look
+
+
 def _sample(name, differentiable=ALL, **options):
     make = _make(**options)
     if not options.get("bias", True):
@@ -81,6 +94,8 @@ SAMPLES = [
     _sample("no views", V=0, bias=False),
     _sample("no bias", N=2, bias=False, scale=0.3),
     _sample("broken homography", N=4, hom=_broken),
+    _sample("broken key", (), N=2, spoil=_spoil_key),
+    _sample("broken value", (), V=3, S=3, N=2, slots="some empty", hom=_behind, target=(11, 10), spoil=_spoil_value),
 ]
 
 

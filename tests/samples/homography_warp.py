@@ -3,30 +3,45 @@ import torch
 from ._sample import Sample, homographies, randn
 
 
-def _make(B=2, C=3, source=(9, 7), size=(6, 8), **options):
+def _make(B=2, C=3, source=(9, 7), size=(6, 8), perspective=0.1, mirrored=False, spoil=None, **options):
     def make(g):
-        perspective = options.pop("perspective", 0.1) if "perspective" in options else 0.1
-        H = homographies(g, (B,), size, source, perspective)
-        return {"input": randn(g, B, C, *source), "homography": H}, {"size": size, "return_mask": True, **options}
+        H = homographies(g, (B,), size, source, perspective, mirrored)
+        tensors = {"input": randn(g, B, C, *source), "homography": H}
+        if spoil:
+            spoil(tensors)
+        return tensors, {"size": size, "return_mask": True, **options}
 
     return make
 
 
-def _sample(name, **options):
-    # nearest has no gradient for the homography
-    both = ("input",) if options.get("mode") == "nearest" else ("input", "homography")
+def _spoil_homography(tensors):
+    """NaN, infinite, zero and huge entries: every point is nowhere, or so far away that nothing is there."""
+    H = tensors["homography"]
+    H[0, 0, 0], H[1], H[2], H[3, 0, 2] = float("nan"), float("inf"), 0, 1e30
+
+
+def _spoil_input(tensors):
+    tensors["input"][:, 0, 2, 3] = float("nan")
+    tensors["input"][:, 1, 0, 0] = float("inf")
+
+
+def _sample(name, both=("input", "homography"), **options):
     return Sample(name, _make(**options), both, images=("input",))
 
 
 SAMPLES = [
     _sample("bilinear"),
-    _sample("nearest", mode="nearest"),
+    _sample("nearest", both=("input",), mode="nearest"),  # a staircase: no gradient for the homography
     _sample("bicubic", mode="bicubic"),
     _sample("border", padding="border"),
     _sample("reflection", padding="reflection"),
+    _sample("mirrored", mirrored=True, source=(11, 13), size=(17, 5)),
+    _sample("horizon", perspective=1.5, size=(14, 15)),
     _sample("one pixel", source=(1, 1), size=(1, 1)),
     _sample("no batch", B=0),
     _sample("no output", size=(0, 4)),
+    _sample("broken homography", B=4, spoil=_spoil_homography),
+    _sample("broken input", (), spoil=_spoil_input, perspective=1.5),
 ]
 
 

@@ -22,6 +22,23 @@ def _huge_norm(g):
     return {"features": randn(g, 33, 24), "prototypes": prototypes}, {"k": 2, "metric": "euclidean"}
 
 
+def _zeros(g):
+    """Rows without a direction: a distance of 1 to everything, ranked as such."""
+    features, prototypes = randn(g, 20, 24), randn(g, 9, 24)
+    features[3], prototypes[1::3] = 0, 0
+    return {"features": features, "prototypes": prototypes}, {"k": 6, "metric": "cosine"}
+
+
+def _broken(metric):
+    def make(g):
+        features, prototypes = randn(g, 30, 24), randn(g, 50, 24)
+        features[4, 2], features[5] = float("nan"), float("inf")
+        prototypes[7, 0], prototypes[11, 5] = float("nan"), float("-inf")
+        return {"features": features, "prototypes": prototypes}, {"k": 3, "metric": metric}
+
+    return make
+
+
 BOTH = ("features", "prototypes")
 SAMPLES = [
     Sample("odd", _make(63, 97, 31), BOTH),
@@ -34,6 +51,9 @@ SAMPLES = [
     Sample("offset", _make(50, 90, 32, offset=100.0), BOTH),
     Sample("duplicates", _duplicates, BOTH),
     Sample("huge norm", _huge_norm, BOTH),
+    Sample("cosine zeros", _zeros),
+    Sample("broken", _broken("euclidean")),
+    Sample("broken cosine", _broken("cosine")),
 ]
 
 

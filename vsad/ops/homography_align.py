@@ -70,7 +70,7 @@ def homography_align(
         RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
-        >>> feature = torch.randn(1, 5, 64, 32, 32).to(memory_format=torch.channels_last_3d)
+        >>> feature = torch.randn(1, 5, 32, 32, 64).movedim(-1, 2)    # (B, V, C, H, W), channels last in memory
         >>> out = vsad.ops.homography_align(feature, feature, feature, rig_homography, rig_neighbors, heads=4)
 
     Source: the multi-view alignment module of ViewSense-AD (arXiv 2511.18766).
@@ -127,7 +127,9 @@ def reference(
                     logit = logit + bias[:, n, a + radius, b + radius, None, None]
                 valid = (useful & inside)[:, :, None]
                 logits.append(torch.where(valid, logit, float("-inf")))
-                values.append(bilinear(v, sx + b, sy + a)[0].unflatten(2, (heads, Cv // heads)))
+                # what is not valid must not be read: zero times NaN is NaN
+                sampled = torch.where(valid, bilinear(v, sx + b, sy + a)[0], 0)
+                values.append(sampled.unflatten(2, (heads, Cv // heads)))
 
     stacked = torch.stack(logits)  # (cells, B, V, heads, H, W)
     peak = stacked.detach().amax(0)

@@ -38,7 +38,7 @@ def prototype_distance(
 
     Convention:
         Distances are those of a float32 (float64 for float64 input) brute force up to rounding; an index may differ
-        only between prototypes whose distances tie to rounding.
+        only between prototypes whose distances tie to rounding. Of equal distances the lower index comes first.
 
     Args:
         features: ``(..., C)``, floating point.
@@ -93,8 +93,8 @@ def distances_at(features: Tensor, prototypes: Tensor, indices: Tensor, metric: 
     f, p = features.to(compute)[:, None], F.embedding(indices, prototypes.to(compute))  # (M, 1, C), (M, k, C)
     if metric == "cosine":
         norms = f.square().sum(-1).sqrt() * p.square().sum(-1).sqrt()
-        cosine = (f * p).sum(-1) / torch.where(norms > 0, norms, 1)
-        return (1 - torch.where(norms > 0, cosine, 0)).clamp(min=0).to(features.dtype)
+        cosine = (f * p).sum(-1) / torch.where(norms == 0, 1, norms)  # == 0: NaN must stay NaN
+        return (1 - torch.where(norms == 0, 0, cosine)).clamp(min=0).to(features.dtype)
     squared = (f - p).square().sum(-1)
     if metric == "euclidean":
         apart = squared > 0
@@ -103,16 +103,22 @@ def distances_at(features: Tensor, prototypes: Tensor, indices: Tensor, metric: 
 
 
 def _brute_force(features: Tensor, prototypes: Tensor, k: int, metric: str) -> Tensor:
+    """Indices ``(M, k)``; of equal distances the lower index comes first."""
     compute = compute_dtype(features.dtype)
     f, p = features.to(compute), prototypes.to(compute)
-    if metric == "cosine":
-        f, p = F.normalize(f, dim=-1), F.normalize(p, dim=-1)
     rows = max(1, CHUNK_BYTES // (p.shape[0] * p.element_size()))
-    blocks = [
-        torch.cdist(block, p, compute_mode="donot_use_mm_for_euclid_dist").topk(k, largest=False).indices
-        for block in f.split(rows)
-    ]
+    blocks = [_all_distances(block, p, metric).sort(stable=True).indices[:, :k] for block in f.split(rows)]
     return torch.cat(blocks) if blocks else torch.empty((0, k), dtype=torch.int64, device=f.device)
+
+
+def _all_distances(f: Tensor, p: Tensor, metric: str) -> Tensor:
+    """Distances ``(M, P)`` that rank as the metric does; equal prototypes get equal bits, as no matrix product can."""
+    if metric != "cosine":
+        return torch.cdist(f, p, compute_mode="donot_use_mm_for_euclid_dist")
+    norm_f, norm_p = (t.square().sum(-1, keepdim=True).sqrt() for t in (f, p))
+    f, p = (t / torch.where(norm == 0, 1, norm) for t, norm in ((f, norm_f), (p, norm_p)))
+    apart = torch.cdist(f, p, compute_mode="donot_use_mm_for_euclid_dist")  # sqrt(2 * cosine distance)
+    return torch.where((norm_f == 0) | (norm_p == 0).mT, 2**0.5, apart)
 
 
 torch.library.define(
