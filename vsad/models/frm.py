@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +14,14 @@ from vsad.rig import Rig
 SHARPNESS = 10.0  # of the softmax over cosine similarities: e^10 tells a match (1) from an unrelated patch (0)
 
 
-def align_features(feature: Tensor, rig: Rig, window: int = 3) -> tuple[Tensor, Tensor]:
+class Aligned(NamedTuple):
+    """What the neighbours see: ``feature (B, V, C, H, W)`` and where any of them does, ``seen (B, V, H, W)`` bool."""
+
+    feature: Tensor
+    seen: Tensor
+
+
+def align_features(feature: Tensor, rig: Rig, window: int = 3) -> Aligned:
     """What the neighbouring views see at every pixel's surface point: the similar parts of their windows.
 
     ``a(p) = sum softmax(10 cos(F_i(p), F_j(.))) F_j(.)`` over the windows around p's projections.
@@ -23,8 +32,7 @@ def align_features(feature: Tensor, rig: Rig, window: int = 3) -> tuple[Tensor, 
         window: odd size of the windows.
 
     Returns:
-        ``aligned (B, V, C, H, W)``, the feature itself where no neighbour sees the point, and
-        ``seen (B, V, H, W)`` bool.
+        The aligned feature, the feature itself where no neighbour sees the point.
     """
     homography, neighbors = rig.to_operator(tuple(feature.shape[-2:]), device=feature.device)
     unit = F.normalize(feature, dim=2)
@@ -32,7 +40,7 @@ def align_features(feature: Tensor, rig: Rig, window: int = 3) -> tuple[Tensor, 
         unit, unit, feature, homography, neighbors, window=window, scale=SHARPNESS, return_lse=True
     )
     seen = torch.isfinite(lse[:, :, 0])
-    return torch.where(seen[:, :, None], aligned, feature), seen
+    return Aligned(torch.where(seen[:, :, None], aligned, feature), seen)
 
 
 class FRM(nn.Module):

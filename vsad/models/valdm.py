@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vsad.models.frm import FRM, align_features
+from vsad.models import derivative_vae
+from vsad.models.frm import FRM, Aligned, align_features
 from vsad.models.mvam import MVAM
 from vsad.rig import Rig
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
@@ -22,36 +27,28 @@ class VALDMConfig:
 
     Args:
         vae, unet: arguments of diffusers' ``AutoencoderKL`` and ``UNet2DConditionModel``.
-        align_stages: decoder stages followed by an MVAM, 0 is the coarsest.
-        feature_stages: decoder stages whose features are refined and scored.
+        align_stages: decoder stages followed by an MVAM, 0 is the coarsest; () for none.
+        feature_stages: decoder stages whose features are scored, beside the latents themselves.
         heads, window: of every MVAM.
-        refine: whether an FRM refines every feature stage.
+        refine: whether an FRM refines every level of features.
     """
 
     vae: dict[str, Any] = field(default_factory=dict)
     unet: dict[str, Any] = field(default_factory=dict)
     align_stages: tuple[int, ...] = (0, 1, 2)
-    feature_stages: tuple[int, ...] = (0, 1, 2)
+    feature_stages: tuple[int, ...] = (2,)
     heads: int = 4
     window: int = 3
     refine: bool = True
 
 
 def tiny() -> VALDMConfig:
-    """A model that trains in minutes on two CPU cores: 64 x 64 latents of 256 x 256 images."""
+    """A model that trains in a minute on two CPU cores: 64 x 64 latents of 256 x 256 images."""
     return VALDMConfig(
-        vae={
-            "down_block_types": ["DownEncoderBlock2D"] * 3,
-            "up_block_types": ["UpDecoderBlock2D"] * 3,
-            "block_out_channels": [16, 32, 32],
-            "layers_per_block": 1,
-            "latent_channels": 8,
-            "norm_num_groups": 8,
-            "mid_block_add_attention": False,
-        },
+        vae=derivative_vae.CONFIG,
         unet={
-            "in_channels": 8,
-            "out_channels": 8,
+            "in_channels": derivative_vae.LATENTS,
+            "out_channels": derivative_vae.LATENTS,
             "down_block_types": ["DownBlock2D"] * 3,
             "mid_block_type": "UNetMidBlock2D",
             "up_block_types": ["UpBlock2D"] * 3,
@@ -67,23 +64,37 @@ PRESETS = {"tiny": tiny}
 
 
 class VALDM(nn.Module):
-    """View-aligned latent diffusion model, with a feature refinement module per level."""
+    """View-aligned latent diffusion model with feature refinement modules.
+
+    Args:
+        config: of its parts; the autoencoder starts as Gaussian derivatives where its configuration is that of the
+            tiny preset, else as diffusers initialises it.
+    """
+
+    latent_mean: Tensor
+    latent_deviation: Tensor
 
     def __init__(self, config: VALDMConfig) -> None:
         super().__init__()
         self.config = config
-        self.vae = AutoencoderKL(**config.vae)
+        derivatives = config.vae == derivative_vae.CONFIG
+        self.vae = derivative_vae.derivative_vae() if derivatives else AutoencoderKL(**config.vae)
         self.unet = UNet2DConditionModel(**config.unet)
         self.scheduler = DDIMScheduler(num_train_timesteps=1000, beta_schedule="scaled_linear", clip_sample=False)
+        latents = self.vae.config["latent_channels"]
+        self.register_buffer("latent_mean", torch.zeros(latents, 1, 1))
+        self.register_buffer("latent_deviation", torch.full((latents, 1, 1), 1 / self.vae.config["scaling_factor"]))
+
         channels = [block.resnets[-1].out_channels for block in self.unet.up_blocks]
         self.mvams = nn.ModuleDict({str(i): MVAM(channels[i], config.heads, config.window) for i in config.align_stages})
-        stages = config.feature_stages if config.refine else ()
-        self.frms = nn.ModuleDict({str(i): FRM(channels[i]) for i in stages})
+        widths = [latents, *(channels[i] for i in config.feature_stages)] if config.refine else []
+        self.frms = nn.ModuleList(FRM(width) for width in widths)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images ``(B, V, 3, H, W)`` in [0, 1] to scaled latents ``(B, V, c, h, w)``."""
-        latents = self.vae.encode(2 * images.flatten(0, 1) - 1).latent_dist.mode()
-        return (latents * self.vae.config.scaling_factor).unflatten(0, images.shape[:2])
+        """Images ``(B, V, 3, H, W)`` in [0, 1] to standardised latents ``(B, V, c, h, w)``."""
+        flat = (2 * images - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        latents = self.vae.encode(flat).latent_dist.mode().unflatten(0, images.shape[:2])
+        return (latents - self.latent_mean) / self.latent_deviation
 
     def forward(self, latents: Tensor, timesteps: Tensor, rig: Rig) -> tuple[Tensor, list[Tensor]]:
         """Predict the noise in all views' latents.
@@ -94,8 +105,8 @@ class VALDM(nn.Module):
             rig: of these V views.
 
         Returns:
-            The noise ``(B, V, c, h, w)``, and the aligned decoder features ``(B, V, C, h_i, w_i)`` of the feature
-            stages, coarse to fine.
+            The noise ``(B, V, c, h, w)``, and the levels: the latents and the aligned features of the decoder's
+            feature stages, each ``(B, V, C, h_i, w_i)``.
         """
         B, V = latents.shape[:2]
         unet, x = self.unet, latents.flatten(0, 1)
@@ -107,19 +118,86 @@ class VALDM(nn.Module):
             skips += outputs
         x = unet.mid_block(x, time)
 
-        levels = []
+        levels = [normalise(latents)]
         for i, block in enumerate(unet.up_blocks):
             count = len(block.resnets)
             x, skips = block(x, skips[-count:], time), skips[:-count]
-            if str(i) in self.mvams:
+            if i in self.config.align_stages:
                 x = self.mvams[str(i)](x.unflatten(0, (B, V)), rig).flatten(0, 1)
             if i in self.config.feature_stages:
-                levels.append(x.unflatten(0, (B, V)))
+                levels.append(normalise(x.unflatten(0, (B, V))))
         noise = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
         return noise.unflatten(0, (B, V)), levels
 
-    def refine(self, levels: list[Tensor], rig: Rig) -> list[Tensor]:
-        """Every level's features after its FRM (unchanged without FRMs)."""
+    def refine(self, levels: list[Tensor], aligned: list[Aligned]) -> list[Tensor]:
+        """Every level's features after its FRM."""
+        return [frm(level, a.feature) for frm, level, a in zip(self.frms, levels, aligned)]
+
+    def features(self, latents: Tensor, rig: Rig, timestep: int = 0) -> list[Tensor]:
+        """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``: features, refined if there are FRMs."""
+        timesteps = torch.full((len(latents),), timestep, device=latents.device)
+        levels = self(latents, timesteps, rig)[1]
         if not self.config.refine:
             return levels
-        return [frm(level, align_features(level, rig)[0]) for frm, level in zip(self.frms.values(), levels)]
+        return self.refine(levels, [align_features(level, rig) for level in levels])
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` and ``config.json`` into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> VALDM:
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            FileNotFoundError: a file is missing; the message names it.
+            ValueError: a file is broken, or the weights do not fit the configuration.
+        """
+        folder = Path(folder)
+        config = read_json(folder / CONFIG)
+        try:
+            stages = {name: tuple(config.pop(name)) for name in ("align_stages", "feature_stages")}
+            model = cls(VALDMConfig(**config, **stages))
+            model.load_state_dict(read_weights(folder / WEIGHTS))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; train anew") from None
+        return model.eval()
+
+
+def normalise(level: Tensor) -> Tensor:
+    """Standardise every channel of a sample over its views and pixels, then ``x / sqrt(1 + x^2)``.
+
+    Without the first a channel's constant part would make any two features similar, without the second a few
+    high-contrast edges would outweigh everything else.
+    """
+    mean = level.mean((1, 3, 4), keepdim=True)
+    deviation = level.std((1, 3, 4), keepdim=True, correction=0)
+    x = (level - mean) / (deviation + 1e-5)
+    return x * torch.rsqrt(1 + x.square())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; one clear error when the file is missing or broken."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: name a folder that `vsad train` or `vsad fit` wrote")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: must be JSON, got {error}; write it anew with `vsad train` or `vsad fit`") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must be a JSON object, got {type(content).__name__}; write it anew")
+    return content
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; one clear error when it is missing or broken."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: name a folder that `vsad train` or `vsad fit` wrote")
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: must be a safetensors file, got {error}; write it anew") from None
+    return weights
