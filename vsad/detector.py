@@ -86,14 +86,16 @@ class Level(nn.Module):
 
     @classmethod
     def fit(
-        cls, features: Tensor, config: DetectorConfig, track: Callable[..., Iterable[Tensor]]
+        cls, features: Tensor, config: DetectorConfig, track: Callable[..., Iterable[Tensor]], whiten: bool
     ) -> tuple[Level, Tensor]:
         """Remember normal ``features (S, V, C, h, w)``; also the normal samples' own deviations ``(S, V, h, w)``."""
         memory: AlignedMemory | PrototypeMemory
         if config.memory == "aligned":
-            memory = AlignedMemory.fit(features, size=config.references, window=config.window, seed=config.seed)
+            memory = AlignedMemory.fit(
+                features, size=config.references, window=config.window, whiten=whiten, seed=config.seed
+            )
         else:
-            memory = PrototypeMemory.fit(features, size=config.prototypes, seed=config.seed)
+            memory = PrototypeMemory.fit(features, size=config.prototypes, whiten=whiten, seed=config.seed)
         scores = torch.stack(list(track(memory.normal_scores(features))))  # (S, V, h, w)
         mean = gaussian(scores.mean(0), PLACE)
         deviation = gaussian((scores - mean).square().mean(0), PLACE).sqrt()
@@ -143,7 +145,10 @@ class Detector(nn.Module):
             features = torch.cat(parts)
             kept = min(len(features), config.references) if config.memory == "aligned" else len(features)
             label = f"memory, level {index + 1} of {len(samples[0])}"
-            level, normal = Level.fit(features, config, lambda m, n=kept, text=label: track(m, n, text))
+            # latents hardly correlate, whereas a decoder's channels mostly repeat each other
+            level, normal = Level.fit(
+                features, config, lambda m, n=kept, text=label: track(m, n, text), whiten=index > 0
+            )
             levels.append(level)
             deviations.append(normal)
         detector = cls(model, rig, levels, math.inf, config)
@@ -162,13 +167,16 @@ class Detector(nn.Module):
         expected = (len(self.rig.views), 3, *self.rig.size)
         if tuple(images.shape) != expected:
             raise ValueError(f"detector: images must be {list(expected)} like the rig's, got {list(images.shape)}")
-        return self.detect_latents(self.model.encode(images[None]))
+        return self.decide(self.deviations(self.model.encode(images[None])))
 
     @torch.no_grad()
-    def detect_latents(self, latents: Tensor, agree: bool | None = None) -> Detection:
-        """As :meth:`forward`, from one sample's ``latents (1, V, c, h, w)``; ``agree`` overrides the configuration."""
-        features = self.model.features(latents, self.rig)
-        maps = self._fuse([level(f[0]) for level, f in zip(self.levels, features)], agree)
+    def deviations(self, latents: Tensor) -> list[Tensor]:
+        """Deviations from normal at every level, ``(V, h_i, w_i)``, of one sample's ``latents (1, V, c, h, w)``."""
+        return [level(f[0]) for level, f in zip(self.levels, self.model.features(latents, self.rig))]
+
+    def decide(self, deviations: list[Tensor], agree: bool | None = None) -> Detection:
+        """Fuse the levels' deviations into a detection; ``agree`` overrides the configuration."""
+        maps = self._fuse(deviations, agree)
         maps = F.interpolate(maps[None], self.rig.size, mode="bilinear", align_corners=False)[0]
         view_scores = maps.flatten(1).amax(1)
         return Detection(maps, view_scores, view_scores.amax())
@@ -201,7 +209,11 @@ class Detector(nn.Module):
         """
         folder = Path(folder)
         content = read_json(folder / CONFIG)
-        model, rig, weights = VALDM.from_pretrained(folder / MODEL), Rig.load(folder / RIG), read_weights(folder / WEIGHTS)
+        model, rig, weights = (
+            VALDM.from_pretrained(folder / MODEL),
+            Rig.load(folder / RIG),
+            read_weights(folder / WEIGHTS),
+        )
         try:
             threshold = float(content.pop("threshold"))
             config = DetectorConfig(**{**content, "weights": tuple(content["weights"])})
@@ -218,7 +230,7 @@ def _level(weights: dict[str, Tensor], prefix: str, config: DetectorConfig) -> L
     if config.memory == "aligned":
         memory = AlignedMemory(weights[prefix + "memory.key"], transform, window=config.window)
     else:
-        memory = PrototypeMemory(weights[prefix + "memory.prototypes"], transform, seed=config.seed)
+        memory = PrototypeMemory(weights[prefix + "memory.prototypes"], transform)
     return Level(memory, weights[prefix + "mean"], weights[prefix + "deviation"])
 
 

@@ -15,12 +15,15 @@ SHRINKAGE = 1e-2  # of the mean eigenvalue: directions in which normal features 
 CANDIDATES = 20_000  # features a view's coreset is chosen from
 
 
-def whitening(features: Tensor) -> Tensor:
-    """``(C, C)`` W, such that ``f W`` has unit covariance over ``features (..., C)``, up to shrinkage.
+def scaling(features: Tensor, whiten: bool) -> Tensor:
+    """``(C, C)`` W, such that no channel, or with ``whiten`` no direction, of ``f W`` outweighs another.
 
-    Euclidean distances between whitened features are Mahalanobis distances: no direction outweighs another.
+    Without ``whiten`` every channel of ``features (..., C)`` gets deviation 1; with it the covariance becomes the
+    identity, up to shrinkage, and Euclidean distances become Mahalanobis distances.
     """
     rows = features.reshape(-1, features.shape[-1])
+    if not whiten:
+        return torch.diag(1 / rows.std(0, correction=0).clamp(min=1e-6))
     centred = rows - rows.mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
     return vectors / (values.clamp(min=0) + SHRINKAGE * values.mean() + 1e-12).sqrt()
@@ -29,15 +32,15 @@ def whitening(features: Tensor) -> Tensor:
 class AlignedMemory(nn.Module):
     """Normal samples kept as further views of the same place, for cameras that do not move.
 
-    ``score(f, p) = -2/b log sum_{n, cells} exp(-b/2 |f - m_n(p + cell)|^2)``, f and m whitened: the soft smallest
+    ``score(f, p) = -2/b log sum_{n, cells} exp(-b/2 |f - m_n(p + cell)|^2)``, f and m scaled: the soft smallest
     squared distance to the windows around the same pixel in every reference sample n. A product that lies a little
     off is found by the window, another batch by the number of samples. It is one call of `homography_align`: with
     q = [f, 1] and k = [m, -|m|^2/2] the dot product is the squared distance up to |f|^2, and the sum of exponentials
     is its ``lse``. Nothing per reference and cell is ever stored.
 
     Args:
-        key: ``(V, S, C + 1, h, w)``: the S references, whitened, and -|m|^2/2.
-        transform: ``(C, C)``, the whitening.
+        key: ``(V, S, C + 1, h, w)``: the S references, scaled, and -|m|^2/2.
+        transform: ``(C, C)``, as :func:`scaling` makes it.
         window: odd, in feature pixels: how far a product may lie off.
         sharpness: b; the larger, the closer to the hard minimum.
     """
@@ -52,15 +55,19 @@ class AlignedMemory(nn.Module):
         self.register_buffer("transform", transform)
 
     @classmethod
-    def fit(cls, features: Tensor, *, size: int = 40, window: int = 5, seed: int = 0) -> AlignedMemory:
+    def fit(
+        cls, features: Tensor, *, size: int = 40, window: int = 5, whiten: bool = False, seed: int = 0
+    ) -> AlignedMemory:
         """Keep at most ``size`` of the normal samples ``(S, V, C, h, w)``, those that cover the others best.
 
         Raises:
             ValueError: there are fewer than two samples.
         """
         if len(features) < 2:
-            raise ValueError(f"AlignedMemory: features must hold at least 2 normal samples, got {len(features)}; add some")
-        transform = whitening(features.movedim(2, -1))
+            raise ValueError(
+                f"AlignedMemory: features must hold at least 2 normal samples, got {len(features)}; add some"
+            )
+        transform = scaling(features.movedim(2, -1), whiten)
         if len(features) > size:
             outline = F.adaptive_avg_pool2d(features.flatten(0, 1), 8).reshape(len(features), -1)
             features = features[greedy_coreset(outline, size, seed=seed).sort().values]
@@ -91,12 +98,12 @@ class AlignedMemory(nn.Module):
 
 
 class PrototypeMemory(nn.Module):
-    """A bank of prototypes per view: ``score(f) = min_p |f - p|``, f and p whitened, wherever in the image f stands.
+    """A bank of prototypes per view: ``score(f) = min_p |f - p|``, f and p scaled, wherever in the image f stands.
 
     For products that lie anywhere, in any direction. The prototypes are chosen by k-centre greedy.
 
     Args:
-        prototypes: ``(V, P, C)``, whitened.
+        prototypes: ``(V, P, C)``, scaled.
         transform: ``(C, C)``.
 
     Source: PatchCore (arXiv 2106.08265).
@@ -105,14 +112,13 @@ class PrototypeMemory(nn.Module):
     prototypes: Tensor
     transform: Tensor
 
-    def __init__(self, prototypes: Tensor, transform: Tensor, *, seed: int = 0) -> None:
+    def __init__(self, prototypes: Tensor, transform: Tensor) -> None:
         super().__init__()
-        self.seed = seed
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("transform", transform)
 
     @classmethod
-    def fit(cls, features: Tensor, *, size: int = 2000, seed: int = 0) -> PrototypeMemory:
+    def fit(cls, features: Tensor, *, size: int = 2000, whiten: bool = False, seed: int = 0) -> PrototypeMemory:
         """Choose ``size`` prototypes a view among the features of normal samples ``(S, V, C, h, w)``.
 
         Raises:
@@ -120,19 +126,24 @@ class PrototypeMemory(nn.Module):
         """
         if len(features) == 0:
             raise ValueError("PrototypeMemory: features must hold at least one normal sample, got none; add some")
-        transform = whitening(features.movedim(2, -1))
+        transform = scaling(features.movedim(2, -1), whiten)
         rows = _apply(features, transform).transpose(0, 1).movedim(2, -1).flatten(1, -2)  # (V, S h w, C)
-        drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed))[:CANDIDATES].to(rows.device)
+        drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed))[:CANDIDATES].to(
+            rows.device
+        )
         size = min(size, len(drawn))
         banks = [row[greedy_coreset(row, size, seed=seed)] for row in rows[:, drawn]]
-        return cls(torch.stack(banks), transform, seed=seed)
+        return cls(torch.stack(banks), transform)
 
     def normal_scores(self, features: Tensor) -> Iterator[Tensor]:
         """The score maps ``(V, h, w)`` of normal ``features``, each by a bank of the other half of the samples."""
-        size = self.prototypes.shape[1]
-        halves = [self.fit(features[start::2], size=size, seed=self.seed) for start in (1, 0)]
+        if len(features) < 2:
+            raise ValueError(
+                f"PrototypeMemory: features must hold at least 2 normal samples, got {len(features)}; add some"
+            )
+        banks = [self.fit(features[start::2], size=self.prototypes.shape[1]) for start in (1, 0)]
         for index, sample in enumerate(features):
-            yield halves[index % 2](sample)
+            yield banks[index % 2](sample)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""

@@ -44,9 +44,7 @@ class MVAM(nn.Module):
         x = feature.flatten(0, 1)
         q, k, v = self.qkv(self.norm(x)).unflatten(0, (B, V)).chunk(3, dim=2)  # (B, V, C, H, W) each
         homography, neighbors = rig.to_operator((H, W), device=x.device)
-        aligned = homography_align(
-            q, k, v, homography, neighbors, heads=self.heads, window=self.window, bias=self.bias
-        )
+        aligned = homography_align(q, k, v, homography, neighbors, heads=self.heads, window=self.window, bias=self.bias)
         x = x + self.out(aligned.flatten(0, 1))
         x = x + self.feed_forward(x)
         return x.unflatten(0, (B, V))

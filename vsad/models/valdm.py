@@ -86,12 +86,23 @@ class VALDM(nn.Module):
         self.register_buffer("latent_deviation", torch.full((latents, 1, 1), 1 / self.vae.config["scaling_factor"]))
 
         channels = [block.resnets[-1].out_channels for block in self.unet.up_blocks]
-        self.mvams = nn.ModuleDict({str(i): MVAM(channels[i], config.heads, config.window) for i in config.align_stages})
+        self.mvams = nn.ModuleDict(
+            {str(i): MVAM(channels[i], config.heads, config.window) for i in config.align_stages}
+        )
         widths = [latents, *(channels[i] for i in config.feature_stages)] if config.refine else []
         self.frms = nn.ModuleList(FRM(width) for width in widths)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images ``(B, V, 3, H, W)`` in [0, 1] to standardised latents ``(B, V, c, h, w)``."""
+        """Images ``(B, V, 3, H, W)`` in [0, 1] to standardised latents ``(B, V, c, h, w)``.
+
+        Raises:
+            ValueError: a side of the images is not a multiple of what autoencoder and UNet divide it by.
+        """
+        factor = 2 ** (len(self.vae.config["block_out_channels"]) + len(self.unet.config["block_out_channels"]) - 2)
+        if images.shape[-2] % factor or images.shape[-1] % factor:
+            raise ValueError(
+                f"VALDM: images must have sides divisible by {factor}, got {list(images.shape)}; resize them"
+            )
         flat = (2 * images - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         latents = self.vae.encode(flat).latent_dist.mode().unflatten(0, images.shape[:2])
         return (latents - self.latent_mean) / self.latent_deviation
@@ -163,7 +174,9 @@ class VALDM(nn.Module):
             model = cls(VALDMConfig(**config, **stages))
             model.load_state_dict(read_weights(folder / WEIGHTS))
         except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; train anew") from None
+            raise ValueError(
+                f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; train anew"
+            ) from None
         return model.eval()
 
 

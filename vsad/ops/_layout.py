@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 
 
-def empty_like_layout(like: Tensor, channels: int, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised ``(*, channels, H, W)`` tensor, channels last in memory when ``like`` is, else contiguous."""
-    *batch, _, height, width = like.shape
+def empty_like_layout(
+    like: Tensor, channels: int, dtype: torch.dtype | None = None, size: tuple[int, int] | None = None
+) -> Tensor:
+    """An uninitialised ``(*, channels, H, W)`` tensor, channels last in memory when ``like`` is, else contiguous.
+
+    ``(H, W)`` is ``size``, or that of ``like``.
+    """
+    batch = like.shape[:-3]
+    height, width = like.shape[-2:] if size is None else size
     if like.stride(-3) == 1 and like.shape[-3] > 1:
         return like.new_empty((*batch, height, width, channels), dtype=dtype).movedim(-1, -3)
     return like.new_empty((*batch, channels, height, width), dtype=dtype)

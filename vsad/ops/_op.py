@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,6 +114,13 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def cpu_backend(op: str) -> Backend:
     """The row of an operator's C++ kernel."""
     return Backend("cpu", f"vsad.ops.cpu.{op}", ("cpu",), FLOATS, missing_extension("vsad._cpu"))
+
+
+def triton_backend(op: str, why_not: Callable[..., str | None]) -> Backend:
+    """The row of an operator's Triton kernel. Triton takes long to import: it waits until the kernel is used."""
+    missing = None if importlib.util.find_spec("triton") else "needs triton; pip install 'vsad[triton]'"
+    dtypes = tuple(dtype for dtype in FLOATS if dtype != torch.float64)
+    return Backend("triton", f"vsad.kernels.{op}", ("cuda",), dtypes, missing, why_not)
 
 
 OPS: dict[str, Op] = {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ._check import autocast, check_choice, check_device, check_same, check_shapes, compute_dtype
-from ._op import Op, register
+from ._layout import empty_like_layout
+from ._op import REFERENCE, Op, register, triton_backend
 from ._sample import project
 
 NAME = "homography_warp"
@@ -44,7 +47,7 @@ def homography_warp(
         mode: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
         padding: ``"zeros"``, ``"border"`` or ``"reflection"``.
         return_mask: also return where the output is backed by the input.
-        backend: ``"torch"``; None takes the first that can.
+        backend: ``"triton"`` (bilinear with zeros, on a GPU), ``"torch"``; None takes the first that can.
 
     Returns:
         ``(B, C, *size)`` in input's dtype; with ``return_mask`` also a boolean ``(B, *size)``, True where the point is
@@ -52,6 +55,7 @@ def homography_warp(
 
     Raises:
         ValueError: a shape, dtype, device, mode, padding or size is wrong; the message names it.
+        RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
         >>> aligned, valid = vsad.ops.homography_warp(source, H_source_from_target, return_mask=True)
@@ -74,8 +78,12 @@ def homography_warp(
         raise ValueError(
             f"{NAME}: input must have pixels and size must not be negative, got {list(input.shape)}, {size}"
         )
-    OP.choose(input, backend=backend)
-    out, mask = reference(input, homography.to(compute_dtype(input.dtype)), size, mode, padding)
+    homography = homography.to(compute_dtype(input.dtype))
+    chosen = OP.choose(input, homography, backend=backend, mode=mode, padding=padding)
+    if chosen == REFERENCE:
+        out, mask = reference(input, homography, size, mode, padding)
+    else:
+        out, mask = _HomographyWarp.apply(input, homography, size, mode, padding, chosen)
     return (out, mask) if return_mask else out
 
 
@@ -95,4 +103,84 @@ def reference(
     return torch.where(front[:, None], out, 0).to(input.dtype), mask.expand(B, *size)
 
 
-OP = register(Op(name=NAME, public=homography_warp, reference=reference, backends=()))
+torch.library.define(
+    "vsad::homography_warp_fwd",
+    "(Tensor input, Tensor homography, SymInt[] size, str mode, str padding, str backend) -> (Tensor, Tensor)",
+)
+torch.library.define(
+    "vsad::homography_warp_bwd",
+    "(Tensor grad_out, Tensor input, Tensor homography, str mode, str padding, bool[] needs, str backend) "
+    "-> (Tensor, Tensor)",
+)
+
+
+@torch.library.impl("vsad::homography_warp_fwd", "CompositeExplicitAutograd")
+def _forward(
+    input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str, backend: str
+) -> tuple[Tensor, Tensor]:
+    result: tuple[Tensor, Tensor] = OP.backend(backend).load().forward(input, homography, size, mode, padding)
+    return result
+
+
+@torch.library.impl("vsad::homography_warp_bwd", "CompositeExplicitAutograd")
+def _backward(
+    grad_out: Tensor, input: Tensor, homography: Tensor, mode: str, padding: str, needs: list[bool], backend: str
+) -> tuple[Tensor, Tensor]:
+    module = OP.backend(backend).load()
+    result: tuple[Tensor, Tensor] = module.backward(grad_out, input, homography, mode, padding, needs)
+    return result
+
+
+@torch.library.register_fake("vsad::homography_warp_fwd")
+def _(input: Tensor, homography: Tensor, size: list[int], *_: str) -> tuple[Tensor, Tensor]:
+    B, C = input.shape[:2]
+    out = empty_like_layout(input, C, size=(size[0], size[1]))
+    return out, input.new_empty((B, *size), dtype=torch.bool)
+
+
+@torch.library.register_fake("vsad::homography_warp_bwd")
+def _(
+    grad_out: Tensor, input: Tensor, homography: Tensor, mode: str, padding: str, needs: list[bool], backend: str
+) -> tuple[Tensor, Tensor]:
+    grads = empty_like_layout(input, input.shape[1]), homography.new_empty(homography.shape)
+    return tuple(g if need else g.new_empty((0,)) for g, need in zip(grads, needs))
+
+
+_fwd = torch.ops.vsad.homography_warp_fwd.default
+_bwd = torch.ops.vsad.homography_warp_bwd.default
+
+
+class _HomographyWarp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, homography: Tensor, size: Any, *options: str) -> tuple[Tensor, Tensor]:
+        out, mask = _fwd(input, homography, size, *options)
+        ctx.save_for_backward(input, homography)
+        ctx.options = options
+        ctx.mark_non_differentiable(mask)
+        return out, mask
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        mode, padding, backend = ctx.options
+        needs = list(ctx.needs_input_grad[:2])
+        grads = _bwd(grad_out, *ctx.saved_tensors, mode, padding, needs, backend)
+        return *(g if need else None for g, need in zip(grads, needs)), None, None, None, None
+
+
+def _triton_why_not(input: Tensor, homography: Tensor, mode: str, padding: str) -> str | None:
+    if (mode, padding) != ("bilinear", "zeros"):
+        return f"has mode='bilinear' with padding='zeros' only, got {mode!r} with {padding!r}"
+    if input.requires_grad and torch.are_deterministic_algorithms_enabled():
+        return "adds up input's gradient in no fixed order, and deterministic algorithms are asked for"
+    return None
+
+
+OP = register(
+    Op(
+        name=NAME,
+        public=homography_warp,
+        reference=reference,
+        backends=(triton_backend(NAME, _triton_why_not),),
+    )
+)

@@ -1,0 +1,303 @@
+"""The ``vsad`` command."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+Item = TypeVar("Item")
+
+app = typer.Typer(
+    help="Homography-guided multi-view anomaly detection: calibrate a station, learn its good products, find defects.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(stderr=True)
+
+Data = Annotated[
+    Path, typer.Argument(help="Data set: <DATA>/{train,test}/{good,<defect>}/<sample>/<view>.png, or Real-IAD.")
+]
+Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
+Size = Annotated[int | None, typer.Option(help="Resize images to this side; without it they must have one size.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Steps = Annotated[int, typer.Option(help="Optimiser steps of the training.")]
+Graph = Annotated[str, typer.Option(help="Which views are neighbours: overlap, ring or star.")]
+
+
+class _Bars:
+    """Progress bars on stderr; ``track`` has the signature that the pipeline's steps expect."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=console,
+        )  # fmt: skip
+
+    def __enter__(self) -> _Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def track(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+        task = self.progress.add_task(label, total=total)
+        for item in items:
+            yield item
+            self.progress.advance(task)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the data set, the detector and the report.")] = Path("out/demo"),
+    seed: Seed = 0,
+    steps: Steps = 80,
+    samples: Annotated[
+        int, typer.Option(help="Normal samples to learn from; half as many good and defective ones to test.")
+    ] = 40,
+) -> None:
+    """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
+    from vsad.data.synth import SynthConfig, synthesize
+    from vsad.pipeline import REPORT, RunConfig, describe, run
+    from vsad.training import TrainConfig
+
+    data = out / "data"
+    if (data / "synth.json").is_file():  # an earlier demo's, never a user's own folder
+        import shutil
+
+        shutil.rmtree(data)
+    with _Bars() as bars:
+        half = max(1, samples // 2)
+        synth = SynthConfig(train=samples, test_good=half, test_defect=max(5, half), seed=seed)
+        task = bars.progress.add_task("photograph", total=None)
+        synthesize(data, synth, progress=lambda done, total: bars.progress.update(task, completed=done, total=total))
+        config = RunConfig(train=TrainConfig(steps=steps, seed=seed), ablations=True, seed=seed)
+        rows = run(data, out, config, bars.track)
+    for category_rows in rows.values():
+        _table(describe(category_rows))
+    print(out / REPORT)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    category: Annotated[
+        list[str] | None, typer.Option(help="Packaged photograph or an image file; may be repeated.")
+    ] = None,
+    train: Annotated[int, typer.Option(help="Normal samples to learn from.")] = 40,
+    good: Annotated[int, typer.Option(help="Normal samples to test.")] = 20,
+    defects: Annotated[int, typer.Option(help="Defective samples to test, the five kinds in turn.")] = 20,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 256,
+    format: Annotated[str, typer.Option(help="folder or real-iad.")] = "folder",
+    seed: Seed = 0,
+) -> None:
+    """Make a five-camera inspection data set from real photographs."""
+    from vsad.data.synth import SynthConfig, synthesize
+
+    categories = tuple(category or ["circuit_board"])
+    config = SynthConfig(categories, train, good, defects, size, seed, format)
+    with _Bars() as bars:
+        task = bars.progress.add_task("photograph", total=None)
+        synthesize(out, config, progress=lambda done, total: bars.progress.update(task, completed=done, total=total))
+    print(out)
+
+
+@app.command()
+def calibrate(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The rig's JSON file.")] = Path("rig.json"),
+    category: Category = None,
+    size: Size = None,
+    graph: Graph = "overlap",
+    samples: Annotated[int, typer.Option(help="Normal samples to pool matches over.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Estimate the homographies between the cameras from normal images."""
+    from vsad.calibration import calibrate as estimate
+    from vsad.pipeline import normal_samples
+
+    dataset = normal_samples(data, category, size)
+    with _Bars() as bars:
+        rig, report = estimate(
+            dataset, graph=graph, max_samples=samples, seed=seed,
+            progress=lambda items, label, total: bars.track(items, total, label),
+        )  # fmt: skip
+    rig.save(out)
+    console.print(str(report), highlight=False)
+    print(out)
+
+
+@app.command()
+def train(
+    data: Data,
+    rig: Annotated[Path, typer.Option(help="Rig made by `vsad calibrate`.")] = Path("rig.json"),
+    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
+    category: Category = None,
+    size: Size = None,
+    preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
+    steps: Steps = 80,
+    seed: Seed = 0,
+) -> None:
+    """Train VALDM and FRM on normal images."""
+    from vsad.pipeline import encode_step, new_model, normal_samples, train_step
+    from vsad.training import TrainConfig, standardise_latents
+
+    cameras = _rig(rig, size)
+    dataset = normal_samples(data, category, size)
+    model = new_model(preset, seed)
+    with _Bars() as bars:
+        latents = standardise_latents(model, encode_step(model, dataset, "encode", bars.track))
+        train_step(model, latents, cameras, TrainConfig(steps=steps, seed=seed), bars.track)
+    model.save_pretrained(out)
+    print(out)
+
+
+@app.command()
+def fit(
+    data: Data,
+    model: Annotated[Path, typer.Option(help="Folder that `vsad train` wrote.")] = Path("model"),
+    rig: Annotated[Path, typer.Option(help="Rig made by `vsad calibrate`.")] = Path("rig.json"),
+    out: Annotated[Path, typer.Option(help="Folder for the detector.")] = Path("detector"),
+    category: Category = None,
+    size: Size = None,
+    memory: Annotated[
+        str, typer.Option(help="aligned: cameras and products stay in place; prototypes: products lie anywhere.")
+    ] = "aligned",
+    false_alarms: Annotated[float, typer.Option(help="Share of good products that may be called defective.")] = 0.05,
+    seed: Seed = 0,
+) -> None:
+    """Fill the memory with normal images and choose the threshold."""
+    from vsad.detector import Detector, DetectorConfig
+    from vsad.models.valdm import VALDM
+    from vsad.pipeline import encode_step, normal_samples
+
+    cameras, network = _rig(rig, size), VALDM.from_pretrained(model)
+    dataset = normal_samples(data, category, size)
+    config = DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed)
+    with _Bars() as bars:
+        latents = encode_step(network, dataset, "encode", bars.track)
+        Detector.fit(network, cameras, latents, config, track=bars.track).save_pretrained(out)
+    print(out)
+
+
+@app.command()
+def detect(
+    data: Data,
+    detector: Annotated[Path, typer.Option(help="Folder that `vsad fit` wrote.")] = Path("detector"),
+    out: Annotated[Path, typer.Option(help="Folder for scores, verdicts and maps.")] = Path("detections"),
+    category: Category = None,
+    size: Size = None,
+) -> None:
+    """Inspect the test samples."""
+    from vsad.data import open_dataset
+    from vsad.detector import Detector
+    from vsad.pipeline import detect_step
+
+    inspector = Detector.from_pretrained(detector)
+    dataset = open_dataset(data, "test", category=category, size=size)
+    with _Bars() as bars:
+        result = detect_step(inspector, dataset, bars.track)
+    result.save(out)
+    table = Table("sample", "score", "verdict")
+    for sample, found in zip(dataset.samples, result.found):
+        score = float(found.sample_score)
+        table.add_row(sample.id, f"{score:.2f}", "DEFECT" if score >= result.threshold else "ok")
+    console.print(table)
+    print(out)
+
+
+@app.command(name="eval")
+def evaluate(
+    data: Data,
+    detections: Annotated[Path, typer.Option(help="Folder that `vsad detect` wrote.")] = Path("detections"),
+    rig: Annotated[Path, typer.Option(help="Rig, for the report.")] = Path("rig.json"),
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")] = Path("."),
+    category: Category = None,
+    size: Size = None,
+) -> None:
+    """Measure detections against the truth; write metrics.json and report.html."""
+    from vsad.data import open_dataset
+    from vsad.pipeline import METRICS, REPORT, Detections, describe, report_step, write_metrics
+
+    dataset = open_dataset(data, "test", category=category, size=size)
+    found = Detections.load(detections, dataset)
+    rows = [("VSAD", found.evaluate())]
+    out.mkdir(parents=True, exist_ok=True)
+    write_metrics(out / METRICS, {dataset.category: rows[0][1]})
+    report_step(out / REPORT, found, rows, _rig(rig, size), {"data": str(data)})
+    _table(describe(rows))
+    print(out / REPORT)
+
+
+@app.command()
+def run(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("out/run"),
+    size: Size = None,
+    graph: Graph = "overlap",
+    preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
+    steps: Steps = 80,
+    ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """All steps on a data set: calibrate, train, fit, detect, evaluate, report."""
+    from vsad.detector import DetectorConfig
+    from vsad.pipeline import RunConfig, describe
+    from vsad.pipeline import run as run_all
+    from vsad.training import TrainConfig
+
+    config = RunConfig(
+        preset, size, graph, TrainConfig(steps=steps, seed=seed), DetectorConfig(seed=seed), ablations, seed
+    )
+    with _Bars() as bars:
+        results = run_all(data, out, config, bars.track)
+    for category, rows in results.items():
+        console.print(category)
+        _table(describe(rows))
+    print(out)
+
+
+@app.command()
+def info() -> None:
+    """What is built, what is usable here, and why something is not."""
+    from vsad.info import info as describe
+
+    print(describe())
+
+
+def _rig(path: Path, size: int | None) -> Any:
+    from vsad.rig import Rig
+
+    rig = Rig.load(path)
+    return rig if size is None else rig.scaled((size, size))
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*("-" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command; an error that users can mend is one line, without a traceback."""
+    warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", highlight=False)
+    try:
+        app()
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
