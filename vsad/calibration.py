@@ -90,9 +90,7 @@ class CalibrationReport:
         return tuple((pair.target, pair.source) for pair in failed if pair.target < pair.source)
 
     def __str__(self) -> str:
-        lines = [
-            f"{'target':<10}{'source':<10}{'method':<10}{'mirrored':<10}inliers / matches  error px  overlap"
-        ]
+        lines = [f"{'target':<10}{'source':<10}{'method':<10}{'mirrored':<10}inliers / matches  error px  overlap"]
         for pair in self.pairs:
             mirrored = "yes" if pair.mirrored else ""
             lines.append(
@@ -156,17 +154,13 @@ def calibrate(
         raise ValueError(f"calibrate: max_samples must be at least 1, got {max_samples}")
     views = list(getattr(images_per_sample, "views", ()) if views is None else views)
     if not views:
-        raise ValueError(
-            "calibrate: views must name the views, since images_per_sample has no names of its own"
-        )
+        raise ValueError("calibrate: views must name the views, since images_per_sample has no names of its own")
     station = _Station(len(views), seed)
     chosen, total = _choose(images_per_sample, max_samples)
     for item in follow(chosen, "finding features", total):
         station.add(item["images"] if isinstance(item, dict) else item)
     if not station.images:
-        raise ValueError(
-            "calibrate: images_per_sample must hold at least one sample, got none; check the split"
-        )
+        raise ValueError("calibrate: images_per_sample must hold at least one sample, got none; check the split")
 
     pairs = list(itertools.combinations(range(len(views)), 2))
     fits: dict[tuple[int, int], _Fit] = {}
@@ -284,9 +278,7 @@ class _Station:
         for mirrored in (False, True):
             matched = [match(t, s.mirrored() if mirrored else s) for t, s in zip(target, source)]
             target_points, source_points = (torch.cat(points) for points in zip(*matched))
-            H, inliers = fit_robustly(
-                target_points, source_points, self.tolerance, mirrored=mirrored, seed=self.seed
-            )
+            H, inliers = fit_robustly(target_points, source_points, self.tolerance, mirrored=mirrored, seed=self.seed)
             places = self._places(target_points[inliers])
             if H is not None and places >= _MIN_PLACES:
                 starts.append((places, H))
@@ -295,9 +287,7 @@ class _Station:
     def _best(self, method: str, target: int, source: int, starts: list[tuple[int, Tensor]]) -> _Fit | None:
         """Refine the two best supported starts, the second only if it is nearly as good; return the better fit."""
         starts = sorted(starts, key=lambda start: -start[0])[:2]
-        refined = [
-            self._refine(method, target, source, H) for support, H in starts if 2 * support > starts[0][0]
-        ]
+        refined = [self._refine(method, target, source, H) for support, H in starts if 2 * support > starts[0][0]]
         return max((fit for fit in refined if fit), key=lambda fit: len(fit.target), default=None)
 
     def _refine(self, method: str, target: int, source: int, H: Tensor) -> _Fit | None:
@@ -328,9 +318,7 @@ class _Station:
         directions = (fit.H_source_from_target, fit.inverse().H_source_from_target)
         return all(torch.equal(orient_homography(H, self.size), H) for H in directions)
 
-    def _match_warped(
-        self, sample: int, target: int, source: int, H: Tensor, radius: float
-    ) -> tuple[Tensor, Tensor]:
+    def _match_warped(self, sample: int, target: int, source: int, H: Tensor, radius: float) -> tuple[Tensor, Tensor]:
         here = self.features[target][sample]
         warped = detect(self.images[sample][source], H, self.size)
         target_points, warped_points = match(here, warped, radius)

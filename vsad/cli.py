@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,9 +23,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True)
 
-Data = Annotated[
-    Path, typer.Argument(help="Data set: <DATA>/{train,test}/{good,<defect>}/<sample>/<view>.png, or Real-IAD.")
-]
+Data = Annotated[Path, typer.Argument(help="Data set: {train,test}/{good,<defect>}/<sample>/<view>.png, or Real-IAD.")]
 Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
 Size = Annotated[int | None, typer.Option(help="Resize images to this side; without it they must have one size.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]

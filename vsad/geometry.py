@@ -92,9 +92,7 @@ def scale_homography(
 @overload
 def transform_points(homography: Tensor, points: Tensor, *, return_mask: Literal[False] = ...) -> Tensor: ...
 @overload
-def transform_points(
-    homography: Tensor, points: Tensor, *, return_mask: Literal[True]
-) -> tuple[Tensor, Tensor]: ...
+def transform_points(homography: Tensor, points: Tensor, *, return_mask: Literal[True]) -> tuple[Tensor, Tensor]: ...
 def transform_points(
     homography: Tensor, points: Tensor, *, return_mask: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -134,9 +132,7 @@ def transform_points(
     return (mapped, in_front) if return_mask else mapped
 
 
-def homography_from_points(
-    target_points: Tensor, source_points: Tensor, *, weights: Tensor | None = None
-) -> Tensor:
+def homography_from_points(target_points: Tensor, source_points: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Fit the homography that maps target points to source points, by the normalised direct linear transform.
 
     Both point sets are centred and scaled to mean distance `sqrt(2)`. Each pair gives the equations
@@ -200,9 +196,7 @@ def homography_from_points(
     return _similarity(1 / source_scale, source_centre) @ H @ normal_from_target
 
 
-def image_corners(
-    size: Size, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-) -> Tensor:
+def image_corners(size: Size, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
     """Return the centres of an image's corner pixels: top left, top right, bottom right, bottom left.
 
     Args:

@@ -43,9 +43,7 @@ class Features:
         return Features(transform_points(homography, self.points), self.descriptors)
 
 
-def detect(
-    image: np.ndarray, H_image_from_canvas: Tensor | None = None, size: Size | None = None
-) -> Features:
+def detect(image: np.ndarray, H_image_from_canvas: Tensor | None = None, size: Size | None = None) -> Features:
     """Find the features of an image, or of the canvas that a homography fills with it.
 
     Args:
@@ -61,9 +59,7 @@ def detect(
     if H_image_from_canvas is not None:
         height, width = size or image.shape
         H, canvas = H_image_from_canvas.numpy(), (width, height)
-        mask = cv2.warpPerspective(
-            np.full_like(image, 255), H, canvas, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        )
+        mask = cv2.warpPerspective(np.full_like(image, 255), H, canvas, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
         mask = cv2.erode(mask, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = cv2.warpPerspective(image, H, canvas, flags=flags, borderMode=cv2.BORDER_REPLICATE)
@@ -179,12 +175,8 @@ def foreshorten(tilt: float, angle: float, size: Size) -> tuple[Tensor, Size]:
     """
     height, width = size
     c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    A = torch.tensor(
-        [[c, -s], [s / tilt, c / tilt]], dtype=torch.float64
-    )  # canvas from image, about the centres
-    canvas_width, canvas_height = (
-        (A.abs() @ torch.tensor([width, height], dtype=torch.float64)).ceil().int().tolist()
-    )
+    A = torch.tensor([[c, -s], [s / tilt, c / tilt]], dtype=torch.float64)  # canvas from image, about the centres
+    canvas_width, canvas_height = (A.abs() @ torch.tensor([width, height], dtype=torch.float64)).ceil().int().tolist()
     centre = torch.tensor([width - 1, height - 1], dtype=torch.float64) / 2
     canvas_centre = torch.tensor([canvas_width - 1, canvas_height - 1], dtype=torch.float64) / 2
     H_canvas_from_image = torch.eye(3, dtype=torch.float64)

@@ -15,9 +15,7 @@ from torch import Tensor
 from vsad.geometry import Size, orient_homography, overlap_fraction, scale_homography
 
 FORMAT, VERSION = "vsad-rig", 1
-CONVENTION = (
-    "homography maps target pixels (x, y) to source pixels; the centre of row i, column j is x=j, y=i"
-)
+CONVENTION = "homography maps target pixels (x, y) to source pixels; the centre of row i, column j is x=j, y=i"
 _RIG_KEYS = {"format", "version", "convention", "comment", "views", "height", "width", "pairs"}
 _PAIR_KEYS = {"target", "source", "homography", "inliers", "error_px", "comment"}
 # In coordinates where the image is [-1, 1]^2; real views stay far below, three collinear corners are infinite.
@@ -81,9 +79,7 @@ class Rig:
         seen = set()
         for pair in pairs:
             if (pair.target, pair.source) in seen:
-                raise ValueError(
-                    f"rig: {_name(pair.target, pair.source)} must appear once; delete the other entry"
-                )
+                raise ValueError(f"rig: {_name(pair.target, pair.source)} must appear once; delete the other entry")
             seen.add((pair.target, pair.source))
 
     @classmethod
@@ -122,9 +118,7 @@ class Rig:
         known = {(pair.target, pair.source): _checked_pair(pair, views, size) for pair in pairs}
         for (target, source), pair in list(known.items()):
             if (source, target) not in known:
-                back = replace(
-                    pair, target=source, source=target, homography=torch.linalg.inv(pair.homography)
-                )
+                back = replace(pair, target=source, source=target, homography=torch.linalg.inv(pair.homography))
                 known[source, target] = _checked_pair(back, views, size)
         if max_neighbors is not None and max_neighbors < 1:
             raise ValueError(f"rig: max_neighbors must be at least 1 or None, got {max_neighbors}")
@@ -186,11 +180,7 @@ class Rig:
         Returns:
             `(V, N, 3, 3)` and `(V, N)` int64.
         """
-        H = (
-            self.homographies
-            if size is None
-            else scale_homography(self.homographies, self.size, _checked_size(size))
-        )
+        H = self.homographies if size is None else scale_homography(self.homographies, self.size, _checked_size(size))
         return H.to(device, dtype), self.neighbors.to(device)
 
     def save(self, path: str | Path) -> None:
@@ -218,9 +208,7 @@ class Rig:
         try:
             return _from_json(json.loads(path.read_text(encoding="utf-8")))
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}: rig: must be JSON, got {error}; mend that line or calibrate anew"
-            ) from None
+            raise ValueError(f"{path}: rig: must be JSON, got {error}; mend that line or calibrate anew") from None
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: rig: must be UTF-8 text, got {error}; save it as UTF-8") from None
         except ValueError as error:
@@ -255,16 +243,12 @@ def _graph_sources(
     if not isinstance(graph, str):
         for target, source in graph:
             if (target, source) not in known:
-                raise ValueError(
-                    f"rig: graph has {_name(target, source)} but no homography for it; add one or drop it"
-                )
+                raise ValueError(f"rig: graph has {_name(target, source)} but no homography for it; add one or drop it")
             sources[target].append(source)
         return sources
     kind, _, centre = graph.partition(":")
     if kind not in ("overlap", "ring", "star") or (centre and kind != "star"):
-        raise ValueError(
-            f"rig: graph must be overlap, ring, star, star:<view> or pairs of views, got {graph!r}"
-        )
+        raise ValueError(f"rig: graph must be overlap, ring, star, star:<view> or pairs of views, got {graph!r}")
     centre = centre or views[0]
     if centre not in views:
         raise ValueError(f"rig: graph star:<view> must name one of {', '.join(views)}, got {centre!r}")
@@ -308,9 +292,7 @@ def _check_keys(what: str, content: dict[str, Any], required: Sequence[str], all
 
 
 def _checked_views(views: Sequence[str]) -> tuple[str, ...]:
-    named = (
-        isinstance(views, (list, tuple)) and views and all(isinstance(view, str) and view for view in views)
-    )
+    named = isinstance(views, (list, tuple)) and views and all(isinstance(view, str) and view for view in views)
     if not named or len(set(views)) != len(views):
         raise ValueError(f"rig: views must be a list of unique names, at least one, got {views!r}")
     return tuple(views)
@@ -337,9 +319,7 @@ def _checked_pair(pair: RigPair, views: tuple[str, ...], size: Size) -> RigPair:
     if H.shape != (3, 3):
         raise ValueError(f"rig: {name} homography must be 3 rows of 3 numbers, got {pair.homography!r}")
     if not torch.isfinite(H).all():
-        raise ValueError(
-            f"rig: {name} homography must be finite, got {H.tolist()}; fit it again or delete the pair"
-        )
+        raise ValueError(f"rig: {name} homography must be finite, got {H.tolist()}; fit it again or delete the pair")
     for key, value in (("inliers", pair.inliers), ("error_px", pair.error_px)):
         if value is not None and not (isinstance(value, (int, float)) and value >= 0):
             raise ValueError(f"rig: {name} {key} must be a number >= 0, got {value!r}; mend or delete it")
@@ -365,8 +345,6 @@ def _pair_text(pair: RigPair) -> str:
     fields = [f'"target": {json.dumps(pair.target)}, "source": {json.dumps(pair.source)}']
     fields.append(f'"homography": [\n{rows}\n      ]')
     measured = {"inliers": pair.inliers, "error_px": pair.error_px}
-    fields += [
-        ", ".join(f'"{key}": {json.dumps(value)}' for key, value in measured.items() if value is not None)
-    ]
+    fields += [", ".join(f'"{key}": {json.dumps(value)}' for key, value in measured.items() if value is not None)]
     body = ",\n      ".join(field for field in fields if field)
     return f"    {{\n      {body}\n    }}"

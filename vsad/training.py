@@ -25,7 +25,7 @@ class TrainConfig:
     Args:
         steps, batch: optimiser steps, samples (of V views) in each.
         lr: peak of a one-cycle schedule.
-        max_timestep: noise levels are drawn below it; features are read at small ones, so a short training dwells there.
+        max_timestep: noise levels are drawn below it; features are read at 0, so a short training dwells near it.
         alignment, refine: weights of the losses; the diffusion loss has weight 1.
         seed: of the order, the noise and the time steps.
     """
@@ -80,8 +80,8 @@ def train(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, progress
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps + 1, pct_start=0.2)
     loader = DataLoader(TensorDataset(latents), config.batch, shuffle=True, generator=generator)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    model.train()
+    network, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    network.train()
 
     losses = []
     for step, (clean,) in enumerate(_forever(loader, config.steps), start=1):
@@ -89,12 +89,12 @@ def train(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, progress
         timesteps = torch.randint(config.max_timestep, (len(clean),), generator=generator).to(clean.device)
         noisy = model.scheduler.add_noise(clean, noise, timesteps)
 
-        prediction, levels = model(noisy, timesteps, rig)
+        prediction, levels = network(noisy, timesteps, rig)
         terms = {"diffusion": diffusion_loss(prediction, noise)}
         if model.config.refine:
             aligned = [align_features(level, rig) for level in levels]
             with torch.no_grad():
-                target = model(clean, torch.zeros_like(timesteps), rig)[1]
+                target = network(clean, torch.zeros_like(timesteps), rig)[1]
             terms["alignment"] = config.alignment * alignment_loss(levels, aligned)
             terms["refine"] = config.refine * refine_loss(model.refine(levels, aligned), target)
         loss = torch.stack(list(terms.values())).sum()
@@ -107,7 +107,7 @@ def train(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, progress
         losses.append(float(loss.detach()))
         if progress is not None:
             progress(step, config.steps, ", ".join(f"{n} {float(t.detach()):.3f}" for n, t in terms.items()))
-    model.eval()
+    model.to(latents.device).eval()
     tail = losses[-max(1, config.steps // 10) :]
     return sum(tail) / len(tail)
 

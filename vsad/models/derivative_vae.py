@@ -34,7 +34,7 @@ CONFIG: dict[str, Any] = {
 
 @torch.no_grad()
 def derivative_vae() -> AutoencoderKL:
-    """Make an AutoencoderKL whose encoder computes Gaussian derivatives: 12 of luma, 6 of chroma, at a quarter the size.
+    """Make an AutoencoderKL whose encoder computes Gaussian derivatives: 12 of luma, 6 of chroma, quarter size.
 
     The encoder is exact, not approximate: residual branches start at zero, so a block is its shortcut; the stride-2
     convolutions move 2 x 2 pixels into channels and the second applies a DCT; the last convolution sums DCT

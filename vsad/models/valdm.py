@@ -145,7 +145,7 @@ class VALDM(nn.Module):
         return [frm(level, a.feature) for frm, level, a in zip(self.frms, levels, aligned)]
 
     def features(self, latents: Tensor, rig: Rig, timestep: int = 0) -> list[Tensor]:
-        """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``: features, refined if there are FRMs."""
+        """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``, refined where there are FRMs."""
         timesteps = torch.full((len(latents),), timestep, device=latents.device)
         levels = self(latents, timesteps, rig)[1]
         if not self.config.refine:

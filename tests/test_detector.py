@@ -1,0 +1,193 @@
+"""The memories, the detector and how views agree."""
+
+import math
+
+import pytest
+import torch
+
+from tests.test_models import SHIFT, SIZE
+from vsad.baseline import GaussianBank, gaussian_derivatives
+from vsad.detector import Detector, DetectorConfig, add_agreement, gaussian
+from vsad.memory import AlignedMemory, PrototypeMemory, scaling
+from vsad.models.valdm import VALDM, tiny
+from vsad.rig import Rig
+from vsad.training import encode, standardise_latents
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def rig():
+    return Rig.from_pairs(["a", "b", "c"], SIZE, {("a", "b"): SHIFT.inverse(), ("b", "c"): SHIFT.inverse()})
+
+
+def test_scaling_gives_unit_deviation_or_identity_covariance():
+    features = randn(5000, 4) @ randn(4, 4, seed=1)
+    scaled = features @ scaling(features, whiten=False)
+    torch.testing.assert_close(scaled.std(0), torch.ones(4), atol=1e-2, rtol=0)
+    white = features @ scaling(features, whiten=True)
+    covariance = torch.cov(white.T)
+    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 0.05
+    assert covariance.diagonal().min() > 0.3
+
+
+def test_aligned_memory_is_the_soft_smallest_distance_in_the_windows():
+    features = randn(4, 2, 3, 6, 7)
+    memory = AlignedMemory.fit(features, window=3)
+    probe = randn(2, 3, 6, 7, seed=1)
+    scores = memory(probe)
+    f = (probe.movedim(1, -1) @ memory.transform).double()  # (V, h, w, C)
+    m = (features.movedim(2, -1) @ memory.transform).double()
+    for v, y, x in ((0, 0, 0), (1, 3, 4), (0, 5, 6)):
+        rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
+        squares = (f[v, y, x] - m[:, v, rows, columns]).square().sum(-1)
+        b = memory.sharpness
+        expected = -2 / b * torch.logsumexp(-b / 2 * squares.flatten(), 0)
+        assert float(scores[v, y, x]) == pytest.approx(float(expected), rel=1e-4, abs=1e-4)
+
+
+def test_aligned_memory_finds_a_shifted_sample_and_leaves_a_reference_out():
+    features = randn(5, 1, 8, 10, 10)
+    memory = AlignedMemory.fit(features, window=5)
+    shifted = features[2].roll(2, -1)
+    assert memory(shifted)[0, 3:7, 4:7].abs().max() < 0.5
+    out = list(memory.normal_scores(features))
+    assert len(out) == 5
+    assert memory(features[2]).max() < 0.5 < out[2].min()
+
+
+def test_aligned_memory_keeps_the_samples_that_cover_most():
+    base = randn(1, 1, 4, 8, 8)
+    features = torch.cat([base + 0.01 * randn(6, 1, 4, 8, 8, seed=1), base + 3 * randn(2, 1, 4, 8, 8, seed=2)])
+    memory = AlignedMemory.fit(features, size=3)
+    assert memory.key.shape[1] == 3
+    assert memory(features[6]).max() < 0.5
+    assert memory(features[7]).max() < 0.5
+
+
+def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
+    features = randn(4, 2, 3, 5, 5)
+    memory = PrototypeMemory.fit(features, size=10_000)
+    moved = features[1].flip(-1).flip(-2)
+    assert memory(moved).max() < 1e-3
+    assert memory(randn(2, 3, 5, 5, seed=9) + 8).min() > 3
+    scores = list(memory.normal_scores(features))
+    assert len(scores) == 4
+    assert min(float(s.mean()) for s in scores) > 0.1
+
+
+@pytest.mark.parametrize("kind", [AlignedMemory, PrototypeMemory])
+def test_an_empty_memory_is_refused(kind):
+    with pytest.raises(ValueError, match="must hold at least"):
+        kind.fit(torch.empty(0, 2, 3, 4, 4))
+
+
+def test_agreement_adds_what_other_views_see_at_the_point(rig):
+    maps = torch.zeros(3, 16, 16)
+    maps[0, 8, 8] = 4.0
+    maps[1, 8, 6] = 2.0  # the same surface point: view b lies two latent pixels to the right
+    maps[2, 3, 3] = 5.0  # nobody else sees anything there
+    result = add_agreement(maps, rig)
+    assert float(result[0, 8, 8]) == pytest.approx(4 + 2 / rig_views_that_see(rig, 0, 8), abs=1e-4)
+    assert float(result[1, 8, 6]) > 2
+    assert float(result[2, 3, 3]) == pytest.approx(5)
+    negative = add_agreement(-maps, rig)
+    torch.testing.assert_close(negative, -maps)  # disagreement takes nothing away
+
+
+def rig_views_that_see(rig, view, column):
+    homographies, neighbors = rig.to_operator((16, 16))
+    count = 0
+    for H, source in zip(homographies[view], neighbors[view]):
+        x = float(H[0] @ torch.tensor([column, 8.0, 1.0]))
+        count += int(source) >= 0 and 0 <= x <= 15
+    return count
+
+
+def test_gaussian_keeps_the_mean_and_spreads():
+    maps = torch.zeros(2, 15, 15)
+    maps[:, 7, 7] = 1
+    smooth = gaussian(maps, 1.0)
+    assert float(smooth[0].sum()) == pytest.approx(1, abs=1e-4)
+    assert float(smooth[0, 7, 7]) == pytest.approx(1 / (2 * math.pi), rel=0.02)
+    assert torch.equal(gaussian(maps, 0.0), maps)
+
+
+@pytest.fixture(scope="module")
+def station(rig):
+    """A model, eight normal samples of one product, and one with a blot in two views."""
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 24, generator=generator), (64, 80), mode="bicubic")[0]
+
+    def shoot(seed, blot=False):
+        wide = scene.clone()
+        if blot:
+            wide[:, 28:36, 36:44] = torch.tensor([0.9, 0.1, 0.9])[:, None, None]
+        views = torch.stack([wide[..., 8 * v : 8 * v + 64] for v in range(3)])
+        return (views + 0.02 * randn(*views.shape, seed=seed)).clamp(0, 1)
+
+    normal = torch.stack([shoot(i) for i in range(8)])
+    torch.manual_seed(0)
+    model = VALDM(tiny()).eval()
+    latents = standardise_latents(model, encode(model, normal))
+    return model, latents, shoot(100), shoot(101, blot=True)
+
+
+@pytest.mark.parametrize("memory", ["aligned", "prototypes"])
+def test_detector_finds_a_blot_and_survives_saving(station, rig, tmp_path, memory):
+    model, latents, good, bad = station
+    detector = Detector.fit(model, rig, latents, DetectorConfig(memory=memory, prototypes=200))
+    clean, found = detector(good), detector(bad)
+    assert found.maps.shape == (3, *SIZE)
+    assert float(found.sample_score) == float(found.view_scores.max()) == float(found.maps.max())
+    assert found.sample_score > 2 * clean.sample_score
+    assert found.sample_score > detector.threshold
+    row, column = divmod(int(found.maps[0].argmax()), SIZE[1])
+    assert abs(row - 32) <= 8
+    assert abs(column - 40) <= 8
+
+    detector.save_pretrained(tmp_path)
+    again = Detector.from_pretrained(tmp_path)
+    assert again.threshold == detector.threshold
+    assert torch.equal(again(bad).maps, found.maps)
+
+
+def test_detector_refuses_other_images_and_broken_folders(station, rig, tmp_path):
+    model, latents, good, _ = station
+    detector = Detector.fit(model, rig, latents)
+    with pytest.raises(ValueError, match=r"images must be \[3, 3, 64, 64\] like the rig's, got \[2, 3, 64, 64\]"):
+        detector(good[:2])
+    detector.save_pretrained(tmp_path)
+    (tmp_path / "memory.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"memory.safetensors: must be a safetensors file"):
+        Detector.from_pretrained(tmp_path)
+    (tmp_path / "detector.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"detector.json is missing"):
+        Detector.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory": "disk"}, "memory must be one of"),
+        ({"false_alarms": 0}, "false_alarms must lie between"),
+        ({"weights": (0.0,)}, "weights must not be negative, nor all zero"),
+    ],
+)
+def test_detector_config_is_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        DetectorConfig(**options)
+
+
+def test_gaussian_derivatives_of_a_ramp_and_their_bank():
+    ramp = torch.arange(64.0).expand(1, 3, 64, 64) / 64
+    jet = gaussian_derivatives(ramp).unflatten(1, (3, 6, 3))[0, :, :, :, 5:11, 5:11]
+    for scale, sigma in enumerate((1.0, 2.0, 4.0)):
+        assert jet[scale, 1].mean() == pytest.approx(sigma / 64, rel=0.02)  # sigma d/dx
+        assert jet[scale, 2:].abs().max() < 1e-3
+    bank = GaussianBank(torch.stack([gaussian_derivatives(torch.rand(1, 3, 32, 32)) for _ in range(3)]), size=50)
+    found = bank(torch.rand(1, 3, 32, 32))
+    assert found.maps.shape == (1, 32, 32)
+    assert float(found.sample_score) == float(found.maps.max())

@@ -1,0 +1,208 @@
+"""MVAM, FRM, VALDM, the losses and the training loop, on small inputs."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from vsad.models.derivative_vae import LATENTS, derivative_vae
+from vsad.models.frm import FRM, align_features
+from vsad.models.losses import alignment_loss, refine_loss
+from vsad.models.mvam import MVAM
+from vsad.models.valdm import VALDM, normalise, tiny
+from vsad.rig import Rig
+from vsad.training import TrainConfig, encode, standardise_latents, train
+
+SIZE = (64, 64)
+SHIFT = torch.tensor([[1.0, 0, 8], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def rig():
+    """Three views, each 8 pixels (2 latent pixels) to the right of the one before."""
+    return Rig.from_pairs(["a", "b", "c"], SIZE, {("a", "b"): SHIFT.inverse(), ("b", "c"): SHIFT.inverse()})
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Four samples of three views that see one scene through the rig."""
+    generator = torch.Generator().manual_seed(0)
+    scenes = torch.rand(4, 3, 12, 14, generator=generator)
+    scenes = torch.nn.functional.interpolate(scenes, (64, 80), mode="bicubic").clamp(0, 1)
+    return torch.stack([scenes[..., 8 * v : 8 * v + 64] for v in range(3)], dim=1)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_new_mvam_and_frm_change_nothing(rig):
+    feature = randn(2, 3, 16, 16, 16)
+    assert torch.equal(MVAM(16)(feature, rig), feature)
+    assert torch.equal(FRM(16)(feature, align_features(feature, rig).feature), feature)
+
+
+def test_mvam_learns_from_the_other_views_only_through_the_rig(rig):
+    mvam = MVAM(8, heads=2)
+    torch.nn.init.normal_(mvam.out.weight)
+    feature = randn(1, 3, 8, 16, 16).requires_grad_()
+    mvam(feature, rig)[0, 0, :, 8, 8].sum().backward()
+    reached = feature.grad[0, 1].abs().sum(0)  # (H, W) of view b
+    rows, columns = torch.nonzero(reached > 0.1 * reached.max(), as_tuple=True)  # the norm spreads a little everywhere
+    assert (rows - 8).abs().max() <= 2
+    assert (columns - 6).abs().max() <= 2  # view b sees the point of pixel 8 two latent pixels to the left
+
+
+def test_align_features_finds_the_same_surface_point(rig):
+    wide = randn(1, 6, 16, 20)
+    feature = torch.stack([wide[..., 2 * v : 2 * v + 16] for v in range(3)], dim=1)
+    aligned, seen = align_features(feature, rig, window=1)
+    inner = aligned[0, 1, :, :, 3:13]
+    torch.testing.assert_close(inner, feature[0, 1, :, :, 3:13], atol=1e-3, rtol=1e-3)
+    assert not seen[0, 0, :, :2].any()  # what view a alone sees
+    assert torch.equal(aligned[0, 0, :, :, :2], feature[0, 0, :, :, :2])
+    assert seen[0, 0, :, 2:].all()
+
+
+def test_alignment_loss_is_zero_for_views_that_agree_and_two_for_opposites(rig):
+    feature = torch.ones(1, 3, 4, 16, 16)
+    aligned = align_features(feature, rig)
+    assert float(alignment_loss([feature], [aligned])) == pytest.approx(0, abs=1e-6)
+    assert float(alignment_loss([-feature], [aligned])) == pytest.approx(2, abs=1e-6)
+
+
+def test_refine_loss_is_relative_and_does_not_teach_the_target():
+    target = randn(1, 2, 3, 4, 4).requires_grad_()
+    refined = (2 * target.detach()).requires_grad_()
+    loss = refine_loss([refined], [target])
+    loss.backward()
+    assert float(loss) == pytest.approx(1, rel=1e-6)
+    assert refined.grad is not None
+    assert target.grad is None
+
+
+def test_derivative_vae_computes_gaussian_derivatives(images):
+    image = images[0, :1]
+    with torch.no_grad():
+        latents = derivative_vae().encode(2 * image - 1).latent_dist.mode()[0]
+    assert latents.shape == (LATENTS, 16, 16)
+    luma = (2 * image - 1)[0].sum(0).numpy() / np.sqrt(3)
+    smooth = cv2.GaussianBlur(luma, (0, 0), 2.2, borderType=cv2.BORDER_REFLECT)
+    along_x = np.gradient(smooth, axis=1)
+    for channel, expected in ((6, smooth), (7, along_x)):
+        # a latent pixel's middle lies between four pixels
+        middle = (
+            expected[1:-2:4, 1:-2:4] + expected[2:-1:4, 1:-2:4] + expected[1:-2:4, 2:-1:4] + expected[2:-1:4, 2:-1:4]
+        ) / 4
+        inner = slice(2, 14)
+        correlation = np.corrcoef(latents[channel, inner, inner].numpy().ravel(), middle[inner, inner].ravel())[0, 1]
+        assert abs(correlation) > 0.99
+
+
+def test_normalise_is_bounded_and_ignores_gain_and_offset():
+    level = randn(2, 3, 4, 8, 8)
+    result = normalise(level)
+    assert result.abs().max() < 1
+    torch.testing.assert_close(normalise(5 * level - 3), result, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained(rig, images):
+    torch.manual_seed(0)
+    model = VALDM(tiny())
+    latents = standardise_latents(model, encode(model, images))
+    autoencoder = {name: value.clone() for name, value in model.vae.state_dict().items()}
+    messages = []
+    loss = train(
+        model,
+        latents,
+        rig,
+        TrainConfig(steps=6, seed=3),
+        lambda done, total, text: messages.append((done, total, text)),
+    )
+    assert all(torch.equal(autoencoder[name], value) for name, value in model.vae.state_dict().items())
+    return model, latents, loss, messages
+
+
+def test_latents_are_standardised_for_good(trained, images):
+    model, latents, _, _ = trained
+    torch.testing.assert_close(latents.mean((0, 1, 3, 4)), torch.zeros(LATENTS), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std((0, 1, 3, 4), correction=0), torch.ones(LATENTS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(encode(model, images), latents, atol=1e-4, rtol=1e-4)
+
+
+def test_training_reports_every_loss_and_moves_off_the_identity(trained):
+    model, _, loss, messages = trained
+    assert np.isfinite(loss)
+    assert [m[:2] for m in messages] == [(i, 6) for i in range(1, 7)]
+    assert all(name in messages[-1][2] for name in ("diffusion", "alignment", "refine"))
+    assert model.mvams["2"].out.weight.abs().max() > 0
+    assert model.frms[0].delta.weight.abs().max() > 0
+
+
+def test_training_is_deterministic_and_reduces_the_loss(rig, images):
+    results = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        model = VALDM(replace(tiny(), align_stages=(1, 2)))
+        latents = standardise_latents(model, encode(model, images))
+        history = []
+        config = TrainConfig(steps=30, batch=4, lr=3e-3, seed=0)
+        train(
+            model,
+            latents,
+            rig,
+            config,
+            lambda done, total, text, h=history: h.append(float(text.split()[1].strip(","))),
+        )
+        results.append((history, model.features(latents[:1], rig)))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1]))
+    assert np.mean(results[0][0][-5:]) < np.mean(results[0][0][:5])
+
+
+def test_model_survives_saving(trained, rig, tmp_path):
+    model, latents, _, _ = trained
+    model.save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    again = VALDM.from_pretrained(tmp_path)
+    for a, b in zip(again.features(latents[:1], rig), model.features(latents[:1], rig)):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "kind", "message"),
+    [
+        ("config.json", None, FileNotFoundError, "config.json is missing"),
+        ("model.safetensors", None, FileNotFoundError, "model.safetensors is missing"),
+        ("config.json", "{", ValueError, "config.json: must be JSON"),
+        ("config.json", "[]", ValueError, "config.json: must be a JSON object"),
+        ("config.json", '{"heads": 2}', ValueError, "must belong together"),
+        ("model.safetensors", "broken", ValueError, "model.safetensors: must be a safetensors file"),
+    ],
+)
+def test_a_corrupt_model_folder_gets_one_clear_error(trained, tmp_path, file, content, kind, message):
+    trained[0].save_pretrained(tmp_path)
+    (tmp_path / file).unlink() if content is None else (tmp_path / file).write_text(content)
+    with pytest.raises(kind, match=message):
+        VALDM.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_configuration_are_refused(trained, tmp_path):
+    trained[0].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "refine": False}))
+    with pytest.raises(ValueError, match="must belong together"):
+        VALDM.from_pretrained(tmp_path)
+
+
+def test_bad_images_and_settings_are_refused():
+    with pytest.raises(ValueError, match="sides divisible by 16, got"):
+        VALDM(tiny()).encode(torch.rand(1, 2, 3, 60, 64))
+    with pytest.raises(ValueError, match="train: steps must be at least 1, got 0"):
+        TrainConfig(steps=0)
+    with pytest.raises(ValueError, match="train: lr must be positive"):
+        TrainConfig(lr=0)
