@@ -263,14 +263,25 @@ def _backward(
 
 
 @torch.library.register_fake("vsad::homography_align_fwd")
-def _(query: Tensor, key: Tensor, value: Tensor, homography: Tensor, bias: Any, neighbors: Any, heads: int, *_: Any):  # type: ignore[no-untyped-def]
+def _(
+    query: Tensor, key: Tensor, value: Tensor, homography: Tensor, bias: Any, neighbors: Any, heads: int, *_: Any
+) -> tuple[Tensor, Tensor]:
     B, V, _C, H, W = query.shape
     lse = query.new_empty((B, V, heads, H, W), dtype=homography.dtype)
     return empty_like_layout(query, value.shape[2]), lse
 
 
 @torch.library.register_fake("vsad::homography_align_bwd")
-def _(grad_out, grad_lse, query, key, value, homography, bias, *rest):  # type: ignore[no-untyped-def]
+def _(
+    grad_out: Tensor,
+    grad_lse: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    bias: Any,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
     *_, needs, _backend = rest
     grads = [empty_like_layout(t, t.shape[2]) for t in (query, key, value)]
     grads.append(homography.new_empty(homography.shape))
@@ -284,26 +295,24 @@ _bwd = torch.ops.vsad.homography_align_bwd.default
 
 class _HomographyAlign(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, homography, bias, neighbors, options):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *tensors, options = arguments  # query, key, value, homography, bias, neighbors
         heads, window, scale, _, backend = options
-        out, lse = _fwd(query, key, value, homography, bias, neighbors, heads, window, scale, backend)
-        ctx.save_for_backward(query, key, value, homography, bias, neighbors, out, lse)
+        out, lse = _fwd(*tensors, heads, window, scale, backend)
+        ctx.save_for_backward(*tensors, out, lse)
         ctx.options = options
         ctx.set_materialize_grads(False)
         return out, lse
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_out, grad_lse):  # type: ignore[no-untyped-def]
-        query, key, value, homography, bias, neighbors, out, lse = ctx.saved_tensors
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+        *tensors, out, lse = ctx.saved_tensors
         heads, window, scale, deterministic, backend = ctx.options
         needs = list(ctx.needs_input_grad[:5])
         if grad_out is None:
             grad_out = torch.zeros_like(out)
-        grads = _bwd(
-            grad_out, grad_lse, query, key, value, homography, bias, neighbors, out, lse,
-            heads, window, scale, deterministic, needs, backend,
-        )  # fmt: skip
+        grads = _bwd(grad_out, grad_lse, *tensors, out, lse, heads, window, scale, deterministic, needs, backend)
         return *(g if need else None for g, need in zip(grads, needs)), None, None
 
 

@@ -142,8 +142,10 @@ def _(input: Tensor, homography: Tensor, size: list[int], *_: str) -> tuple[Tens
 def _(
     grad_out: Tensor, input: Tensor, homography: Tensor, mode: str, padding: str, needs: list[bool], backend: str
 ) -> tuple[Tensor, Tensor]:
-    grads = empty_like_layout(input, input.shape[1]), homography.new_empty(homography.shape)
-    return tuple(g if need else g.new_empty((0,)) for g, need in zip(grads, needs))
+    return (
+        empty_like_layout(input, input.shape[1]) if needs[0] else input.new_empty((0,)),
+        homography.new_empty(homography.shape if needs[1] else (0,)),
+    )
 
 
 _fwd = torch.ops.vsad.homography_warp_fwd.default

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -167,7 +167,9 @@ _bwd = torch.ops.vsad.prototype_distance_bwd.default
 
 class _PrototypeDistance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, features, prototypes, k, metric, backend):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any, features: Tensor, prototypes: Tensor, k: int, metric: str, backend: str
+    ) -> tuple[Tensor, Tensor]:
         distances, indices = _fwd(features, prototypes, k, metric, backend)
         ctx.save_for_backward(features, prototypes, indices)
         ctx.metric = metric
@@ -176,7 +178,7 @@ class _PrototypeDistance(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_distances, _):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad_distances: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         features, prototypes, indices = ctx.saved_tensors
         return *_bwd(grad_distances, features, prototypes, indices, ctx.metric), None, None, None
 

@@ -1,0 +1,89 @@
+"""The Triton kernels where there is no GPU: run by Triton's interpreter, and compiled ahead of time for what ships."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.samples import SAMPLES
+from tests.test_ops import LAYOUTS, generator, run, within_budget
+from vsad.ops._layout import empty_like_layout
+from vsad.ops.homography_warp import OP, _HomographyWarp, reference
+
+triton = pytest.importorskip("triton", reason="needs triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
+POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+
+
+def warps():
+    """What the interpreter runs: every sample that the kernel takes; each half of the gradients alone."""
+    for sample in SAMPLES["homography_warp"]:
+        tensors, options = sample.make(generator())
+        how = options.get("mode", "bilinear"), options.get("padding", "zeros")
+        if OP.backend("triton").why_not(*tensors.values(), *how) is None:
+            for layout in LAYOUTS:
+                yield sample, torch.float32, layout, False, sample.differentiable
+            yield sample, torch.float16, "dense", True, sample.differentiable  # bfloat16 is wrong in the interpreter
+    for alone in ("input", "homography"):
+        yield SAMPLES["homography_warp"][0], torch.float32, "dense", False, (alone,)
+
+
+@pytest.mark.parametrize(("sample", "dtype", "layout", "shared", "wanted"), warps() if INTERPRETED else ())
+def test_interpreted_warp(sample, dtype, layout, shared, wanted):
+    tensors, options = sample.make(generator())
+    image, H = tensors["input"].to(dtype), tensors["homography"].float()
+    if shared:
+        H = H[:1]
+
+    def plain(input, homography):
+        return reference(input, homography, options["size"], "bilinear", "zeros")
+
+    def kernel(input, homography):
+        return _HomographyWarp.apply(input, homography, options["size"], "bilinear", "zeros", "triton")
+
+    wide = {"input": image.double(), "homography": H.double()}
+    exact_result, exact, exact_grads = run(plain, wide, {}, wanted)
+    placed = {"input": LAYOUTS[layout](image), "homography": H}
+    _, own, own_grads = run(plain, placed, {}, wanted)
+    result, got, grads = run(kernel, placed, {}, wanted)
+    within_budget("out", got[0], exact[0], own[0], dtype)
+    for name, grad in grads.items():
+        within_budget(f"grad_{name}", grad, exact_grads[name], own_grads[name], dtype)
+    assert torch.equal(result[1], exact_result[1])
+    assert result[0].stride() == empty_like_layout(placed["input"], image.shape[1], size=options["size"]).stride()
+
+
+@pytest.mark.skipif(INTERPRETED, reason="is that process")
+def test_kernels_match_the_reference_under_the_interpreter():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "interpreted_warp"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-5000:]
+    assert " passed" in result.stdout
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", POINTERS, ids=str)
+@pytest.mark.parametrize("name", ["forward_kernel", "backward_kernel"])
+def test_kernels_compile_for_gpus(name, dtype, capability):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from vsad.kernels import homography_warp
+
+    kernel = getattr(homography_warp, name)
+    pointers = {"image": POINTERS[dtype], "out": POINTERS[dtype], "grad_out": POINTERS[dtype], "mask": "*u8"}
+    pointers |= dict.fromkeys(("homography", "grad_image", "grad_homography"), "*fp32")
+    constants = {"NEED_IMAGE": True, "NEED_HOMOGRAPHY": True}
+    constants |= dict(zip(("BLOCK_P", "BLOCK_C"), homography_warp.CHANNELS_LAST))
+    constants = {n: v for n, v in constants.items() if n in kernel.arg_names}
+    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in kernel.arg_names}
+    compiled = triton.compile(
+        ASTSource(kernel, signature, constexprs=constants), target=GPUTarget("cuda", capability, 32)
+    )
+    assert len(compiled.asm["cubin"]) > 1000
+    assert f".target sm_{capability}" in compiled.asm["ptx"]
+    assert ("red.global" in compiled.asm["ptx"] or "atom.global" in compiled.asm["ptx"]) == (name == "backward_kernel")
