@@ -36,9 +36,13 @@ class _Bars:
 
     def __init__(self) -> None:
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            SpinnerColumn(),
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
             console=console,
-        )  # fmt: skip
+        )
 
     def __enter__(self) -> _Bars:
         self.progress.start()
@@ -59,9 +63,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the data set, the detector and the report.")] = Path("out/demo"),
     seed: Seed = 0,
     steps: Steps = 80,
-    samples: Annotated[
-        int, typer.Option(help="Normal samples to learn from; half as many good and defective ones to test.")
-    ] = 40,
+    samples: Annotated[int, typer.Option(help="Normal samples; half as many good and defective ones are tested.")] = 40,
 ) -> None:
     """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
     from vsad.data.synth import SynthConfig, synthesize

@@ -1,0 +1,116 @@
+"""The vsad command, as a user runs it: every step on a small station, and one clear line for every mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from vsad.rig import Rig
+
+
+def vsad(*arguments, cwd, fails=False):
+    """Run the command in a process of its own; returns stdout, or stderr where it is to fail."""
+    command = [sys.executable, "-m", "vsad.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert (done.returncode != 0) == fails, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    return " ".join((done.stderr if fails else done.stdout).split())
+
+
+@pytest.fixture(scope="module")
+def station(tmp_path_factory):
+    """A small synthetic station, calibrated, trained and fitted."""
+    folder = tmp_path_factory.mktemp("station")
+    vsad("synth", "data", "--train", 4, "--good", 1, "--defects", 5, "--size", 128, cwd=folder)
+    vsad("calibrate", "data", cwd=folder)
+    vsad("train", "data", "--steps", 2, cwd=folder)
+    vsad("fit", "data", cwd=folder)
+    return folder
+
+
+def test_every_step_leaves_its_result(station):
+    assert Rig.load(station / "rig.json").views == ("C1", "C2", "C3", "C4", "C5")
+    out = vsad("detect", "data", cwd=station)
+    assert out.endswith("detections")
+    detections = json.loads((station / "detections" / "detections.json").read_text())
+    assert len(detections["samples"]) == 6
+    for row in detections["samples"]:
+        assert (row["verdict"] == "defect") == (row["score"] >= detections["threshold"])
+        assert (station / "detections" / row["maps"]).is_file()
+    vsad("eval", "data", cwd=station)
+    metrics = json.loads((station / "metrics.json").read_text())
+    result = metrics["categories"]["data"]
+    assert set(result["pixel"]) == {"auroc", "ap", "f1_max", "aupro"}
+    assert set(result["view"]) == set(result["sample"]) == {"auroc", "ap", "f1_max"}
+    assert metrics["mean"] == result
+    assert "missing_part" in (station / "report.html").read_text(encoding="utf-8")
+
+
+def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):
+    for out in ("one", "two"):
+        vsad("run", "data", "--out", out, "--steps", 2, "--ablations", "--seed", 3, cwd=station)
+    first, second = ((station / out / "metrics.json").read_text() for out in ("one", "two"))
+    assert first == second
+    assert {p.name for p in (station / "one").iterdir()} == {
+        "rig.json", "detector", "detections", "metrics.json", "report.html",
+    }  # fmt: skip
+    report = (station / "one" / "report.html").read_text(encoding="utf-8")
+    for row in ("without MVAM and FRM", "without any alignment", "Gaussian derivatives, plain bank"):
+        assert row in report
+
+
+def test_info_and_help(tmp_path):
+    assert "homography_align cpu yes" in vsad("info", cwd=tmp_path)
+    for command in ("demo", "synth", "calibrate", "train", "fit", "detect", "eval", "run", "info"):
+        assert "Usage:" in vsad(command, "--help", cwd=tmp_path)
+
+
+def broken(station, tmp_path, change):
+    """A copy of the station with something wrong in it."""
+    folder = tmp_path / "broken"
+    shutil.copytree(station, folder, ignore=shutil.ignore_patterns("one", "two"))
+    change(folder)
+    return folder
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def _rename(path, name):
+    path.rename(path.with_name(name))
+
+
+def _edit_rig(folder, homography):
+    content = json.loads((folder / "rig.json").read_text())
+    content["pairs"][0]["homography"] = homography
+    (folder / "rig.json").write_text(json.dumps(content))
+
+
+MISTAKES = {
+    "no such data": (["calibrate", "nowhere"], lambda f: None, "nowhere"),
+    "no normal images": (["calibrate", "data"], lambda f: shutil.rmtree(f / "data/train/good"), "train/good"),
+    "missing view": (["train", "data"], lambda f: (f / "data/train/good/0001/C3.png").unlink(), "C3"),
+    "truncated image": (["train", "data"], lambda f: _truncate(f / "data/train/good/0001/C3.png"), "C3.png"),
+    "defects in train": (["train", "data"], lambda f: _rename(f / "data/train/good", "dent"), "train"),
+    "singular rig": (["train", "data"], lambda f: _edit_rig(f, [[1, 0, 0], [1, 0, 0], [0, 0, 1]]), "rig.json"),
+    "NaN in rig": (["train", "data"], lambda f: _edit_rig(f, [[float("nan"), 0, 0], [0, 1, 0], [0, 0, 1]]), "rig.json"),
+    "no rig": (["train", "data"], lambda f: (f / "rig.json").unlink(), "rig.json"),
+    "broken model": (["fit", "data"], lambda f: _truncate(f / "model/model.safetensors"), "model.safetensors"),
+    "no model": (["fit", "data"], lambda f: shutil.rmtree(f / "model"), "model"),
+    "broken detector": (["detect", "data"], lambda f: (f / "detector/detector.json").write_text("{"), "detector.json"),
+    "no detections": (["eval", "data", "--detections", "none"], lambda f: None, "none"),
+    "unknown preset": (["train", "data", "--preset", "huge"], lambda f: None, "preset must be one of ['tiny']"),
+    "odd size": (["train", "data", "--size", "120"], lambda f: None, "divisible by 16"),
+    "used folder": (["synth", "data"], lambda f: None, "new or empty folder"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_clear_line(station, tmp_path, mistake):
+    arguments, change, named = MISTAKES[mistake]
+    message = vsad(*arguments, cwd=broken(station, tmp_path, change), fails=True)
+    assert "error: " in message
+    assert named in message.split("error: ")[1]
