@@ -1,22 +1,49 @@
 """The vsad command, as a user runs it: every step on a small station, and one clear line for every mistake."""
 
+import contextlib
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
+from rich.console import Console
 
+from vsad import cli
 from vsad.rig import Rig
 
 
 def vsad(*arguments, cwd, fails=False):
-    """Run the command in a process of its own; returns stdout, or stderr where it is to fail."""
-    command = [sys.executable, "-m", "vsad.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert (done.returncode != 0) == fails, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    return " ".join((done.stderr if fails else done.stdout).split())
+    """Run the command in this process, in another folder; returns stdout, or stderr where it is to fail."""
+    out, errors = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        _chdir(cwd),
+        contextlib.redirect_stdout(out),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", ["vsad", *map(str, arguments)])
+        patch.setattr(cli, "console", Console(file=errors, width=200))
+        patch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+    assert (code != 0) == fails, errors.getvalue()[-2000:]
+    return " ".join((errors if fails else out).getvalue().split())
+
+
+@contextlib.contextmanager
+def _chdir(folder):
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +84,7 @@ def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):
         "rig.json", "detector", "detections", "metrics.json", "report.html",
     }  # fmt: skip
     report = (station / "one" / "report.html").read_text(encoding="utf-8")
-    for row in ("without MVAM and FRM", "without any alignment", "Gaussian derivatives, plain bank"):
+    for row in ("without MVAM and FRM", "without MVAM, FRM, agreement", "Gaussian derivatives, plain bank"):
         assert row in report
 
 
@@ -65,6 +92,14 @@ def test_info_and_help(tmp_path):
     assert "homography_align cpu yes" in vsad("info", cwd=tmp_path)
     for command in ("demo", "synth", "calibrate", "train", "fit", "detect", "eval", "run", "info"):
         assert "Usage:" in vsad(command, "--help", cwd=tmp_path)
+
+
+def test_a_process_of_its_own_ends_with_one_line_and_status_1(tmp_path):
+    command = [sys.executable, "-m", "vsad.cli", "calibrate", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
 
 
 def broken(station, tmp_path, change):

@@ -30,6 +30,9 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps of the training.")]
 Graph = Annotated[str, typer.Option(help="Which views are neighbours: overlap, ring or star.")]
 
+Memory = Annotated[str, typer.Option(help="aligned: products lie in place; prototypes: products lie anywhere.")]
+FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
+
 
 class _Bars:
     """Progress bars on stderr; ``track`` has the signature that the pipeline's steps expect."""
@@ -169,10 +172,8 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the detector.")] = Path("detector"),
     category: Category = None,
     size: Size = None,
-    memory: Annotated[
-        str, typer.Option(help="aligned: cameras and products stay in place; prototypes: products lie anywhere.")
-    ] = "aligned",
-    false_alarms: Annotated[float, typer.Option(help="Share of good products that may be called defective.")] = 0.05,
+    memory: Memory = "aligned",
+    false_alarms: FalseAlarms = 0.05,
     seed: Seed = 0,
 ) -> None:
     """Fill the memory with normal images and choose the threshold."""
@@ -246,6 +247,8 @@ def run(
     graph: Graph = "overlap",
     preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
     steps: Steps = 80,
+    memory: Memory = "aligned",
+    false_alarms: FalseAlarms = 0.05,
     ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,
     seed: Seed = 0,
 ) -> None:
@@ -256,7 +259,13 @@ def run(
     from vsad.training import TrainConfig
 
     config = RunConfig(
-        preset, size, graph, TrainConfig(steps=steps, seed=seed), DetectorConfig(seed=seed), ablations, seed
+        preset,
+        size,
+        graph,
+        TrainConfig(steps=steps, seed=seed),
+        DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed),
+        ablations,
+        seed,
     )
     with _Bars() as bars:
         results = run_all(data, out, config, bars.track)

@@ -166,7 +166,9 @@ class Detector(nn.Module):
         """
         expected = (len(self.rig.views), 3, *self.rig.size)
         if tuple(images.shape) != expected:
-            raise ValueError(f"detector: images must be {list(expected)} like the rig's, got {list(images.shape)}")
+            raise ValueError(
+                f"detector: images must be {list(expected)} like the rig's, got {list(images.shape)}; use --size"
+            )
         return self.decide(self.deviations(self.model.encode(images[None])))
 
     @torch.no_grad()

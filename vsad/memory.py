@@ -35,8 +35,8 @@ class AlignedMemory(nn.Module):
     ``score(f, p) = -2/b log sum_{n, cells} exp(-b/2 |f - m_n(p + cell)|^2)``, f and m scaled: the soft smallest
     squared distance to the windows around the same pixel in every reference sample n. A product that lies a little
     off is found by the window, another batch by the number of samples. It is one call of `homography_align`: with
-    q = [f, 1] and k = [m, -|m|^2/2] the dot product is the squared distance up to |f|^2, and the sum of exponentials
-    is its ``lse``. Nothing per reference and cell is ever stored.
+    q = [f, 1] and k = [m, -|m|^2/2] the dot product is (|f|^2 - |f - m|^2)/2, and the sum of exponentials is in its
+    ``lse``. Nothing per reference and cell is ever stored.
 
     Args:
         key: ``(V, S, C + 1, h, w)``: the S references, scaled, and -|m|^2/2.
@@ -127,28 +127,33 @@ class PrototypeMemory(nn.Module):
         if len(features) == 0:
             raise ValueError("PrototypeMemory: features must hold at least one normal sample, got none; add some")
         transform = scaling(features.movedim(2, -1), whiten)
-        rows = _apply(features, transform).transpose(0, 1).movedim(2, -1).flatten(1, -2)  # (V, S h w, C)
-        drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed))[:CANDIDATES].to(
-            rows.device
-        )
-        size = min(size, len(drawn))
-        banks = [row[greedy_coreset(row, size, seed=seed)] for row in rows[:, drawn]]
-        return cls(torch.stack(banks), transform)
+        return cls(_coresets(_apply(features, transform), size, seed), transform)
 
     def normal_scores(self, features: Tensor) -> Iterator[Tensor]:
-        """The score maps ``(V, h, w)`` of normal ``features``, each by a bank of the other half of the samples."""
+        """The score maps ``(V, h, w)`` of normal ``features``, each by prototypes of the other half of the samples.
+
+        Raises:
+            ValueError: there are fewer than two samples.
+        """
         if len(features) < 2:
-            raise ValueError(
-                f"PrototypeMemory: features must hold at least 2 normal samples, got {len(features)}; add some"
-            )
-        banks = [self.fit(features[start::2], size=self.prototypes.shape[1]) for start in (1, 0)]
+            raise ValueError(f"PrototypeMemory: features must hold at least 2 samples, got {len(features)}; add some")
+        scaled, size = _apply(features, self.transform), self.prototypes.shape[1]
+        halves = [PrototypeMemory(_coresets(scaled[start::2], size, 0), self.transform) for start in (1, 0)]
         for index, sample in enumerate(features):
-            yield banks[index % 2](sample)
+            yield halves[index % 2](sample)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
         rows = _apply(features, self.transform).movedim(1, -1)  # (V, h, w, C)
         return torch.stack([prototype_distance(r, p).distances[..., 0] for r, p in zip(rows, self.prototypes)])
+
+
+def _coresets(scaled: Tensor, size: int, seed: int) -> Tensor:
+    """``(V, P, C)``: the k-centre greedy choice among every view's features of ``scaled (S, V, C, h, w)``."""
+    rows = scaled.transpose(0, 1).movedim(2, -1).flatten(1, -2)  # (V, S h w, C)
+    drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed))[:CANDIDATES].to(rows.device)
+    size = min(size, len(drawn))
+    return torch.stack([row[greedy_coreset(row, size, seed=seed)] for row in rows[:, drawn]])
 
 
 def _apply(features: Tensor, transform: Tensor) -> Tensor:

@@ -256,7 +256,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
         train_step(plain, latents, rig, config.train, track)
         unaligned = Detector.fit(plain, rig, latents, config.detector, track=track)
         variants["without MVAM and FRM"] = (unaligned, None)
-        variants["without any alignment"] = (unaligned, False)
+        variants["without MVAM, FRM, agreement"] = (unaligned, False)
     found = _detect_variants(variants, test, scale, track)
     found["VSAD"].save(folder / DETECTIONS)
     if config.ablations:
@@ -268,7 +268,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
 
 
 def _without_alignment(model: VALDM, config: RunConfig) -> VALDM:
-    """The same model without MVAM and FRM, and without training; latents as the model standardises them."""
+    """The same model without MVAM and FRM, not trained yet; its latents are standardised as the model's are."""
     plain = new_model(config.preset, config.seed, lambda c: replace(c, align_stages=(), refine=False))
     plain.latent_mean.copy_(model.latent_mean)
     plain.latent_deviation.copy_(model.latent_deviation)

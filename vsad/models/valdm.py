@@ -35,7 +35,7 @@ class VALDMConfig:
 
     vae: dict[str, Any] = field(default_factory=dict)
     unet: dict[str, Any] = field(default_factory=dict)
-    align_stages: tuple[int, ...] = (0, 1, 2)
+    align_stages: tuple[int, ...] = (0, 1)
     feature_stages: tuple[int, ...] = (2,)
     heads: int = 4
     window: int = 3
