@@ -9,7 +9,7 @@ import torch
 
 import vsad
 import vsad.ops
-from vsad.ops._op import OPS, REFERENCE
+from vsad.ops._op import OPS, REFERENCE, Backend
 
 
 def info() -> str:
@@ -24,9 +24,15 @@ def info() -> str:
     ]
     for op in OPS.values():
         for row in op.backends:
-            lines.append(f"{op.name:<20}{row.name:<10}{f'no: {row.missing}' if row.missing else 'yes'}")
+            reason = row.missing or _no_device(row)
+            lines.append(f"{op.name:<20}{row.name:<10}{f'no: {reason}' if reason else 'yes'}")
         lines.append(f"{op.name:<20}{REFERENCE:<10}yes (reference)")
     return "\n".join(lines)
+
+
+def _no_device(row: Backend) -> str | None:
+    here = {"cpu", *(["cuda"] if torch.cuda.is_available() else [])}
+    return None if here & set(row.devices) else f"needs a {' or '.join(row.devices)} device, there is none here"
 
 
 def _instruction_set() -> str:
