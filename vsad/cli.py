@@ -73,7 +73,7 @@ def demo(
     from vsad.pipeline import REPORT, RunConfig, describe, run
     from vsad.training import TrainConfig
 
-    data = out / "data"
+    data = out / "circuit_board"  # a data set of one category is named by its folder
     if (data / "synth.json").is_file():  # an earlier demo's, never a user's own folder
         import shutil
 
