@@ -249,7 +249,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
     detector.save_pretrained(folder / DETECTOR)
 
     scale = (raw_test - model.latent_mean) / model.latent_deviation  # what encode gives from now on
-    variants = {"VSAD": (detector, None)}
+    variants: dict[str, tuple[Detector, bool | None]] = {"VSAD": (detector, None)}
     if config.ablations:
         variants["VSAD without agreement"] = (detector, False)
         plain = _without_alignment(model, config)

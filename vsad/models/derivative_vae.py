@@ -13,6 +13,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from vsad.models.mvam import zero_
+
 BLOCK = 4  # pixels a side of a latent pixel
 COEFFICIENTS = 24  # of a block: all 16 of luma, the 4 lowest of each chroma
 ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # derivatives along (y, x)
@@ -45,7 +47,7 @@ def derivative_vae() -> AutoencoderKL:
     vae = AutoencoderKL(**CONFIG)
     encoder = vae.encoder
     for resnet in [r for block in encoder.down_blocks for r in block.resnets] + list(encoder.mid_block.resnets):
-        _zero(resnet.conv2)
+        zero_(resnet.conv2)
     _identity(encoder.conv_in)
     _space_to_depth(encoder.down_blocks[0].downsamplers[0].conv, 3)
     _identity(encoder.down_blocks[1].resnets[0].conv_shortcut)
@@ -55,7 +57,7 @@ def derivative_vae() -> AutoencoderKL:
     signed = torch.cat([dct, -dct])  # (48, 48)
     second.weight.copy_(torch.einsum("oc,cihw->oihw", signed, second.weight))
 
-    _zero(encoder.conv_out)
+    zero_(encoder.conv_out)
     filters = _derivatives()  # (18, 24, 3, 3)
     encoder.conv_out.weight[:LATENTS, :COEFFICIENTS] = filters
     encoder.conv_out.weight[:LATENTS, COEFFICIENTS:] = -filters
@@ -64,13 +66,8 @@ def derivative_vae() -> AutoencoderKL:
     return vae
 
 
-def _zero(conv: nn.Conv2d) -> None:
-    for parameter in conv.parameters():
-        nn.init.zeros_(parameter)
-
-
 def _identity(conv: nn.Conv2d) -> None:
-    _zero(conv)
+    zero_(conv)
     middle = conv.kernel_size[0] // 2
     for i in range(min(conv.in_channels, conv.out_channels)):
         conv.weight[i, i, middle, middle] = 1
@@ -78,7 +75,7 @@ def _identity(conv: nn.Conv2d) -> None:
 
 def _space_to_depth(conv: nn.Conv2d, used: int) -> None:
     """Output channel ``4 c + 2 dy + dx`` takes pixel (dy, dx) of every 2 x 2 of input channel c < ``used``."""
-    _zero(conv)
+    zero_(conv)
     for c in range(used):
         for dy in range(2):
             for dx in range(2):

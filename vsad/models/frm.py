@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsad.models.mvam import zero_
 from vsad.ops import homography_align
 from vsad.rig import Rig
 
@@ -34,7 +35,7 @@ def align_features(feature: Tensor, rig: Rig, window: int = 3) -> Aligned:
     Returns:
         The aligned feature, the feature itself where no neighbour sees the point.
     """
-    homography, neighbors = rig.to_operator(tuple(feature.shape[-2:]), device=feature.device)
+    homography, neighbors = rig.to_operator((feature.shape[-2], feature.shape[-1]), device=feature.device)
     unit = F.normalize(feature, dim=2)
     aligned, lse = homography_align(
         unit, unit, feature, homography, neighbors, window=window, scale=SHARPNESS, return_lse=True
@@ -67,9 +68,7 @@ class FRM(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
         )
         self.gate = nn.Conv2d(channels, channels, 1)
-        self.delta = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.delta.weight)
-        nn.init.zeros_(self.delta.bias)
+        self.delta = zero_(nn.Conv2d(channels, channels, 1))
 
     def forward(self, feature: Tensor, aligned: Tensor) -> Tensor:
         B = feature.shape[0]

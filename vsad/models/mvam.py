@@ -31,12 +31,12 @@ class MVAM(nn.Module):
         self.norm = nn.GroupNorm(1, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.bias = nn.Parameter(torch.zeros(heads, window, window))
-        self.out = _zero(nn.Conv2d(channels, channels, 1))
+        self.out = zero_(nn.Conv2d(channels, channels, 1))
         self.feed_forward = nn.Sequential(
             nn.GroupNorm(1, channels),
             nn.Conv2d(channels, 2 * channels, 1),
             nn.SiLU(),
-            _zero(nn.Conv2d(2 * channels, channels, 1)),
+            zero_(nn.Conv2d(2 * channels, channels, 1)),
         )
 
     def forward(self, feature: Tensor, rig: Rig) -> Tensor:
@@ -45,13 +45,14 @@ class MVAM(nn.Module):
         q, k, v = self.qkv(self.norm(x)).unflatten(0, (B, V)).chunk(3, dim=2)  # (B, V, C, H, W) each
         homography, neighbors = rig.to_operator((H, W), device=x.device)
         aligned = homography_align(q, k, v, homography, neighbors, heads=self.heads, window=self.window, bias=self.bias)
+        assert isinstance(aligned, Tensor)  # not (out, lse)
         x = x + self.out(aligned.flatten(0, 1))
         x = x + self.feed_forward(x)
-        return x.unflatten(0, (B, V))
+        return torch.unflatten(x, 0, (B, V))
 
 
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
+def zero_(layer: nn.Module) -> nn.Module:
+    """Set all parameters of a layer to zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer

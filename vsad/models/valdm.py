@@ -171,7 +171,7 @@ class VALDM(nn.Module):
         config = read_json(folder / CONFIG)
         try:
             stages = {name: tuple(config.pop(name)) for name in ("align_stages", "feature_stages")}
-            model = cls(VALDMConfig(**config, **stages))
+            model = cls(VALDMConfig(**{**config, **stages}))
             model.load_state_dict(read_weights(folder / WEIGHTS))
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(
