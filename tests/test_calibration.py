@@ -47,9 +47,7 @@ def as_tensor(*images: np.ndarray) -> torch.Tensor:
 def texture(seed: int, size: int = 240) -> np.ndarray:
     """A flat object: blobs of every size, so that features are found from near and far."""
     rng = np.random.default_rng(seed)
-    layers = [
-        cv2.GaussianBlur(rng.standard_normal((size, size, 3)).astype(np.float32), None, s) for s in (1, 3, 8)
-    ]
+    layers = [cv2.GaussianBlur(rng.standard_normal((size, size, 3)).astype(np.float32), None, s) for s in (1, 3, 8)]
     mixed = sum(layer / layer.std() for layer in layers)
     return np.uint8(np.clip(128 + 35 * mixed, 0, 255))
 
@@ -210,9 +208,7 @@ def test_images_of_other_sizes_keep_their_pixels(size: tuple[int, int]) -> None:
     """Features are found at another size; the homography is in pixels of the images, to a part of their width."""
     coarse = cv2.resize(texture(5), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
     centre = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-    turn = cv2.getRotationMatrix2D(
-        tuple(centre), 180, 1.1
-    )  # a half turn shows any half-pixel error twice over
+    turn = cv2.getRotationMatrix2D(tuple(centre), 180, 1.1)  # a half turn shows any half-pixel error twice over
     H_true = np.vstack([turn, [0, 0, 1]])
     rig, _ = calibrate([as_tensor(coarse, photograph(coarse, H_true))], ["a", "b"])
     assert rig.size == size

@@ -77,9 +77,7 @@ def test_scaling_agrees_with_a_resized_photograph() -> None:
     image = cv2.GaussianBlur(rng.random((128, 160), dtype=np.float32), (0, 0), 6)
     H = np.array([[-0.95, 0.08, 150.0], [-0.05, 1.02, 3.0], [2e-4, -1e-4, 1.0]])  # a mirrored view
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    big = cv2.resize(
-        cv2.warpPerspective(image, H, (160, 128), flags=flags), (40, 32), interpolation=cv2.INTER_AREA
-    )
+    big = cv2.resize(cv2.warpPerspective(image, H, (160, 128), flags=flags), (40, 32), interpolation=cv2.INTER_AREA)
     H_small = scale_homography(torch.from_numpy(H), (128, 160), (32, 40)).numpy()
     small = cv2.resize(image, (40, 32), interpolation=cv2.INTER_AREA)
     inner = (slice(4, -4), slice(4, -4))
@@ -116,9 +114,7 @@ def test_points_behind_or_undefined_are_masked_without_nan() -> None:
     assert (grad_points[[1, 2, 4]] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]
-)
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
 def test_coordinates_are_at_least_float32(dtype: torch.dtype, expected: torch.dtype) -> None:
     eye, points = torch.eye(3, dtype=dtype), torch.zeros(4, 2, dtype=dtype)
     assert transform_points(eye, points).dtype == expected
@@ -184,9 +180,7 @@ def test_corners_round_trip_and_agree_with_the_fit() -> None:
     corners = image_corners(SIZE, dtype=torch.float64)
     fitted = homography_from_points(corners, corners + offsets)
     points = random_points(10)
-    torch.testing.assert_close(
-        transform_points(H, points), transform_points(fitted, points), rtol=0, atol=1e-8
-    )
+    torch.testing.assert_close(transform_points(H, points), transform_points(fitted, points), rtol=0, atol=1e-8)
 
 
 def test_corners_express_mirrored_views() -> None:
@@ -202,9 +196,7 @@ def test_corners_in_float32_stay_exact_on_large_images() -> None:
 
 
 def test_corner_gradients_and_degenerate_offsets_are_finite() -> None:
-    offsets = torch.randn(
-        4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    ).requires_grad_()
+    offsets = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda o: corners_to_homography(o, SIZE), (offsets,))
     collapsed = -image_corners(SIZE).requires_grad_()  # every corner moves to the origin
     H = corners_to_homography(collapsed, SIZE)
@@ -239,9 +231,7 @@ BAD_CALLS = {
     "points must be .... N 2.": lambda: transform_points(torch.eye(3), torch.ones(2, 3)),
     "target_points must be at least 4": lambda: homography_from_points(torch.ones(3, 2), torch.ones(3, 2)),
     "source_points must be .... 5 2.": lambda: homography_from_points(torch.ones(5, 2), torch.ones(4, 2)),
-    "weights must be": lambda: homography_from_points(
-        torch.ones(4, 2), torch.ones(4, 2), weights=torch.ones(3)
-    ),
+    "weights must be": lambda: homography_from_points(torch.ones(4, 2), torch.ones(4, 2), weights=torch.ones(3)),
     "offsets must be .... 4 2.": lambda: corners_to_homography(torch.ones(3, 2), SIZE),
     "size must be at least": lambda: corners_to_homography(torch.ones(4, 2), (1, 8)),
 }
@@ -281,9 +271,7 @@ def test_chessboard_photographs(chessboards: np.ndarray) -> None:
     grid = np.zeros((54, 3), np.float32)
     grid[:, :2] = np.mgrid[:9, :6].T.reshape(-1, 2)
     _, K, distortion, _, _ = cv2.calibrateCamera([grid] * 13, list(chessboards), (640, 480), None, None)
-    straight = pairwise_rms(
-        np.stack([cv2.undistortPoints(b[:, None], K, distortion, P=K)[:, 0] for b in chessboards])
-    )
+    straight = pairwise_rms(np.stack([cv2.undistortPoints(b[:, None], K, distortion, P=K)[:, 0] for b in chessboards]))
     assert bent.median() < 1
     assert bent.max() < 2.5
     assert straight.median() < 0.3

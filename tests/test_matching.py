@@ -129,9 +129,7 @@ def test_robust_fit_finds_no_reflection_unasked() -> None:
 
 def test_robust_fit_is_deterministic_and_needs_four_matches() -> None:
     target, source = matches(40, 40, 0.5, 0)
-    assert torch.equal(
-        fit_robustly(target, source, 1.5, seed=3)[0], fit_robustly(target, source, 1.5, seed=3)[0]
-    )
+    assert torch.equal(fit_robustly(target, source, 1.5, seed=3)[0], fit_robustly(target, source, 1.5, seed=3)[0])
     H, inliers = fit_robustly(target[:3], source[:3], 1.5)
     assert H is None
     assert inliers.tolist() == [False] * 3
@@ -155,9 +153,7 @@ def test_errors_behind_the_camera_are_infinite() -> None:
 @pytest.mark.parametrize("angle", [0.0, 36.0, 90.0, 144.0])
 def test_foreshortening_shows_the_whole_image(angle: float) -> None:
     H_image_from_canvas, (height, width) = foreshorten(2.0, angle, (60, 100))
-    seen = transform_points(
-        torch.linalg.inv(H_image_from_canvas), image_corners((60, 100), dtype=torch.float64)
-    )
+    seen = transform_points(torch.linalg.inv(H_image_from_canvas), image_corners((60, 100), dtype=torch.float64))
     assert seen.min() >= -0.5
     assert (seen <= torch.tensor([width, height]) - 0.5).all()
     assert torch.linalg.det(H_image_from_canvas) == pytest.approx(2.0)

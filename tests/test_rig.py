@@ -42,9 +42,7 @@ def make(graph="overlap", **options) -> Rig:
 
 
 def sources(rig: Rig) -> dict[str, list[str]]:
-    return {
-        view: [rig.views[j] for j in row if j >= 0] for view, row in zip(rig.views, rig.neighbors.tolist())
-    }
+    return {view: [rig.views[j] for j in row if j >= 0] for view, row in zip(rig.views, rig.neighbors.tolist())}
 
 
 def test_examples_in_docstrings() -> None:
@@ -136,9 +134,7 @@ def test_scaling_scales_errors() -> None:
 
 
 def test_file_round_trip_is_exact(tmp_path: Path) -> None:
-    rig = Rig(
-        ("Kamera ü", *VIEWS[1:]), SIZE, tuple(p for p in every_pair(True) if "C1" not in (p.target, p.source))
-    )
+    rig = Rig(("Kamera ü", *VIEWS[1:]), SIZE, tuple(p for p in every_pair(True) if "C1" not in (p.target, p.source)))
     rig.save(tmp_path / "rig.json")
     loaded = Rig.load(tmp_path / "rig.json")
     assert (loaded.views, loaded.size) == (rig.views, rig.size)
