@@ -92,7 +92,12 @@ def test_matches_reference_in_float64(case):
     plain_result, plain, plain_grads = run(public("torch"), placed, options, sample.differentiable)
     result, got, grads = plain_result, plain, plain_grads
     if backend != "torch":
-        result, got, grads = run(public(backend), placed, options, sample.differentiable)
+        try:
+            result, got, grads = run(public(backend), placed, options, sample.differentiable)
+        except RuntimeError as refusal:
+            if not str(refusal).startswith(f"{op.name}: backend {backend!r}"):
+                raise
+            pytest.skip(str(refusal))
     for i in range(len(exact)):
         within_budget(f"out[{i}]", got[i].cpu(), exact[i], plain[i].cpu(), dtype)
     for name, grad in grads.items():

@@ -55,6 +55,16 @@ def test_interpreted_warp(sample, dtype, layout, shared, wanted):
     assert result[0].stride() == empty_like_layout(placed["input"], image.shape[1], size=options["size"]).stride()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS if INTERPRETED else ())
+def test_interpreted_warp_passes_opcheck(layout):
+    tensors, options = SAMPLES["homography_warp"][0].make(generator())
+    image, H, how = LAYOUTS[layout](tensors["input"].float()), tensors["homography"].float(), ("bilinear", "zeros")
+    torch.library.opcheck(torch.ops.vsad.homography_warp_fwd.default, (image, H, options["size"], *how, "triton"))
+    grad = torch.randn(*image.shape[:2], *options["size"], generator=generator())
+    for needs in ([True, True], [True, False], [False, True]):
+        torch.library.opcheck(torch.ops.vsad.homography_warp_bwd.default, (grad, image, H, *how, needs, "triton"))
+
+
 @pytest.mark.skipif(INTERPRETED, reason="is that process")
 def test_kernels_match_the_reference_under_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
