@@ -65,7 +65,7 @@ class _Bars:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the data set, the detector and the report.")] = Path("out/demo"),
     seed: Seed = 0,
-    steps: Steps = 80,
+    steps: Steps = 100,
     samples: Annotated[int, typer.Option(help="Normal samples; half as many good and defective ones are tested.")] = 40,
 ) -> None:
     """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
@@ -147,7 +147,7 @@ def train(
     category: Category = None,
     size: Size = None,
     preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
-    steps: Steps = 80,
+    steps: Steps = 100,
     seed: Seed = 0,
 ) -> None:
     """Train VALDM and FRM on normal images."""
@@ -246,7 +246,7 @@ def run(
     size: Size = None,
     graph: Graph = "overlap",
     preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
-    steps: Steps = 80,
+    steps: Steps = 100,
     memory: Memory = "aligned",
     false_alarms: FalseAlarms = 0.05,
     ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,

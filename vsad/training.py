@@ -30,7 +30,7 @@ class TrainConfig:
         seed: of the order, the noise and the time steps.
     """
 
-    steps: int = 80
+    steps: int = 100
     batch: int = 1
     lr: float = 2e-3
     max_timestep: int = 400
