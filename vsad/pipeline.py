@@ -261,9 +261,11 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
     found["VSAD"].save(folder / DETECTIONS)
     if config.ablations:
         found["Gaussian derivatives, plain bank"] = _detect_baseline(normal, test, config.seed, track)
-    rows = [(name, detections.evaluate()) for name, detections in found.items()]
+    rows = [(name, detections.evaluate()) for name, detections in track(found.items(), len(found), "evaluate")]
     facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
-    report_step(folder / REPORT, found["VSAD"], rows, rig, {**facts, "seconds": f"{time.perf_counter() - began:.0f}"})
+    facts["seconds"] = f"{time.perf_counter() - began:.0f}"
+    for detections in track([found["VSAD"]], 1, "report"):
+        report_step(folder / REPORT, detections, rows, rig, facts)
     return rows
 
 
@@ -293,7 +295,7 @@ def _detect_variants(
 @torch.no_grad()
 def _detect_baseline(normal: MultiViewDataset, test: MultiViewDataset, seed: int, track: Track) -> Detections:
     features = [gaussian_derivatives(normal[i]["images"]) for i in track(range(len(normal)), len(normal), "baseline")]
-    bank = GaussianBank(torch.stack(features), seed=seed)
+    (bank,) = (GaussianBank(f, seed=seed) for f in track([torch.stack(features)], 1, "baseline, bank"))
     result = Detections(test)
     for index in track(range(len(test)), len(test), "baseline, detect"):
         result.found.append(bank(test[index]["images"]))
