@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -291,7 +292,8 @@ def _rig(path: Path, size: int | None) -> Any:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    table = Table(*rows[0])
+    table = Table(*rows[0], box=box.SIMPLE)
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*("-" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row.values()))
     Console().print(table)
