@@ -12,7 +12,7 @@ help:
 	@echo "make test         every test"
 	@echo "make lint         ruff, mypy, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
-	@echo "make bench-quick  our kernels against the unfused references, two minutes"
+	@echo "make bench-quick  our kernels against unfused torch and the references"
 	@echo "make clean        remove what was built"
 
 # torch first: the pinned version must be there before anything else asks for any torch
