@@ -52,7 +52,4 @@ class GaussianBank:
 
     def __call__(self, images: Tensor) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``."""
-        maps = self.memory(gaussian_derivatives(images))
-        maps = F.interpolate(maps[None], images.shape[-2:], mode="bilinear", align_corners=False)[0]
-        view_scores = maps.flatten(1).amax(1)
-        return Detection(maps, view_scores, view_scores.amax())
+        return Detection.of(self.memory(gaussian_derivatives(images)), (images.shape[-2], images.shape[-1]))

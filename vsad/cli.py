@@ -126,15 +126,11 @@ def calibrate(
     seed: Seed = 0,
 ) -> None:
     """Estimate the homographies between the cameras from normal images."""
-    from vsad.calibration import calibrate as estimate
-    from vsad.pipeline import normal_samples
+    from vsad.pipeline import calibrate_step, normal_samples
 
     dataset = normal_samples(data, category, size)
     with _Bars() as bars:
-        rig, report = estimate(
-            dataset, graph=graph, max_samples=samples, seed=seed,
-            progress=lambda items, label, total: bars.track(items, total, label),
-        )  # fmt: skip
+        rig, report = calibrate_step(dataset, graph=graph, samples=samples, seed=seed, track=bars.track)
     rig.save(out)
     console.print(str(report), highlight=False)
     print(out)
@@ -228,11 +224,11 @@ def evaluate(
 ) -> None:
     """Measure detections against the truth; write metrics.json and report.html."""
     from vsad.data import open_dataset
-    from vsad.pipeline import METRICS, REPORT, Detections, describe, report_step, write_metrics
+    from vsad.pipeline import METRICS, REPORT, Detections, Truth, describe, report_step, write_metrics
 
     dataset = open_dataset(data, "test", category=category, size=size)
     found = Detections.load(detections, dataset)
-    rows = [("VSAD", found.evaluate())]
+    rows = [("VSAD", found.evaluate(Truth.of(dataset)))]
     out.mkdir(parents=True, exist_ok=True)
     write_metrics(out / METRICS, {dataset.category: rows[0][1]})
     report_step(out / REPORT, found, rows, _rig(rig, size), {"data": str(data)})

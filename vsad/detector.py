@@ -36,6 +36,13 @@ class Detection(NamedTuple):
     view_scores: Tensor
     sample_score: Tensor
 
+    @classmethod
+    def of(cls, maps: Tensor, size: tuple[int, int]) -> Detection:
+        """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima."""
+        maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+        view_scores = maps.flatten(1).amax(1)
+        return cls(maps, view_scores, view_scores.amax())
+
 
 @dataclass(frozen=True)
 class DetectorConfig:
@@ -178,10 +185,7 @@ class Detector(nn.Module):
 
     def decide(self, deviations: list[Tensor], agree: bool | None = None) -> Detection:
         """Fuse the levels' deviations into a detection; ``agree`` overrides the configuration."""
-        maps = self._fuse(deviations, agree)
-        maps = F.interpolate(maps[None], self.rig.size, mode="bilinear", align_corners=False)[0]
-        view_scores = maps.flatten(1).amax(1)
-        return Detection(maps, view_scores, view_scores.amax())
+        return Detection.of(self._fuse(deviations, agree), self.rig.size)
 
     def _fuse(self, deviations: list[Tensor], agree: bool | None = None) -> Tensor:
         """Weighted mean of the levels' deviations at the finest size, smoothed, and what agreeing views add."""

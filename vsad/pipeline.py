@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 import vsad
 from vsad.baseline import GaussianBank, gaussian_derivatives
-from vsad.calibration import calibrate
+from vsad.calibration import CalibrationReport, calibrate
 from vsad.data import GOOD, MultiViewDataset, list_categories, open_dataset
 from vsad.detector import Detection, Detector, DetectorConfig
 from vsad.metrics import Result, evaluate, summarize
@@ -52,11 +52,14 @@ def normal_samples(root: str | Path, category: str | None = None, size: int | No
     return dataset
 
 
-def calibrate_step(dataset: MultiViewDataset, *, graph: str = "overlap", seed: int = 0, track: Track = quiet) -> Rig:
-    """Estimate the rig from normal samples; warns of pairs that cannot be fitted."""
-    return calibrate(dataset, graph=graph, seed=seed, progress=lambda items, label, total: track(items, total, label))[
-        0
-    ]
+def calibrate_step(
+    dataset: MultiViewDataset, *, graph: str = "overlap", samples: int = 8, seed: int = 0, track: Track = quiet
+) -> tuple[Rig, CalibrationReport]:
+    """Estimate the rig from at most so many normal samples; warns of pairs that cannot be fitted."""
+    return calibrate(
+        dataset, graph=graph, max_samples=samples, seed=seed,
+        progress=lambda items, label, total: track(items, total, label),
+    )  # fmt: skip
 
 
 def new_model(preset: str, seed: int, change: Callable[[VALDMConfig], VALDMConfig] = lambda config: config) -> VALDM:
@@ -81,6 +84,20 @@ def train_step(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, tra
     train(model, latents, rig, config, progress=lambda *_: next(steps, None))
 
 
+class Truth(NamedTuple):
+    """What a data set knows of its samples: ``masks (S, V, H, W)``, ``view_labels (S, V)``, ``sample_labels (S,)``."""
+
+    masks: Tensor
+    view_labels: Tensor
+    sample_labels: Tensor
+
+    @classmethod
+    def of(cls, dataset: MultiViewDataset) -> Truth:
+        """Read every sample once."""
+        rows = [(item["masks"], item["view_labels"], item["sample_label"]) for item in dataset]
+        return cls(*(torch.stack(column) for column in zip(*rows)))
+
+
 @dataclass
 class Detections:
     """Detections of a data set's samples, and the truth beside them.
@@ -95,17 +112,10 @@ class Detections:
     found: list[Detection] = field(default_factory=list)
     threshold: float = float("nan")
 
-    def evaluate(self) -> Result:
+    def evaluate(self, truth: Truth) -> Result:
         """Metrics at pixel, view and sample level."""
-        truth = [self.dataset[i] for i in range(len(self.dataset))]
-        return evaluate(
-            torch.stack([d.maps for d in self.found]),
-            torch.stack([t["masks"] for t in truth]),
-            torch.stack([d.view_scores for d in self.found]),
-            torch.stack([t["view_labels"] for t in truth]),
-            torch.stack([d.sample_score for d in self.found]),
-            torch.stack([t["sample_label"] for t in truth]),
-        )
+        maps, view_scores, sample_scores = (torch.stack(parts) for parts in zip(*self.found))
+        return evaluate(maps, truth.masks, view_scores, truth.view_labels, sample_scores, truth.sample_labels)
 
     def save(self, folder: Path) -> None:
         """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""
@@ -236,7 +246,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
     began = time.perf_counter()
     normal = normal_samples(root, category, config.size)
     test = open_dataset(root, "test", category=category, size=config.size)
-    rig = calibrate_step(normal, graph=config.graph, seed=config.seed, track=track)
+    rig, _ = calibrate_step(normal, graph=config.graph, seed=config.seed, track=track)
     rig.save(folder / RIG)
 
     model = new_model(config.preset, config.seed)
@@ -248,7 +258,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
     detector = Detector.fit(model, rig, latents, config.detector, track=track)
     detector.save_pretrained(folder / DETECTOR)
 
-    scale = (raw_test - model.latent_mean) / model.latent_deviation  # what encode gives from now on
+    test_latents = (raw_test - model.latent_mean) / model.latent_deviation  # what encode gives from now on
     variants: dict[str, tuple[Detector, bool | None]] = {"VSAD": (detector, None)}
     if config.ablations:
         variants["VSAD without agreement"] = (detector, False)
@@ -257,11 +267,12 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
         unaligned = Detector.fit(plain, rig, latents, config.detector, track=track)
         variants["without MVAM and FRM"] = (unaligned, None)
         variants["without MVAM, FRM, agreement"] = (unaligned, False)
-    found = _detect_variants(variants, test, scale, track)
+    found = _detect_variants(variants, test, test_latents, track)
     found["VSAD"].save(folder / DETECTIONS)
     if config.ablations:
         found["Gaussian derivatives, plain bank"] = _detect_baseline(normal, test, config.seed, track)
-    rows = [(name, detections.evaluate()) for name, detections in track(found.items(), len(found), "evaluate")]
+    truth = Truth.of(test)
+    rows = [(name, detections.evaluate(truth)) for name, detections in track(found.items(), len(found), "evaluate")]
     facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
     for detections in track([found["VSAD"]], 1, "report"):
