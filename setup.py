@@ -15,12 +15,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
-MODULE = ["csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp"]
-KERNELS = [
-    "csrc/cpu/homography_align.cpp",
-    "csrc/cpu/homography_align_backward.cpp",
-    "csrc/cpu/prototype_distance.cpp",
-]
+SOURCES = {path.as_posix() for path in Path("csrc/cpu").glob("*.cpp")}
+MODULE = sorted({"csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp", *(s for s in SOURCES if "/bind_" in s)})
+KERNELS = sorted(SOURCES - {*MODULE})  # compiled once per instruction set
 
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]

@@ -44,7 +44,7 @@ struct AlignGradients {
     std::int64_t edge_count;
 };
 
-#define VSAD_DECLARE(isa)                                            \
+#define VSAD_DECLARE(isa, ...)                                       \
     namespace isa {                                                  \
     Work homography_align_forward(const AlignArguments& arguments);  \
     Work homography_align_backward(const AlignGradients& arguments); \

@@ -2,8 +2,23 @@
 // never take a function compiled for one machine as the definition of another's.
 #pragma once
 
+// DO(isa, ...) for each, slowest first.
 #ifdef VSAD_X86
-#define VSAD_FOR_EACH_ISA(DO) DO(baseline) DO(avx2) DO(avx512)
+#define VSAD_FOR_EACH_ISA(DO, ...) DO(baseline, __VA_ARGS__) DO(avx2, __VA_ARGS__) DO(avx512, __VA_ARGS__)
 #else
-#define VSAD_FOR_EACH_ISA(DO) DO(baseline)
+#define VSAD_FOR_EACH_ISA(DO, ...) DO(baseline, __VA_ARGS__)
 #endif
+
+// A function of every instruction set, as it is compiled for the one in use.
+#define VSAD_ADDRESS(isa, function) &isa::function,
+#define VSAD_CHOOSE(function)                                                                         \
+    ([] {                                                                                             \
+        constexpr decltype(&baseline::function) rows[] = {VSAD_FOR_EACH_ISA(VSAD_ADDRESS, function)}; \
+        return rows[isa_index()];                                                                     \
+    }())
+
+namespace vsad {
+
+int isa_index();  // the place of the one in use among VSAD_FOR_EACH_ISA
+
+}  // namespace vsad

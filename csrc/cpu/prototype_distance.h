@@ -44,7 +44,7 @@ struct DistanceArguments {
 constexpr std::int64_t kBruteRows = 64;  // features that share a pass over the bank
 
 // Two ways to the same answer: prepare then screen, or brute then merge.
-#define VSAD_DECLARE(isa)                                      \
+#define VSAD_DECLARE(isa, ...)                                 \
     namespace isa {                                            \
     bool distance_screens(const DistanceArguments& arguments); \
     Work distance_prepare(const DistanceArguments& arguments); \

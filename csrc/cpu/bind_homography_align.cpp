@@ -1,0 +1,79 @@
+#include <vector>
+
+#include "cpu/bind.h"
+#include "cpu/homography_align.h"
+
+namespace py = pybind11;
+
+namespace vsad {
+namespace {
+
+// (data pointer, five strides)
+Image image(const std::array<std::int64_t, 6>& t) {
+    return {at<char>(static_cast<Pointer>(t[0])), t[1], t[2], t[3], t[4], t[5]};
+}
+
+}  // namespace
+
+void bind_homography_align(py::module_& m) {
+    using Five = std::array<std::int64_t, 6>;
+    py::class_<AlignArguments>(m, "AlignArguments")
+        .def(py::init([](int dtype, int heads, int window, int threads, double scale,
+                         const std::array<std::int64_t, 10>& sizes, const Five& query, const Five& key,
+                         const Five& value, const Five& out, bool wide_out, Pointer homography,
+                         std::int64_t homography_batch, Pointer neighbors, Pointer bias, Pointer lse) {
+                 const auto& [B, V, S, N, C, Cv, H, W, Hs, Ws] = sizes;
+                 return AlignArguments{static_cast<Scalar>(dtype),
+                                       heads,
+                                       window,
+                                       threads,
+                                       scale,
+                                       B,
+                                       V,
+                                       S,
+                                       N,
+                                       C,
+                                       Cv,
+                                       H,
+                                       W,
+                                       Hs,
+                                       Ws,
+                                       image(query),
+                                       image(key),
+                                       image(value),
+                                       image(out),
+                                       wide_out,
+                                       at<void>(homography),
+                                       homography_batch,
+                                       at<std::int64_t>(neighbors),
+                                       at<void>(bias),
+                                       at<void>(lse)};
+             }),
+             py::kw_only(), py::arg("dtype"), py::arg("heads"), py::arg("window"), py::arg("threads"), py::arg("scale"),
+             py::arg("sizes"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"), py::arg("wide_out"),
+             py::arg("homography"), py::arg("homography_batch"), py::arg("neighbors"), py::arg("bias"), py::arg("lse"));
+    m.def(
+        "homography_align_forward",
+        [](const AlignArguments& arguments) {
+            run_parallel(VSAD_CHOOSE(homography_align_forward)(arguments), &arguments);
+        },
+        py::call_guard<py::gil_scoped_release>());
+    m.def(
+        "homography_align_backward",
+        [](const AlignArguments& forward, const Five& grad_out, Pointer grad_lse, Pointer query, Pointer key,
+           Pointer value, Pointer homography, Pointer bias, Pointer edges, const std::vector<std::int64_t>& rounds) {
+            AlignGradients gradients{
+                forward,         image(grad_out),        at<void>(grad_lse), at<void>(query), at<void>(key),
+                at<void>(value), at<double>(homography), at<double>(bias),   at<Edge>(edges), 0};
+            const py::gil_scoped_release release;
+            for (const std::int64_t count : rounds) {
+                gradients.edge_count = count;
+                run_parallel(VSAD_CHOOSE(homography_align_backward)(gradients), &gradients);
+                gradients.edges += count;
+            }
+        },
+        py::arg("forward"), py::kw_only(), py::arg("grad_out"), py::arg("grad_lse"), py::arg("query"), py::arg("key"),
+        py::arg("value"), py::arg("homography"), py::arg("bias"), py::arg("edges"), py::arg("rounds"));
+}
+
+}  // namespace vsad
