@@ -11,8 +11,26 @@ struct Work {
     void (*run)(const void* arguments, std::int64_t item, char* scratch);
 };
 
-// Runs every item once, in no particular order. The threads live for this call only, so a process may fork
-// before and after it.
+// Runs every item once; they start in the order of their numbers. The threads are torch's own where they can be had,
+// else they live for this call only. A process may fork before and after it.
 void run_parallel(const Work& work, const void* arguments);
+
+void yield_thread();
+
+// The turn of an item among those that add to the same place: items take it in the order of their numbers.
+struct Turn {
+    std::int64_t* done;   // how many items are done with the place
+    std::int64_t before;  // how many of them come first
+
+    void wait() const {
+        for (int spins = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) != before; ++spins)
+            if (spins >= 1000) yield_thread();  // some microseconds: its holder may be waiting for a processor
+    }
+    void pass() const {
+        wait();
+        __atomic_store_n(done, before + 1, __ATOMIC_RELEASE);
+    }
+};
+constexpr std::int64_t kTurnStride = 8;  // counters a cache line apart
 
 }  // namespace vsad
