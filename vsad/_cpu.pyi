@@ -35,8 +35,7 @@ def homography_align_backward(
     value: int,
     homography: int,
     bias: int,
-    edges: int,
-    rounds: Sequence[int],
+    edges: Sequence[tuple[int, int, int]],
 ) -> None: ...
 def prototype_distance(
     *,

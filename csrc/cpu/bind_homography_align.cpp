@@ -13,6 +13,17 @@ Image image(const std::array<std::int64_t, 6>& t) {
     return {at<char>(static_cast<Pointer>(t[0])), t[1], t[2], t[3], t[4], t[5]};
 }
 
+std::vector<Edge> rank_edges(const std::vector<std::array<std::int64_t, 3>>& edges, const AlignArguments& a) {
+    std::vector<Edge> ranked;
+    std::vector<std::int64_t> of_source(a.S), of_target(a.V);
+    for (const auto& [v, n, s] : edges) ranked.push_back({v, n, s, of_source[s]++, 0, of_target[v]++, 0});
+    for (Edge& edge : ranked) {
+        edge.source_count = of_source[edge.s];
+        edge.target_count = of_target[edge.v];
+    }
+    return ranked;
+}
+
 }  // namespace
 
 void bind_homography_align(py::module_& m) {
@@ -61,19 +72,25 @@ void bind_homography_align(py::module_& m) {
     m.def(
         "homography_align_backward",
         [](const AlignArguments& forward, const Five& grad_out, Pointer grad_lse, Pointer query, Pointer key,
-           Pointer value, Pointer homography, Pointer bias, Pointer edges, const std::vector<std::int64_t>& rounds) {
-            AlignGradients gradients{
-                forward,         image(grad_out),        at<void>(grad_lse), at<void>(query), at<void>(key),
-                at<void>(value), at<double>(homography), at<double>(bias),   at<Edge>(edges), 0};
+           Pointer value, Pointer homography, Pointer bias, const std::vector<std::array<std::int64_t, 3>>& edges) {
+            std::vector<Edge> ranked = rank_edges(edges, forward);
+            std::vector<std::int64_t> turns(forward.B * (forward.V + forward.S) * forward.heads * kTurnStride);
+            const AlignGradients gradients{forward,
+                                           image(grad_out),
+                                           at<void>(grad_lse),
+                                           at<void>(query),
+                                           at<void>(key),
+                                           at<void>(value),
+                                           at<double>(homography),
+                                           at<double>(bias),
+                                           ranked.data(),
+                                           static_cast<std::int64_t>(ranked.size()),
+                                           turns.data()};
             const py::gil_scoped_release release;
-            for (const std::int64_t count : rounds) {
-                gradients.edge_count = count;
-                run_parallel(VSAD_CHOOSE(homography_align_backward)(gradients), &gradients);
-                gradients.edges += count;
-            }
+            run_parallel(VSAD_CHOOSE(homography_align_backward)(gradients), &gradients);
         },
         py::arg("forward"), py::kw_only(), py::arg("grad_out"), py::arg("grad_lse"), py::arg("query"), py::arg("key"),
-        py::arg("value"), py::arg("homography"), py::arg("bias"), py::arg("edges"), py::arg("rounds"));
+        py::arg("value"), py::arg("homography"), py::arg("bias"), py::arg("edges"));
 }
 
 }  // namespace vsad

@@ -1,175 +1,231 @@
 #include "cpu/homography_align.h"
 
-#include "cpu/homography_align_tile.h"
+#include "cpu/homography_align_window.h"
 
 namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-// The online softmax of one pixel and head over one more slot. Leaves beta in `taps`, returns the factor by
-// which what was summed before must shrink.
-template <typename T>
-VSAD_HD T attend(T* taps, T* cells, T& peak, T& total, const T* mask, const T* bias, const Weights<T>& w, T scale,
-                 const Plan<T>& plan) {
-    constexpr int lanes = kLanes<T>;
-    const T nothing = T(-__builtin_inf());
-    Vector<T> highest = broadcast(peak), sum = {};
-    for (int c = 0; c < plan.padded_cells; c += lanes) {
-        const Vector<T> logit = logits_at(c, taps, mask, bias, w, scale, plan.side);
-        highest = logit > highest ? logit : highest;
-        store(cells + c, logit);
-    }
-    const T new_peak = max_lanes<T>(highest);
-    const T shift = new_peak == nothing ? T(0) : new_peak;  // nothing valid yet: exp(-inf - 0) = 0
-    for (int c = 0; c < plan.padded_cells; c += lanes) {
-        const Vector<T> alpha = exp_of_nonpositive(load(cells + c) - shift);
-        sum += alpha;
-        store(cells + c, alpha);
-    }
-    cells_to_taps(taps, cells, w, plan);
-    const T keep = exp_of_nonpositive(broadcast(peak - shift))[0];
-    peak = new_peak;
-    total = total * keep + sum_lanes<T>(sum);
-    return keep;
-}
-
 template <typename T>
 struct ForwardScratch {
-    T *query, *sum, *peak, *total;  // of the tile's pixels
-    T *key_box, *value_box;
-    T *taps, *cells, *keep;      // of one pixel, for every head
-    T *bias, *mask, *full_mask;  // one per cell; the bias for every head
-    Window<T>* windows;
-    Projection<T>* points;
-    std::int64_t *key_offsets, *value_offsets;  // one per tap
+    T *query, *sum, *peak, *total;  // of the tile's pixels, batch after batch; peak and total are one vector each
+    T *key_box, *value_box;         // of one batch
+    T* bias;                        // one vector for each vector of cells, batch after batch
+    T *taps, *keep;                 // of a run
+    Vector<T>* cells;
+    Mask<T>* mask;
+    Move *key_moves, *value_moves;
+    Windows<T> windows;
 
-    ForwardScratch(Arena& arena, const Plan<T>& plan) {
-        const std::int64_t pixels = plan.tile_pixels(), heads = plan.key.heads;
+    ForwardScratch(Arena& arena, const Plan<T>& plan) : windows(arena, plan) {
+        const std::int64_t pixels = plan.tile_pixels() * plan.key.batches, lanes = kLanes<T>;
         query = arena.take<T>(pixels * plan.key.row());
         sum = arena.take<T>(pixels * plan.value.row());
-        peak = arena.take<T>(pixels * heads);
-        total = arena.take<T>(pixels * heads);
+        peak = arena.take<T>(pixels * lanes);
+        total = arena.take<T>(pixels * lanes);
         key_box = arena.take<T>(plan.box_pixels * plan.key.row());
         value_box = arena.take<T>(plan.box_pixels * plan.value.row());
-        taps = arena.take<T>(heads * plan.padded_taps);
-        cells = arena.take<T>(heads * plan.cell_row());
-        keep = arena.take<T>(heads);
-        bias = arena.take<T>(heads * plan.padded_cells);
-        mask = arena.take<T>(plan.padded_cells);
-        full_mask = arena.take<T>(plan.padded_cells);
-        windows = arena.take<Window<T>>(pixels);
-        points = arena.take<Projection<T>>(pixels);
-        key_offsets = arena.take<std::int64_t>(plan.padded_taps);
-        value_offsets = arena.take<std::int64_t>(plan.padded_taps);
-    }
-
-    void clear(const Plan<T>& plan) const {
-        const std::int64_t pixels = plan.tile_pixels(), heads = plan.key.heads;
-        fill(sum, pixels * plan.value.row(), T(0));
-        fill(peak, pixels * heads, T(-__builtin_inf()));
-        fill(total, pixels * heads, T(0));
-        fill(taps, heads * plan.padded_taps, T(0));
-        fill(cells, heads * plan.cell_row(), T(0));
-        fill(bias, heads * plan.padded_cells, T(0));
-        fill(mask, plan.padded_cells, T(0));
-        full_cells(full_mask, plan);
+        bias = arena.take<T>(plan.key.batches * plan.side * plan.quads * lanes);
+        taps = arena.take<T>(kRun * plan.side * plan.quads * lanes);
+        keep = arena.take<T>(kRun * lanes);
+        cells = arena.take<Vector<T>>(plan.side * plan.quads);
+        mask = arena.take<Mask<T>>(plan.side * plan.quads);
+        key_moves = arena.take<Move>(plan.key.moves);
+        value_moves = arena.take<Move>(plan.value.moves);
     }
 };
 
-// One slot of a tile's part: all windows lie in `box`.
-template <typename T>
-void attend_box(const ForwardScratch<T>& s, const Plan<T>& plan, T scale, int tile_width, Rectangle part,
-                Rectangle box) {
-    const int heads = plan.key.heads;
-    tap_offsets(s.key_offsets, plan, box.width, plan.key.row());
-    tap_offsets(s.value_offsets, plan, box.width, plan.value.row());
-    for (int y = part.y; y < part.y + part.height; ++y)
-        for (int x = part.x; x < part.x + part.width; ++x) {
-            const std::int64_t pixel = y * tile_width + x;
-            const Window<T>& window = s.windows[pixel];
-            if (window.empty()) continue;
-            const std::int64_t first = std::int64_t(window.top - box.y) * box.width + (window.left - box.x);
-            const T *query = s.query + pixel * plan.key.row(), *key = s.key_box + first * plan.key.row();
-            const T* value = s.value_box + first * plan.value.row();
-            const Weights<T> weights(window.fx, window.fy);
-            const bool full = window.full(plan.R);
-            if (!full) valid_cells(s.mask, plan, window);
+// The online softmax over one more slot: the cells' weights, spread to the taps, take the taps' place, and `keep` is by
+// how much what was summed before must shrink.
+template <typename T, int kR>
+VSAD_STEP void attend(const ForwardScratch<T>& s, const AlignArguments& a, const Run& run, const T* bias,
+                      std::int64_t first_pixel, Size<kR> size, Prefetch& ahead) {
+    const T scale = T(a.scale), nothing = T(-__builtin_inf());
+    Vector<T> local[Size<kR>::kTaps];
+    Vector<T>* cells = kR ? local : s.cells;
+    for (int i = 0; i < run.count; ++i) {
+        ahead.step();
+        const int window = run.window[i];
+        const T fx = s.windows.fx[window], fy = s.windows.fy[window];
+        T *taps = s.taps + i * size.taps() * kLanes<T>, *peak = s.peak + (first_pixel + run.pixel[i]) * kLanes<T>;
+        T* total = s.total + (first_pixel + run.pixel[i]) * kLanes<T>;
+        const bool full = s.windows.reach[window] == kFully;
+        if (!full) valid_mask<T>(s.mask, s.windows.cells(window, a), size.R(), size.quads());
 
-            // Three passes, so that what one head stores has settled before it is read at other offsets.
-            for (int h = 0; h < heads; ++h)
-                dot_taps(s.taps + h * plan.padded_taps, query + h * plan.key.padded, key + h * plan.key.padded,
-                         s.key_offsets, plan, plan.key.padded);
-            for (int h = 0; h < heads; ++h)
-                s.keep[h] = attend(s.taps + h * plan.padded_taps, s.cells + h * plan.cell_row() + plan.margin,
-                                   s.peak[pixel * heads + h], s.total[pixel * heads + h], full ? s.full_mask : s.mask,
-                                   s.bias + h * plan.padded_cells, weights, scale, plan);
-            for (int h = 0; h < heads; ++h)
-                add_taps(s.sum + pixel * plan.value.row() + h * plan.value.padded, s.keep[h],
-                         s.taps + h * plan.padded_taps, value + h * plan.value.padded, s.value_offsets, plan.taps,
-                         plan.value.padded);
-        }
+        const Vector<T> old_peak = load(peak);
+        Vector<T> highest = old_peak;
+        for_each_cell<T>(
+            size,
+            [&](int j) { return mix(fy, load(taps + j * kLanes<T>), load(taps + (j + size.quads()) * kLanes<T>)); },
+            [&](int j, Vector<T> left, Vector<T> right) {
+                Vector<T> logit = scale * mix(fx, left, right) + load(bias + j * kLanes<T>);
+                if (!full) logit = s.mask[j] ? logit : broadcast(nothing);
+                highest = logit > highest ? logit : highest;
+                cells[j] = logit;
+            });
+        const Vector<T> new_peak = greatest_in_quads<T>(highest);
+        const Vector<T> shift = new_peak == nothing ? Vector<T>{} : new_peak;  // nothing valid yet: exp(-inf - 0) = 0
+        Vector<T> sum = {}, keep = exp_of_nonpositive(old_peak - shift);
+        exp_cells(cells, shift, size);
+        for (int j = 0; j < size.cells(); ++j) sum += cells[j];
+        store(peak, new_peak);
+        store(total, load(total) * keep + sum);
+        store(s.keep + i * kLanes<T>, keep);
+        cells_to_taps<T>(taps, cells, fx, fy, size);
+    }
+}
+
+// One slot and batch of a tile's part, all of whose windows lie in the packed box.
+template <typename T, int kR>
+void attend_box(const ForwardScratch<T>& s, const AlignArguments& a, const Plan<T>& plan, int batch, Rectangle tile,
+                Rectangle part, Rectangle box, Prefetch& ahead) {
+    const Size<kR> size{plan.R};
+    const std::int64_t first_pixel = std::int64_t(batch) * tile.area();
+    const Packed<const T> queries(s.query + first_pixel * plan.key.row(), 0, plan.key);
+    const Packed<T> sums(s.sum + first_pixel * plan.value.row(), 0, plan.value);
+    const Packed<const T> keys(s.key_box, box.width, plan.key), values(s.value_box, box.width, plan.value);
+    const T* bias = s.bias + batch * size.taps() * kLanes<T>;
+    for_each_run(s.windows, plan, tile, part, box, [&](const Run& run) {
+        dot_taps<T>(s.taps, run, queries, keys, size, ahead);
+        attend<T>(s, a, run, bias, first_pixel, size, ahead);
+        add_taps<T>(sums, s.keep, s.taps, run, values, size, ahead);
+    });
 }
 
 // out = sum / total and lse = peak + log(total); 0 and -inf where nothing was valid.
 template <typename T, typename Element>
 void write_tile(const AlignArguments& a, const ForwardScratch<T>& s, const Plan<T>& plan, std::int64_t b,
                 std::int64_t v, Rectangle tile) {
-    const int heads = plan.key.heads, count = plan.value.count;
-    T* lse = static_cast<T*>(a.lse) + (b * a.V + v) * heads * a.H * a.W;
-    Element* out = const_cast<Element*>(plane<Element>(a.out, b, v, 0));
-    for (int y = 0; y < tile.height; ++y)
-        for (int x = 0; x < tile.width; ++x)
-            for (int h = 0; h < heads; ++h) {
-                const std::int64_t pixel = y * tile.width + x, state = pixel * heads + h;
-                const T total = s.total[state], inverse = total == 0 ? T(0) : 1 / total;
-                lse[(h * a.H + tile.y + y) * a.W + tile.x + x] =
-                    total == 0 ? T(-__builtin_inf()) : s.peak[state] + T(__builtin_log(total));
-                const T* sum = s.sum + pixel * plan.value.row() + h * plan.value.padded;
-                Element* to =
-                    out + (tile.y + y) * a.out.y + (tile.x + x) * a.out.x + std::int64_t(h) * count * a.out.channel;
-                if (a.out.channel == 1)
-                    for (int c = 0; c < count; ++c) to[c] = narrow<Element>(sum[c] * inverse);
-                else
-                    for (int c = 0; c < count; ++c) to[c * a.out.channel] = narrow<Element>(sum[c] * inverse);
+    const Channels<T>& value = plan.value;
+    T* lse = static_cast<T*>(a.lse) + (b * a.V + v) * a.heads * a.H * a.W;
+    for (int batch = 0; batch < value.batches; ++batch)
+        for (int y = 0; y < tile.height; ++y) {
+            const std::int64_t first = std::int64_t(batch) * tile.area() + y * tile.width;
+            for (int x = 0; x < tile.width; ++x) {
+                const Vector<T> total = sum_in_quads<T>(load(s.total + (first + x) * kLanes<T>));
+                const Vector<T> inverse = total == 0 ? Vector<T>{} : 1 / total;
+                const Vector<T> log = load(s.peak + (first + x) * kLanes<T>) + log_of_positive(total);
+                for (int h = 0; h < value.together; ++h) {
+                    const int lane = h * value.span * 4;
+                    lse[((batch * value.together + h) * a.H + tile.y + y) * a.W + tile.x + x] =
+                        total[lane] == 0 ? T(-__builtin_inf()) : log[lane];
+                }
+                T* sum = s.sum + (first + x) * value.row();
+                for (int c = 0; c < value.row(); c += kLanes<T>) store(sum + c, load(sum + c) * inverse);
             }
+            Element* out = const_cast<Element*>(plane<Element>(a.out, b, v, batch * value.batch_channels()));
+            unpack_row<T>(out + (tile.y + y) * a.out.y + tile.x * a.out.x, a.out, s.sum + first * value.row(),
+                          tile.width, value, s.value_moves);
+        }
 }
 
-template <typename Element>
-void forward_tile(const void* arguments, std::int64_t item, char* scratch) {
-    using T = typename Compute<Element>::type;
-    const AlignArguments& a = *static_cast<const AlignArguments*>(arguments);
-    const Plan<T> plan(a, a.heads, 1);
-    const std::int64_t view = item / plan.tiles(a), b = view / a.V, v = view % a.V;
-    const Rectangle tile = plan.tile(a, item % plan.tiles(a));
-    Arena arena(scratch);
-    const ForwardScratch<T> s(arena, plan);
-    s.clear(plan);
+template <typename T>
+Plan<T> forward_plan(const AlignArguments& a) {
+    return Plan<T>(a, 1, Channels<T>(a.heads, 1).batches, 1);
+}
 
-    pack(s.query, plane<Element>(a.query, b, v, 0), a.query, tile, a.W, a.H, plan.key);
+// One item is a few neighbouring tiles of a view: what their boxes share stays in the cache.
+constexpr std::int64_t kTiles = 4;
+
+template <typename T>
+struct Item {
+    const AlignArguments& a;
+    Plan<T> plan;
+    std::int64_t b, v, row, first, last;
+
+    Item(const AlignArguments& a, std::int64_t item) : a(a), plan(forward_plan<T>(a)) {
+        const std::int64_t across = (plan.tiles_across(a) + kTiles - 1) / kTiles;
+        const std::int64_t rows = plan.tiles(a) / plan.tiles_across(a);
+        first = item % across * kTiles;
+        last = lesser(first + kTiles, plan.tiles_across(a));
+        row = item / across % rows;
+        v = item / across / rows % a.V;
+        b = item / across / rows / a.V;
+    }
+    Rectangle tile(std::int64_t t) const { return plan.tile(a, row * plan.tiles_across(a) + t); }
+    std::int64_t source(std::int64_t n) const { return a.neighbors[v * a.N + n]; }
+    const T* homography(std::int64_t n) const {
+        return static_cast<const T*>(a.homography) + b * a.homography_batch + (v * a.N + n) * 9;
+    }
+};
+
+// What comes after slot n of tile t: another box, or the next tile's query and first box.
+template <typename T, typename Element>
+Prefetch look_ahead(const Item<T>& item, std::int64_t t, std::int64_t n) {
+    const AlignArguments& a = item.a;
+    Prefetch ahead;
+    do {
+        if (++n < a.N) continue;
+        n = 0;
+        ahead.add(plane<Element>(a.out, item.b, item.v, 0), a.out, item.tile(t), a.W, a.H);
+        if (++t == item.last) break;
+        ahead.add(plane<Element>(a.query, item.b, item.v, 0), a.query, item.tile(t), a.W, a.H);
+    } while (item.source(n) < 0 && n + 1 < a.N);
+    if (t < item.last && item.source(n) >= 0) {
+        const Rectangle box = guess_box(a, item.plan, item.homography(n), item.tile(t));
+        ahead.add(plane<Element>(a.key, item.b, item.source(n), 0), a.key, box, a.Ws, a.Hs);
+        ahead.add(plane<Element>(a.value, item.b, item.source(n), 0), a.value, box, a.Ws, a.Hs);
+    }
+    ahead.spread(3 * item.plan.key.batches * item.tile(0).area());
+    return ahead;
+}
+
+template <typename Element, int kR>
+void forward_tile(const Item<typename Compute<Element>::type>& item,
+                  const ForwardScratch<typename Compute<Element>::type>& s, std::int64_t t) {
+    using T = typename Compute<Element>::type;
+    const AlignArguments& a = item.a;
+    const Channels<T>&key = item.plan.key, &value = item.plan.value;
+    const Rectangle tile = item.tile(t);
+    fill(s.sum, value.batches * tile.area() * std::int64_t(value.row()), T(0));
+    fill(s.peak, key.batches * tile.area() * kLanes<T>, T(-__builtin_inf()));
+    fill(s.total, key.batches * tile.area() * kLanes<T>, T(0));
+    for (int batch = 0; batch < key.batches; ++batch)
+        pack(s.query + batch * tile.area() * std::int64_t(key.row()),
+             plane<Element>(a.query, item.b, item.v, batch * key.batch_channels()), a.query, tile, a.W, a.H, key,
+             s.key_moves);
     for (std::int64_t n = 0; n < a.N; ++n) {
-        const std::int64_t source = a.neighbors[v * a.N + n];
-        const T* H = static_cast<const T*>(a.homography) + b * a.homography_batch + (v * a.N + n) * 9;
-        if (source < 0 || !project_tile(s.windows, s.points, a, H, tile)) continue;
-        for (int h = 0; h < a.heads; ++h) load_bias(s.bias + h * plan.padded_cells, a, plan, h, n);
-        for_each_box(s.windows, tile.width, {0, 0, tile.width, tile.height}, plan, [&](Rectangle part, Rectangle box) {
-            pack(s.key_box, plane<Element>(a.key, b, source, 0), a.key, box, a.Ws, a.Hs, plan.key);
-            pack(s.value_box, plane<Element>(a.value, b, source, 0), a.value, box, a.Ws, a.Hs, plan.value);
-            attend_box(s, plan, T(a.scale), tile.width, part, box);
+        const std::int64_t source = item.source(n);
+        if (source < 0 || !project_tile(s.windows, a, item.plan, item.homography(n), tile)) continue;
+        for (int batch = 0; batch < key.batches; ++batch)
+            load_bias(s.bias + batch * item.plan.side * item.plan.quads * kLanes<T>, a, item.plan, batch, n);
+        Prefetch ahead = look_ahead<T, Element>(item, t, n);
+        for_each_box(s.windows, {0, 0, tile.width, tile.height}, item.plan, [&](Rectangle part, Rectangle box) {
+            for (int batch = 0; batch < key.batches; ++batch) {
+                pack(s.key_box, plane<Element>(a.key, item.b, source, batch * key.batch_channels()), a.key, box, a.Ws,
+                     a.Hs, key, s.key_moves);
+                pack(s.value_box, plane<Element>(a.value, item.b, source, batch * value.batch_channels()), a.value, box,
+                     a.Ws, a.Hs, value, s.value_moves);
+                attend_box<T, kR>(s, a, item.plan, batch, tile, part, box, ahead);
+            }
         });
     }
     if (a.wide_out)
-        write_tile<T, T>(a, s, plan, b, v, tile);
+        write_tile<T, T>(a, s, item.plan, item.b, item.v, tile);
     else
-        write_tile<T, Element>(a, s, plan, b, v, tile);
+        write_tile<T, Element>(a, s, item.plan, item.b, item.v, tile);
+}
+
+template <typename Element, int kR>
+void forward_item(const void* arguments, std::int64_t index, char* scratch) {
+    using T = typename Compute<Element>::type;
+    const Item<T> item(*static_cast<const AlignArguments*>(arguments), index);
+    Arena arena(scratch);
+    const ForwardScratch<T> s(arena, item.plan);
+    item.plan.key.plan_moves(s.key_moves);
+    item.plan.value.plan_moves(s.value_moves);
+    for (std::int64_t t = item.first; t < item.last; ++t) forward_tile<Element, kR>(item, s, t);
 }
 
 template <typename Element>
 Work forward_work(const AlignArguments& a) {
     using T = typename Compute<Element>::type;
-    const Plan<T> plan(a, a.heads, 1);
+    const Plan<T> plan = forward_plan<T>(a);
     Arena arena(nullptr);
     ForwardScratch<T>(arena, plan);
-    return {a.B * a.V * plan.tiles(a), plan.threads, arena.used(), &forward_tile<Element>};
+    const std::int64_t across = plan.tiles_across(a), items = (across + kTiles - 1) / kTiles;
+    return {a.B * a.V * (plan.tiles(a) / greater<std::int64_t>(1, across)) * items, plan.threads, arena.used(),
+            VSAD_BY_WINDOW(forward_item, Element, a.window)};
 }
 
 }  // namespace

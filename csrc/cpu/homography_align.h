@@ -28,9 +28,10 @@ struct AlignArguments {
     void* lse;                      // (B, V, heads, H, W), contiguous, in the compute dtype
 };
 
-// One directed pair of views: target v attends to its slot n, which holds source s.
+// One directed pair of views: target v attends to its slot n, which holds source s. Its rank among the edges with the
+// same source, and among those with the same target, and their counts.
 struct Edge {
-    std::int64_t v, n, s;
+    std::int64_t v, n, s, source_rank, source_count, target_rank, target_count;
 };
 
 struct AlignGradients {
@@ -38,10 +39,11 @@ struct AlignGradients {
     Image grad_out;
     const void* grad_lse;       // like lse; may be null
     void *query, *key, *value;  // dense (B, V, H, W, C), in the compute dtype, zeroed; null: not needed
-    double* homography;         // (heads, B, V, N, 3, 3), zeroed; null: not needed
+    double* homography;         // (batches of heads, at most heads, B, V, N, 3, 3), zeroed; null: not needed
     double* bias;               // (B, V, heads, N, window, window), zeroed; null: not needed
-    const Edge* edges;          // of this round: no two share a target or a source
+    const Edge* edges;          // neighbours share neither target nor source where that is possible
     std::int64_t edge_count;
+    std::int64_t* turns;  // (B, V + S, heads, kTurnStride), zeroed: counters of items done, of targets, then sources
 };
 
 #define VSAD_DECLARE(isa, ...)                                       \

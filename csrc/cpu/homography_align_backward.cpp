@@ -1,8 +1,10 @@
-// One item is an edge (target view, slot, source view), a batch and a head. No two items of a round share a
-// target or a source of the same batch and head, so every item owns what it adds to: no atomics, and the same
-// result for any number of threads.
+// One item is a tile of target pixels, an edge (target view, slot, source view), a batch and a batch of heads. Items
+// run at once, but what several of them add to they add to in the order of their numbers: every source and every target
+// counts the items that are done with it, and an item waits for its turn. So the result is the same for any number of
+// threads, without atomic sums. Items start in that order too, and neighbours in it share neither source nor target:
+// a wait is short, and always for an item that is already running.
 #include "cpu/homography_align.h"
-#include "cpu/homography_align_tile.h"
+#include "cpu/homography_align_window.h"
 
 namespace vsad {
 namespace VSAD_ISA {
@@ -10,36 +12,31 @@ namespace {
 
 template <typename T>
 struct BackwardScratch {
-    T *query, *out, *grad_out, *grad_query;  // of the tile's pixels, one head
-    T *lse, *grad_lse, *inner;               // inner = <grad_out, out>
+    T *query, *out, *grad_out, *grad_query;  // of the tile's pixels
+    T *lse, *grad_lse, *inner;               // one vector a pixel; inner = <grad_out, out>
+    T *gx, *gy;                              // gradients of the projected points, as in Windows
     T *key_box, *value_box, *grad_key_box, *grad_value_box;
-    T *key_taps, *value_taps, *beta, *gamma;                      // of one pixel
-    T *alpha, *grad_logit, *bias, *grad_bias, *mask, *full_mask;  // one per cell
-    Window<T>* windows;
-    Projection<T>* points;
-    std::int64_t *key_offsets, *value_offsets;  // one per tap
+    T *bias, *grad_bias;           // one vector for each vector of cells
+    T *key_taps, *value_taps;      // of a run
+    Vector<T>*alpha, *grad_logit;  // of a pixel's cells
+    Mask<T>* mask;
+    Move *key_moves, *value_moves;
+    Windows<T> windows;
 
-    BackwardScratch(Arena& arena, const Plan<T>& plan) {
-        const std::int64_t pixels = plan.tile_pixels();
+    BackwardScratch(Arena& arena, const Plan<T>& plan) : windows(arena, plan) {
+        const std::int64_t pixels = plan.tile_pixels(), cells = plan.side * plan.quads * kLanes<T>;
         for (T** row : {&query, &grad_query}) *row = arena.take<T>(pixels * plan.key.row());
         for (T** row : {&out, &grad_out}) *row = arena.take<T>(pixels * plan.value.row());
-        for (T** number : {&lse, &grad_lse, &inner}) *number = arena.take<T>(pixels);
+        for (T** number : {&lse, &grad_lse, &inner}) *number = arena.take<T>(pixels * kLanes<T>);
+        for (T** number : {&gx, &gy}) *number = arena.take<T>(plan.pitch() * plan.tile_height);
         for (T** box : {&key_box, &grad_key_box}) *box = arena.take<T>(plan.box_pixels * plan.key.row());
         for (T** box : {&value_box, &grad_value_box}) *box = arena.take<T>(plan.box_pixels * plan.value.row());
-        for (T** taps : {&key_taps, &value_taps, &beta, &gamma}) *taps = arena.take<T>(plan.padded_taps);
-        for (T** cells : {&alpha, &grad_logit}) *cells = arena.take<T>(plan.cell_row());
-        for (T** cells : {&bias, &grad_bias, &mask, &full_mask}) *cells = arena.take<T>(plan.padded_cells);
-        windows = arena.take<Window<T>>(pixels);
-        points = arena.take<Projection<T>>(pixels);
-        for (std::int64_t** offsets : {&key_offsets, &value_offsets})
-            *offsets = arena.take<std::int64_t>(plan.padded_taps);
-    }
-
-    void clear(const Plan<T>& plan) const {
-        for (T* taps : {key_taps, value_taps}) fill(taps, plan.padded_taps, T(0));
-        for (T* cells : {alpha, grad_logit}) fill(cells, plan.cell_row(), T(0));
-        for (T* cells : {bias, grad_bias, mask}) fill(cells, plan.padded_cells, T(0));
-        full_cells(full_mask, plan);
+        for (T** row : {&bias, &grad_bias}) *row = arena.take<T>(cells);
+        for (T** taps : {&key_taps, &value_taps}) *taps = arena.take<T>(kRun * cells);
+        for (Vector<T>** vectors : {&alpha, &grad_logit}) *vectors = arena.take<Vector<T>>(plan.side * plan.quads);
+        mask = arena.take<Mask<T>>(plan.side * plan.quads);
+        key_moves = arena.take<Move>(plan.key.moves);
+        value_moves = arena.take<Move>(plan.value.moves);
     }
 };
 
@@ -48,21 +45,55 @@ template <typename T>
 struct Item {
     const AlignGradients& gradients;
     const AlignArguments& a;
-    Plan<T> plan;
-    std::int64_t b, head;
-    Edge edge;
+    const Plan<T>& plan;
+    std::int64_t batch, b, index;
+    const Edge& edge;
+    std::int64_t tile;
 
-    Item(const AlignGradients& g, std::int64_t index)
+    Item(const AlignGradients& g, const Plan<T>& plan, std::int64_t item)
         : gradients(g),
           a(g.forward),
-          plan(g.forward, 1, 2),
-          b(index / a.heads / g.edge_count),
-          head(index % a.heads),
-          edge(g.edges[index / a.heads % g.edge_count]) {}
+          plan(plan),
+          batch(item % plan.key.batches),
+          b(item / plan.key.batches % a.B),
+          index(item / plan.key.batches / a.B % g.edge_count),
+          edge(g.edges[index]),
+          tile(item / plan.key.batches / a.B / g.edge_count) {}
 
-    // The first element of this head in a dense (B, views, height, width, channels) gradient.
-    T* dense(void* data, std::int64_t views, std::int64_t view, std::int64_t pixels, int channels) const {
-        return static_cast<T*>(data) + (b * views + view) * pixels * channels * a.heads + head * channels;
+    // The first element of this batch of heads in a dense (B, views, height, width, channels) gradient.
+    T* dense(void* data, std::int64_t views, std::int64_t view, std::int64_t pixels, const Channels<T>& c) const {
+        if (!data) return nullptr;
+        return static_cast<T*>(data) + (b * views + view) * pixels * c.count * a.heads + batch * c.batch_channels();
+    }
+    Image dense_image(const Channels<T>& c, std::int64_t width) const {
+        const std::int64_t pixel = std::int64_t(c.count) * a.heads;
+        return {nullptr, 0, 0, 1, width * pixel, pixel};
+    }
+    // What the item that this thread probably takes next will read.
+    template <typename Element>
+    void look_ahead(Prefetch& ahead, std::int64_t number) const {
+        if (number >= plan.tiles(a) * gradients.edge_count * a.B * plan.key.batches) return;
+        const Item next(gradients, plan, number);
+        const std::int64_t v = next.edge.v, source = next.edge.s;
+        const std::int64_t k = next.batch * plan.key.batch_channels(), o = next.batch * plan.value.batch_channels();
+        const Rectangle tile = plan.tile(a, next.tile);
+        const Rectangle box = guess_box(a, plan, next.homography(), tile);
+        ahead.add(plane<Element>(a.key, next.b, source, k), a.key, box, a.Ws, a.Hs);
+        ahead.add(plane<Element>(a.value, next.b, source, o), a.value, box, a.Ws, a.Hs);
+        ahead.add(plane<Element>(a.query, next.b, v, k), a.query, tile, a.W, a.H);
+        ahead.add(plane<T>(a.out, next.b, v, o), a.out, tile, a.W, a.H);
+        ahead.add(plane<Element>(gradients.grad_out, next.b, v, o), gradients.grad_out, tile, a.W, a.H);
+    }
+    const T* homography() const {
+        return static_cast<const T*>(a.homography) + b * a.homography_batch + (edge.v * a.N + edge.n) * 9;
+    }
+    Turn source() const {
+        return {gradients.turns + ((a.B * a.V + b * a.S + edge.s) * plan.key.batches + batch) * kTurnStride,
+                tile * edge.source_count + edge.source_rank};
+    }
+    Turn target() const {
+        return {gradients.turns + ((b * a.V + edge.v) * plan.key.batches + batch) * kTurnStride,
+                tile * edge.target_count + edge.target_rank};
     }
 };
 
@@ -70,175 +101,215 @@ struct Item {
 template <typename T, typename Element>
 void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile) {
     const AlignArguments& a = item.a;
-    const Plan<T>& plan = item.plan;
+    const Channels<T>&key = item.plan.key, &value = item.plan.value;
     const std::int64_t b = item.b, v = item.edge.v;
-    pack(s.query, plane<Element>(a.query, b, v, item.head * plan.key.count), a.query, tile, a.W, a.H, plan.key);
     const Image& grad_out = item.gradients.grad_out;
-    const std::int64_t channel = item.head * plan.value.count;
-    pack(s.out, plane<T>(a.out, b, v, channel), a.out, tile, a.W, a.H, plan.value);
-    pack(s.grad_out, plane<Element>(grad_out, b, v, channel), grad_out, tile, a.W, a.H, plan.value);
-    fill(s.grad_query, tile.area() * plan.key.row(), T(0));
+    const std::int64_t channel = item.batch * value.batch_channels();
+    pack(s.query, plane<Element>(a.query, b, v, item.batch * key.batch_channels()), a.query, tile, a.W, a.H, key,
+         s.key_moves);
+    pack(s.out, plane<T>(a.out, b, v, channel), a.out, tile, a.W, a.H, value, s.value_moves);
+    pack(s.grad_out, plane<Element>(grad_out, b, v, channel), grad_out, tile, a.W, a.H, value, s.value_moves);
+    fill(s.grad_query, tile.area() * std::int64_t(key.row()), T(0));
 
-    const std::int64_t first = ((b * a.V + v) * a.heads + item.head) * a.H * a.W;
     const T *lse = static_cast<const T*>(a.lse), *grad_lse = static_cast<const T*>(item.gradients.grad_lse);
+    const std::int64_t plane_pixels = a.H * a.W, group = 4 * value.span;
+    const std::int64_t first = ((b * a.V + v) * a.heads + item.batch * value.together) * plane_pixels;
     for (int y = 0; y < tile.height; ++y)
         for (int x = 0; x < tile.width; ++x) {
             const std::int64_t pixel = y * tile.width + x, at = first + (tile.y + y) * a.W + tile.x + x;
             Vector<T> sum = {};
-            for (std::int64_t c = pixel * plan.value.row(); c < (pixel + 1) * plan.value.row(); c += kLanes<T>)
+            for (std::int64_t c = pixel * value.row(); c < (pixel + 1) * value.row(); c += kLanes<T>)
                 sum += load(s.out + c) * load(s.grad_out + c);
-            s.lse[pixel] = lse[at];
-            s.grad_lse[pixel] = grad_lse ? grad_lse[at] : T(0);
-            s.inner[pixel] = sum_lanes<T>(sum);
+            store(s.inner + pixel * kLanes<T>, sum_over_span<T>(sum_in_quads<T>(sum), value.span));
+            for (int h = 0; h < value.together; ++h)
+                for (int i = 0; i < group; ++i) {
+                    const std::int64_t lane = pixel * kLanes<T> + h * group + i;
+                    s.lse[lane] = lse[at + h * plane_pixels];
+                    s.grad_lse[lane] = grad_lse ? grad_lse[at + h * plane_pixels] : T(0);
+                }
         }
 }
 
-// Softmax weights and logit gradients of one pixel's cells, and the gradient (gx, gy) of its projected point.
-template <typename T>
-VSAD_HD void differentiate(const BackwardScratch<T>& s, const Plan<T>& plan, const Window<T>& window, const T* mask,
-                           T scale, std::int64_t pixel, T& gx, T& gy) {
-    const Weights<T> w(window.fx, window.fy);
-    T *alpha = s.alpha + plan.margin, *grad_logit = s.grad_logit + plan.margin;
-    const int side = plan.side;
-    const T lse = s.lse[pixel], grad_lse = s.grad_lse[pixel], inner = s.inner[pixel];
-    Vector<T> sum_x = {}, sum_y = {};
-    for (int c = 0; c < plan.padded_cells; c += kLanes<T>) {
-        const T *t = s.key_taps + c, *g = s.value_taps + c;
-        const Vector<T> t00 = load(t), t01 = load(t + 1), t10 = load(t + side), t11 = load(t + side + 1);
-        const Vector<T> g00 = load(g), g01 = load(g + 1), g10 = load(g + side), g11 = load(g + side + 1);
-        const Vector<T> weight = exp_of_nonpositive(logits_at(c, s.key_taps, mask, s.bias, w, scale, side) - lse);
-        // A cell without rivals has inner = g: a logit that changes nothing gets no gradient from rounding.
-        const Vector<T> value = interpolate(w, g00, g01, g10, g11);
-        const Vector<T> lead = value - (weight == 1 ? value : broadcast(inner));
-        const Vector<T> d = weight * (lead + grad_lse), scaled = scale * d;
-        sum_x += scaled * slope_x(window.fy, t00, t01, t10, t11) + weight * slope_x(window.fy, g00, g01, g10, g11);
-        sum_y += scaled * slope_y(window.fx, t00, t01, t10, t11) + weight * slope_y(window.fx, g00, g01, g10, g11);
-        store(alpha + c, weight);
-        store(grad_logit + c, scaled);
-        store(s.grad_bias + c, load(s.grad_bias + c) + d);
-    }
-    cells_to_taps(s.beta, alpha, w, plan);
-    cells_to_taps(s.gamma, grad_logit, w, plan);
-    gx = sum_lanes<T>(sum_x);
-    gy = sum_lanes<T>(sum_y);
+// The gradient (gx, gy) of a projected point from cells of weight `weights`, one lane for each cell of a row.
+template <typename T, int kR>
+VSAD_HD void add_slopes(Vector<T>& gx, Vector<T>& gy, const Vector<T>* weights, const T* taps, T fx, T fy,
+                        Size<kR> size) {
+    const auto tap = [&](int i) { return load(taps + i * kLanes<T>); };
+    for_each_cell<T>(
+        size, [&](int i) { return mix(fy, tap(i), tap(i + size.quads())); },
+        [&](int i, Vector<T> left, Vector<T> right) { gx += weights[i] * (right - left); });
+    for_each_cell<T>(
+        size, [&](int i) { return tap(i + size.quads()) - tap(i); },
+        [&](int i, Vector<T> left, Vector<T> right) { gy += weights[i] * mix(fx, left, right); });
 }
 
-// box[tap] += weight[tap] * row
-template <typename T>
-VSAD_HD void scatter_taps(T* box, const T* weight, const T* row, const std::int64_t* offsets, int taps, int channels) {
-    for (int c = 0; c < channels; c += kLanes<T>) {
-        const Vector<T> r = load(row + c);
-        for (int tap = 0; tap < taps; ++tap) {
-            T* to = box + offsets[tap] + c;
-            store(to, load(to) + weight[tap] * r);
+// Softmax weights and logit gradients of the cells of a run. They take the taps' places, spread to the taps: gamma that
+// of the keys', beta that of the values'.
+template <typename T, int kR>
+VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, const Run& run, Size<kR> size) {
+    const T scale = T(item.a.scale), nothing = T(-__builtin_inf());
+    const bool moves = item.gradients.homography != nullptr;
+    Vector<T> local[2][Size<kR>::kTaps];
+    Vector<T>*alpha = kR ? local[0] : s.alpha, *grad_logit = kR ? local[1] : s.grad_logit;
+    for (int i = 0; i < run.count; ++i) {
+        const int window = run.window[i];
+        const T fx = s.windows.fx[window], fy = s.windows.fy[window];
+        T* key_taps = s.key_taps + i * size.taps() * kLanes<T>;
+        T* value_taps = s.value_taps + i * size.taps() * kLanes<T>;
+        const bool full = s.windows.reach[window] == kFully;
+        if (!full) valid_mask<T>(s.mask, s.windows.cells(window, item.a), size.R(), size.quads());
+
+        const std::int64_t pixel = run.pixel[i] * kLanes<T>;
+        const Vector<T> lse = load(s.lse + pixel), grad_lse = load(s.grad_lse + pixel), inner = load(s.inner + pixel);
+        const auto rows_mixed = [fy, &size](const T* taps, int j) {
+            return mix(fy, load(taps + j * kLanes<T>), load(taps + (j + size.quads()) * kLanes<T>));
+        };
+        for_each_cell<T>(
+            size, [&](int j) { return rows_mixed(value_taps, j); },
+            [&](int j, Vector<T> left, Vector<T> right) { grad_logit[j] = mix(fx, left, right); });
+        for_each_cell<T>(
+            size, [&](int j) { return rows_mixed(key_taps, j); },
+            [&](int j, Vector<T> left, Vector<T> right) {
+                Vector<T> logit = scale * mix(fx, left, right) + load(s.bias + j * kLanes<T>);
+                if (!full) logit = s.mask[j] ? logit : broadcast(nothing);
+                // without a valid cell lse is -inf, and so is every logit
+                const Vector<T> weight = exp_of_nonpositive(lse == nothing ? lse : logit - lse);
+                // A cell without rivals has inner = value: a logit that changes nothing gets no gradient from rounding.
+                const Vector<T> value = grad_logit[j], rivals = weight == 1 ? value : inner;
+                const Vector<T> d = weight * (value - rivals + grad_lse);
+                alpha[j] = weight;
+                grad_logit[j] = scale * d;
+                store(s.grad_bias + j * kLanes<T>, load(s.grad_bias + j * kLanes<T>) + d);
+            });
+        if (moves) {
+            Vector<T> gx = {}, gy = {};
+            add_slopes<T>(gx, gy, grad_logit, key_taps, fx, fy, size);
+            add_slopes<T>(gx, gy, alpha, value_taps, fx, fy, size);
+            s.gx[window] = sum_lanes<T>(gx) / item.plan.key.span;  // every quad of a head holds the same
+            s.gy[window] = sum_lanes<T>(gy) / item.plan.key.span;
         }
+        cells_to_taps<T>(key_taps, grad_logit, fx, fy, size);
+        cells_to_taps<T>(value_taps, alpha, fx, fy, size);
     }
 }
 
+template <typename T, int kR>
+void backward_box(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile, Rectangle part, Rectangle box,
+                  Prefetch& ahead) {
+    const Channels<T>&key = item.plan.key, &value = item.plan.value;
+    const Size<kR> size{item.plan.R};
+    const Packed<const T> queries(s.query, 0, key), grads_out(s.grad_out, 0, value);
+    const Packed<const T> keys(s.key_box, box.width, key), values(s.value_box, box.width, value);
+    const Packed<T> grad_keys(s.grad_key_box, box.width, key), grad_values(s.grad_value_box, box.width, value);
+    const Packed<T> grad_queries(s.grad_query, 0, key);
+    for_each_run(s.windows, item.plan, tile, part, box, [&](const Run& run) {
+        dot_taps<T>(s.key_taps, run, queries, keys, size, ahead);
+        dot_taps<T>(s.value_taps, run, grads_out, values, size, ahead);
+        differentiate<T>(item, s, run, size);
+        add_taps<T>(grad_queries, nullptr, s.key_taps, run, keys, size, ahead);
+        scatter_taps<T>(grad_keys, s.key_taps, run, queries, size, ahead);
+        scatter_taps<T>(grad_values, s.value_taps, run, grads_out, size, ahead);
+    });
+}
+
 template <typename T>
-void backward_box(const Item<T>& item, const BackwardScratch<T>& s, double* grad_homography, Rectangle tile,
-                  Rectangle part, Rectangle box) {
-    const Plan<T>& plan = item.plan;
-    const std::int64_t key_row = plan.key.row(), value_row = plan.value.row();
-    tap_offsets(s.key_offsets, plan, box.width, key_row);
-    tap_offsets(s.value_offsets, plan, box.width, value_row);
+void flush_homography(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile, Rectangle part) {
+    const AlignArguments& a = item.a;
+    if (!item.gradients.homography) return;
+    double* to =
+        item.gradients.homography + (((item.batch * a.B + item.b) * a.V + item.edge.v) * a.N + item.edge.n) * 9;
     for (int y = part.y; y < part.y + part.height; ++y)
         for (int x = part.x; x < part.x + part.width; ++x) {
-            const std::int64_t pixel = y * tile.width + x;
-            const Window<T>& window = s.windows[pixel];
-            if (window.empty() || s.lse[pixel] == T(-__builtin_inf())) continue;
-            const std::int64_t first = std::int64_t(window.top - box.y) * box.width + (window.left - box.x);
-            const T *query = s.query + pixel * key_row, *grad_out = s.grad_out + pixel * value_row;
-            const bool full = window.full(plan.R);
-            if (!full) valid_cells(s.mask, plan, window);
-
-            dot_taps(s.key_taps, query, s.key_box + first * key_row, s.key_offsets, plan, plan.key.padded);
-            dot_taps(s.value_taps, grad_out, s.value_box + first * value_row, s.value_offsets, plan, plan.value.padded);
-            T gx, gy;
-            differentiate(s, plan, window, full ? s.full_mask : s.mask, T(item.a.scale), pixel, gx, gy);
-            add_taps(s.grad_query + pixel * key_row, T(1), s.gamma, s.key_box + first * key_row, s.key_offsets,
-                     plan.taps, plan.key.padded);
-            scatter_taps(s.grad_key_box + first * key_row, s.gamma, query, s.key_offsets, plan.taps, plan.key.padded);
-            scatter_taps(s.grad_value_box + first * value_row, s.beta, grad_out, s.value_offsets, plan.taps,
-                         plan.value.padded);
-            if (grad_homography)
-                add_homography_gradient(grad_homography, s.points[pixel], double(gx), double(gy), T(tile.x + x),
-                                        T(tile.y + y));
+            const int at = y * item.plan.pitch() + x;
+            if (s.windows.reach[at] == kNowhere) continue;
+            add_homography_gradient(to, Projection<T>{s.windows.x[at], s.windows.y[at], s.windows.Z[at]}, s.gx[at],
+                                    s.gy[at], T(tile.x + x), T(tile.y + y));
         }
 }
 
-// Adds a packed box, as far as it lies in the image, to this head's channels of a dense gradient.
-template <typename T>
-void add_box(T* to, const T* box, Rectangle at, std::int64_t width, std::int64_t height, std::int64_t pixel_stride,
-             Channels channels) {
-    for (int y = greater(0, -at.y); y < at.height && at.y + y < height; ++y)
-        for (int x = greater(0, -at.x); x < at.width && at.x + x < width; ++x) {
-            const T* from = box + (std::int64_t(y) * at.width + x) * channels.row();
-            T* pixel = to + ((at.y + y) * width + at.x + x) * pixel_stride;
-            for (int c = 0; c < channels.count; ++c) pixel[c] += from[c];
-        }
-}
-
-// The tile's bias gradient, added on in double: a whole image's worth of terms follows.
 template <typename T>
 void flush_bias(const Item<T>& item, const BackwardScratch<T>& s) {
     const AlignArguments& a = item.a;
-    const int R = item.plan.R, side = item.plan.side;
-    if (item.gradients.bias) {
+    const Channels<T>& key = item.plan.key;
+    const int R = item.plan.R, quads = item.plan.quads;
+    if (!item.gradients.bias) return;
+    for (int h = 0; h < key.together; ++h) {
+        const std::int64_t head = item.batch * key.together + h;
         double* to =
-            item.gradients.bias + (((item.b * a.V + item.edge.v) * a.heads + item.head) * a.N + item.edge.n) * R * R;
+            item.gradients.bias + (((item.b * a.V + item.edge.v) * a.heads + head) * a.N + item.edge.n) * R * R;
         for (int row = 0; row < R; ++row)
-            for (int col = 0; col < R; ++col) to[row * R + col] += double(s.grad_bias[row * side + col]);
+            for (int col = 0; col < R; ++col)
+                to[row * R + col] +=
+                    double(s.grad_bias[(row * quads + col / 4) * kLanes<T> + h * key.span * 4 + col % 4]);
     }
-    fill(s.grad_bias, item.plan.padded_cells, T(0));
 }
 
-template <typename Element>
+template <typename T>
+Plan<T> backward_plan(const AlignGradients& g) {
+    return Plan<T>(g.forward, 2, 1, 2);
+}
+
+template <typename Element, int kR>
 void backward_item(const void* arguments, std::int64_t index, char* scratch) {
     using T = typename Compute<Element>::type;
-    const Item<T> item(*static_cast<const AlignGradients*>(arguments), index);
-    const AlignGradients& g = item.gradients;
-    const AlignArguments& a = item.a;
-    const Plan<T>& plan = item.plan;
+    const AlignGradients& g = *static_cast<const AlignGradients*>(arguments);
+    const AlignArguments& a = g.forward;
+    const Plan<T> plan = backward_plan<T>(g);
+    const Item<T> item(g, plan, index);
+    const Channels<T>&key = plan.key, &value = plan.value;
     const std::int64_t v = item.edge.v, n = item.edge.n, source = item.edge.s;
+    const Rectangle tile = plan.tile(a, item.tile);
     Arena arena(scratch);
     const BackwardScratch<T> s(arena, plan);
-    s.clear(plan);
-    load_bias(s.bias, a, plan, int(item.head), n);
-
-    const T* H = static_cast<const T*>(a.homography) + item.b * a.homography_batch + (v * a.N + n) * 9;
-    double* grad_H = g.homography ? g.homography + (((item.head * a.B + item.b) * a.V + v) * a.N + n) * 9 : nullptr;
-    T* grad_query = g.query ? item.dense(g.query, a.V, v, a.H * a.W, plan.key.count) : nullptr;
-    T* grad_key = g.key ? item.dense(g.key, a.S, source, a.Hs * a.Ws, plan.key.count) : nullptr;
-    T* grad_value = g.value ? item.dense(g.value, a.S, source, a.Hs * a.Ws, plan.value.count) : nullptr;
-
-    for (std::int64_t t = 0; t < plan.tiles(a); ++t) {
-        const Rectangle tile = plan.tile(a, t);
-        if (!project_tile(s.windows, s.points, a, H, tile)) continue;
-        load_tile<T, Element>(item, s, tile);
-        for_each_box(s.windows, tile.width, {0, 0, tile.width, tile.height}, plan, [&](Rectangle part, Rectangle box) {
-            pack(s.key_box, plane<Element>(a.key, item.b, source, item.head * plan.key.count), a.key, box, a.Ws, a.Hs,
-                 plan.key);
-            pack(s.value_box, plane<Element>(a.value, item.b, source, item.head * plan.value.count), a.value, box, a.Ws,
-                 a.Hs, plan.value);
-            fill(s.grad_key_box, box.area() * plan.key.row(), T(0));
-            fill(s.grad_value_box, box.area() * plan.value.row(), T(0));
-            backward_box(item, s, grad_H, tile, part, box);
-            if (grad_key) add_box(grad_key, s.grad_key_box, box, a.Ws, a.Hs, a.C, plan.key);
-            if (grad_value) add_box(grad_value, s.grad_value_box, box, a.Ws, a.Hs, a.Cv, plan.value);
-        });
-        if (grad_query) add_box(grad_query, s.grad_query, tile, a.W, a.H, a.C, plan.key);
-        flush_bias(item, s);
+    const Turn source_turn = item.source(), target_turn = item.target();
+    if (!project_tile(s.windows, a, plan, item.homography(), tile)) {
+        source_turn.pass();
+        target_turn.pass();
+        return;
     }
+    key.plan_moves(s.key_moves);
+    value.plan_moves(s.value_moves);
+    load_bias(s.bias, a, plan, int(item.batch), n);
+    fill(s.grad_bias, plan.R * plan.quads * kLanes<T>, T(0));
+    load_tile<T, Element>(item, s, tile);
+
+    T* grad_query = item.dense(g.query, a.V, v, a.H * a.W, key);
+    T* grad_key = item.dense(g.key, a.S, source, a.Hs * a.Ws, key);
+    T* grad_value = item.dense(g.value, a.S, source, a.Hs * a.Ws, value);
+    for_each_box(s.windows, {0, 0, tile.width, tile.height}, plan, [&](Rectangle part, Rectangle box) {
+        pack(s.key_box, plane<Element>(a.key, item.b, source, item.batch * key.batch_channels()), a.key, box, a.Ws,
+             a.Hs, key, s.key_moves);
+        pack(s.value_box, plane<Element>(a.value, item.b, source, item.batch * value.batch_channels()), a.value, box,
+             a.Ws, a.Hs, value, s.value_moves);
+        fill(s.grad_key_box, box.area() * std::int64_t(key.row()), T(0));
+        fill(s.grad_value_box, box.area() * std::int64_t(value.row()), T(0));
+        Prefetch ahead;
+        ahead.add(grad_key, item.dense_image(key, a.Ws), box, a.Ws, a.Hs);
+        ahead.add(grad_value, item.dense_image(value, a.Ws), box, a.Ws, a.Hs);
+        if (part.x == 0 && part.y == 0) item.template look_ahead<Element>(ahead, index + plan.threads);
+        ahead.spread(5 * part.area());
+        backward_box<T, kR>(item, s, tile, part, box, ahead);
+        source_turn.wait();
+        if (grad_key) add_box(grad_key, a.C, s.grad_key_box, box, a.Ws, a.Hs, key, s.key_moves);
+        if (grad_value) add_box(grad_value, a.Cv, s.grad_value_box, box, a.Ws, a.Hs, value, s.value_moves);
+        flush_homography(item, s, tile, part);
+    });
+    source_turn.wait();
+    flush_bias(item, s);
+    source_turn.pass();
+    target_turn.wait();
+    if (grad_query) add_box(grad_query, a.C, s.grad_query, tile, a.W, a.H, key, s.key_moves);
+    target_turn.pass();
 }
 
 template <typename Element>
 Work backward_work(const AlignGradients& g) {
     using T = typename Compute<Element>::type;
-    const Plan<T> plan(g.forward, 1, 2);
+    const Plan<T> plan = backward_plan<T>(g);
     Arena arena(nullptr);
     BackwardScratch<T>(arena, plan);
-    return {g.forward.B * g.edge_count * g.forward.heads, plan.threads, arena.used(), &backward_item<Element>};
+    const std::int64_t items = plan.tiles(g.forward) * g.edge_count * g.forward.B * plan.key.batches;
+    return {items, plan.threads, arena.used(), VSAD_BY_WINDOW(backward_item, Element, g.forward.window)};
 }
 
 }  // namespace

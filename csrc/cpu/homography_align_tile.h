@@ -1,14 +1,9 @@
-// What the forward and the backward of homography_align share: a tile of target pixels, the box of source pixels that
-// its windows touch, and the few vector loops between them.
-//
-// Both are packed into scratch: in the compute dtype, channels last, every head padded with zeros to whole vectors, and
-// the border's pixels repeated beyond it. So the loops know no dtype, no stride, no remainder and no border, and each
-// source pixel is converted once for all the windows that read it.
+// A tile of target pixels, where its windows lie in a source view, and the boxes of source pixels they touch. Forward
+// and backward pack tile and boxes into scratch, so their loops know no dtype, no stride, no remainder and no border,
+// and each source pixel is converted once for all the windows that read it.
 #pragma once
 
-#include "cpu/arena.h"
-#include "cpu/homography_align.h"
-#include "cpu/simd.h"
+#include "cpu/homography_align_pack.h"
 
 namespace vsad {
 namespace VSAD_ISA {
@@ -17,47 +12,38 @@ namespace {
 constexpr int kTileSide = 16;
 constexpr std::int64_t kBoxPixels = 512;          // 16 x 16 windows and their margins, at a scale near one
 constexpr std::int64_t kScratchBytes = 12 << 20;  // of all threads together
+constexpr float kFar = 1e6f;                      // pixels; further points are not fetched ahead
 constexpr std::int64_t kThreadBytes = 1 << 20;    // a core's second-level cache
 
-struct Rectangle {
-    int x, y, width, height;
-    int area() const { return width * height; }
-};
-
-// A packed pixel: `heads` groups of `count` channels, each padded to `padded`.
-struct Channels {
-    int heads, count, padded;
-    std::int64_t row() const { return std::int64_t(heads) * padded; }
-};
-
-// The sizes of a call. `heads` are processed together; `copies` counts the arrays that a pixel needs.
+// The sizes of a call. A tile's pixels are packed for `tile_copies` tensors like query and value and `tile_batches`
+// batches of heads at once, a box for `box_copies` and one batch.
 template <typename T>
 struct Plan {
-    int R, side, taps, padded_taps, padded_cells, margin;
-    Channels key, value;
+    int R, side, quads;  // window, taps in a row, vectors in a row of taps or cells
+    Channels<T> key, value;
     int tile_width = kTileSide, tile_height = kTileSide;
     std::int64_t box_pixels, threads;
 
-    Plan(const AlignArguments& a, int heads, int copies)
+    Plan(const AlignArguments& a, int tile_copies, int tile_batches, int box_copies)
         : R(a.window),
           side(R + 1),
-          taps(side * side),
-          padded_taps(round_up<T>(R * side) + round_up<T>(side + 1)),
-          padded_cells(round_up<T>(R * side)),
-          margin(round_up<T>(side + 1)),
-          key{heads, int(a.C / a.heads), round_up<T>(int(a.C / a.heads))},
-          value{heads, int(a.Cv / a.heads), round_up<T>(int(a.Cv / a.heads))} {
-        const std::int64_t pixel_bytes = greater<std::int64_t>(1, copies * (key.row() + value.row()) * sizeof(T));
-        const std::int64_t least = (taps + 1) * pixel_bytes;  // one pixel and its box always fit
+          quads((side + 3) / 4),
+          key(a.heads, int(a.C / a.heads)),
+          value(a.heads, int(a.Cv / a.heads)) {
+        const std::int64_t pixel = (key.row() + value.row()) * std::int64_t(sizeof(T)) + 1;
+        const std::int64_t of_tile = pixel * tile_copies * tile_batches, of_box = pixel * box_copies;
+        const std::int64_t least = of_tile + taps() * of_box;  // one pixel and its box always fit
         threads = greater<std::int64_t>(1, lesser<std::int64_t>(a.threads, kScratchBytes / least));
-        const std::int64_t pixels = lesser(kScratchBytes / threads, kThreadBytes) / pixel_bytes;
-        while (tile_width * tile_height > greater<std::int64_t>(1, pixels / 4))
+        const std::int64_t bytes = lesser(kScratchBytes / threads, kThreadBytes);
+        while (tile_pixels() > 1 && tile_pixels() * (of_tile + 2 * of_box) > bytes)
             (tile_width < tile_height ? tile_height : tile_width) /= 2;
-        box_pixels = greater<std::int64_t>(taps, lesser(kBoxPixels, pixels - tile_pixels()));
+        box_pixels = greater<std::int64_t>(taps(), lesser(kBoxPixels, (bytes - tile_pixels() * of_tile) / of_box));
     }
 
-    std::int64_t cell_row() const { return margin + padded_taps; }
+    int taps() const { return side * side; }
     int tile_pixels() const { return tile_width * tile_height; }
+    int pitch() const { return round_up<T>(tile_width); }  // between the rows of a tile's windows
+    int most_moves() const { return greater(key.moves, value.moves); }
     std::int64_t tiles_across(const AlignArguments& a) const { return (a.W + tile_width - 1) / tile_width; }
     std::int64_t tiles(const AlignArguments& a) const {
         return tiles_across(a) * ((a.H + tile_height - 1) / tile_height);
@@ -68,90 +54,148 @@ struct Plan {
     }
 };
 
-template <typename Element>
-const Element* plane(const Image& image, std::int64_t batch, std::int64_t view, std::int64_t channel) {
-    return reinterpret_cast<const Element*>(image.data) + batch * image.batch + view * image.view +
-           channel * image.channel;
-}
+enum Reach : int { kNowhere, kPartly, kFully };  // how much of a window lies within the source
 
-// Packs `width` pixels of a row whose channels lie apart: squares of kLanes pixels and channels, transposed
-// in registers where pixels are neighbours; the last square overlaps the one before.
-template <typename T, typename Element>
-void pack_planes(T* to, const Element* from, const Image& strides, int width, std::int64_t row, int count) {
-    constexpr int lanes = kLanes<T>;
-    int c = 0;
-    for (; strides.x == 1 && width >= lanes && c + lanes <= count; c += lanes)
-        for (int x = 0; x < width; x += lanes) {
-            const int at = lesser(x, width - lanes);
-            Vector<T> square[lanes];
-            for (int i = 0; i < lanes; ++i) square[i] = load_wide<T>(from + (c + i) * strides.channel + at);
-            transpose<T>(square);
-            for (int i = 0; i < lanes; ++i) store(to + (at + i) * row + c, square[i]);
-        }
-    for (; c < count; ++c)
-        for (int x = 0; x < width; ++x) to[x * row + c] = widen(from[x * strides.x + c * strides.channel]);
-}
+// The windows of a tile's pixels, in rows of Plan::pitch.
+template <typename T>
+struct Windows {
+    T *x, *y, *Z, *fx, *fy;  // the projected point and its fractions
+    int *left, *top;         // the first tap
+    int* reach;
 
-// Packs `box` from `from` (pixel (0, 0) of an image of width x height). Beyond the border the border's pixels
-// repeat: there every weight is zero, and the slope across the border is zero too.
-template <typename T, typename Element>
-void pack(T* to, const Element* from, const Image& strides, Rectangle box, std::int64_t width, std::int64_t height,
-          Channels channels) {
-    const std::int64_t row = channels.row();
-    if (channels.count == channels.padded) channels = {1, int(row), int(row)};  // then heads need no telling apart
-    const int begin = greater(0, -box.x), end = int(lesser<std::int64_t>(box.width, width - box.x));
-    if (channels.count < channels.padded) fill(to, box.area() * row, T(0));
-    for (int y = 0; y < box.height; ++y, to += box.width * row) {
-        const std::int64_t source_y = lesser<std::int64_t>(greater(0, box.y + y), height - 1);
-        const Element* line = from + source_y * strides.y + (box.x + begin) * strides.x;
-        for (int head = 0; head < channels.heads; ++head) {
-            T* packed = to + begin * row + head * channels.padded;
-            const Element* first = line + std::int64_t(head) * channels.count * strides.channel;
-            if (strides.channel != 1) {
-                pack_planes(packed, first, strides, end - begin, row, channels.count);
-                continue;
-            }
-            for (int x = 0; x < end - begin; ++x)
-                for (int c = 0; c < channels.count; ++c) packed[x * row + c] = widen(first[x * strides.x + c]);
-        }
-        for (int x = 0; x < begin; ++x) __builtin_memcpy(to + x * row, to + begin * row, row * sizeof(T));
-        for (int x = end; x < box.width; ++x) __builtin_memcpy(to + x * row, to + (end - 1) * row, row * sizeof(T));
+    Windows(Arena& arena, const Plan<T>& plan) {
+        const int count = plan.pitch() * plan.tile_height;
+        for (T** numbers : {&x, &y, &Z, &fx, &fy}) *numbers = arena.take<T>(count);
+        for (int** numbers : {&left, &top, &reach}) *numbers = arena.take<int>(count);
     }
+    Cells cells(int window, const AlignArguments& a) const {
+        return valid_cells(x[window], y[window], a.window / 2, int(a.Hs), int(a.Ws));
+    }
+};
+
+template <typename T>
+VSAD_HD Vector<T> floor_of(Vector<T> v) {
+    for (int i = 0; i < kLanes<T>; ++i) v[i] = round_down(v[i]);
+    return v;
 }
 
 // Projects the pixels of a tile; false when none of their windows touches the source.
 template <typename T>
-bool project_tile(Window<T>* windows, Projection<T>* points, const AlignArguments& a, const T* H, Rectangle tile) {
-    bool any = false;
-    for (int y = 0; y < tile.height; ++y)
-        for (int x = 0; x < tile.width; ++x, ++windows, ++points) {
-            *points = project(H, T(tile.x + x), T(tile.y + y));
-            *windows = window_at(*points, a.window / 2, int(a.Hs), int(a.Ws));
-            any |= !windows->empty();
+bool project_tile(const Windows<T>& windows, const AlignArguments& a, const Plan<T>& plan, const T* H, Rectangle tile) {
+    typedef int Integers __attribute__((vector_size(kLanes<T> * sizeof(int))));
+    const T radius = T(a.window / 2), last_x = T(a.Ws - 1), last_y = T(a.Hs - 1);
+    Vector<T> steps;
+    for (int i = 0; i < kLanes<T>; ++i) steps[i] = T(i);
+    const Vector<T> zero = {}, partly = broadcast(T(kPartly)), fully = broadcast(T(kFully));
+    Vector<T> any = {};
+    for (int row = 0; row < tile.height; ++row)
+        for (int col = 0; col < tile.width; col += kLanes<T>) {
+            const Projection<Vector<T>> p = project(H, steps + T(tile.x + col), broadcast(T(tile.y + row)));
+            // NaN fails every comparison, so it is nowhere, and is replaced before it is converted to an integer.
+            const auto near =
+                (p.Z > 0) & (p.x >= -radius) & (p.x <= last_x + radius) & (p.y >= -radius) & (p.y <= last_y + radius);
+            const auto inside =
+                (p.x - radius >= 0) & (p.x + radius <= last_x) & (p.y - radius >= 0) & (p.y + radius <= last_y);
+            const Vector<T> reach = near ? (inside ? fully : partly) : zero;
+            const Vector<T> x = near ? p.x : zero, y = near ? p.y : zero;
+            const Vector<T> left = floor_of<T>(x), top = floor_of<T>(y);
+            any = any > reach ? any : reach;
+            const int at = row * plan.pitch() + col;
+            store(windows.x + at, x);
+            store(windows.y + at, y);
+            store(windows.Z + at, p.Z);
+            store(windows.fx + at, x - left);
+            store(windows.fy + at, y - top);
+            const auto put = [at](int* to, Vector<T> v) {
+                const Integers integers = __builtin_convertvector(v, Integers);
+                __builtin_memcpy(to + at, &integers, sizeof integers);
+            };
+            put(windows.left, left - radius);
+            put(windows.top, top - radius);
+            put(windows.reach, reach);
         }
-    return any;
+    return max_lanes<T>(any) > 0;
+}
+
+// Fetches what is needed next into the second-level cache, a few lines at a time while the processor computes: packing
+// waits for memory, and computing leaves it idle.
+class Prefetch {
+  public:
+    // The pixels of `box`, as far as they lie in an image of width x height whose pixel (0, 0) is at `from`.
+    template <typename Element>
+    void add(const Element* from, const Image& strides, Rectangle box, std::int64_t width, std::int64_t height) {
+        const std::int64_t left = greater(0, box.x), right = lesser<std::int64_t>(box.x + box.width, width);
+        const std::int64_t top = greater(0, box.y), bottom = lesser<std::int64_t>(box.y + box.height, height);
+        if (!from || strides.channel != 1 || strides.x < 0 || left >= right || top >= bottom || count_ == kMost) return;
+        const std::int64_t lines = ((right - left) * strides.x * std::int64_t(sizeof(Element)) + 63) / 64;
+        regions_[count_++] = {reinterpret_cast<const char*>(from + top * strides.y + left * strides.x),
+                              strides.y * std::int64_t(sizeof(Element)), lines, bottom - top};
+        lines_ += lines * (bottom - top);
+    }
+    // Spreads what was added evenly over `steps` steps.
+    void spread(std::int64_t steps) { a_step_ = (lines_ + steps - 1) / greater<std::int64_t>(1, steps); }
+    VSAD_HD void step() {
+        for (std::int64_t i = 0; i < a_step_ && next_ < count_; ++i) {
+            Region& region = regions_[next_];
+            __builtin_prefetch(region.from + 64 * at_, 0, 2);
+            if (++at_ < region.width) continue;
+            at_ = 0;
+            region.from += region.stride;
+            if (--region.height == 0) ++next_;
+        }
+    }
+
+  private:
+    static constexpr int kMost = 8;
+    struct Region {
+        const char* from;
+        std::int64_t stride, width, height;  // bytes; cache lines; rows
+    };
+    Region regions_[kMost];
+    int count_ = 0, next_ = 0;
+    std::int64_t lines_ = 0, a_step_ = 0, at_ = 0;
+};
+
+// About where the windows of a tile lie: what is fetched ahead need not be exact.
+template <typename T>
+Rectangle guess_box(const AlignArguments& a, const Plan<T>& plan, const T* H, Rectangle tile) {
+    T left = T(a.Ws), right = -1, top = T(a.Hs), bottom = -1;
+    for (int corner = 0; corner < 4; ++corner) {
+        const T x = T(tile.x + (corner & 1) * (tile.width - 1)), y = T(tile.y + (corner >> 1) * (tile.height - 1));
+        const Projection<T> p = project(H, x, y);
+        if (!(p.Z > 0 && p.x > -kFar && kFar > p.x && p.y > -kFar && kFar > p.y)) continue;
+        left = lesser(left, p.x);
+        right = greater(right, p.x);
+        top = lesser(top, p.y);
+        bottom = greater(bottom, p.y);
+    }
+    const int radius = plan.R / 2;
+    Rectangle box{int(left) - radius, int(top) - radius, int(right - left) + plan.side, int(bottom - top) + plan.side};
+    if (right < left || std::int64_t(box.width) * box.height > plan.box_pixels) box.width = box.height = 0;
+    return box;
 }
 
 // Calls visit(part of the tile, box of source pixels its windows touch), for parts whose box fits the scratch
-// and is mostly used. `part` is relative to the tile, whose width is the row length of `windows`.
+// and is mostly used. `part` is relative to the tile.
 template <typename T, typename Visit>
-void for_each_box(const Window<T>* windows, int tile_width, Rectangle part, const Plan<T>& plan, const Visit& visit) {
-    int left = 0, right = 0, top = 0, bottom = 0;
-    std::int64_t used = 0;
-    for (int y = part.y; y < part.y + part.height; ++y)
+void for_each_box(const Windows<T>& windows, Rectangle part, const Plan<T>& plan, const Visit& visit) {
+    int left = 0x7fffffff, right = -0x7fffffff, top = left, bottom = right, used = 0;
+    for (int y = part.y; y < part.y + part.height; ++y) {
+        const int *lefts = windows.left + y * plan.pitch(), *tops = windows.top + y * plan.pitch();
+        const int* reach = windows.reach + y * plan.pitch();
         for (int x = part.x; x < part.x + part.width; ++x) {
-            const Window<T>& w = windows[y * tile_width + x];
-            if (w.empty()) continue;
-            left = used ? lesser(left, w.left) : w.left;
-            right = used ? greater(right, w.left) : w.left;
-            top = used ? lesser(top, w.top) : w.top;
-            bottom = used ? greater(bottom, w.top) : w.top;
-            used += plan.taps;
+            if (!reach[x]) continue;
+            left = lesser(left, lefts[x]);
+            right = greater(right, lefts[x]);
+            top = lesser(top, tops[x]);
+            bottom = greater(bottom, tops[x]);
+            ++used;
         }
+    }
     if (!used) return;
     const Rectangle box{left, top, right - left + plan.side, bottom - top + plan.side};
     const std::int64_t area = std::int64_t(box.width) * box.height;
-    if (area <= plan.box_pixels && area <= 2 * used) return visit(part, box);
+    if (area <= plan.box_pixels && area <= 2 * std::int64_t(used) * plan.taps()) return visit(part, box);
     Rectangle first = part, second = part;
     if (part.width >= part.height) {
         first.width /= 2;
@@ -162,91 +206,8 @@ void for_each_box(const Window<T>* windows, int tile_width, Rectangle part, cons
         second.y += first.height;
         second.height -= first.height;
     }
-    for_each_box(windows, tile_width, first, plan, visit);
-    for_each_box(windows, tile_width, second, plan, visit);
-}
-
-// Where the taps of a window lie behind its first one; what pads them to whole vectors repeats the first.
-template <typename T>
-void tap_offsets(std::int64_t* offsets, const Plan<T>& plan, int box_width, std::int64_t row) {
-    for (int tap = 0; tap < plan.padded_taps; ++tap)
-        offsets[tap] = tap < plan.taps ? (std::int64_t(tap / plan.side) * box_width + tap % plan.side) * row : 0;
-}
-
-// One per cell: 1 where the cell is valid, else 0. The last column of each row of cells is never valid.
-template <typename T>
-void valid_cells(T* mask, const Plan<T>& plan, const Window<T>& w) {
-    for (int row = 0; row < plan.R; ++row)
-        for (int col = 0; col < plan.side; ++col)
-            mask[row * plan.side + col] =
-                row >= w.row_begin && row < w.row_end && col >= w.col_begin && col < w.col_end;
-}
-
-template <typename T>
-void full_cells(T* mask, const Plan<T>& plan) {
-    fill(mask, plan.padded_cells, T(0));
-    valid_cells(mask, plan, {0, 0, 0, 0, 0, plan.R, 0, plan.R});
-}
-
-template <typename T>
-void load_bias(T* cells, const AlignArguments& a, const Plan<T>& plan, int head, std::int64_t slot) {
-    if (!a.bias) return;
-    const T* bias = static_cast<const T*>(a.bias) + (head * a.N + slot) * plan.R * plan.R;
-    for (int row = 0; row < plan.R; ++row)
-        for (int col = 0; col < plan.R; ++col) cells[row * plan.side + col] = bias[row * plan.R + col];
-}
-
-// t[tap] = <row, box[tap]>
-template <typename T>
-VSAD_HD void dot_taps(T* t, const T* row, const T* box, const std::int64_t* offsets, const Plan<T>& plan,
-                      int channels) {
-    constexpr int lanes = kLanes<T>;
-    for (int tap = 0; tap < plan.taps; tap += lanes) {
-        Vector<T> sums[lanes] = {};
-        for (int c = 0; c < channels; c += lanes) {
-            const Vector<T> r = load(row + c);
-            for (int i = 0; i < lanes; ++i) sums[i] += r * load(box + offsets[tap + i] + c);
-        }
-        store(t + tap, sum_rows<T>(sums));
-    }
-}
-
-template <typename T, int vectors>
-VSAD_HD void add_taps_block(T* sum, T keep, const T* weight, const T* box, const std::int64_t* offsets, int taps) {
-    Vector<T> sums[vectors];
-    for (int i = 0; i < vectors; ++i) sums[i] = keep * load(sum + i * kLanes<T>);
-#pragma GCC unroll 4  // (R + 1)^2 taps: a multiple of 4
-    for (int tap = 0; tap < taps; ++tap)
-        for (int i = 0; i < vectors; ++i) sums[i] += weight[tap] * load(box + offsets[tap] + i * kLanes<T>);
-    for (int i = 0; i < vectors; ++i) store(sum + i * kLanes<T>, sums[i]);
-}
-
-// sum = keep * sum + sum over taps of weight[tap] * box[tap]
-template <typename T>
-VSAD_HD void add_taps(T* sum, T keep, const T* weight, const T* box, const std::int64_t* offsets, int taps,
-                      int channels) {
-    constexpr int lanes = kLanes<T>;
-    int c = 0;
-    for (; c + 4 * lanes <= channels; c += 4 * lanes)
-        add_taps_block<T, 4>(sum + c, keep, weight, box + c, offsets, taps);
-    for (; c < channels; c += lanes) add_taps_block<T, 1>(sum + c, keep, weight, box + c, offsets, taps);
-}
-
-// Logits of the cells, -inf where there is no valid cell, from the taps' dot products.
-template <typename T>
-VSAD_HD Vector<T> logits_at(int cell, const T* t, const T* mask, const T* bias, const Weights<T>& w, T scale,
-                            int side) {
-    const Vector<T> dot =
-        interpolate(w, load(t + cell), load(t + cell + 1), load(t + cell + side), load(t + cell + side + 1));
-    return load(mask + cell) != 0 ? scale * dot + load(bias + cell) : broadcast(T(-__builtin_inf()));
-}
-
-// Taps from cells: `cells` must be zero in the margin before it and after its last valid cell.
-template <typename T>
-VSAD_HD void cells_to_taps(T* taps, const T* cells, const Weights<T>& w, const Plan<T>& plan) {
-    for (int tap = 0; tap < plan.taps; tap += kLanes<T>)
-        store(taps + tap, distribute(w, load(cells + tap), load(cells + tap - 1), load(cells + tap - plan.side),
-                                     load(cells + tap - plan.side - 1)));
+    for_each_box(windows, first, plan, visit);
+    for_each_box(windows, second, plan, visit);
 }
 
 }  // namespace

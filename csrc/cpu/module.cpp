@@ -16,6 +16,7 @@ constexpr int kIsaCount = sizeof kIsas / sizeof kIsas[0];
 bool runs_here(const std::string& name) {
 #ifdef VSAD_X86
     __builtin_cpu_init();
+    // every processor with AVX2 converts halves too (F16C); GCC 9 and 10 cannot ask for it
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (name == "avx2") return avx2;
     if (name == "avx512")

@@ -5,6 +5,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "cpu/scalar.h"
 
 namespace vsad {
@@ -27,14 +31,15 @@ struct VectorOf<float> {
 };
 template <>
 struct VectorOf<double> {
-    typedef double type __attribute__((vector_size(kVectorBytes)));
-    typedef std::uint64_t integer __attribute__((vector_size(kVectorBytes)));
+    static constexpr int bytes = kVectorBytes < 32 ? 32 : kVectorBytes;  // a quad at least; the compiler splits it
+    typedef double type __attribute__((vector_size(bytes)));
+    typedef std::uint64_t integer __attribute__((vector_size(bytes)));
 };
 template <typename T>
 using Vector = typename VectorOf<T>::type;
 
 template <typename T>
-constexpr int kLanes = kVectorBytes / int(sizeof(T));
+constexpr int kLanes = int(sizeof(Vector<T>) / sizeof(T));
 
 template <typename T>
 constexpr int round_up(int n) {
@@ -120,7 +125,7 @@ VSAD_HD Vector<T> sum_rows(const Vector<T> (&rows)[count]) {
         return rows[0];
     } else {
         constexpr auto all = std::make_integer_sequence<int, kLanes<T>>{};
-        constexpr int blocks = kVectorBytes / 16;
+        constexpr int blocks = int(sizeof(Vector<T>)) / 16;
         Vector<T> halved[count / 2];
         for (int i = 0; i < count / 2; ++i) {
             const Vector<T> a = rows[2 * i], b = rows[2 * i + 1];
@@ -154,24 +159,65 @@ VSAD_HD T max_lanes(Vector<T> v) {
     }
 }
 
-// e^x for x <= 0 to about one unit in the last place; 0 below -87, where a float would become subnormal.
-VSAD_HD Vector<float> exp_of_nonpositive(Vector<float> x) {
-    const float magic = 0x1.8p23f;  // adding it leaves the rounded quotient in the low bits
-    const Vector<float> shifted = x * 1.44269504f + magic, n = shifted - magic;
-    const Vector<float> r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Vector<float> p = broadcast(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    using Bits = VectorOf<float>::integer;
-    const Bits power = (Bits(shifted) << 23) + 0x3f800000u;
-    return x < -87.0f ? Vector<float>{} : p * Vector<float>(power);
+// x = e^x for n vectors of x <= 0, step by step side by side, so that none waits for its own last step. Relative to the
+// greatest weight, 1, of a softmax the error is about one unit in the last place: one product reduces the argument,
+// whose error grows only as fast as e^x falls. 0 below -87, where a float would become subnormal.
+template <int n>
+VSAD_HD void exp_of_nonpositive(Vector<float> (&x)[n]) {
+    constexpr float magic = 0x1.8p23f;  // adding it leaves the rounded quotient in the low bits
+    // (e^r - 1 - r) / r^2 for |r| <= log(2) / 2, least greatest relative error of e^r
+    constexpr float series[] = {8.372998796e-3f, 4.166768864e-2f, 1.666647792e-1f, 4.999999404e-1f, 1.0f, 1.0f};
+    Vector<float> shifted[n], r[n], p[n];
+    for (int i = 0; i < n; ++i) {
+        shifted[i] = x[i] * 1.44269504f + magic;
+        r[i] = x[i] - (shifted[i] - magic) * 0.693147181f;
+        p[i] = broadcast(1.387582277e-3f);
+    }
+#pragma GCC unroll 6
+    for (const float c : series)
+        for (int i = 0; i < n; ++i) p[i] = p[i] * r[i] + c;
+    for (int i = 0; i < n; ++i) {
+#if defined(__AVX512F__)  // NaN is not less; where the mask is off nothing is computed, so nothing is subnormal
+        const __mmask16 normal = _mm512_cmp_ps_mask(__m512(x[i]), _mm512_set1_ps(-87), _CMP_NLT_UQ);
+        x[i] = Vector<float>(_mm512_maskz_scalef_ps(normal, __m512(p[i]), __m512(shifted[i] - magic)));
+#else
+        using Bits = VectorOf<float>::integer;
+        const Bits power = (Bits(shifted[i]) << 23) + 0x3f800000u;
+        x[i] = x[i] < -87.0f ? Vector<float>{} : p[i] * Vector<float>(power);
+#endif
+    }
 }
-VSAD_HD Vector<double> exp_of_nonpositive(Vector<double> x) {
-    for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp(x[i]);
+template <int n>
+VSAD_HD void exp_of_nonpositive(Vector<double> (&x)[n]) {
+    for (Vector<double>& v : x)
+        for (int i = 0; i < kLanes<double>; ++i) v[i] = __builtin_exp(v[i]);
+}
+template <typename V>
+VSAD_HD V exp_of_nonpositive(V x) {
+    V only[1] = {x};
+    exp_of_nonpositive(only);
+    return only[0];
+}
+
+// log(x) for finite x > 0 that is not subnormal, to about one unit in the last place; infinity and NaN stay what
+// they are.
+VSAD_HD Vector<float> log_of_positive(Vector<float> x) {
+    using Bits = VectorOf<float>::integer;
+    typedef std::int32_t Signed __attribute__((vector_size(sizeof(Bits))));
+    // x = 2^n m with m in [sqrt(1/2), sqrt(2)): log x = n log 2 + log m, and f = m - 1 is exact
+    const Signed shifted = Signed(Bits(x) - 0x3f3504f3u);
+    const Vector<float> n = __builtin_convertvector(shifted >> 23, Vector<float>);
+    const Vector<float> f = Vector<float>(Bits(shifted & 0x7fffff) + 0x3f3504f3u) - 1.0f, z = f * f;
+    constexpr float series[] = {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    Vector<float> p = broadcast(7.0376836292e-2f);
+#pragma GCC unroll 8
+    for (const float c : series) p = p * f + c;
+    const Vector<float> log = f + (p * f * z + (n * -2.12194440e-4f - 0.5f * z)) + n * 0.693359375f;
+    return x <= 0x1.fffffep127f ? log : x;
+}
+VSAD_HD Vector<double> log_of_positive(Vector<double> x) {
+    for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_log(x[i]);
     return x;
 }
 

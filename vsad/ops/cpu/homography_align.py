@@ -74,7 +74,6 @@ def backward(
     biases = None
     if needs[4] and bias is not None:
         biases = homography.new_zeros((B, V, heads, N, window, window), dtype=torch.float64)
-    edges, rounds = _rounds(neighbors)
     _cpu.homography_align_backward(
         arguments,
         grad_out=image(grad_out),
@@ -84,8 +83,7 @@ def backward(
         value=_pointer(images[2]),
         homography=_pointer(homographies),
         bias=_pointer(biases),
-        edges=edges.data_ptr(),
-        rounds=rounds,
+        edges=_edges(neighbors),
     )
     nothing = query.new_empty((0,))
     grads = [nothing if g is None else _in_layout_of(t, g) for t, g in zip((query, key, value), images)]
@@ -101,29 +99,26 @@ def backward(
     return grads[0], grads[1], grads[2], grads[3], grads[4]
 
 
-def _rounds(neighbors: Tensor) -> tuple[Tensor, list[int]]:
-    """All edges ``(target, slot, source)``, in rounds that may run at once, and the size of each round.
+def _edges(neighbors: Tensor) -> list[tuple[int, int, int]]:
+    """All edges ``(target, slot, source)``, those that share neither target nor source beside each other.
 
-    No two edges of a round share a target or a source (an edge colouring of the bipartite view graph), so what they
-    add to never overlaps.
+    An edge colouring of the bipartite view graph: what neighbouring edges add to never overlaps, so threads that work
+    on them do not wait for one another.
     """
     rounds: list[list[tuple[int, int, int]]] = []
-    targets: list[set[int]] = []
-    sources: list[set[int]] = []
+    busy: list[set[tuple[str, int]]] = []  # the targets and sources of a round
     for v, row in enumerate(neighbors.tolist()):
         for n, s in enumerate(row):
             if s < 0:
                 continue
-            at = next((i for i in range(len(rounds)) if v not in targets[i] and s not in sources[i]), len(rounds))
+            ends = {("target", v), ("source", s)}
+            at = next((i for i in range(len(rounds)) if not ends & busy[i]), len(rounds))
             if at == len(rounds):
                 rounds.append([])
-                targets.append(set())
-                sources.append(set())
+                busy.append(set())
             rounds[at].append((v, n, s))
-            targets[at].add(v)
-            sources[at].add(s)
-    edges = [edge for members in rounds for edge in members]
-    return torch.tensor(edges, dtype=torch.int64).reshape(-1, 3), [len(members) for members in rounds]
+            busy[at] |= ends
+    return [edge for members in rounds for edge in members]
 
 
 def _in_layout_of(like: Tensor, grad: Tensor) -> Tensor:
