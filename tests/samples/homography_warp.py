@@ -52,7 +52,7 @@ def _args(**changes):
 
 ERRORS = [
     (lambda: _args(input=torch.ones(3, 4)), ValueError, r"input must be \[B C H W\], got \[3, 4\]"),
-    (lambda: _args(input=torch.ones(2, 3, 4, 4).int()), ValueError, "input must be a floating point"),
+    (lambda: _args(input=torch.ones(2, 3, 4, 4).int()), ValueError, "input must be floating point or uint8"),
     (lambda: _args(input=torch.ones(2, 3, 0, 4)), ValueError, "input must have pixels"),
     (lambda: _args(homography=torch.ones(2, 2)), ValueError, r"homography must be \[Bh 3 3\]"),
     (lambda: _args(homography=torch.ones(3, 3, 3)), ValueError, "homography must have batch 1 or B=2, got 3"),

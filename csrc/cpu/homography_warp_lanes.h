@@ -1,0 +1,102 @@
+// Pixels in the lanes of a vector: gathering a channel of theirs, and storing it. Vectors of any width for channels that
+// lie side by side.
+#pragma once
+
+#include "cpu/homography_warp_locate.h"
+
+namespace vsad {
+namespace VSAD_ISA {
+namespace {
+
+using Words = VectorOf<float>::integer;  // one a lane
+
+// from[offset[i]], with offsets in units of `scale` bytes.
+template <int scale>
+VSAD_HD Words gather_words(const void* from, Whole<float> offset) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Words>(_mm512_mask_i32gather_epi32(_mm512_setzero_si512(), __mmask16(-1),
+                                                               reinterpret_cast<__m512i>(offset), from, scale));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Words>(
+        _mm256_i32gather_epi32(static_cast<const int*>(from), reinterpret_cast<__m256i>(offset), scale));
+#else
+    Words words;
+    for (int i = 0; i < kLanes<float>; ++i) {
+        std::uint32_t word;
+        __builtin_memcpy(&word, static_cast<const char*>(from) + std::int64_t(offset[i]) * scale, sizeof word);
+        words[i] = word;
+    }
+    return words;
+#endif
+}
+
+template <typename T, typename Element>
+VSAD_HD Vector<T> gather(const Element* from, Whole<T> offset) {
+    if constexpr (std::is_same_v<Element, float>) {
+        return Vector<float>(gather_words<4>(from, offset));
+    } else {
+        Lane<T> at[kLanes<T>];
+        __builtin_memcpy(at, &offset, sizeof at);
+        T values[kLanes<T>];
+        for (int i = 0; i < kLanes<T>; ++i) values[i] = widen(from[at[i]]);
+        return load(values);
+    }
+}
+
+template <typename Element, typename T>
+VSAD_HD void store_lanes(Element* to, std::int64_t stride, Vector<T> v, int count) {
+    T values[kLanes<T>];
+    store(values, v);
+    if (stride == 1 && count == kLanes<T>) {
+        Element narrowed[kLanes<T>];
+        for (int i = 0; i < kLanes<T>; ++i) narrowed[i] = narrow<Element>(values[i]);
+        __builtin_memcpy(to, narrowed, sizeof narrowed);
+        return;
+    }
+    for (int i = 0; i < count; ++i) to[i * stride] = narrow<Element>(values[i]);
+}
+
+template <typename Element, typename T>
+VSAD_HD Vector<T> load_lanes(const Element* from, std::int64_t stride, int count) {
+    if (stride == 1 && count == kLanes<T>) return load_wide<T>(from);
+    T values[kLanes<T>] = {};
+    for (int i = 0; i < count; ++i) values[i] = widen(from[i * stride]);
+    return load(values);
+}
+
+template <typename T, int bytes>
+struct Wide {
+    typedef T type __attribute__((vector_size(bytes)));
+};
+
+// V is a vector of T or T itself.
+template <typename V, typename T, typename Element>
+VSAD_HD V load_channels(const Element* from) {
+    constexpr int count = int(sizeof(V) / sizeof(T));
+    V v;
+    if constexpr (sizeof(Element) == sizeof(T)) {
+        __builtin_memcpy(&v, from, sizeof v);
+    } else {
+        T wide[count];
+        for (int i = 0; i < count; ++i) wide[i] = widen(from[i]);
+        __builtin_memcpy(&v, wide, sizeof v);
+    }
+    return v;
+}
+template <typename Element, typename T, typename V>
+VSAD_HD void store_channels(Element* to, V v) {
+    constexpr int count = int(sizeof(V) / sizeof(T));
+    if constexpr (sizeof(Element) == sizeof(T)) {
+        __builtin_memcpy(to, &v, sizeof v);
+    } else {
+        T wide[count];
+        Element narrowed[count];
+        __builtin_memcpy(wide, &v, sizeof v);
+        for (int i = 0; i < count; ++i) narrowed[i] = narrow<Element>(wide[i]);
+        __builtin_memcpy(to, narrowed, sizeof narrowed);
+    }
+}
+
+}  // namespace
+}  // namespace VSAD_ISA
+}  // namespace vsad
