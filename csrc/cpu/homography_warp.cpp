@@ -30,6 +30,17 @@ struct Group {
     int count;              // pixels
 };
 
+template <typename Element>
+void clear(const Group<Element>& g) {
+    const WarpArguments& a = g.a;
+    if (a.out.channel == 1 && a.out.x == a.C) {
+        fill(g.to, g.count * a.C, Element{});
+        return;
+    }
+    for (std::int64_t c = 0; c < a.C; ++c)
+        for (int l = 0; l < g.count; ++l) g.to[l * a.out.x + c * a.out.channel] = Element{};
+}
+
 template <typename Element, typename T, int n>
 void blend_rows(const Group<Element>& g, const Spot<T, n>& spot) {
     const WarpArguments& a = g.a;
@@ -102,10 +113,10 @@ void forward_band(const void* arguments, std::int64_t item, char*) {
     const WarpArguments& a = *static_cast<const WarpArguments*>(arguments);
     const std::int64_t bands = (a.H + kBandRows - 1) / kBandRows, b = item / bands, begin = item % bands * kBandRows;
     const Element* source = reinterpret_cast<const Element*>(a.input.data) + b * a.input.batch;
-    const Packed packed = n == 2 ? packed_as<Element>(a) : Packed::no;
+    const Packed packed = packed_as<Element, n>(a);
     const bool rows = a.input.channel == 1 && a.out.channel == 1 && a.C * sizeof(T) >= 16;
     const bool far = !rows && !fits_lane<T>(a);
-    const Locator<T> locator(a, b, reach_of<Element>(packed, n));
+    const Locator<T> locator(a, b, reach_of<Element, n>(packed));
     for (std::int64_t y = begin; y < lesser(begin + kBandRows, a.H); ++y)
         for (std::int64_t x = 0; x < a.W; x += kLanes<T>) {
             const Spot<T, n> spot = locator.template locate<n>(T(x), T(y));
@@ -113,7 +124,11 @@ void forward_band(const void* arguments, std::int64_t item, char*) {
             store_mask<T>(a.mask + (b * a.H + y) * a.W + x, spot.valid, count);
             Element* to = reinterpret_cast<Element*>(a.out.data) + b * a.out.batch + y * a.out.y + x * a.out.x;
             const Group<Element> group{a, source, to, count};
-            if constexpr (n == 2 && has_packed<Element>)
+            if (spot.nowhere) {
+                clear(group);
+                continue;
+            }
+            if constexpr (has_packed<Element, n>)
                 if (packed != Packed::no && spot.inner) {
                     blend_packed(packed, a, source, to, count, spot);
                     continue;

@@ -198,6 +198,7 @@ void backward_part(const WarpGradients& gradients, std::int64_t item) {
         RowGradient row;
         for (std::int64_t x = 0; x < a.W; x += kLanes<T>) {
             const Spot<T, n> spot = locator.template locate<n>(T(x), T(y));
+            if (spot.nowhere) continue;
             const int count = int(lesser<std::int64_t>(kLanes<T>, a.W - x));
             const Element* grad_out = part.grad_out + y * a.out.y + x * a.out.x;
             Slopes<T> slopes = {};

@@ -30,6 +30,28 @@ VSAD_HD Words gather_words(const void* from, Whole<float> offset) {
 #endif
 }
 
+struct TwoWords {
+    Words first, second;
+};
+
+// gather_words of two words that lie side by side: one load for both.
+template <int scale>
+VSAD_HD TwoWords gather_two_words(const void* from, Whole<float> offset) {
+#if defined(__AVX512F__)
+    const __m512i at = reinterpret_cast<__m512i>(offset);
+    const __m512i low = _mm512_mask_i32gather_epi64(
+        _mm512_setzero_si512(), __mmask8(-1), _mm512_maskz_extracti64x4_epi64(__mmask8(-1), at, 0), from, scale);
+    const __m512i high = _mm512_mask_i32gather_epi64(
+        _mm512_setzero_si512(), __mmask8(-1), _mm512_maskz_extracti64x4_epi64(__mmask8(-1), at, 1), from, scale);
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    return {reinterpret_cast<Words>(_mm512_permutex2var_epi32(low, even, high)),
+            reinterpret_cast<Words>(_mm512_permutex2var_epi32(low, odd, high))};
+#else
+    return {gather_words<scale>(from, offset), gather_words<scale>(static_cast<const char*>(from) + 4, offset)};
+#endif
+}
+
 template <typename T, typename Element>
 VSAD_HD Vector<T> gather(const Element* from, Whole<T> offset) {
     if constexpr (std::is_same_v<Element, float>) {

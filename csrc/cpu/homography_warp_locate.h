@@ -160,6 +160,7 @@ struct Spot {
     Vector<T> sx, sy, Z;
     Whole<T> alive;  // in front, and at least one tap inside
     Whole<T> valid;  // in front, and within the centres of the border pixels
+    bool nowhere;    // no lane is alive
     bool inner;      // every lane alive, its taps side by side, and `reach` pixels from the first tap on exist
 };
 
@@ -202,6 +203,7 @@ struct Locator {
         spot.inner = all<T>(inner);
         if (!spot.inner && padding == Padding::zeros)
             spot.alive &= move_inside<T, n>(spot.x, Lane<T>(last_x)) & move_inside<T, n>(spot.y, Lane<T>(last_y));
+        spot.nowhere = !spot.inner && all<T>(~spot.alive);
         return spot;
     }
 };

@@ -9,10 +9,10 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-enum class Packed { no, planes, three, four };  // four: bytes only; floats are blended as rows
+enum class Packed { no, planes, three, four };
 
-template <typename Element>
-constexpr bool has_packed = std::is_same_v<Element, float> || std::is_same_v<Element, std::uint8_t>;
+template <typename Element, int n>
+constexpr bool has_packed = std::is_same_v<Element, std::uint8_t> ? n <= 2 : std::is_same_v<Element, float> && n == 2;
 
 template <typename T>
 bool fits_lane(const WarpArguments& a) {
@@ -20,19 +20,20 @@ bool fits_lane(const WarpArguments& a) {
     return sizeof(T) == 8 || extent(a.Hs, a.input.y) + extent(a.Ws, a.input.x) < (std::int64_t(1) << 31) - 64;
 }
 
-template <typename Element>
+template <typename Element, int n>
 Packed packed_as(const WarpArguments& a) {
-    if (!has_packed<Element> || !fits_lane<float>(a)) return Packed::no;
+    if (!has_packed<Element, n> || !fits_lane<float>(a)) return Packed::no;
     const bool pixels = a.input.channel == 1 && a.out.channel == 1 && a.input.x == a.C && a.out.x == a.C;
     if (pixels && a.C == 3) return Packed::three;
-    if (pixels && a.C == 4 && sizeof(Element) == 1) return Packed::four;
+    if (pixels && a.C == 4) return Packed::four;
     return a.input.x == 1 && a.out.x == 1 ? Packed::planes : Packed::no;
 }
 
-template <typename Element>
-int reach_of(Packed packed, int n) {
-    if (packed == Packed::planes) return sizeof(Element) == 1 ? 3 : 1;
-    return packed == Packed::three ? 2 : n - 1;  // 8 floats, or 4 bytes of the second tap: into the third pixel
+// Planes of bytes are read by the word; pixels of three as 8 floats or bytes, or, the nearest, as 4.
+template <typename Element, int n>
+int reach_of(Packed packed) {
+    if (packed == Packed::planes && sizeof(Element) == 1) return 3;
+    return packed == Packed::three ? n : n - 1;
 }
 
 template <typename T>
@@ -48,40 +49,54 @@ VSAD_HD void store_mask(char* to, Whole<T> mask, int count) {
 }
 
 using Floats = Vector<float>;
-using PairSpot = Spot<float, 2>;
+template <int n>
+using PixelSpot = Spot<float, n>;
+typedef float EightFloats __attribute__((vector_size(32)));
+typedef float FourFloats __attribute__((vector_size(16)));
 
-// A pixel's two taps of a row are one vector of 8 floats, of which the last two are not used.
-VSAD_HD void blend_three(const WarpArguments& a, const float* source, float* to, int count, const PairSpot& spot) {
-    typedef float Eight __attribute__((vector_size(32)));
-    typedef float Four __attribute__((vector_size(16)));
+template <int n>
+VSAD_HD Whole<float> offsets(const WarpArguments& a, const PixelSpot<n>& spot, int channels) {
+    return spot.y.at[0] * std::int32_t(a.input.y) + spot.x.at[0] * channels;
+}
+
+// The two taps of a row are read as 8 floats, and a pixel is written as 4: with three channels the last float is
+// overwritten by the next pixel.
+template <int channels>
+VSAD_HD void blend_pixels(const WarpArguments& a, const float* source, float* to, int count, const PixelSpot<2>& spot) {
     constexpr int lanes = kLanes<float>;
     std::int32_t offset[lanes];
     float left[lanes], right[lanes], top[lanes], bottom[lanes];
-    const Whole<float> offsets = spot.y.at[0] * std::int32_t(a.input.y) + spot.x.at[0] * 3;
-    __builtin_memcpy(offset, &offsets, sizeof offset);
+    const Whole<float> all_offsets = offsets(a, spot, channels);
+    __builtin_memcpy(offset, &all_offsets, sizeof offset);
     store(left, spot.x.weight[0]), store(right, spot.x.weight[1]);
     store(top, spot.y.weight[0]), store(bottom, spot.y.weight[1]);
-    for (int l = 0; l < count; ++l) {
-        const float* from = source + offset[l];
-        Eight above, below;
-        __builtin_memcpy(&above, from, sizeof above);
-        __builtin_memcpy(&below, from + a.input.y, sizeof below);
-        const Eight column = top[l] * above + bottom[l] * below;
-        const Four first = {column[0], column[1], column[2], 0}, second = {column[3], column[4], column[5], 0};
-        const Four pixel = left[l] * first + right[l] * second;
-        __builtin_memcpy(to + 3 * l, &pixel, l + 1 < count ? sizeof pixel : 3 * sizeof(float));
+    const auto pixel = [&](int l) {
+        EightFloats above, below;
+        __builtin_memcpy(&above, source + offset[l], sizeof above);
+        __builtin_memcpy(&below, source + offset[l] + a.input.y, sizeof below);
+        const EightFloats both = top[l] * above + bottom[l] * below;
+        constexpr int c = channels;
+        const FourFloats first = {both[0], both[1], both[2], both[3]};
+        const FourFloats second = {both[c], both[c + 1], both[c + 2], both[c + 3]};
+        return left[l] * first + right[l] * second;
+    };
+    for (int l = 0; l + 1 < count; ++l) {
+        const FourFloats value = pixel(l);
+        __builtin_memcpy(to + channels * l, &value, sizeof value);
     }
+    const FourFloats last = pixel(count - 1);
+    __builtin_memcpy(to + channels * (count - 1), &last, channels * sizeof(float));
 }
 
-VSAD_HD void blend_planes(const WarpArguments& a, const float* source, float* to, int count, const PairSpot& spot) {
-    const Whole<float> offset = spot.y.at[0] * std::int32_t(a.input.y) + spot.x.at[0];
+VSAD_HD void blend_planes(const WarpArguments& a, const float* source, float* to, int count, const PixelSpot<2>& spot) {
+    const Whole<float> offset = offsets(a, spot, 1);
     for (std::int64_t c = 0; c < a.C; ++c) {
-        const float *above = source + c * a.input.channel, *below = above + a.input.y;
-        const Floats top = spot.x.weight[0] * gather<float>(above, offset) +
-                           spot.x.weight[1] * gather<float>(above + 1, offset);
-        const Floats bottom = spot.x.weight[0] * gather<float>(below, offset) +
-                              spot.x.weight[1] * gather<float>(below + 1, offset);
-        store_lanes<float, float>(to + c * a.out.channel, 1, spot.y.weight[0] * top + spot.y.weight[1] * bottom, count);
+        const float* from = source + c * a.input.channel;
+        const TwoWords above = gather_two_words<4>(from, offset), below = gather_two_words<4>(from + a.input.y, offset);
+        const Floats first = spot.y.weight[0] * Floats(above.first) + spot.y.weight[1] * Floats(below.first);
+        const Floats second = spot.y.weight[0] * Floats(above.second) + spot.y.weight[1] * Floats(below.second);
+        const Floats value = spot.x.weight[0] * first + spot.x.weight[1] * second;
+        store_lanes<float, float>(to + c * a.out.channel, 1, value, count);
     }
 }
 
@@ -92,66 +107,100 @@ VSAD_HD Floats byte_of(Words words) {
 // A convex combination of bytes, rounded to nearest, ties to even: from 2^23 on floats have no fraction.
 VSAD_HD Words rounded(Floats v) { return Words(v + 0x1p23f) & 0xffu; }
 
+// The lowest byte of every word.
 VSAD_HD void store_bytes(std::uint8_t* to, Words words, int count) {
+    typedef std::uint8_t Bytes __attribute__((vector_size(kLanes<float>)));
+    const Bytes bytes = __builtin_convertvector(words, Bytes);
+    if (count == kLanes<float>) {
+        __builtin_memcpy(to, &bytes, sizeof bytes);
+        return;
+    }
+    std::uint8_t values[kLanes<float>];
+    __builtin_memcpy(values, &bytes, sizeof values);
+    for (int l = 0; l < count; ++l) to[l] = values[l];
+}
+
+// The lowest `channels` bytes of every word.
+template <int channels>
+VSAD_HD void store_pixels(std::uint8_t* to, Words words, int count) {
+#if defined(__AVX512BW__)
+    if (channels == 3 && count == 16) {
+        const __m512i first_12 = _mm512_maskz_broadcast_i32x4(__mmask16(-1), _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1,
+                                                                      -1, -1));
+        const __m512i together = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+        const __m512i packed = _mm512_shuffle_epi8(reinterpret_cast<__m512i>(words), first_12);
+        _mm512_mask_storeu_epi32(to, 0xfff, _mm512_maskz_permutexvar_epi32(__mmask16(-1), together, packed));
+        return;
+    }
+#endif
     std::uint32_t values[kLanes<float>];
     __builtin_memcpy(values, &words, sizeof values);
-    for (int l = 0; l < kLanes<float>; ++l)
-        if (l < count) to[l] = std::uint8_t(values[l]);
+    for (int l = 0; l + 1 < count; ++l) __builtin_memcpy(to + channels * l, values + l, sizeof values[l]);
+    __builtin_memcpy(to + channels * (count - 1), values + count - 1, channels);
 }
 
 VSAD_HD void blend_planes(const WarpArguments& a, const std::uint8_t* source, std::uint8_t* to, int count,
-                          const PairSpot& spot) {
-    const Whole<float> offset = spot.y.at[0] * std::int32_t(a.input.y) + spot.x.at[0];
+                          const PixelSpot<2>& spot) {
+    const Whole<float> offset = offsets(a, spot, 1);
     for (std::int64_t c = 0; c < a.C; ++c) {
         const std::uint8_t* from = source + c * a.input.channel;
         const Words above = gather_words<1>(from, offset), below = gather_words<1>(from + a.input.y, offset);
         const Floats first = spot.y.weight[0] * byte_of<0>(above) + spot.y.weight[1] * byte_of<0>(below);
         const Floats second = spot.y.weight[0] * byte_of<1>(above) + spot.y.weight[1] * byte_of<1>(below);
-        const Words value = rounded(spot.x.weight[0] * first + spot.x.weight[1] * second);
-        typedef std::uint8_t Bytes __attribute__((vector_size(kLanes<float>)));
-        const Bytes bytes = __builtin_convertvector(value, Bytes);
-        if (count == kLanes<float>)
-            __builtin_memcpy(to + c * a.out.channel, &bytes, sizeof bytes);
-        else
-            store_bytes(to + c * a.out.channel, value, count);
+        store_bytes(to + c * a.out.channel, rounded(spot.x.weight[0] * first + spot.x.weight[1] * second), count);
     }
 }
 
-// Four channels are a word, three are one with a foreign byte that is written and then overwritten.
-template <int channels>
-VSAD_HD void blend_words(const WarpArguments& a, const std::uint8_t* source, std::uint8_t* to, int count,
-                         const PairSpot& spot) {
-    const Whole<float> offset = spot.y.at[0] * std::int32_t(a.input.y) + spot.x.at[0] * channels;
-    const std::uint8_t* below = source + a.input.y;
-    const Words w00 = gather_words<1>(source, offset), w01 = gather_words<1>(source + channels, offset);
-    const Words w10 = gather_words<1>(below, offset), w11 = gather_words<1>(below + channels, offset);
-    const Weights<Floats> w(spot.x.weight[1], spot.y.weight[1]);
-    Words words = rounded(interpolate(w, byte_of<0>(w00), byte_of<0>(w01), byte_of<0>(w10), byte_of<0>(w11)));
-    words |= rounded(interpolate(w, byte_of<1>(w00), byte_of<1>(w01), byte_of<1>(w10), byte_of<1>(w11))) << 8;
-    words |= rounded(interpolate(w, byte_of<2>(w00), byte_of<2>(w01), byte_of<2>(w10), byte_of<2>(w11))) << 16;
-    if constexpr (channels == 4)
-        words |= rounded(interpolate(w, byte_of<3>(w00), byte_of<3>(w01), byte_of<3>(w10), byte_of<3>(w11))) << 24;
-    std::uint32_t values[kLanes<float>];
-    __builtin_memcpy(values, &words, sizeof values);
-    for (int l = 0; l < count - 1; ++l) __builtin_memcpy(to + channels * l, values + l, sizeof values[l]);
-    __builtin_memcpy(to + channels * (count - 1), values + count - 1, channels);
+// The byte at `place` of eight.
+template <int place>
+VSAD_HD Floats byte_of(const TwoWords& words) {
+    return byte_of<place % 4>(place < 4 ? words.first : words.second);
+}
+template <int place, int channels>
+VSAD_HD Words blend_channel(const TwoWords& above, const TwoWords& below, const PixelSpot<2>& spot) {
+    const Floats first = spot.y.weight[0] * byte_of<place>(above) + spot.y.weight[1] * byte_of<place>(below);
+    const Floats second =
+        spot.y.weight[0] * byte_of<place + channels>(above) + spot.y.weight[1] * byte_of<place + channels>(below);
+    return rounded(spot.x.weight[0] * first + spot.x.weight[1] * second) << (8 * place);
 }
 
-VSAD_HD void blend_packed(Packed packed, const WarpArguments& a, const float* source, float* to, int count,
-                          const PairSpot& spot) {
+// Both taps of a row lie in 8 bytes.
+template <int channels>
+VSAD_HD void blend_pixels(const WarpArguments& a, const std::uint8_t* source, std::uint8_t* to, int count,
+                          const PixelSpot<2>& spot) {
+    const Whole<float> offset = offsets(a, spot, channels);
+    const TwoWords above = gather_two_words<1>(source, offset), below = gather_two_words<1>(source + a.input.y, offset);
+    Words words = blend_channel<0, channels>(above, below, spot) | blend_channel<1, channels>(above, below, spot) |
+                  blend_channel<2, channels>(above, below, spot);
+    if constexpr (channels == 4) words |= blend_channel<3, channels>(above, below, spot);
+    store_pixels<channels>(to, words, count);
+}
+
+template <typename Element>
+VSAD_HD void blend_packed(Packed packed, const WarpArguments& a, const Element* source, Element* to, int count,
+                          const PixelSpot<2>& spot) {
     if (packed == Packed::three)
-        blend_three(a, source, to, count, spot);
+        blend_pixels<3>(a, source, to, count, spot);
+    else if (packed == Packed::four)
+        blend_pixels<4>(a, source, to, count, spot);
     else
         blend_planes(a, source, to, count, spot);
 }
+
+// The nearest pixel.
 VSAD_HD void blend_packed(Packed packed, const WarpArguments& a, const std::uint8_t* source, std::uint8_t* to,
-                          int count, const PairSpot& spot) {
+                          int count, const PixelSpot<1>& spot) {
+    if (packed == Packed::planes) {
+        const Whole<float> offset = offsets(a, spot, 1);
+        for (std::int64_t c = 0; c < a.C; ++c)
+            store_bytes(to + c * a.out.channel, gather_words<1>(source + c * a.input.channel, offset), count);
+        return;
+    }
+    const Words words = gather_words<1>(source, offsets(a, spot, packed == Packed::three ? 3 : 4));
     if (packed == Packed::three)
-        blend_words<3>(a, source, to, count, spot);
-    else if (packed == Packed::four)
-        blend_words<4>(a, source, to, count, spot);
+        store_pixels<3>(to, words, count);
     else
-        blend_planes(a, source, to, count, spot);
+        store_pixels<4>(to, words, count);
 }
 
 }  // namespace
