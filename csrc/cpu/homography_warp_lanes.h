@@ -86,6 +86,31 @@ VSAD_HD Vector<T> load_lanes(const Element* from, std::int64_t stride, int count
     return load(values);
 }
 
+// The lowest byte of every lane.
+template <typename T>
+VSAD_HD void store_bytes(void* to, Whole<T> lanes, int count) {
+    alignas(16) unsigned char bytes[16];
+#if defined(__AVX512F__)
+    const __m512i all = reinterpret_cast<__m512i>(lanes);
+    const __m128i packed = sizeof(T) == 4 ? _mm512_maskz_cvtepi32_epi8(__mmask16(-1), all)
+                                          : _mm512_maskz_cvtepi64_epi8(__mmask8(-1), all);
+    if (count == 16) {
+        _mm_storeu_si128(static_cast<__m128i*>(to), packed);
+        return;
+    }
+    _mm_store_si128(reinterpret_cast<__m128i*>(bytes), packed);
+#else
+    Lane<T> values[kLanes<T>];
+    __builtin_memcpy(values, &lanes, sizeof values);
+    for (int i = 0; i < kLanes<T>; ++i) bytes[i] = static_cast<unsigned char>(values[i]);
+    if (count == kLanes<T>) {
+        __builtin_memcpy(to, bytes, kLanes<T>);
+        return;
+    }
+#endif
+    for (int i = 0; i < count; ++i) static_cast<unsigned char*>(to)[i] = bytes[i];
+}
+
 template <typename T, int bytes>
 struct Wide {
     typedef T type __attribute__((vector_size(bytes)));

@@ -36,18 +36,6 @@ int reach_of(Packed packed) {
     return packed == Packed::three ? n : n - 1;
 }
 
-template <typename T>
-VSAD_HD void store_mask(char* to, Whole<T> mask, int count) {
-    typedef signed char Bytes __attribute__((vector_size(kLanes<T>)));
-    const Bytes bytes = __builtin_convertvector(mask, Bytes) & 1;
-    char values[kLanes<T>];
-    __builtin_memcpy(values, &bytes, sizeof values);
-    if (count == kLanes<T>)
-        __builtin_memcpy(to, values, sizeof values);
-    else
-        for (int i = 0; i < count; ++i) to[i] = values[i];
-}
-
 using Floats = Vector<float>;
 template <int n>
 using PixelSpot = Spot<float, n>;
@@ -107,19 +95,6 @@ VSAD_HD Floats byte_of(Words words) {
 // A convex combination of bytes, rounded to nearest, ties to even: from 2^23 on floats have no fraction.
 VSAD_HD Words rounded(Floats v) { return Words(v + 0x1p23f) & 0xffu; }
 
-// The lowest byte of every word.
-VSAD_HD void store_bytes(std::uint8_t* to, Words words, int count) {
-    typedef std::uint8_t Bytes __attribute__((vector_size(kLanes<float>)));
-    const Bytes bytes = __builtin_convertvector(words, Bytes);
-    if (count == kLanes<float>) {
-        __builtin_memcpy(to, &bytes, sizeof bytes);
-        return;
-    }
-    std::uint8_t values[kLanes<float>];
-    __builtin_memcpy(values, &bytes, sizeof values);
-    for (int l = 0; l < count; ++l) to[l] = values[l];
-}
-
 // The lowest `channels` bytes of every word.
 template <int channels>
 VSAD_HD void store_pixels(std::uint8_t* to, Words words, int count) {
@@ -147,7 +122,8 @@ VSAD_HD void blend_planes(const WarpArguments& a, const std::uint8_t* source, st
         const Words above = gather_words<1>(from, offset), below = gather_words<1>(from + a.input.y, offset);
         const Floats first = spot.y.weight[0] * byte_of<0>(above) + spot.y.weight[1] * byte_of<0>(below);
         const Floats second = spot.y.weight[0] * byte_of<1>(above) + spot.y.weight[1] * byte_of<1>(below);
-        store_bytes(to + c * a.out.channel, rounded(spot.x.weight[0] * first + spot.x.weight[1] * second), count);
+        const Words value = rounded(spot.x.weight[0] * first + spot.x.weight[1] * second);
+        store_bytes<float>(to + c * a.out.channel, Whole<float>(value), count);
     }
 }
 
@@ -193,7 +169,8 @@ VSAD_HD void blend_packed(Packed packed, const WarpArguments& a, const std::uint
     if (packed == Packed::planes) {
         const Whole<float> offset = offsets(a, spot, 1);
         for (std::int64_t c = 0; c < a.C; ++c)
-            store_bytes(to + c * a.out.channel, gather_words<1>(source + c * a.input.channel, offset), count);
+            store_bytes<float>(to + c * a.out.channel,
+                               Whole<float>(gather_words<1>(source + c * a.input.channel, offset)), count);
         return;
     }
     const Words words = gather_words<1>(source, offsets(a, spot, packed == Packed::three ? 3 : 4));
