@@ -38,6 +38,7 @@ def homography_align_backward(
     edges: int,
     rounds: Sequence[int],
 ) -> None: ...
+
 class WarpArguments:
     def __init__(
         self,

@@ -100,9 +100,10 @@ void blend_far(const Group<Element>& g, const Spot<T, n>& spot) {
             T sum = 0;
             for (int j = 0; spot.alive[l] && j < n; ++j)
                 for (int i = 0; i < n; ++i)
-                    sum += spot.y.weight[j][l] * spot.x.weight[i][l] *
-                           widen(g.source[spot.y.at[j][l] * a.input.y + spot.x.at[i][l] * a.input.x +
-                                          c * a.input.channel]);
+                    sum +=
+                        spot.y.weight[j][l] * spot.x.weight[i][l] *
+                        widen(
+                            g.source[spot.y.at[j][l] * a.input.y + spot.x.at[i][l] * a.input.x + c * a.input.channel]);
             g.to[l * a.out.x + c * a.out.channel] = narrow<Element>(sum);
         }
 }

@@ -8,7 +8,7 @@
 
 namespace vsad {
 
-enum class Mode : int { nearest, bilinear, bicubic };      // the codes that Python passes
+enum class Mode : int { nearest, bilinear, bicubic };  // the codes that Python passes
 enum class Padding : int { zeros, border, reflection };
 
 // A tensor (batch, channel, y, x) where it lies; strides count elements and may be zero or negative.

@@ -1,5 +1,5 @@
-// One item is a batch and a group of channels: it owns what it adds to, and visits the target's pixels in order. So there
-// are no atomics, and the result is the same for any number of threads.
+// One item is a batch and a group of channels: it owns what it adds to, and visits the target's pixels in order. So
+// there are no atomics, and the result is the same for any number of threads.
 #include "cpu/homography_warp.h"
 #include "cpu/homography_warp_lanes.h"
 

@@ -1,5 +1,5 @@
-// Pixels in the lanes of a vector: gathering a channel of theirs, and storing it. Vectors of any width for channels that
-// lie side by side.
+// Pixels in the lanes of a vector: gathering a channel of theirs, and storing it. Vectors of any width for channels
+// that lie side by side.
 #pragma once
 
 #include "cpu/homography_warp_locate.h"
@@ -39,10 +39,10 @@ template <int scale>
 VSAD_HD TwoWords gather_two_words(const void* from, Whole<float> offset) {
 #if defined(__AVX512F__)
     const __m512i at = reinterpret_cast<__m512i>(offset);
-    const __m512i low = _mm512_mask_i32gather_epi64(
-        _mm512_setzero_si512(), __mmask8(-1), _mm512_maskz_extracti64x4_epi64(__mmask8(-1), at, 0), from, scale);
-    const __m512i high = _mm512_mask_i32gather_epi64(
-        _mm512_setzero_si512(), __mmask8(-1), _mm512_maskz_extracti64x4_epi64(__mmask8(-1), at, 1), from, scale);
+    const __m512i low = _mm512_mask_i32gather_epi64(_mm512_setzero_si512(), __mmask8(-1),
+                                                    _mm512_maskz_extracti64x4_epi64(__mmask8(-1), at, 0), from, scale);
+    const __m512i high = _mm512_mask_i32gather_epi64(_mm512_setzero_si512(), __mmask8(-1),
+                                                     _mm512_maskz_extracti64x4_epi64(__mmask8(-1), at, 1), from, scale);
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     return {reinterpret_cast<Words>(_mm512_permutex2var_epi32(low, even, high)),
@@ -92,8 +92,8 @@ VSAD_HD void store_bytes(void* to, Whole<T> lanes, int count) {
     alignas(16) unsigned char bytes[16];
 #if defined(__AVX512F__)
     const __m512i all = reinterpret_cast<__m512i>(lanes);
-    const __m128i packed = sizeof(T) == 4 ? _mm512_maskz_cvtepi32_epi8(__mmask16(-1), all)
-                                          : _mm512_maskz_cvtepi64_epi8(__mmask8(-1), all);
+    const __m128i packed =
+        sizeof(T) == 4 ? _mm512_maskz_cvtepi32_epi8(__mmask16(-1), all) : _mm512_maskz_cvtepi64_epi8(__mmask8(-1), all);
     if (count == 16) {
         _mm_storeu_si128(static_cast<__m128i*>(to), packed);
         return;

@@ -187,8 +187,8 @@ struct Locator {
         const Vector<T> divisor = Z > 0 ? Z : broadcast(T(1));
         const Vector<T> sx = X / divisor, sy = Y / divisor;
         // NaN fails every comparison, so it is never converted to an integer
-        const Whole<T> front = (Z > 0) & (sx >= -anywhere) & (sx <= last_x + anywhere) & (sy >= -anywhere) &
-                               (sy <= last_y + anywhere);
+        const Whole<T> front =
+            (Z > 0) & (sx >= -anywhere) & (sx <= last_x + anywhere) & (sy >= -anywhere) & (sy <= last_y + anywhere);
         spot.Z = divisor;
         spot.sx = front ? sx : Vector<T>{};
         spot.sy = front ? sy : Vector<T>{};

@@ -100,8 +100,8 @@ template <int channels>
 VSAD_HD void store_pixels(std::uint8_t* to, Words words, int count) {
 #if defined(__AVX512BW__)
     if (channels == 3 && count == 16) {
-        const __m512i first_12 = _mm512_maskz_broadcast_i32x4(__mmask16(-1), _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1,
-                                                                      -1, -1));
+        const __m512i first_12 = _mm512_maskz_broadcast_i32x4(
+            __mmask16(-1), _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
         const __m512i together = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
         const __m512i packed = _mm512_shuffle_epi8(reinterpret_cast<__m512i>(words), first_12);
         _mm512_mask_storeu_epi32(to, 0xfff, _mm512_maskz_permutexvar_epi32(__mmask16(-1), together, packed));

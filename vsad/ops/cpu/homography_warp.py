@@ -15,7 +15,10 @@ MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}  # Mode in csrc/cpu/homograp
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}  # Padding, there
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
 LOCATE = 16  # multiply-adds' worth of finding where a pixel looks
-GROUPS, GROUP_CHANNELS = 16, 32  # pieces of the backward, for the threads; fewer channels cost more to locate than to add
+GROUPS, GROUP_CHANNELS = (
+    16,
+    32,
+)  # pieces of the backward, for the threads; fewer channels cost more to locate than to add
 
 
 def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str) -> tuple[Tensor, Tensor]:
@@ -37,7 +40,8 @@ def backward(
     B, C = input.shape[:2]
     channels_last = input.stride(1) == 1 and C > 1
     if channels_last and grad_out.stride(1) != 1:
-        grad_out = empty_like_layout(input, C, size=tuple(grad_out.shape[2:])).copy_(grad_out)
+        H, W = grad_out.shape[2:]
+        grad_out = empty_like_layout(input, C, size=(H, W)).copy_(grad_out)
     groups = max(1, min(-(-GROUPS // max(B, 1)), C // GROUP_CHANNELS if channels_last else C))
     grad_input = empty_like_layout(input, C, dtype=homography.dtype).zero_() if needs[0] else None
     parts = homography.new_zeros((B, groups, 3, 3), dtype=torch.float64) if needs[1] else None
