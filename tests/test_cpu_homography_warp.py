@@ -1,4 +1,4 @@
-"""What the matrix does not ask of the C++ warp: bytes, instruction sets, threads, the edges of memory, random shapes."""
+"""What the matrix does not ask of the C++ warp: bytes, instruction sets, threads, fenced memory, random shapes."""
 
 import ctypes
 import mmap
