@@ -2,6 +2,7 @@
 // that lie side by side.
 #pragma once
 
+#include "cpu/convert.h"
 #include "cpu/homography_warp_locate.h"
 
 namespace vsad {
@@ -52,38 +53,85 @@ VSAD_HD TwoWords gather_two_words(const void* from, Whole<float> offset) {
 #endif
 }
 
+template <typename T, int bytes>
+struct Wide {
+    typedef T type __attribute__((vector_size(bytes)));
+};
+
+// V is a vector of T or T itself.
+template <typename V, typename T, typename Element>
+VSAD_HD V load_channels(const Element* from) {
+    if constexpr (sizeof(V) == sizeof(T)) {
+        return widen(*from);
+    } else if constexpr (kNarrow<Element>) {
+        return V(load_row<Element, int(sizeof(V) / sizeof(T))>(from));
+    } else {
+        V v;
+        __builtin_memcpy(&v, from, sizeof v);
+        return v;
+    }
+}
+template <typename Element, typename T, typename V>
+VSAD_HD void store_channels(Element* to, V v) {
+    if constexpr (sizeof(V) == sizeof(T))
+        *to = narrow<Element>(v);
+    else if constexpr (kNarrow<Element>)
+        store_row<Element, int(sizeof(V) / sizeof(T))>(to, v);
+    else
+        __builtin_memcpy(to, &v, sizeof v);
+}
+
+// A narrow element is read with the aligned word that it lies in: that word lies in the element's page, so its other
+// bytes can be read too; they are not used.
+template <typename Element>
+VSAD_HD Words gather_narrow(const Element* from, Whole<float> offset) {
+#if defined(__AVX2__)
+    constexpr int size = sizeof(Element), in_word = 4 / size, log = size == 1 ? 2 : 1;
+    const auto address = reinterpret_cast<std::uintptr_t>(from);
+    const Whole<float> index = offset + std::int32_t(address % 4 / size);
+    const Words words = gather_words<4>(reinterpret_cast<const void*>(address & ~std::uintptr_t(3)), index >> log);
+    return (words >> (Words(index & (in_word - 1)) * (8 * size))) & ((1u << (8 * size)) - 1);
+#else
+    Words words;
+    for (int i = 0; i < kLanes<float>; ++i) {
+        Raw<Element> raw;
+        __builtin_memcpy(&raw, from + offset[i], sizeof raw);
+        words[i] = raw;
+    }
+    return words;
+#endif
+}
+
 template <typename T, typename Element>
 VSAD_HD Vector<T> gather(const Element* from, Whole<T> offset) {
     if constexpr (std::is_same_v<Element, float>) {
         return Vector<float>(gather_words<4>(from, offset));
+    } else if constexpr (kNarrow<Element>) {
+        return widen_bits<Element, kLanes<T>>(gather_narrow(from, offset));
     } else {
-        Lane<T> at[kLanes<T>];
-        __builtin_memcpy(at, &offset, sizeof at);
         T values[kLanes<T>];
-        for (int i = 0; i < kLanes<T>; ++i) values[i] = widen(from[at[i]]);
+        for (int i = 0; i < kLanes<T>; ++i) values[i] = from[offset[i]];
         return load(values);
     }
 }
 
 template <typename Element, typename T>
 VSAD_HD void store_lanes(Element* to, std::int64_t stride, Vector<T> v, int count) {
-    T values[kLanes<T>];
-    store(values, v);
     if (stride == 1 && count == kLanes<T>) {
-        Element narrowed[kLanes<T>];
-        for (int i = 0; i < kLanes<T>; ++i) narrowed[i] = narrow<Element>(values[i]);
-        __builtin_memcpy(to, narrowed, sizeof narrowed);
+        store_channels<Element, T>(to, v);
         return;
     }
-    for (int i = 0; i < count; ++i) to[i * stride] = narrow<Element>(values[i]);
+    Element elements[kLanes<T>];
+    store_channels<Element, T>(elements, v);
+    for (int i = 0; i < count; ++i) to[i * stride] = elements[i];
 }
 
 template <typename Element, typename T>
 VSAD_HD Vector<T> load_lanes(const Element* from, std::int64_t stride, int count) {
-    if (stride == 1 && count == kLanes<T>) return load_wide<T>(from);
-    T values[kLanes<T>] = {};
-    for (int i = 0; i < count; ++i) values[i] = widen(from[i * stride]);
-    return load(values);
+    if (stride == 1 && count == kLanes<T>) return load_channels<Vector<T>, T>(from);
+    Element elements[kLanes<T>] = {};
+    for (int i = 0; i < count; ++i) elements[i] = from[i * stride];
+    return load_channels<Vector<T>, T>(elements);
 }
 
 // The lowest byte of every lane.
@@ -109,39 +157,6 @@ VSAD_HD void store_bytes(void* to, Whole<T> lanes, int count) {
     }
 #endif
     for (int i = 0; i < count; ++i) static_cast<unsigned char*>(to)[i] = bytes[i];
-}
-
-template <typename T, int bytes>
-struct Wide {
-    typedef T type __attribute__((vector_size(bytes)));
-};
-
-// V is a vector of T or T itself.
-template <typename V, typename T, typename Element>
-VSAD_HD V load_channels(const Element* from) {
-    constexpr int count = int(sizeof(V) / sizeof(T));
-    V v;
-    if constexpr (sizeof(Element) == sizeof(T)) {
-        __builtin_memcpy(&v, from, sizeof v);
-    } else {
-        T wide[count];
-        for (int i = 0; i < count; ++i) wide[i] = widen(from[i]);
-        __builtin_memcpy(&v, wide, sizeof v);
-    }
-    return v;
-}
-template <typename Element, typename T, typename V>
-VSAD_HD void store_channels(Element* to, V v) {
-    constexpr int count = int(sizeof(V) / sizeof(T));
-    if constexpr (sizeof(Element) == sizeof(T)) {
-        __builtin_memcpy(to, &v, sizeof v);
-    } else {
-        T wide[count];
-        Element narrowed[count];
-        __builtin_memcpy(wide, &v, sizeof v);
-        for (int i = 0; i < count; ++i) narrowed[i] = narrow<Element>(wide[i]);
-        __builtin_memcpy(to, narrowed, sizeof narrowed);
-    }
 }
 
 }  // namespace

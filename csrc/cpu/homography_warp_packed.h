@@ -12,7 +12,7 @@ namespace {
 enum class Packed { no, planes, three, four };
 
 template <typename Element, int n>
-constexpr bool has_packed = std::is_same_v<Element, std::uint8_t> ? n <= 2 : std::is_same_v<Element, float> && n == 2;
+constexpr bool has_packed = sizeof(Element) == 1 ? n <= 2 : sizeof(Element) <= 4 && n == 2;
 
 template <typename T>
 bool fits_lane(const WarpArguments& a) {
@@ -23,7 +23,8 @@ bool fits_lane(const WarpArguments& a) {
 template <typename Element, int n>
 Packed packed_as(const WarpArguments& a) {
     if (!has_packed<Element, n> || !fits_lane<float>(a)) return Packed::no;
-    const bool pixels = a.input.channel == 1 && a.out.channel == 1 && a.input.x == a.C && a.out.x == a.C;
+    const bool pixels =
+        sizeof(Element) != 2 && a.input.channel == 1 && a.out.channel == 1 && a.input.x == a.C && a.out.x == a.C;
     if (pixels && a.C == 3) return Packed::three;
     if (pixels && a.C == 4) return Packed::four;
     return a.input.x == 1 && a.out.x == 1 ? Packed::planes : Packed::no;
@@ -85,6 +86,25 @@ VSAD_HD void blend_planes(const WarpArguments& a, const float* source, float* to
         const Floats second = spot.y.weight[0] * Floats(above.second) + spot.y.weight[1] * Floats(below.second);
         const Floats value = spot.x.weight[0] * first + spot.x.weight[1] * second;
         store_lanes<float, float>(to + c * a.out.channel, 1, value, count);
+    }
+}
+
+// Halves: both taps of a row are one word.
+template <typename Element>
+VSAD_HD void blend_planes(const WarpArguments& a, const Element* source, Element* to, int count,
+                          const PixelSpot<2>& spot) {
+    static_assert(sizeof(Element) == 2, "the other types have functions of their own");
+    constexpr int lanes = kLanes<float>;
+    const Whole<float> offset = offsets(a, spot, 1);
+    for (std::int64_t c = 0; c < a.C; ++c) {
+        const Element* from = source + c * a.input.channel;
+        const Words above = gather_words<2>(from, offset), below = gather_words<2>(from + a.input.y, offset);
+        const Floats first = spot.y.weight[0] * widen_bits<Element, lanes>(above & 0xffffu) +
+                             spot.y.weight[1] * widen_bits<Element, lanes>(below & 0xffffu);
+        const Floats second = spot.y.weight[0] * widen_bits<Element, lanes>(above >> 16) +
+                              spot.y.weight[1] * widen_bits<Element, lanes>(below >> 16);
+        const Floats value = spot.x.weight[0] * first + spot.x.weight[1] * second;
+        store_lanes<Element, float>(to + c * a.out.channel, 1, value, count);
     }
 }
 
@@ -155,12 +175,11 @@ VSAD_HD void blend_pixels(const WarpArguments& a, const std::uint8_t* source, st
 template <typename Element>
 VSAD_HD void blend_packed(Packed packed, const WarpArguments& a, const Element* source, Element* to, int count,
                           const PixelSpot<2>& spot) {
-    if (packed == Packed::three)
-        blend_pixels<3>(a, source, to, count, spot);
-    else if (packed == Packed::four)
-        blend_pixels<4>(a, source, to, count, spot);
-    else
-        blend_planes(a, source, to, count, spot);
+    if constexpr (sizeof(Element) != 2) {
+        if (packed == Packed::three) return blend_pixels<3>(a, source, to, count, spot);
+        if (packed == Packed::four) return blend_pixels<4>(a, source, to, count, spot);
+    }
+    blend_planes(a, source, to, count, spot);
 }
 
 // The nearest pixel.
