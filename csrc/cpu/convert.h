@@ -71,6 +71,9 @@ VSAD_HD FloatRow<count> load_row(const Element* from) {
     if constexpr (std::is_same_v<Element, float16> && count == 16)
         return reinterpret_cast<FloatRow<count>>(
             _mm512_maskz_cvtph_ps(__mmask16(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+    if constexpr (sizeof(Element) == 2 && count == 16)
+        return widen_bits<Element, count>(reinterpret_cast<Bits<count>>(
+            _mm512_maskz_cvtepu16_epi32(__mmask16(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))));
 #endif
     typename Row<Raw<Element>, count>::type raw;
     __builtin_memcpy(&raw, from, sizeof raw);
