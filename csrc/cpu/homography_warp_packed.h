@@ -48,6 +48,43 @@ VSAD_HD Whole<float> offsets(const WarpArguments& a, const PixelSpot<n>& spot, i
     return spot.y.at[0] * std::int32_t(a.input.y) + spot.x.at[0] * channels;
 }
 
+#if defined(__AVX512F__)
+// Two pixels a vector, 16 in all: each half of it holds both taps of a row. Pixels are written as 4 floats, so that
+// with three channels the last float is overwritten by the next pixel.
+template <int channels>
+VSAD_HD void blend_16_pixels(const std::int32_t* offset, const float* source, std::int64_t below, float* to,
+                             const PixelSpot<2>& spot) {
+    const auto reg = [](Floats v) { return reinterpret_cast<__m512>(v); };
+    const __m512 left = reg(spot.x.weight[0]), right = reg(spot.x.weight[1]);
+    const __m512 top = reg(spot.y.weight[0]), bottom = reg(spot.y.weight[1]);
+    alignas(64) std::int32_t column[16], next[16];
+    for (int i = 0; i < 16; ++i) {
+        column[i] = i / 8 + (i % 8 < channels ? 0 : 16);  // left's lanes, then right's
+        next[i] = (i + channels) % 16;
+    }
+    __m512i pixel = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512i side = _mm512_load_si512(column);
+    const __m512i behind = _mm512_load_si512(next), two = _mm512_set1_epi32(2);
+    for (int l = 0; l < 16; l += 2) {
+        const float *first = source + offset[l], *second = source + offset[l + 1];
+        const auto pair = [](const float* a, const float* b) {
+            return _mm512_maskz_insertf32x8(__mmask16(-1), _mm512_castps256_ps512(_mm256_loadu_ps(a)),
+                                            _mm256_loadu_ps(b), 1);
+        };
+        const __m512 upper = pair(first, second), lower = pair(first + below, second + below);
+        __m512 both = _mm512_mul_ps(upper, _mm512_maskz_permutexvar_ps(__mmask16(-1), pixel, top));
+        both = _mm512_fmadd_ps(lower, _mm512_maskz_permutexvar_ps(__mmask16(-1), pixel, bottom), both);
+        both = _mm512_mul_ps(both, _mm512_permutex2var_ps(left, side, right));
+        both = _mm512_add_ps(both, _mm512_maskz_permutexvar_ps(__mmask16(-1), behind, both));
+        _mm_storeu_ps(to + channels * l, _mm512_maskz_extractf32x4_ps(__mmask8(-1), both, 0));
+        const __m128 other = _mm512_maskz_extractf32x4_ps(__mmask8(-1), both, 2);
+        _mm_mask_storeu_ps(to + channels * (l + 1), l < 14 ? __mmask8(15) : __mmask8((1 << channels) - 1), other);
+        pixel = _mm512_add_epi32(pixel, two);
+        side = _mm512_add_epi32(side, two);
+    }
+}
+#endif
+
 // The two taps of a row are read as 8 floats, and a pixel is written as 4: with three channels the last float is
 // overwritten by the next pixel.
 template <int channels>
@@ -57,6 +94,9 @@ VSAD_HD void blend_pixels(const WarpArguments& a, const float* source, float* to
     float left[lanes], right[lanes], top[lanes], bottom[lanes];
     const Whole<float> all_offsets = offsets(a, spot, channels);
     __builtin_memcpy(offset, &all_offsets, sizeof offset);
+#if defined(__AVX512F__)
+    if (count == lanes) return blend_16_pixels<channels>(offset, source, a.input.y, to, spot);
+#endif
     store(left, spot.x.weight[0]), store(right, spot.x.weight[1]);
     store(top, spot.y.weight[0]), store(bottom, spot.y.weight[1]);
     const auto pixel = [&](int l) {
