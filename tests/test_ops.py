@@ -133,6 +133,9 @@ def _schema_calls(op, backend):
                 t["query"], t["key"], t["value"], t["homography"], bias, options["neighbors"],
                 options["heads"], options["window"], 0.5, backend,
             )  # fmt: skip
+        elif op.name == "homography_warp":
+            ways = options.get("mode", "bilinear"), options.get("padding", "zeros")
+            yield t["input"], t["homography"], list(options["size"]), *ways, backend
         elif op.name == "prototype_distance":
             yield t["features"], t["prototypes"], options["k"], options["metric"], backend
         elif op.name == "greedy_coreset":

@@ -37,6 +37,28 @@ def homography_align_backward(
     bias: int,
     edges: Sequence[tuple[int, int, int]],
 ) -> None: ...
+
+class WarpArguments:
+    def __init__(
+        self,
+        *,
+        dtype: int,
+        mode: int,
+        padding: int,
+        threads: int,
+        anywhere: float,
+        sizes: tuple[int, ...],
+        input: tuple[int, ...],
+        out: tuple[int, ...],
+        homography: int,
+        homography_batch: int,
+        mask: int,
+    ) -> None: ...
+
+def homography_warp_forward(arguments: WarpArguments) -> None: ...
+def homography_warp_backward(
+    forward: WarpArguments, *, input: tuple[int, ...], homography: int, groups: int
+) -> None: ...
 def prototype_distance(
     *,
     dtype: int,

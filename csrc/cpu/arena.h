@@ -10,11 +10,11 @@ namespace vsad {
 namespace VSAD_ISA {
 
 template <typename N>
-VSAD_HD N lesser(N a, N b) {
+VSAD_HD constexpr N lesser(N a, N b) {
     return a < b ? a : b;
 }
 template <typename N>
-VSAD_HD N greater(N a, N b) {
+VSAD_HD constexpr N greater(N a, N b) {
     return a > b ? a : b;
 }
 

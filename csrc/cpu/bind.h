@@ -18,6 +18,7 @@ T* at(Pointer address) {
 }
 
 void bind_homography_align(pybind11::module_& m);
+void bind_homography_warp(pybind11::module_& m);
 void bind_prototype_distance(pybind11::module_& m);
 
 }  // namespace vsad

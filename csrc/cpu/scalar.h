@@ -7,7 +7,7 @@
 
 namespace vsad {
 
-enum class Scalar : int { float32, float64, bfloat16, float16 };  // the codes that Python passes
+enum class Scalar : int { float32, float64, bfloat16, float16, uint8 };  // the codes that Python passes
 
 namespace VSAD_ISA {
 
@@ -37,6 +37,7 @@ struct Compute<double> {
 
 VSAD_HD float widen(float x) { return x; }
 VSAD_HD double widen(double x) { return x; }
+VSAD_HD float widen(std::uint8_t x) { return x; }
 VSAD_HD float widen(bfloat16 x) { return bit_cast<float>(std::uint32_t(x.bits) << 16); }
 
 // Branchless, so that loops over it become vector code: the exponent is rebased by an exact multiplication.
@@ -76,6 +77,13 @@ VSAD_HD float16 narrow<float16>(float x) {
         rounded = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     }
     return {std::uint16_t(sign | rounded)};
+}
+// Clamped to 0..255; beyond 2^23 a float has no fraction, so the sum is rounded as the others are.
+template <>
+VSAD_HD std::uint8_t narrow<std::uint8_t>(float x) {
+    x = x > 0 ? x : 0;  // NaN too
+    x = x < 255 ? x : 255;
+    return std::uint8_t(bit_cast<std::uint32_t>(x + 0x1p23f));
 }
 template <typename Element>
 VSAD_HD double narrow(double x) {

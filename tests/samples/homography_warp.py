@@ -1,5 +1,7 @@
 import torch
 
+from vsad.ops.homography_warp import MODES, PADDINGS
+
 from ._sample import Sample, homographies, randn
 
 
@@ -29,6 +31,17 @@ def _sample(name, both=("input", "homography"), **options):
     return Sample(name, _make(**options), both, images=("input",))
 
 
+def _every_way():
+    """Every mode and padding, on images whose inside fills whole vectors; the channel counts take turns."""
+    ways = [(mode, padding) for mode in MODES for padding in PADDINGS]
+    for i, (mode, padding) in enumerate(ways):
+        both = ("input",) if mode == "nearest" else ("input", "homography")
+        # float32's coordinates, and cubic slopes in them, are exact enough only in small images
+        shape = {"source": (5, 7), "size": (4, 17)} if mode == "bicubic" else {"source": (9, 24), "size": (7, 21)}
+        for channels in ((3, 17), (1, 4))[i % 2]:
+            yield _sample(f"{mode} {padding} {channels}", both, C=channels, mode=mode, padding=padding, **shape)
+
+
 SAMPLES = [
     _sample("bilinear"),
     _sample("nearest", both=("input",), mode="nearest"),  # a staircase: no gradient for the homography
@@ -42,6 +55,8 @@ SAMPLES = [
     _sample("no output", size=(0, 4)),
     _sample("broken homography", B=4, spoil=_spoil_homography),
     _sample("broken input", (), spoil=_spoil_input, perspective=1.5),
+    _sample("broken input bicubic", (), spoil=_spoil_input, mode="bicubic", source=(9, 24), size=(7, 21)),
+    *_every_way(),
 ]
 
 
@@ -52,7 +67,7 @@ def _args(**changes):
 
 ERRORS = [
     (lambda: _args(input=torch.ones(3, 4)), ValueError, r"input must be \[B C H W\], got \[3, 4\]"),
-    (lambda: _args(input=torch.ones(2, 3, 4, 4).int()), ValueError, "input must be a floating point"),
+    (lambda: _args(input=torch.ones(2, 3, 4, 4).int()), ValueError, "input must be floating point or uint8"),
     (lambda: _args(input=torch.ones(2, 3, 0, 4)), ValueError, "input must have pixels"),
     (lambda: _args(homography=torch.ones(2, 2)), ValueError, r"homography must be \[Bh 3 3\]"),
     (lambda: _args(homography=torch.ones(3, 3, 3)), ValueError, "homography must have batch 1 or B=2, got 3"),

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def anywhere(dtype: torch.dtype, source: tuple[int, int]) -> float:
+    """How far outside the source a point may land and still be somewhere, also in ``grid_sample``'s units."""
+    return float(torch.finfo(dtype).max) / (8 * max(source))
+
+
 def project(homography: Tensor, size: tuple[int, int], margin: float, source: tuple[int, int]) -> tuple[Tensor, ...]:
     """Where the pixels of a target image land in the source image.
 

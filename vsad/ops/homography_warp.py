@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._check import autocast, check_choice, check_device, check_same, check_shapes, compute_dtype
+from ._check import autocast, check_choice, check_device, check_shapes, compute_dtype
 from ._layout import empty_like_layout
-from ._op import REFERENCE, Op, register, triton_backend
-from ._sample import project
+from ._op import FLOATS, REFERENCE, Op, cpu_backend, register, triton_backend
+from ._sample import anywhere, project
 
 NAME = "homography_warp"
 MODES = ("nearest", "bilinear", "bicubic")
@@ -40,18 +41,20 @@ def homography_warp(
         ``grid_sample`` does.
 
     Args:
-        input: ``(B, C, H, W)``, floating point.
+        input: ``(B, C, H, W)``, floating point or uint8, in any memory layout; channels last is kept. Bytes are
+            interpolated in float32, rounded to nearest (ties to even) and clamped to 0..255.
         homography: ``(B, 3, 3)`` or ``(3, 3)``, any floating dtype; coordinates are computed in float32 (float64 for
             float64 input).
         size: ``(height, width)`` of the output; the input's by default.
         mode: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
         padding: ``"zeros"``, ``"border"`` or ``"reflection"``.
         return_mask: also return where the output is backed by the input.
-        backend: ``"triton"`` (bilinear with zeros, on a GPU), ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"triton"`` (bilinear with zeros, on a GPU), ``"torch"``; None takes the first that can.
 
     Returns:
         ``(B, C, *size)`` in input's dtype; with ``return_mask`` also a boolean ``(B, *size)``, True where the point is
-        in front and within the centres of the input's border pixels. Differentiable in input and homography.
+        in front and within the centres of the input's border pixels. Differentiable in input and homography; a uint8
+        input has no gradient, and gives none to the homography.
 
     Raises:
         ValueError: a shape, dtype, device, mode, padding or size is wrong; the message names it.
@@ -65,7 +68,8 @@ def homography_warp(
     (input,) = autocast(input)
     homography = homography[None] if isinstance(homography, Tensor) and homography.ndim == 2 else homography
     sizes = check_shapes(NAME, input=(input, "B C H W"), homography=(homography, "Bh 3 3"))
-    check_same(NAME, input=input)
+    if not input.is_floating_point() and input.dtype != torch.uint8:
+        raise ValueError(f"{NAME}: input must be floating point or uint8, got {input.dtype}; call .float()")
     check_device(NAME, input=input, homography=homography)
     check_choice(NAME, "mode", mode, MODES)
     check_choice(NAME, "padding", padding, PADDINGS)
@@ -92,15 +96,17 @@ def reference(
 ) -> tuple[Tensor, Tensor]:
     """The definition, on ``grid_sample``."""
     B, _, H, W = input.shape
-    anywhere = torch.finfo(homography.dtype).max / (8 * max(H, W))  # finite, also in grid_sample's units
-    sx, sy, front = project(homography, size, anywhere, (H, W))
+    sx, sy, front = project(homography, size, anywhere(homography.dtype, (H, W)), (H, W))
     mask = front & (sx >= 0) & (sx <= W - 1) & (sy >= 0) & (sy <= H - 1)
     if 0 in (B, *size):
         return input.new_zeros((B, input.shape[1], *size)), mask.expand(B, *size)
     # grid_sample in its own units, in the coordinates' precision: half a pixel is 1 / size
     grid = torch.stack([(2 * sx + 1) / W - 1, (2 * sy + 1) / H - 1], dim=-1).expand(B, -1, -1, -1)
     out = F.grid_sample(input.to(grid.dtype), grid, mode=mode, padding_mode=padding, align_corners=False)
-    return torch.where(front[:, None], out, 0).to(input.dtype), mask.expand(B, *size)
+    out = torch.where(front[:, None], out, 0)
+    if not input.is_floating_point():
+        out = out.detach().round().clamp(0, 255)  # round() takes ties to the even neighbour
+    return out.to(input.dtype), mask.expand(B, *size)
 
 
 torch.library.define(
@@ -158,7 +164,7 @@ class _HomographyWarp(torch.autograd.Function):
         out, mask = _fwd(input, homography, size, *options)
         ctx.save_for_backward(input, homography)
         ctx.options = options
-        ctx.mark_non_differentiable(mask)
+        ctx.mark_non_differentiable(*((mask,) if input.is_floating_point() else (out, mask)))
         return out, mask
 
     @staticmethod
@@ -183,6 +189,6 @@ OP = register(
         name=NAME,
         public=homography_warp,
         reference=reference,
-        backends=(triton_backend(NAME, _triton_why_not),),
+        backends=(replace(cpu_backend(NAME), dtypes=(*FLOATS, torch.uint8)), triton_backend(NAME, _triton_why_not)),
     )
 )

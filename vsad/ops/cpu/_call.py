@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # Scalar in csrc/cpu/scalar.h
+# Scalar in csrc/cpu/scalar.h
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3, torch.uint8: 4}
 OPERATIONS_PER_THREAD = 1 << 19  # multiply-adds that pay for starting one more thread, about 20 us
 
 
 def image(t: Tensor) -> tuple[int, ...]:
-    """Where a ``(B, V, C, H, W)`` tensor lies: its pointer and its strides in elements."""
+    """Where a tensor of images lies: its pointer and its strides in elements."""
     return (t.data_ptr(), *t.stride())
 
 
