@@ -30,5 +30,6 @@ def forward(features: Tensor, prototypes: Tensor, k: int, metric: str) -> tuple[
         distances=distances.data_ptr(),
         indices=indices.data_ptr(),
         center=center.data_ptr(),
+        packed=0,
     )
     return distances, indices
