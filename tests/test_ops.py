@@ -134,7 +134,7 @@ def _schema_calls(op, backend):
                 options["heads"], options["window"], 0.5, backend,
             )  # fmt: skip
         elif op.name == "prototype_distance":
-            yield t["features"], t["prototypes"], options["k"], options["metric"], backend
+            yield t["features"], t["prototypes"], None, options["k"], options["metric"], backend
         elif op.name == "greedy_coreset":
             yield t["features"], options["size"], 0, 0, backend
 

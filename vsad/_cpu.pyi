@@ -49,6 +49,18 @@ def prototype_distance(
     distances: int,
     indices: int,
     center: int,
+    packed: int,
+) -> None: ...
+def packed_bytes(P: int, C: int) -> int: ...
+def pack_prototypes(
+    *,
+    dtype: int,
+    metric: int,
+    threads: int,
+    sizes: tuple[int, int],
+    prototypes: tuple[int, ...],
+    center: int,
+    packed: int,
 ) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...

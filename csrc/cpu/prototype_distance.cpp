@@ -92,7 +92,6 @@ void measure_special(const DistanceArguments& a, Screen<Element>& s, std::int64_
 
 template <typename Element>
 void screen_item(const void* arguments, std::int64_t item, char* scratch) {
-    using T = typename Compute<Element>::type;
     const DistanceArguments& a = *static_cast<const DistanceArguments*>(arguments);
     const std::int64_t chunk = item % a.chunks, first = item / a.chunks * a.rows, count = lesser(a.rows, a.M - first);
     const std::int64_t pairs = a.bank.blocks / 2;
