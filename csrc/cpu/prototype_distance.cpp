@@ -54,7 +54,7 @@ void screen_blocks(const DistanceArguments& a, Screen<Element>& s, std::int64_t 
     } else {
         for (std::int64_t block = begin; block < end; ++block) {
             pack_panel<Element>(a, s.panel, s.tile, s.row, block);
-            s.row_in_use = -1;
+            s.feature_in_use = -1;
             float_minima(s.minima + (block - begin) * s.padded_rows, s.panels, s.padded_rows, s.panel,
                          a.bank.offset + block * kBlock, a.C);
         }
@@ -72,8 +72,7 @@ void screen(const DistanceArguments& a, Screen<Element>& s, const std::int64_t* 
         screen_blocks(a, s, block, stop);
         sift(a, s, block, stop);
     }
-    for (std::int64_t i = 0; i < s.rows; ++i)
-        if (s.alive(i)) s.examine(a, i);
+    s.examine_all(a, begin, end);
 }
 
 // The prototypes that no block holds. Those of one class are equally far, so that the first k are enough.

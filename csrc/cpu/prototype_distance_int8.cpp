@@ -6,31 +6,63 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-constexpr int kTileBytes = kBlock * kStep;
+typedef float Floats __attribute__((vector_size(64)));
+typedef std::int32_t Ints __attribute__((vector_size(64)));
 
-// The smallest |p|^2 / 2 - scale * dot of some products, 16 features each.
+constexpr int kTileBytes = kBlock * kStep;
+constexpr int kBySecond = 0xb8;  // vpternlog's table of "b ? c : a"
+
+inline Floats nothing() { return __builtin_inff() - Floats{}; }
+inline __m512i all_lanes(int x) { return __m512i(x - Ints{}); }
+
+// The smallest |p|^2 / 2 - scale * dot of some products, 16 features each. Its last bits are those of the
+// prototype's place in the block.
 template <int count>
-inline __m512 smallest(const __m512i* dots, const float* offset, __m512 scale, __m512 least) {
-    for (int i = 0; i < count; ++i)
-        least = _mm512_min_ps(
-            least, _mm512_fnmadd_ps(_mm512_cvtepi32_ps(dots[i]), scale, _mm512_set1_ps(offset[i])));
+inline Floats smallest(const Ints* dots, const float* offset, int first, Floats scale, Floats least) {
+    for (int i = 0; i < count; ++i) {
+        const Floats score = offset[i] - __builtin_convertvector(dots[i], Floats) * scale;
+        const __m512i marked = _mm512_ternarylogic_epi32(__m512i(score), all_lanes(kPlace), all_lanes(first + i), kBySecond);
+        least = Floats(_mm512_maskz_min_ps(0xffff, __m512(marked), __m512(least)));
+    }
     return least;
 }
 
-inline __m512 scale_of(const Int8Screen& s, std::int64_t feature, std::int64_t block) {
-    return _mm512_mul_ps(_mm512_loadu_ps(s.scale + feature), _mm512_set1_ps(s.blocks.scale[block]));
+inline Floats load(const float* from) {
+    Floats v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+inline void store(float* to, Floats v) { __builtin_memcpy(to, &v, sizeof v); }
+
+inline Floats scale_of(const Int8Screen& s, std::int64_t feature, std::int64_t block) {
+    return load(s.scale + feature) * s.blocks.scale[block];
+}
+
+// Adds the products of four unsigned and four signed bytes to each lane. Not the intrinsic: GCC 12 copies every
+// register around it.
+inline void add_products(Ints& sums, Ints unsigned_bytes, Ints signed_bytes) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_bytes), "v"(signed_bytes));
+}
+
+inline Ints load_bytes(const void* from) {
+    Ints v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
 }
 
 void dots(const std::uint8_t* row, const Int8Blocks& blocks, std::int64_t block, std::int64_t steps,
           std::int32_t* to) {
-    __m512i sums[kBlock];
-    for (int i = 0; i < kBlock; ++i) sums[i] = _mm512_setzero_si512();
+    Ints sums[kBlock] = {};
     const std::int8_t* tile = blocks.tiles + block * steps * kTileBytes;
     for (std::int64_t step = 0; step < steps; ++step, tile += kTileBytes) {
-        const __m512i f = _mm512_loadu_si512(row + step * kStep);
-        for (int i = 0; i < kBlock; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], f, _mm512_loadu_si512(tile + i * kStep));
+        const Ints f = load_bytes(row + step * kStep);
+        for (int i = 0; i < kBlock; ++i) add_products(sums[i], f, load_bytes(tile + i * kStep));
     }
-    for (int i = 0; i < kBlock; ++i) to[i] = _mm512_reduce_add_epi32(sums[i]) + blocks.bias[block * kBlock + i];
+    for (int i = 0; i < kBlock; ++i) {
+        std::int32_t sum = blocks.bias[block * kBlock + i];
+        for (int lane = 0; lane < 16; ++lane) sum += sums[i][lane];
+        to[i] = sum;
+    }
 }
 
 #if defined(__AMX_INT8__)
@@ -46,7 +78,7 @@ void minima(const Int8Screen& s) {
     TileShapes shapes;
     for (int i = 0; i < 8; ++i) shapes.row_bytes[i] = kStep, shapes.rows[i] = kBlock;
     _tile_loadconfig(&shapes);
-    alignas(64) std::int32_t products[4][kBlock * kFeatures];
+    Ints products[4][kBlock];
     const std::int64_t row_of_tiles = s.steps * kTileBytes;
     for (std::int64_t block = s.begin; block < s.end; block += 2)
         for (std::int64_t feature = 0; feature < s.features; feature += kInt8Group) {
@@ -72,10 +104,9 @@ void minima(const Int8Screen& s) {
             _tile_stored(3, products[3], kStep);
             for (int i = 0; i < 4; ++i) {
                 const std::int64_t b = block + i / 2, first = feature + i % 2 * kFeatures;
-                const __m512 least = smallest<kBlock>(reinterpret_cast<const __m512i*>(products[i]),
-                                                      s.blocks.offset + b * kBlock, scale_of(s, first, b),
-                                                      _mm512_set1_ps(__builtin_inff()));
-                _mm512_storeu_ps(s.minima + (b - s.begin) * s.features + first, least);
+                const Floats least = smallest<kBlock>(products[i], s.blocks.offset + b * kBlock, 0,
+                                                      scale_of(s, first, b), nothing());
+                store(s.minima + (b - s.begin) * s.features + first, least);
             }
         }
     _tile_release();
@@ -88,14 +119,14 @@ constexpr bool kSigned = true;
 constexpr int kRows = 8;  // prototypes; 2 x 8 of 32 registers add up
 
 // Adds the products of 4 channels.
-inline void step_on(__m512i (&sums)[2][kRows], const std::uint8_t* f, std::int64_t next_panel, const std::int8_t* p) {
-    const __m512i f0 = _mm512_loadu_si512(f), f1 = _mm512_loadu_si512(f + next_panel);
+inline void step_on(Ints (&sums)[2][kRows], const std::uint8_t* f, std::int64_t next_panel, const std::int8_t* p) {
+    const Ints f0 = load_bytes(f), f1 = load_bytes(f + next_panel);
     for (int i = 0; i < kRows; ++i) {
         std::int32_t four;
         __builtin_memcpy(&four, p + i * kStep, 4);
-        const __m512i row = _mm512_set1_epi32(four);
-        sums[0][i] = _mm512_dpbusd_epi32(sums[0][i], f0, row);
-        sums[1][i] = _mm512_dpbusd_epi32(sums[1][i], f1, row);
+        const Ints row = four - Ints{};
+        add_products(sums[0][i], f0, row);
+        add_products(sums[1][i], f1, row);
     }
 }
 
@@ -103,24 +134,23 @@ void minima(const Int8Screen& s) {
     const std::int64_t row_of_tiles = s.steps * kTileBytes;
     for (std::int64_t block = s.begin; block < s.end; ++block)
         for (std::int64_t feature = 0; feature < s.features; feature += kInt8Group) {
-            const __m512 scale0 = scale_of(s, feature, block), scale1 = scale_of(s, feature + kFeatures, block);
-            __m512 least0 = _mm512_set1_ps(__builtin_inff()), least1 = least0;
+            Floats least[2] = {nothing(), nothing()};
             for (int half = 0; half < kBlock; half += kRows) {
-                __m512i sums[2][kRows];
+                Ints sums[2][kRows];
                 for (int i = 0; i < kRows; ++i)
-                    sums[0][i] = sums[1][i] = _mm512_set1_epi32(s.blocks.bias[block * kBlock + half + i]);
+                    sums[0][i] = sums[1][i] = s.blocks.bias[block * kBlock + half + i] - Ints{};
                 const std::int8_t* p = s.blocks.tiles + block * row_of_tiles + half * kStep;
                 const std::uint8_t* f = s.panels + feature / kFeatures * row_of_tiles;
                 for (std::int64_t step = 0; step < s.steps; ++step, p += kTileBytes, f += kTileBytes)
                     for (int four = 0; four < kStep / 4; ++four)
                         step_on(sums, f + four * kStep, row_of_tiles, p + four * 4);
-                const float* offset = s.blocks.offset + block * kBlock + half;
-                least0 = smallest<kRows>(sums[0], offset, scale0, least0);
-                least1 = smallest<kRows>(sums[1], offset, scale1, least1);
+                for (int i = 0; i < 2; ++i)
+                    least[i] = smallest<kRows>(sums[i], s.blocks.offset + block * kBlock + half, half,
+                                               scale_of(s, feature + i * kFeatures, block), least[i]);
             }
             float* to = s.minima + (block - s.begin) * s.features + feature;
-            _mm512_storeu_ps(to, least0);
-            _mm512_storeu_ps(to + kFeatures, least1);
+            store(to, least[0]);
+            store(to + kFeatures, least[1]);
         }
 }
 

@@ -64,7 +64,7 @@ void pack_block(const DistanceArguments& a, std::int64_t block, typename Compute
         if (i >= count) {
             bank.offset[at] = __builtin_inff();
             if (!to.tiles) continue;
-            to.offset[at] = __builtin_inff();
+            to.offset[at] = kPadding;
             to.bias[at] = 0;
             for (std::int64_t c = 0; c < steps * kStep; ++c)
                 to.tiles[((block * steps + c / kStep) * kBlock + i) * kStep + c % kStep] = 0;

@@ -15,7 +15,8 @@ namespace VSAD_ISA {
 namespace {
 
 constexpr std::int64_t kChunk = 64;    // blocks between two looks at their minima
-constexpr std::int64_t kPending = 48;  // blocks that a feature remembers until it examines them
+constexpr std::int64_t kShared = 16;   // blocks, with the rows they were made of, that the cache holds
+constexpr std::int64_t kPending = 64;  // blocks that a feature remembers until it examines them
 constexpr float kSafe = 1 + 0x1p-20f;  // covers the rounding of a few operations on bounds
 
 struct Pending {
@@ -31,7 +32,7 @@ struct Screen {
     std::uint8_t *panels8, *rows8;
     float *panels, *scale, *square, *radius, *reach, *dead, *minima, *uppers;
     std::int64_t* id;
-    std::int32_t *pending_count, *upper_count, *work;
+    std::int32_t *pending_count, *upper_count, *work, *next;
     Pending* pending;
     Candidate* sorted;
     // of all rows of the tile
@@ -39,11 +40,12 @@ struct Screen {
     std::int64_t *ids[2], *hard;
     bool* measured;
     // one row, one block
+    const T* feature = nullptr;
     T *row, *other, *brute, *brute_tile;
     float *centred, *panel, *tile;
     std::int8_t* rounded;
 
-    std::int64_t steps, float_rows, rows = 0, padded_rows = 0, hard_count = 0, first = 0, row_in_use = -1, budget = 0;
+    std::int64_t steps, float_rows, rows = 0, padded_rows = 0, hard_count = 0, first = 0, feature_in_use = -1, budget = 0;
     bool bytes = false;
     double error;                      // of direct differences, relative
     float slack, underflow, grow, tiny;  // see start
@@ -60,7 +62,7 @@ struct Screen {
         minima = arena.take<float>(most * kChunk);
         uppers = arena.take<float>(a.k > 1 ? most * a.k : 0);
         id = arena.take<std::int64_t>(most);
-        for (std::int32_t** each : {&pending_count, &upper_count, &work}) *each = arena.take<std::int32_t>(most);
+        for (std::int32_t** each : {&pending_count, &upper_count, &work, &next}) *each = arena.take<std::int32_t>(most);
         pending = arena.take<Pending>(most * kPending);
         sorted = arena.take<Candidate>(kPending);
         nearest = arena.take<Best>(most);
@@ -78,14 +80,14 @@ struct Screen {
     }
 
     // The arithmetic's error. D^2 = |f|^2 + 2 (|p|^2 / 2 - <f, p>) is a sum of C products of floats, or of few
-    // roundings of exact products of bytes, so it is off by slack (|f|^2 + |p|^2) at most. A direct difference
-    // is off by `error`, relative. Whatever underflows is below `underflow`.
+    // roundings of exact products of bytes, with a minimum's last bits replaced, so it is off by
+    // slack (|f|^2 + |p|^2) at most. A direct difference is off by `error`, relative. Whatever underflows is below `underflow`.
     void start(const DistanceArguments& a, bool in_bytes, std::int64_t first_row, std::int64_t blocks) {
         bytes = in_bytes;
         first = first_row;
-        row_in_use = -1;
+        feature_in_use = -1;
         error = direct_error(a.C, kUnit);
-        slack = float((bytes ? 32 : 2.1 * double(a.C + 16)) * kUnit);
+        slack = float(bytes ? 4 * kPlace * 0x1p-23 + 32 * kUnit : 2.1 * double(a.C + 16) * kUnit);
         underflow = float(8 * double(a.C + 1) * 0x1p-126);
         grow = float(1 + 2 * error) * kSafe;
         tiny = 2 * __builtin_sqrtf(underflow);
@@ -152,38 +154,31 @@ struct Screen {
         return 2 * minimum + square[i] - off > most * most;
     }
 
-    void load_feature(const DistanceArguments& a, std::int64_t feature) {
-        if (row_in_use == feature) return;
-        load_row<Element>(row, a.features, feature, a.C, a.metric);
-        row_in_use = feature;
+    // A row to measure with: in place where it lies as it is needed, else loaded into `memory`.
+    const T* row_at(const DistanceArguments& a, const Matrix& m, std::int64_t index, T* memory) {
+        if constexpr (sizeof(Element) == sizeof(T))
+            if (a.metric != Metric::cosine && m.column == 1 && a.C % kParts == 0)
+                return reinterpret_cast<const T*>(m.data) + index * m.row;
+        load_row<Element>(memory, m, index, a.C, a.metric);
+        return memory;
     }
-
+    void load_feature(const DistanceArguments& a, std::int64_t index) {
+        if (feature_in_use == index) return;
+        feature = row_at(a, a.features, index, row);
+        feature_in_use = index;
+    }
     T squared_to(const DistanceArguments& a, std::int64_t index) {
-        if constexpr (sizeof(Element) == sizeof(T)) {
-            if (a.metric != Metric::cosine && a.prototypes.column == 1) {
-                const T* from = reinterpret_cast<const T*>(a.prototypes.data) + index * a.prototypes.row;
-                const std::int64_t whole = a.C / kParts * kParts;
-                Parts<T> sums;
-                for (std::int64_t c = 0; c < whole; c += kParts) sums.add_square(row + c, from + c);
-                if (whole < a.C) {
-                    T rest[kParts] = {};
-                    for (std::int64_t c = whole; c < a.C; ++c) rest[c - whole] = from[c];
-                    sums.add_square(row + whole, rest);
-                }
-                return sums.sum();
-            }
-        }
-        load_row<Element>(other, a.prototypes, index, a.C, a.metric);
-        return direct_distance(row, other, pad_row(a.C));
+        return direct_distance(feature, row_at(a, a.prototypes, index, other), pad_row(a.C));
     }
     std::uint64_t key_to(const DistanceArguments& a, std::int64_t index) {
         const T squared = squared_to(a, index);
         return key_of(a.metric == Metric::cosine && is_zero(other, pad_row(a.C)) ? T(2) : squared);
     }
 
-    // Measures the prototype in a slot of the blocks against row i, which is loaded.
+    // Measures the prototype in a slot of the blocks against row i.
     void measure(const DistanceArguments& a, std::int64_t i, std::int64_t slot) {
         const std::int64_t index = a.bank.index[slot];
+        load_feature(a, first + id[i]);
         Best& best = nearest[id[i]];
         best.push({key_of(squared_to(a, index)), index});
         ++work[i];
@@ -193,56 +188,103 @@ struct Screen {
         if (now < reach[i]) reach[i] = now;
     }
 
-    void examine_block(const DistanceArguments& a, std::int64_t i, std::int64_t block) {
+    // Measures what may be near in a block, but for the prototype at `done`.
+    void examine_block(const DistanceArguments& a, std::int64_t i, std::int64_t block, int done) {
         const Bank& bank = a.bank;
-        const std::int64_t count = lesser<std::int64_t>(kBlock, bank.count[regular] - block * kBlock);
-        if (!bytes) {
-            for (int j = 0; j < count; ++j) measure(a, i, block * kBlock + j);
-            return;
-        }
+        const int count = int(lesser<std::int64_t>(kBlock, bank.count[regular] - block * kBlock));
         std::int32_t dots[kBlock];
-        float score[kBlock];
-        a.int8->dots(rows8 + i * steps * kStep, bank.int8, block, steps, dots);
-        const float unit = scale[i] * bank.int8.scale[block];
-        for (int j = 0; j < kBlock; ++j) score[j] = bank.int8.offset[block * kBlock + j] - unit * float(dots[j]);
-        int best = 0;
-        for (int j = 1; j < count; ++j)
-            if (score[j] < score[best]) best = j;
+        if (bytes) a.int8->dots(rows8 + i * steps * kStep, bank.int8, block, steps, dots);
+        const float unit = bytes ? scale[i] * bank.int8.scale[block] : 0;
         ++work[i];
-        measure(a, i, block * kBlock + best);
-        for (int j = 0; j < count; ++j)
-            if (j != best && !beyond(i, score[j], bank.square8[block], bank.radius8[block]))
+        for (int j = 0; j < count; ++j) {
+            if (j == done) continue;
+            const float score = bytes ? bank.int8.offset[block * kBlock + j] - unit * float(dots[j]) : 0;
+            if (!bytes || !beyond(i, score, bank.square8[block], bank.radius8[block]))
                 measure(a, i, block * kBlock + j);
+        }
+    }
+
+    bool beyond(const DistanceArguments& a, std::int64_t i, const Pending& p) const {
+        return beyond(i, p.minimum, block_square(a.bank)[p.block], block_radius(a.bank)[p.block]);
+    }
+    void forget_those_beyond(const DistanceArguments& a, std::int64_t i) {
+        Pending* mine = pending + i * kPending;
+        std::int32_t kept = 0;
+        for (std::int32_t n = 0; n < pending_count[i]; ++n)
+            if (!beyond(a, i, mine[n])) mine[kept++] = mine[n];
+        pending_count[i] = kept;
+    }
+
+    // The prototype that a minimum of bytes names; it is measured before its block is looked at.
+    int measure_named(const DistanceArguments& a, std::int64_t i, const Pending& p) {
+        if (!bytes) return -1;
+        const int place = int(bit_cast<std::uint32_t>(p.minimum) & kPlace);
+        if (p.block * std::int64_t(kBlock) + place < a.bank.count[regular])
+            measure(a, i, p.block * std::int64_t(kBlock) + place);
+        return place;
     }
 
     // Examines the pending blocks of row i, the nearest first.
     void examine(const DistanceArguments& a, std::int64_t i) {
-        const std::int32_t count = pending_count[i];
         const Pending* mine = pending + i * kPending;
         Best order(sorted, kPending);
-        for (std::int32_t n = 0; n < count; ++n)
-            if (!beyond(mine[n], a.bank, i)) order.push({key_of(mine[n].minimum), mine[n].block});
+        for (std::int32_t n = 0; n < pending_count[i]; ++n) order.push({key_of(mine[n].minimum), n});
         order.sort();
-        load_feature(a, first + id[i]);
         for (std::int64_t n = 0; n < order.size(); ++n) {
-            const std::int64_t block = order[n].index;
-            if (!beyond({value_of<float>(order[n].key), std::int32_t(block)}, a.bank, i)) examine_block(a, i, block);
+            const Pending& p = mine[order[n].index];
+            if (beyond(a, i, p)) continue;
+            const int done = measure_named(a, i, p);
+            examine_block(a, i, p.block, done);
         }
         pending_count[i] = 0;
     }
-    bool beyond(const Pending& p, const Bank& bank, std::int64_t i) const {
-        return beyond(i, p.minimum, block_square(bank)[p.block], block_radius(bank)[p.block]);
+
+    // Examines the pending blocks of all rows. First the prototypes named by the k nearest of them, which settles
+    // almost how far the k-th is; then what remains, block by block, so that rows share what they read.
+    void examine_all(const DistanceArguments& a, std::int64_t begin, std::int64_t end) {
+        if (!bytes) {
+            for (std::int64_t i = 0; i < rows; ++i) examine(a, i);
+            return;
+        }
+        for (std::int64_t i = 0; i < rows; ++i) {
+            forget_those_beyond(a, i);
+            Pending* mine = pending + i * kPending;
+            Best order(sorted, lesser(a.k, kPending));
+            for (std::int32_t n = 0; n < pending_count[i]; ++n) order.push({key_of(mine[n].minimum), n});
+            for (std::int64_t n = 0; n < order.size(); ++n) {
+                Pending& p = mine[order[n].index];
+                measure_named(a, i, p);
+                p.block = ~p.block;  // so marked
+            }
+            next[i] = 0;
+        }
+        for (std::int64_t stop = begin + kShared; stop < end + kShared; stop += kShared)
+            for (std::int64_t i = 0; i < rows; ++i)
+                for (; next[i] < pending_count[i]; ++next[i]) {
+                    Pending p = pending[i * kPending + next[i]];
+                    const bool named = p.block < 0;
+                    if (named) p.block = ~p.block;
+                    if (p.block >= stop) break;
+                    if (beyond(a, i, p)) continue;
+                    int done = int(bit_cast<std::uint32_t>(p.minimum) & kPlace);
+                    if (!named) done = measure_named(a, i, p);
+                    examine_block(a, i, p.block, done);
+                }
+    }
+
+    void make_room(const DistanceArguments& a, std::int64_t i) {
+        forget_those_beyond(a, i);
+        if (pending_count[i] <= kPending * 3 / 4) return;
+        examine(a, i);
+        if (work[i] <= budget) return;
+        dead[i] = -__builtin_inff();
+        give_up(id[i]);
     }
 
     // Remembers a block, and that k different prototypes are no farther than the bounds of k blocks.
     void remember(const DistanceArguments& a, std::int64_t i, Pending p) {
-        if (pending_count[i] == kPending) {
-            examine(a, i);
-            if (work[i] > budget) {
-                dead[i] = -__builtin_inff();
-                return give_up(id[i]);
-            }
-        }
+        if (pending_count[i] == kPending) make_room(a, i);
+        if (!alive(i)) return;
         pending[i * kPending + pending_count[i]++] = p;
         if (a.k == 1) return;  // sift has seen to it
         const float off = slack * (square[i] + block_square(a.bank)[p.block]) + underflow;
