@@ -2,11 +2,13 @@
 
 #include <immintrin.h>
 
+#include "cpu/simd.h"
+
 namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-typedef float Floats __attribute__((vector_size(64)));
+using Floats = Vector<float>;
 typedef std::int32_t Ints __attribute__((vector_size(64)));
 
 constexpr int kTileBytes = kBlock * kStep;
@@ -27,13 +29,6 @@ inline Floats smallest(const Ints* dots, const float* offset, int first, Floats 
     return least;
 }
 
-inline Floats load(const float* from) {
-    Floats v;
-    __builtin_memcpy(&v, from, sizeof v);
-    return v;
-}
-inline void store(float* to, Floats v) { __builtin_memcpy(to, &v, sizeof v); }
-
 inline Floats scale_of(const Int8Screen& s, std::int64_t feature, std::int64_t block) {
     return load(s.scale + feature) * s.blocks.scale[block];
 }
@@ -50,6 +45,26 @@ inline Ints load_bytes(const void* from) {
     return v;
 }
 
+template <int odd>
+Ints every_other(Ints a, Ints b, bool lanes) {
+    constexpr auto all = std::make_integer_sequence<int, 16>{};
+    return lanes ? Ints(every_other_lane<float, odd>(Floats(a), Floats(b), all))
+                 : Ints(every_other_block<float, odd>(Floats(a), Floats(b), all));
+}
+// Lane i of the result is the sum over the lanes of rows[i], as sum_rows of simd.h has it.
+template <int count>
+Ints sum_rows(const Ints (&rows)[count]) {
+    if constexpr (count == 1) {
+        return rows[0];
+    } else {
+        Ints halved[count / 2];
+        for (int i = 0; i < count / 2; ++i)
+            halved[i] = every_other<0>(rows[2 * i], rows[2 * i + 1], count > 4) +
+                        every_other<1>(rows[2 * i], rows[2 * i + 1], count > 4);
+        return sum_rows<count / 2>(halved);
+    }
+}
+
 void dots(const std::uint8_t* row, const Int8Blocks& blocks, std::int64_t block, std::int64_t steps,
           std::int32_t* to) {
     Ints sums[kBlock] = {};
@@ -58,11 +73,8 @@ void dots(const std::uint8_t* row, const Int8Blocks& blocks, std::int64_t block,
         const Ints f = load_bytes(row + step * kStep);
         for (int i = 0; i < kBlock; ++i) add_products(sums[i], f, load_bytes(tile + i * kStep));
     }
-    for (int i = 0; i < kBlock; ++i) {
-        std::int32_t sum = blocks.bias[block * kBlock + i];
-        for (int lane = 0; lane < 16; ++lane) sum += sums[i][lane];
-        to[i] = sum;
-    }
+    const Ints total = sum_rows(sums) + load_bytes(blocks.bias + block * kBlock);
+    __builtin_memcpy(to, &total, sizeof total);
 }
 
 #if defined(__AMX_INT8__)

@@ -16,12 +16,16 @@ namespace {
 
 constexpr std::int64_t kChunk = 64;    // blocks between two looks at their minima
 constexpr std::int64_t kShared = 16;   // blocks, with the rows they were made of, that the cache holds
-constexpr std::int64_t kPending = 64;  // blocks that a feature remembers until it examines them
+constexpr std::int64_t kPending = 96;  // blocks that a feature remembers until it examines them
 constexpr float kSafe = 1 + 0x1p-20f;  // covers the rounding of a few operations on bounds
 
 struct Pending {
     float minimum;
-    std::int32_t block;
+    std::int32_t mark;  // the block, or its complement once the prototype that the minimum names is measured
+
+    bool named() const { return mark < 0; }
+    std::int32_t block() const { return mark < 0 ? ~mark : mark; }
+    int place() const { return int(bit_cast<std::uint32_t>(minimum) & kPlace); }
 };
 
 template <typename Element>
@@ -147,11 +151,11 @@ struct Screen {
     const float* block_square(const Bank& bank) const { return bytes ? bank.square8 : bank.square; }
     const float* block_radius(const Bank& bank) const { return bytes ? bank.radius8 : bank.radius; }
 
-    // Whether a distance of which `minimum` is known cannot be within reach.
-    bool beyond(std::int64_t i, float minimum, float block_square, float block_radius) const {
+    // What |p|^2 / 2 - <f, p> is at most for a prototype of a block that is within reach.
+    float limit(std::int64_t i, float block_square, float block_radius) const {
         const float most = (reach[i] + radius[i] + block_radius) * kSafe;
         const float off = slack * (square[i] + block_square) + underflow;
-        return 2 * minimum + square[i] - off > most * most;
+        return (most * most + off - square[i]) / 2;
     }
 
     // A row to measure with: in place where it lies as it is needed, else loaded into `memory`.
@@ -191,21 +195,22 @@ struct Screen {
     // Measures what may be near in a block, but for the prototype at `done`.
     void examine_block(const DistanceArguments& a, std::int64_t i, std::int64_t block, int done) {
         const Bank& bank = a.bank;
-        const int count = int(lesser<std::int64_t>(kBlock, bank.count[regular] - block * kBlock));
-        std::int32_t dots[kBlock];
-        if (bytes) a.int8->dots(rows8 + i * steps * kStep, bank.int8, block, steps, dots);
-        const float unit = bytes ? scale[i] * bank.int8.scale[block] : 0;
-        ++work[i];
-        for (int j = 0; j < count; ++j) {
-            if (j == done) continue;
-            const float score = bytes ? bank.int8.offset[block * kBlock + j] - unit * float(dots[j]) : 0;
-            if (!bytes || !beyond(i, score, bank.square8[block], bank.radius8[block]))
-                measure(a, i, block * kBlock + j);
+        const std::int64_t slot = block * kBlock, count = lesser<std::int64_t>(kBlock, bank.count[regular] - slot);
+        float score[kBlock] = {};
+        if (bytes) {
+            std::int32_t dots[kBlock];
+            a.int8->dots(rows8 + i * steps * kStep, bank.int8, block, steps, dots);
+            const float unit = scale[i] * bank.int8.scale[block];
+            for (int j = 0; j < kBlock; ++j) score[j] = bank.int8.offset[slot + j] - unit * float(dots[j]);
         }
+        ++work[i];
+        for (int j = 0; j < count; ++j)
+            if (j != done && (!bytes || score[j] <= limit(i, bank.square8[block], bank.radius8[block])))
+                measure(a, i, slot + j);
     }
 
     bool beyond(const DistanceArguments& a, std::int64_t i, const Pending& p) const {
-        return beyond(i, p.minimum, block_square(a.bank)[p.block], block_radius(a.bank)[p.block]);
+        return p.minimum > limit(i, block_square(a.bank)[p.block()], block_radius(a.bank)[p.block()]);
     }
     void forget_those_beyond(const DistanceArguments& a, std::int64_t i) {
         Pending* mine = pending + i * kPending;
@@ -215,65 +220,60 @@ struct Screen {
         pending_count[i] = kept;
     }
 
-    // The prototype that a minimum of bytes names; it is measured before its block is looked at.
-    int measure_named(const DistanceArguments& a, std::int64_t i, const Pending& p) {
-        if (!bytes) return -1;
-        const int place = int(bit_cast<std::uint32_t>(p.minimum) & kPlace);
-        if (p.block * std::int64_t(kBlock) + place < a.bank.count[regular])
-            measure(a, i, p.block * std::int64_t(kBlock) + place);
-        return place;
+    // Measures the prototype that a minimum of bytes names.
+    void measure_named(const DistanceArguments& a, std::int64_t i, Pending& p) {
+        const std::int64_t slot = p.block() * std::int64_t(kBlock) + p.place();
+        if (!bytes || p.named()) return;
+        p.mark = ~p.mark;
+        if (slot < a.bank.count[regular]) measure(a, i, slot);
+    }
+    // Those of the k nearest pending blocks, which settles almost how far the k-th prototype is.
+    void measure_nearest(const DistanceArguments& a, std::int64_t i) {
+        Pending* mine = pending + i * kPending;
+        Best order(sorted, lesser(a.k, kPending));
+        for (std::int32_t n = 0; n < pending_count[i]; ++n) order.push({key_of(mine[n].minimum), n});
+        for (std::int64_t n = 0; n < order.size(); ++n) measure_named(a, i, mine[order[n].index]);
+    }
+
+    // Examines a block if it is within reach.
+    void examine_pending(const DistanceArguments& a, std::int64_t i, Pending& p) {
+        if (beyond(a, i, p)) return;
+        measure_named(a, i, p);
+        examine_block(a, i, p.block(), bytes ? p.place() : -1);
     }
 
     // Examines the pending blocks of row i, the nearest first.
     void examine(const DistanceArguments& a, std::int64_t i) {
-        const Pending* mine = pending + i * kPending;
+        Pending* mine = pending + i * kPending;
         Best order(sorted, kPending);
         for (std::int32_t n = 0; n < pending_count[i]; ++n) order.push({key_of(mine[n].minimum), n});
         order.sort();
-        for (std::int64_t n = 0; n < order.size(); ++n) {
-            const Pending& p = mine[order[n].index];
-            if (beyond(a, i, p)) continue;
-            const int done = measure_named(a, i, p);
-            examine_block(a, i, p.block, done);
-        }
+        for (std::int64_t n = 0; n < order.size(); ++n) examine_pending(a, i, mine[order[n].index]);
         pending_count[i] = 0;
     }
 
-    // Examines the pending blocks of all rows. First the prototypes named by the k nearest of them, which settles
-    // almost how far the k-th is; then what remains, block by block, so that rows share what they read.
+    // Examines the pending blocks of all rows; in bytes block by block, so that rows share what they read.
     void examine_all(const DistanceArguments& a, std::int64_t begin, std::int64_t end) {
-        if (!bytes) {
-            for (std::int64_t i = 0; i < rows; ++i) examine(a, i);
-            return;
-        }
         for (std::int64_t i = 0; i < rows; ++i) {
-            forget_those_beyond(a, i);
-            Pending* mine = pending + i * kPending;
-            Best order(sorted, lesser(a.k, kPending));
-            for (std::int32_t n = 0; n < pending_count[i]; ++n) order.push({key_of(mine[n].minimum), n});
-            for (std::int64_t n = 0; n < order.size(); ++n) {
-                Pending& p = mine[order[n].index];
-                measure_named(a, i, p);
-                p.block = ~p.block;  // so marked
-            }
             next[i] = 0;
+            forget_those_beyond(a, i);
+            bytes ? measure_nearest(a, i) : examine(a, i);
         }
         for (std::int64_t stop = begin + kShared; stop < end + kShared; stop += kShared)
             for (std::int64_t i = 0; i < rows; ++i)
-                for (; next[i] < pending_count[i]; ++next[i]) {
-                    Pending p = pending[i * kPending + next[i]];
-                    const bool named = p.block < 0;
-                    if (named) p.block = ~p.block;
-                    if (p.block >= stop) break;
-                    if (beyond(a, i, p)) continue;
-                    int done = int(bit_cast<std::uint32_t>(p.minimum) & kPlace);
-                    if (!named) done = measure_named(a, i, p);
-                    examine_block(a, i, p.block, done);
+                for (Pending* mine = pending + i * kPending; next[i] < pending_count[i]; ++next[i]) {
+                    if (mine[next[i]].block() >= stop) break;
+                    examine_pending(a, i, mine[next[i]]);
                 }
     }
 
+    // Out of memory for pending blocks. A row that goes on like this costs less in another way.
     void make_room(const DistanceArguments& a, std::int64_t i) {
         forget_those_beyond(a, i);
+        if (bytes && pending_count[i] > kPending / 2) {
+            measure_nearest(a, i);
+            forget_those_beyond(a, i);
+        }
         if (pending_count[i] <= kPending * 3 / 4) return;
         examine(a, i);
         if (work[i] <= budget) return;
@@ -287,9 +287,9 @@ struct Screen {
         if (!alive(i)) return;
         pending[i * kPending + pending_count[i]++] = p;
         if (a.k == 1) return;  // sift has seen to it
-        const float off = slack * (square[i] + block_square(a.bank)[p.block]) + underflow;
+        const float off = slack * (square[i] + block_square(a.bank)[p.block()]) + underflow;
         const float D = __builtin_sqrtf(greater(0.0f, 2 * p.minimum + square[i] + off));
-        const float upper = (D + radius[i] + block_radius(a.bank)[p.block]) * grow + tiny;
+        const float upper = (D + radius[i] + block_radius(a.bank)[p.block()]) * grow + tiny;
         push_upper(a.k, i, upper);
     }
     void push_upper(std::int64_t k, std::int64_t i, float upper) {  // in ascending order
