@@ -51,6 +51,19 @@ def prototype_distance(
     center: int,
     packed: int,
 ) -> None: ...
+def prototype_distance_backward(
+    *,
+    dtype: int,
+    metric: int,
+    threads: int,
+    sizes: tuple[int, int, int, int],
+    features: tuple[int, ...],
+    prototypes: tuple[int, ...],
+    indices: int,
+    grad_distances: int,
+    grad_features: int,
+    grad_prototypes: int,
+) -> None: ...
 def packed_bytes(P: int, C: int) -> int: ...
 def pack_prototypes(
     *,

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -11,9 +12,9 @@ namespace py = pybind11;
 namespace vsad {
 namespace {
 
-constexpr std::int64_t kMostChannels = 1 << 16;         // sums of as many products of bytes fit 32 bits
-constexpr std::int64_t kMostPrototypes = INT32_MAX;     // the bank's indices
-constexpr std::int64_t kLeastPerNeighbor = 8;           // prototypes: with fewer, hardly any block can be left out
+constexpr std::int64_t kMostChannels = 1 << 16;      // sums of as many products of bytes fit 32 bits
+constexpr std::int64_t kMostPrototypes = INT32_MAX;  // the bank's indices
+constexpr std::int64_t kLeastPerNeighbor = 8;        // prototypes: with fewer, hardly any block can be left out
 
 // Where the parts of a bank for P prototypes lie in `memory`; null counts the bytes only.
 Bank bank_in(char* memory, std::int64_t P, std::int64_t C, bool int8) {
@@ -95,6 +96,21 @@ void prototype_distance(DistanceArguments& a, char* packed, const float* center)
     run_parallel(VSAD_CHOOSE(distance_merge)(a), &a);
 }
 
+void backward(DistanceGradArguments& a, std::int64_t bytes_of_weight) {
+    std::vector<char> weights(2 * bytes_of_weight * a.M * a.k);
+    a.weights = weights.data();
+    run_parallel(VSAD_CHOOSE(distance_grad_features)(a), &a);
+    if (!a.grad_prototypes) return;
+    std::vector<std::int64_t> begin(a.P + 1), chosen(a.M * a.k);
+    for (std::int64_t n = 0; n < a.M * a.k; ++n) ++begin[a.indices[n]];
+    std::exclusive_scan(begin.begin(), begin.end(), begin.begin(), std::int64_t(0));
+    std::vector<std::int64_t> next(begin);
+    for (std::int64_t n = 0; n < a.M * a.k; ++n) chosen[next[a.indices[n]]++] = n;
+    a.begin = begin.data();
+    a.chosen = chosen.data();
+    run_parallel(VSAD_CHOOSE(distance_grad_prototypes)(a), &a);
+}
+
 using Two = std::array<std::int64_t, 3>;  // (data pointer, two strides)
 
 Matrix matrix(const Two& t) { return {at<char>(static_cast<Pointer>(t[0])), t[1], t[2]}; }
@@ -129,6 +145,28 @@ void bind_prototype_distance(py::module_& m) {
         py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("threads"), py::arg("sizes"), py::arg("features"),
         py::arg("prototypes"), py::arg("distances"), py::arg("indices"), py::arg("center"), py::arg("packed"));
     m.def(
+        "prototype_distance_backward",
+        [](int dtype, int metric, int threads, const std::array<std::int64_t, 4>& sizes, const Two& features,
+           const Two& prototypes, Pointer indices, Pointer grad_distances, Pointer grad_features,
+           Pointer grad_prototypes) {
+            DistanceGradArguments a{};
+            a.dtype = static_cast<Scalar>(dtype);
+            a.metric = static_cast<Metric>(metric);
+            a.threads = threads;
+            a.M = sizes[0], a.P = sizes[1], a.C = sizes[2], a.k = sizes[3];
+            a.features = matrix(features);
+            a.prototypes = matrix(prototypes);
+            a.indices = at<std::int64_t>(indices);
+            a.grad_distances = at<void>(grad_distances);
+            a.grad_features = at<void>(grad_features);
+            a.grad_prototypes = at<void>(grad_prototypes);
+            const py::gil_scoped_release release;
+            backward(a, a.dtype == Scalar::float64 ? 8 : 4);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("threads"), py::arg("sizes"), py::arg("features"),
+        py::arg("prototypes"), py::arg("indices"), py::arg("grad_distances"), py::arg("grad_features"),
+        py::arg("grad_prototypes"));
+    m.def(
         "packed_bytes",
         [](std::int64_t P, std::int64_t C) {
             DistanceArguments a{};
@@ -145,8 +183,8 @@ void bind_prototype_distance(py::module_& m) {
             const py::gil_scoped_release release;
             pack(a, at<char>(packed), at<float>(center), true);
         },
-        py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("threads"), py::arg("sizes"),
-        py::arg("prototypes"), py::arg("center"), py::arg("packed"));
+        py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("threads"), py::arg("sizes"), py::arg("prototypes"),
+        py::arg("center"), py::arg("packed"));
 }
 
 }  // namespace vsad

@@ -153,12 +153,13 @@ std::int64_t distance_rows(const DistanceArguments& a) {
     const std::int64_t all = least_common_rows(), width = a.int8 ? 1 : 4;
     const std::int64_t bytes = a.C * width + kChunk * 4 + a.k * 8;
     const std::int64_t most = greater(all, lesser(kMostRows, 2 * kPanelBytes / bytes / all * all));
-    const std::int64_t tiles = (a.M + most - 1) / most, shared = tiles < a.threads ? tiles : (tiles + a.threads - 1) / a.threads * a.threads;
+    const std::int64_t tiles = (a.M + most - 1) / most,
+                       shared = tiles < a.threads ? tiles : (tiles + a.threads - 1) / a.threads * a.threads;
     const std::int64_t rows = (a.M + shared - 1) / shared, group = a.int8 ? kInt8Group : kFloatGroup;
     return lesser(most, (rows + group - 1) / group * group);
 }
 
-VSAD_BY_DTYPE(distance_screen, screen)
+VSAD_BY_DTYPE(distance_screen, screen, DistanceArguments)
 
 }  // namespace VSAD_ISA
 }  // namespace vsad

@@ -32,13 +32,13 @@ enum Class : int { regular, huge, zero, infinite, nan, kClasses };
 // served by one scale. All rows are taken relative to `center`; results do not depend on it.
 struct Bank {
     std::int64_t P, C, blocks, bytes;
-    std::int64_t* count;      // (kClasses,) prototypes of each class
-    float* center;            // (C,)
-    std::int32_t* index;      // (P,) prototypes by class, the regular ones by their largest element
-    float* offset;            // (blocks, kBlock) |p|^2 / 2, infinite where the last block is padded
-    float* square;            // (blocks,) the largest |p|^2
-    float* radius;            // (blocks,) the largest |p - rounded p|: zero but for the rounding of p - center
-    Int8Blocks int8;          // the same rows in bytes; without tiles where nothing reads them
+    std::int64_t* count;       // (kClasses,) prototypes of each class
+    float* center;             // (C,)
+    std::int32_t* index;       // (P,) prototypes by class, the regular ones by their largest element
+    float* offset;             // (blocks, kBlock) |p|^2 / 2, infinite where the last block is padded
+    float* square;             // (blocks,) the largest |p|^2
+    float* radius;             // (blocks,) the largest |p - rounded p|: zero but for the rounding of p - center
+    Int8Blocks int8;           // the same rows in bytes; without tiles where nothing reads them
     float *square8, *radius8;  // (blocks,) as above, of the bytes
 };
 
@@ -62,16 +62,35 @@ struct DistanceArguments {
     Candidate* candidates;
 };
 
+struct DistanceGradArguments {
+    Scalar dtype;
+    Metric metric;
+    int threads;
+    std::int64_t M, P, C, k;
+    Matrix features, prototypes;
+    const std::int64_t* indices;  // (M, k), as everything below contiguous
+    const void* grad_distances;   // (M, k)
+    void* grad_features;          // (M, C), or null
+    void* grad_prototypes;        // (P, C), or null
+    void* weights;                // (M, k, 2) in the compute dtype
+
+    // Places (m, j) of the indices, by the prototype that stands there; its first one.
+    const std::int64_t* chosen;  // (M k,)
+    const std::int64_t* begin;   // (P + 1,)
+};
+
 constexpr std::int64_t kBruteRows = 64;  // features that share a pass over the bank
 
-#define VSAD_DECLARE(isa, ...)                                           \
-    namespace isa {                                                      \
-    Work distance_classify(const DistanceArguments& arguments);          \
-    Work distance_pack(const DistanceArguments& arguments);              \
-    std::int64_t distance_rows(const DistanceArguments& arguments);      \
-    Work distance_screen(const DistanceArguments& arguments);            \
-    Work distance_brute(const DistanceArguments& arguments);             \
-    Work distance_merge(const DistanceArguments& arguments);             \
+#define VSAD_DECLARE(isa, ...)                                             \
+    namespace isa {                                                        \
+    Work distance_classify(const DistanceArguments& arguments);            \
+    Work distance_pack(const DistanceArguments& arguments);                \
+    std::int64_t distance_rows(const DistanceArguments& arguments);        \
+    Work distance_screen(const DistanceArguments& arguments);              \
+    Work distance_brute(const DistanceArguments& arguments);               \
+    Work distance_merge(const DistanceArguments& arguments);               \
+    Work distance_grad_features(const DistanceGradArguments& arguments);   \
+    Work distance_grad_prototypes(const DistanceGradArguments& arguments); \
     }
 VSAD_FOR_EACH_ISA(VSAD_DECLARE)
 #undef VSAD_DECLARE

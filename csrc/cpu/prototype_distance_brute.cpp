@@ -61,8 +61,8 @@ struct Items {
 
 }  // namespace
 
-VSAD_BY_DTYPE(distance_brute, brute)
-VSAD_BY_DTYPE(distance_merge, merge)
+VSAD_BY_DTYPE(distance_brute, brute, DistanceArguments)
+VSAD_BY_DTYPE(distance_merge, merge, DistanceArguments)
 
 }  // namespace VSAD_ISA
 }  // namespace vsad

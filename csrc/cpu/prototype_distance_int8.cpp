@@ -23,7 +23,8 @@ template <int count>
 inline Floats smallest(const Ints* dots, const float* offset, int first, Floats scale, Floats least) {
     for (int i = 0; i < count; ++i) {
         const Floats score = offset[i] - __builtin_convertvector(dots[i], Floats) * scale;
-        const __m512i marked = _mm512_ternarylogic_epi32(__m512i(score), all_lanes(kPlace), all_lanes(first + i), kBySecond);
+        const __m512i marked =
+            _mm512_ternarylogic_epi32(__m512i(score), all_lanes(kPlace), all_lanes(first + i), kBySecond);
         least = Floats(_mm512_maskz_min_ps(0xffff, __m512(marked), __m512(least)));
     }
     return least;
@@ -65,8 +66,7 @@ Ints sum_rows(const Ints (&rows)[count]) {
     }
 }
 
-void dots(const std::uint8_t* row, const Int8Blocks& blocks, std::int64_t block, std::int64_t steps,
-          std::int32_t* to) {
+void dots(const std::uint8_t* row, const Int8Blocks& blocks, std::int64_t block, std::int64_t steps, std::int32_t* to) {
     Ints sums[kBlock] = {};
     const std::int8_t* tile = blocks.tiles + block * steps * kTileBytes;
     for (std::int64_t step = 0; step < steps; ++step, tile += kTileBytes) {
@@ -116,8 +116,8 @@ void minima(const Int8Screen& s) {
             _tile_stored(3, products[3], kStep);
             for (int i = 0; i < 4; ++i) {
                 const std::int64_t b = block + i / 2, first = feature + i % 2 * kFeatures;
-                const Floats least = smallest<kBlock>(products[i], s.blocks.offset + b * kBlock, 0,
-                                                      scale_of(s, first, b), nothing());
+                const Floats least =
+                    smallest<kBlock>(products[i], s.blocks.offset + b * kBlock, 0, scale_of(s, first, b), nothing());
                 store(s.minima + (b - s.begin) * s.features + first, least);
             }
         }

@@ -111,8 +111,8 @@ struct Items {
 
 }  // namespace
 
-VSAD_BY_DTYPE(distance_classify, classify)
-VSAD_BY_DTYPE(distance_pack, pack)
+VSAD_BY_DTYPE(distance_classify, classify, DistanceArguments)
+VSAD_BY_DTYPE(distance_pack, pack, DistanceArguments)
 
 }  // namespace VSAD_ISA
 }  // namespace vsad

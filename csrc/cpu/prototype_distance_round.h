@@ -9,10 +9,10 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-constexpr double kUnit = 0x1p-24;                // rounding error of a float
-constexpr double kCenterError = 1.01 * kUnit;    // of a centred row, relative to its length
-constexpr double kHuge = 1e36;                   // squared lengths that may overflow a float when added up
-constexpr float kLeastScale = 1e-30f;            // below it 1 / scale may overflow; rows count as zero
+constexpr double kUnit = 0x1p-24;              // rounding error of a float
+constexpr double kCenterError = 1.01 * kUnit;  // of a centred row, relative to its length
+constexpr double kHuge = 1e36;                 // squared lengths that may overflow a float when added up
+constexpr float kLeastScale = 1e-30f;          // below it 1 / scale may overflow; rows count as zero
 
 VSAD_HD float round_up_to_float(double x) { return float(x * (1 + 4 * kUnit)); }
 

@@ -247,8 +247,8 @@ void write_row(const DistanceArguments& a, std::int64_t row, const Best& best) {
 }  // namespace vsad
 
 // Defines what the binding calls from the Items<Element> of a source.
-#define VSAD_BY_DTYPE(name, what)                \
-    Work name(const DistanceArguments& a) {      \
+#define VSAD_BY_DTYPE(name, what, Arguments)     \
+    Work name(const Arguments& a) {              \
         switch (a.dtype) {                       \
             case Scalar::float64:                \
                 return Items<double>::what(a);   \

@@ -49,9 +49,10 @@ struct Screen {
     float *centred, *panel, *tile;
     std::int8_t* rounded;
 
-    std::int64_t steps, float_rows, rows = 0, padded_rows = 0, hard_count = 0, first = 0, feature_in_use = -1, budget = 0;
+    std::int64_t steps, float_rows, rows = 0, padded_rows = 0, hard_count = 0, first = 0, feature_in_use = -1,
+                                    budget = 0;
     bool bytes = false;
-    double error;                      // of direct differences, relative
+    double error;                        // of direct differences, relative
     float slack, underflow, grow, tiny;  // see start
 
     Screen(Arena& arena, const DistanceArguments& a) {
@@ -85,7 +86,8 @@ struct Screen {
 
     // The arithmetic's error. D^2 = |f|^2 + 2 (|p|^2 / 2 - <f, p>) is a sum of C products of floats, or of few
     // roundings of exact products of bytes, with a minimum's last bits replaced, so it is off by
-    // slack (|f|^2 + |p|^2) at most. A direct difference is off by `error`, relative. Whatever underflows is below `underflow`.
+    // slack (|f|^2 + |p|^2) at most. A direct difference is off by `error`, relative. Whatever underflows is below
+    // `underflow`.
     void start(const DistanceArguments& a, bool in_bytes, std::int64_t first_row, std::int64_t blocks) {
         bytes = in_bytes;
         first = first_row;

@@ -173,8 +173,10 @@ def _unpack(features: Tensor, bank: PackedPrototypes, metric: str) -> tuple[Tens
             f"{NAME}: metric must be what the bank was packed for, {bank.metric!r}, got {metric!r}; "
             f"make one with pack_prototypes(prototypes, metric={metric!r})"
         )
-    (cast,) = autocast(features)
-    return features if cast is features else features.to(bank.dtype), bank.prototypes, bank.packed
+    device = bank.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        features = features.to(bank.dtype)
+    return features, bank.prototypes, bank.packed
 
 
 def reference(features: Tensor, prototypes: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
@@ -223,7 +225,8 @@ torch.library.define(
 )
 torch.library.define(
     "vsad::prototype_distance_bwd",
-    "(Tensor grad_distances, Tensor features, Tensor prototypes, Tensor indices, str metric) -> (Tensor, Tensor)",
+    "(Tensor grad_distances, Tensor features, Tensor prototypes, Tensor indices, str metric, bool[] needs, str backend)"
+    " -> (Tensor, Tensor)",
 )
 
 
@@ -237,13 +240,17 @@ def _forward(
 
 @torch.library.impl("vsad::prototype_distance_bwd", "CompositeExplicitAutograd")
 def _backward(
-    grad_distances: Tensor, features: Tensor, prototypes: Tensor, indices: Tensor, metric: str
+    grad_distances: Tensor,
+    features: Tensor,
+    prototypes: Tensor,
+    indices: Tensor,
+    metric: str,
+    needs: list[bool],
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Autograd through ``distances_at`` is sparse already: only the chosen prototypes have a gradient."""
-    with torch.enable_grad():
-        f, p = features.detach().requires_grad_(), prototypes.detach().requires_grad_()
-        grads = torch.autograd.grad(distances_at(f, p, indices, metric), (f, p), grad_distances)
-    return grads[0].contiguous(), grads[1].contiguous()
+    kernel = OP.backend(backend).load()
+    result: tuple[Tensor, Tensor] = kernel.backward(grad_distances, features, prototypes, indices, metric, needs)
+    return result
 
 
 @torch.library.register_fake("vsad::prototype_distance_fwd")
@@ -256,9 +263,16 @@ def _(
 
 @torch.library.register_fake("vsad::prototype_distance_bwd")
 def _(
-    grad_distances: Tensor, features: Tensor, prototypes: Tensor, indices: Tensor, metric: str
+    grad_distances: Tensor,
+    features: Tensor,
+    prototypes: Tensor,
+    indices: Tensor,
+    metric: str,
+    needs: list[bool],
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return features.new_empty(features.shape), prototypes.new_empty(prototypes.shape)
+    grads = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
+    return grads[0], grads[1]
 
 
 _fwd = torch.ops.vsad.prototype_distance_fwd.default
@@ -272,7 +286,7 @@ class _PrototypeDistance(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         distances, indices = _fwd(features, prototypes, packed, k, metric, backend)
         ctx.save_for_backward(features, prototypes, indices)
-        ctx.metric = metric
+        ctx.metric, ctx.backend = metric, backend
         ctx.mark_non_differentiable(indices)
         return distances, indices
 
@@ -280,7 +294,9 @@ class _PrototypeDistance(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_distances: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         features, prototypes, indices = ctx.saved_tensors
-        return *_bwd(grad_distances, features, prototypes, indices, ctx.metric), None, None, None, None
+        needs = list(ctx.needs_input_grad[:2])
+        grads = _bwd(grad_distances, features, prototypes, indices, ctx.metric, needs, ctx.backend)
+        return *(g if need else None for g, need in zip(grads, needs)), None, None, None, None
 
 
 OP = register(

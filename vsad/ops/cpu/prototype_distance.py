@@ -14,9 +14,7 @@ CENTER_ROWS = 1024  # any centre gives the same result; the mean of so many rows
 ALIGNMENT = 64  # of a packed bank: cache lines
 
 
-def forward(
-    features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int, metric: str
-) -> tuple[Tensor, Tensor]:
+def forward(features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
     """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``.
 
     Args:
@@ -39,6 +37,28 @@ def forward(
         packed=0 if packed is None else packed.data_ptr(),
     )
     return distances, indices
+
+
+def backward(
+    grad_distances: Tensor, features: Tensor, prototypes: Tensor, indices: Tensor, metric: str, needs: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of features and prototypes; an empty tensor where ``needs`` says no. Bit-identical every time."""
+    (M, C), P, k = features.shape, prototypes.shape[0], indices.shape[1]
+    grad_distances, indices = grad_distances.contiguous(), indices.contiguous()
+    grads = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
+    _cpu.prototype_distance_backward(
+        dtype=DTYPES[features.dtype],
+        metric=METRICS[metric],
+        threads=threads((4 * M * k + P) * C),
+        sizes=(M, P, C, k),
+        features=(features.data_ptr(), *features.stride()),
+        prototypes=(prototypes.data_ptr(), *prototypes.stride()),
+        indices=indices.data_ptr(),
+        grad_distances=grad_distances.data_ptr(),
+        grad_features=grads[0].data_ptr() if needs[0] else 0,
+        grad_prototypes=grads[1].data_ptr() if needs[1] else 0,
+    )
+    return grads[0], grads[1]
 
 
 def pack(prototypes: Tensor, metric: str) -> Tensor | None:
