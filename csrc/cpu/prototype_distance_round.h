@@ -46,13 +46,15 @@ struct Rounded {
 inline Rounded round_row(std::int8_t* bytes, const float* row, float scale, std::int64_t padded) {
     using Bits = VectorOf<float>::integer;
     constexpr int lanes = kLanes<float>;
+    typedef std::int8_t Bytes __attribute__((vector_size(lanes)));
     const float inverse = scale == 0 ? 0 : 1 / scale, magic = 0x1.8p23f;  // whose sums have no fraction
     Vector<float> residual = {};
     for (std::int64_t c = 0; c < padded; c += lanes) {
         const Vector<float> x = load(row + c), shifted = x * inverse + magic, rest = x - (shifted - magic) * scale;
         residual += rest * rest;
         const Bits rounded = Bits(shifted) - 0x4b400000u;  // the bits of magic
-        for (int i = 0; i < lanes; ++i) bytes[c + i] = std::int8_t(rounded[i]);
+        const Bytes narrow = __builtin_convertvector(rounded, Bytes);
+        __builtin_memcpy(bytes + c, &narrow, sizeof narrow);
     }
     std::int32_t sum = 0, squares = 0;  // of at most 2^16 bytes
     for (std::int64_t c = 0; c < padded; ++c) sum += bytes[c], squares += bytes[c] * bytes[c];
