@@ -15,7 +15,7 @@ namespace VSAD_ISA {
 namespace {
 
 constexpr std::int64_t kChunk = 64;    // blocks between two looks at their minima
-constexpr std::int64_t kShared = 4;   // blocks, with the rows they were made of, that the cache holds
+constexpr std::int64_t kShared = 8;    // blocks, with the rows they were made of, that the cache holds
 constexpr std::int64_t kPending = 96;  // blocks that a feature remembers until it examines them
 constexpr float kSafe = 1 + 0x1p-20f;  // covers the rounding of a few operations on bounds
 
@@ -27,6 +27,21 @@ struct Pending {
     std::int32_t block() const { return mark < 0 ? ~mark : mark; }
     int place() const { return int(bit_cast<std::uint32_t>(minimum) & kPlace); }
 };
+
+// Which lanes of a are at most b's.
+VSAD_HD std::uint32_t lanes_at_most(Vector<float> a, Vector<float> b) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(__m512(a), __m512(b), _CMP_LE_OQ);
+#elif defined(__AVX__)
+    return std::uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(__m256(a), __m256(b), _CMP_LE_OQ)));
+#elif defined(__SSE2__)
+    return std::uint32_t(_mm_movemask_ps(_mm_cmple_ps(__m128(a), __m128(b))));
+#else
+    std::uint32_t mask = 0;
+    for (int i = 0; i < kLanes<float>; ++i) mask |= std::uint32_t(a[i] <= b[i]) << i;
+    return mask;
+#endif
+}
 
 template <typename Element>
 struct Screen {
@@ -185,30 +200,41 @@ struct Screen {
     void measure(const DistanceArguments& a, std::int64_t i, std::int64_t slot) {
         const std::int64_t index = a.bank.index[slot];
         load_feature(a, first + id[i]);
+        const std::uint64_t key = key_of(squared_to(a, index));
         Best& best = nearest[id[i]];
-        best.push({key_of(squared_to(a, index)), index});
         ++work[i];
+        if (best.full() && key > best.last().key) return;
+        best.push({key, index});
         if (!best.full()) return;
         const double farthest = double(value_of<T>(best.last().key));
         const float now = round_up_to_float(__builtin_sqrt((farthest + double(underflow)) / (1 - error)));
         if (now < reach[i]) reach[i] = now;
     }
 
-    // Measures what may be near in a block, but for the prototype at `done`.
+    // Measures what may be near in a block; in bytes, the prototype at `done` has been measured.
     void examine_block(const DistanceArguments& a, std::int64_t i, std::int64_t block, int done) {
         const Bank& bank = a.bank;
-        const std::int64_t slot = block * kBlock, count = lesser<std::int64_t>(kBlock, bank.count[regular] - slot);
-        float score[kBlock] = {};
-        if (bytes) {
-            std::int32_t dots[kBlock];
-            a.int8->dots(rows8 + i * steps * kStep, bank.int8, block, steps, dots);
-            const float unit = scale[i] * bank.int8.scale[block];
-            for (int j = 0; j < kBlock; ++j) score[j] = bank.int8.offset[slot + j] - unit * float(dots[j]);
-        }
+        const std::int64_t slot = block * kBlock,
+                           count = lesser<std::int64_t>(kBlock, greater<std::int64_t>(0, bank.count[regular] - slot));
         ++work[i];
-        for (int j = 0; j < count; ++j)
-            if (j != done && (!bytes || score[j] <= limit(i, bank.square8[block], bank.radius8[block])))
-                measure(a, i, slot + j);
+        if (!bytes) {
+            for (int j = 0; j < count; ++j) measure(a, i, slot + j);
+            return;
+        }
+        std::int32_t dots[kBlock];
+        float score[kBlock];
+        a.int8->dots(rows8 + i * steps * kStep, bank.int8, block, steps, dots);
+        const float unit = scale[i] * bank.int8.scale[block];
+        for (int j = 0; j < kBlock; ++j) score[j] = bank.int8.offset[slot + j] - unit * float(dots[j]);
+        const auto most = [&] { return limit(i, bank.square8[block], bank.radius8[block]); };
+        const Vector<float> now = broadcast(most());
+        std::uint32_t mask = 0;
+        for (int j = 0; j < kBlock; j += kLanes<float>) mask |= lanes_at_most(load(score + j), now) << j;
+        mask &= ((1u << count) - 1) & ~(1u << done);
+        for (; mask; mask &= mask - 1) {
+            const int j = __builtin_ctz(mask);
+            if (score[j] <= most()) measure(a, i, slot + j);
+        }
     }
 
     bool beyond(const DistanceArguments& a, std::int64_t i, const Pending& p) const {
@@ -241,7 +267,7 @@ struct Screen {
     void examine_pending(const DistanceArguments& a, std::int64_t i, Pending& p) {
         if (beyond(a, i, p)) return;
         measure_named(a, i, p);
-        examine_block(a, i, p.block(), bytes ? p.place() : -1);
+        examine_block(a, i, p.block(), p.place());
     }
 
     // Examines the pending blocks of row i, the nearest first.
@@ -308,21 +334,6 @@ struct Screen {
         if (upper_count[i] == k && mine[k - 1] < reach[i]) reach[i] = mine[k - 1];
     }
 };
-
-// Which lanes of a are at most b's.
-VSAD_HD std::uint32_t lanes_at_most(Vector<float> a, Vector<float> b) {
-#if defined(__AVX512F__)
-    return _mm512_cmp_ps_mask(__m512(a), __m512(b), _CMP_LE_OQ);
-#elif defined(__AVX__)
-    return std::uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(__m256(a), __m256(b), _CMP_LE_OQ)));
-#elif defined(__SSE2__)
-    return std::uint32_t(_mm_movemask_ps(_mm_cmple_ps(__m128(a), __m128(b))));
-#else
-    std::uint32_t mask = 0;
-    for (int i = 0; i < kLanes<float>; ++i) mask |= std::uint32_t(a[i] <= b[i]) << i;
-    return mask;
-#endif
-}
 
 // The smallest value that k minima of disjoint sets of blocks, [begin, end) of `blocks`, do not exceed.
 VSAD_HD Vector<float> kth_at_most(const float* minima, std::int64_t blocks, std::int64_t stride, std::int64_t k) {
