@@ -275,5 +275,5 @@ def test_errors_teach(bank, options, message):
 
 
 def test_dtypes_must_agree():
-    with pytest.raises(ValueError, match="prototypes must have features's dtype torch.float16"):
+    with pytest.raises(ValueError, match=r"prototypes must have features's dtype torch\.float16"):
         prototype_distance(torch.ones(3, 5).half(), pack_prototypes(torch.ones(4, 5)))

@@ -132,7 +132,8 @@ def prototype_distance(
 
     Returns:
         :class:`Nearest`: distances ``(..., k)`` in features' dtype, non-negative and ascending, and indices.
-        Differentiable in features and in a tensor of prototypes; the gradient of ``euclidean`` at distance zero is zero.
+        Differentiable in features and in a tensor of prototypes; at distance zero the gradient of ``euclidean`` is
+        zero.
 
     Raises:
         ValueError: a shape, dtype, device, metric or k is wrong, or the bank is empty; the message names it.
