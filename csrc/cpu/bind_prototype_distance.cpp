@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kMostChannels = 1 << 16;      // sums of as many products of bytes fit 32 bits
 constexpr std::int64_t kMostPrototypes = INT32_MAX;  // the bank's indices
+constexpr std::int64_t kMostPacked = 48 << 20;          // bytes of a bank that is packed for one call
 constexpr std::int64_t kLeastPerNeighbor = 8;        // prototypes: with fewer, hardly any block can be left out
 
 // Where the parts of a bank for P prototypes lie in `memory`; null counts the bytes only.
@@ -66,11 +67,12 @@ void pack(DistanceArguments& a, char* memory, const float* center, bool int8) {
 
 void prototype_distance(DistanceArguments& a, char* packed, const float* center) {
     std::vector<Candidate> candidates;
-    const Int8Kernels* const int8 = int8_kernels();
+    const Int8Kernels* int8 = int8_kernels();
     const bool screens = fits(a) && kLeastPerNeighbor * a.k <= a.P && a.M > 0 && (packed || a.M >= 16);
     if (screens) {
         std::unique_ptr<char[]> memory;
         if (!packed) {
+            if (bank_in(nullptr, a.P, a.C, true).bytes > kMostPacked) int8 = nullptr;
             memory.reset(new char[bank_in(nullptr, a.P, a.C, int8).bytes]);
             pack(a, memory.get(), center, int8);
         } else {
@@ -81,9 +83,10 @@ void prototype_distance(DistanceArguments& a, char* packed, const float* center)
         const std::int64_t tiles = (a.M + a.rows - 1) / a.rows;
         a.chunks = tiles % a.threads == 0 || tiles >= 4 * a.threads ? 1 : a.threads;
         a.chunks = std::max<std::int64_t>(1, std::min(a.chunks, a.bank.blocks / 32));
-        candidates.resize(a.chunks * a.M * a.k);
-        a.candidates = candidates.data();
+        if (a.chunks > 1) candidates.resize(a.chunks * a.M * a.k);
+        a.candidates = a.chunks > 1 ? candidates.data() : nullptr;
         run_parallel(VSAD_CHOOSE(distance_screen)(a), &a);
+        if (a.chunks == 1) return;
     } else {
         // Few features leave threads idle unless the bank is shared out; a chunk holds k prototypes at least.
         const std::int64_t blocks = std::max<std::int64_t>(1, (a.M + kBruteRows - 1) / kBruteRows);

@@ -101,7 +101,8 @@ void screen_item(const void* arguments, std::int64_t item, char* scratch) {
     std::int64_t* ids = s.ids[0];
     for (std::int64_t i = 0; i < count; ++i) {
         ids[i] = i;
-        s.nearest[i] = Best(a.candidates + (chunk * a.M + first + i) * a.k, a.k);
+        Candidate* const shared = a.candidates + (chunk * a.M + first + i) * a.k;
+        s.nearest[i] = Best(a.candidates ? shared : s.candidates + i * a.k, a.k);
         s.measured[i] = false;
     }
     if (a.int8) screen(a, s, ids, count, begin, end, first, true);
@@ -133,7 +134,12 @@ void screen_item(const void* arguments, std::int64_t item, char* scratch) {
     }
     for (std::int64_t i = 0; i < count; ++i) {
         if (last && !s.measured[i]) measure_special(a, s, first, i);
-        s.nearest[i].fill_up();
+        if (a.candidates) {
+            s.nearest[i].fill_up();
+        } else {
+            s.nearest[i].sort();
+            write_row<Element>(a, first + i, s.nearest[i]);
+        }
     }
 }
 

@@ -57,7 +57,7 @@ struct DistanceArguments {
     std::int8_t* classes;     // (P,) while packing
 
     // How the work is cut: features into tiles of `rows`, the bank into `chunks`, with the best of each
-    // chunk in candidates (chunks, M, k).
+    // chunk in candidates (chunks, M, k); null where a screened bank is in one piece.
     std::int64_t rows, chunks;
     Candidate* candidates;
 };

@@ -53,7 +53,7 @@ struct Screen {
     std::int64_t* id;
     std::int32_t *pending_count, *upper_count, *work, *next;
     Pending* pending;
-    Candidate* sorted;
+    Candidate *sorted, *candidates;
     // of all rows of the tile
     Best *nearest, *brute_nearest;
     std::int64_t *ids[2], *hard;
@@ -85,6 +85,7 @@ struct Screen {
         for (std::int32_t** each : {&pending_count, &upper_count, &work, &next}) *each = arena.take<std::int32_t>(most);
         pending = arena.take<Pending>(most * kPending);
         sorted = arena.take<Candidate>(kPending);
+        candidates = arena.take<Candidate>(a.candidates ? 0 : most * a.k);
         nearest = arena.take<Best>(most);
         brute_nearest = arena.take<Best>(kBruteRows);
         for (std::int64_t** each : {&ids[0], &ids[1], &hard}) *each = arena.take<std::int64_t>(most);

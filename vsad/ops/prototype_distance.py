@@ -63,7 +63,8 @@ def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedP
     """Make a bank ready once for any number of calls of :func:`prototype_distance`, which gives the same results.
 
     The CPU kernel screens prototypes in bytes; packing makes these, and what bounds their error. It costs about as
-    much as a call with few features, and a quarter of the bank's memory beside a copy of it.
+    much as a call with few features, and a quarter of the bank's memory beside a copy of it. A bank above 48 MB in
+    bytes is screened in bytes only if it is packed.
 
     Convention:
         A bank packed for ``"euclidean"`` serves ``"sqeuclidean"`` too, and the other way round. No gradient reaches
