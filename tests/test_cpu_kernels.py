@@ -87,7 +87,7 @@ def test_neighbors_out_of_range_are_refused(wrong):
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
 def test_screening_equals_brute_force_bit_for_bit(isa, metric):
-    """Fewer than 16 features are measured against every prototype, more are screened first."""
+    """A single feature is measured against every prototype, more are screened first."""
     g = torch.Generator().manual_seed(0)
     features, bank = torch.randn(64, 40, generator=g) + 3, torch.randn(1500, 40, generator=g) + 3
     bank[700:900] = bank[:200]  # ties

@@ -14,7 +14,8 @@ namespace {
 
 constexpr std::int64_t kMostChannels = 1 << 16;      // sums of as many products of bytes fit 32 bits
 constexpr std::int64_t kMostPrototypes = INT32_MAX;  // the bank's indices
-constexpr std::int64_t kMostPacked = 48 << 20;          // bytes of a bank that is packed for one call
+constexpr std::int64_t kMostPacked = 48 << 20;       // bytes of a bank that is packed for one call
+constexpr std::int64_t kLeastFeatures = 32;          // with fewer, packing the bank costs more than it saves
 constexpr std::int64_t kLeastPerNeighbor = 8;        // prototypes: with fewer, hardly any block can be left out
 
 // Where the parts of a bank for P prototypes lie in `memory`; null counts the bytes only.
@@ -68,7 +69,7 @@ void pack(DistanceArguments& a, char* memory, const float* center, bool int8) {
 void prototype_distance(DistanceArguments& a, char* packed, const float* center) {
     std::vector<Candidate> candidates;
     const Int8Kernels* int8 = int8_kernels();
-    const bool screens = fits(a) && kLeastPerNeighbor * a.k <= a.P && a.M > 0 && (packed || a.M >= 16);
+    const bool screens = fits(a) && kLeastPerNeighbor * a.k <= a.P && a.M > 0 && (packed || a.M >= kLeastFeatures);
     if (screens) {
         std::unique_ptr<char[]> memory;
         if (!packed) {

@@ -12,13 +12,15 @@ constexpr std::int64_t kPacked = 16;       // blocks an item
 
 template <typename T>
 Class class_of(const T* row, std::int64_t C, Metric metric) {
-    bool is_nan = false, is_infinite = false, is_zero = metric == Metric::cosine;
+    std::int32_t nans = 0, unbounded = 0, others = 0;  // counted, so that the loop becomes vector code
     for (std::int64_t c = 0; c < C; ++c) {
-        is_nan |= row[c] != row[c];
-        is_infinite |= row[c] - row[c] != 0;
-        is_zero &= row[c] == 0;
+        nans += row[c] != row[c];
+        unbounded += row[c] - row[c] != 0;
+        others += row[c] != 0;
     }
-    return is_nan ? Class::nan : is_infinite ? Class::infinite : is_zero ? Class::zero : Class::regular;
+    if (nans) return Class::nan;
+    if (unbounded) return Class::infinite;
+    return metric == Metric::cosine && !others ? Class::zero : Class::regular;
 }
 
 template <typename Element>
