@@ -14,10 +14,10 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-constexpr std::int64_t kChunk = 64;    // blocks between two looks at their minima
-constexpr std::int64_t kShared = 8;    // blocks, with the rows they were made of, that the cache holds
-constexpr std::int64_t kPending = 96;  // blocks that a feature remembers until it examines them
-constexpr float kSafe = 1 + 0x1p-20f;  // covers the rounding of a few operations on bounds
+constexpr std::int64_t kChunk = 64;     // blocks between two looks at their minima
+constexpr std::int64_t kShared = 8;     // blocks, with the rows they were made of, that the cache holds
+constexpr std::int64_t kPending = 192;  // blocks that a feature remembers until it examines them
+constexpr float kSafe = 1 + 0x1p-20f;   // covers the rounding of a few operations on bounds
 
 struct Pending {
     float minimum;
