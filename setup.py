@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -17,7 +18,8 @@ from setuptools.errors import CompileError
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 SOURCES = {path.as_posix() for path in Path("csrc/cpu").glob("*.cpp")}
 MODULE = sorted({"csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp", *(s for s in SOURCES if "/bind_" in s)})
-KERNELS = sorted(SOURCES - {*MODULE})  # compiled once per instruction set
+INT8 = sorted(s for s in SOURCES if s.endswith("_int8.cpp"))  # compiled once per set of INT8_FLAGS
+KERNELS = sorted(SOURCES - {*MODULE, *INT8})  # compiled once per set of ISA_FLAGS
 
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
@@ -27,6 +29,8 @@ ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
 }
+INT8_FLAGS = {"avx512_vnni": [*ISA_FLAGS["avx512"], "-mavx512vnni"]}
+INT8_FLAGS["amx"] = [*INT8_FLAGS["avx512_vnni"], "-mamx-tile", "-mamx-int8"]  # GCC 9 and 10 lack it: tried first
 
 
 class BuildKernels(build_ext):
@@ -62,12 +66,24 @@ class BuildKernels(build_ext):
         x86 = self.plat_name.endswith(("x86_64", "amd64"))
         isas = list(ISA_FLAGS) if x86 else ["baseline"]
         python = [f"-I{path}" for path in (pybind11.get_include(), *self.include_dirs)]
-        module = [*FLAGS, *python, *(["-DVSAD_X86"] if x86 else [])]
-        units = [(source, str(Path(self.build_temp, "module")), module) for source in MODULE]
-        for isa in isas:
-            flags = [*FLAGS, f"-DVSAD_ISA={isa}", *ISA_FLAGS[isa]]
-            units += [(source, str(Path(self.build_temp, isa)), flags) for source in KERNELS]
+        defines = [*FLAGS, *(["-DVSAD_X86", "-DVSAD_INT8"] if x86 else [])]
+        sets = [(isa, ISA_FLAGS[isa], KERNELS) for isa in isas]
+        if x86:
+            amx = self._compiles("#include <immintrin.h>\nvoid f() { _tile_dpbssd(0, 1, 2); }", INT8_FLAGS["amx"])
+            defines += ["-DVSAD_AMX"] if amx else []
+            sets += [(isa, flags, INT8) for isa, flags in INT8_FLAGS.items() if amx or isa != "amx"]
+        units = [(source, str(Path(self.build_temp, "module")), [*defines, *python]) for source in MODULE]
+        for isa, flags, sources in sets:
+            flags = [*defines, f"-DVSAD_ISA={isa}", *flags]
+            units += [(source, str(Path(self.build_temp, isa)), flags) for source in sources]
         return units
+
+    def _compiles(self, code: str, flags: list[str]) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.cpp")
+            source.write_text(code)
+            command = [*self.compiler.compiler_so_cxx, *flags, "-c", str(source), "-o", str(source.with_suffix(".o"))]
+            return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
     def _object(self, source: str, directory: str) -> str:
         return self.compiler.object_filenames([source], output_dir=directory)[0]
@@ -95,6 +111,6 @@ class BuildKernels(build_ext):
 
 
 setup(
-    ext_modules=[Extension("vsad._cpu", [*MODULE, *KERNELS], depends=HEADERS, language="c++")],
+    ext_modules=[Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=HEADERS, language="c++")],
     cmdclass={"build_ext": BuildKernels},
 )

@@ -87,14 +87,14 @@ def test_neighbors_out_of_range_are_refused(wrong):
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
 def test_screening_equals_brute_force_bit_for_bit(isa, metric):
-    """Fewer than 16 features are measured against every prototype, more are screened first."""
+    """A single feature is measured against every prototype, more are screened first."""
     g = torch.Generator().manual_seed(0)
     features, bank = torch.randn(64, 40, generator=g) + 3, torch.randn(1500, 40, generator=g) + 3
     bank[700:900] = bank[:200]  # ties
     bank[1000], bank[1001, 3], features[5], features[6, 0] = 0, float("nan"), bank[2], float("nan")
-    distances, indices = prototype_distance.forward(features, bank, 3, metric)
+    distances, indices = prototype_distance.forward(features, bank, None, 3, metric)
     for i in range(64):
-        one = prototype_distance.forward(features[i : i + 1], bank, 3, metric)
+        one = prototype_distance.forward(features[i : i + 1], bank, None, 3, metric)
         assert torch.equal(one[1][0], indices[i])
         assert torch.equal(one[0][0].nan_to_num(-1), distances[i].nan_to_num(-1))
 
@@ -102,7 +102,7 @@ def test_screening_equals_brute_force_bit_for_bit(isa, metric):
 def test_ties_go_to_the_lower_index(isa, threads):
     threads(2)
     bank = torch.randn(10, 8, generator=torch.Generator().manual_seed(0)).repeat(100, 1)
-    distances, indices = prototype_distance.forward(bank[:40], bank, 2, "euclidean")
+    distances, indices = prototype_distance.forward(bank[:40], bank, None, 2, "euclidean")
     assert torch.equal(indices, torch.stack([torch.arange(40) % 10, torch.arange(40) % 10 + 10], 1))
     assert distances.eq(0).all()
 

@@ -78,6 +78,15 @@ def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
     assert min(float(s.mean()) for s in scores) > 0.1
 
 
+def test_prototypes_that_are_loaded_replace_the_packed_ones():
+    features = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    memory, other = (PrototypeMemory.fit(f, size=20) for f in (features, features + 1))
+    before, expected = memory(features[0]), other(features[0])
+    assert not torch.equal(before, expected)
+    memory.load_state_dict(other.state_dict())
+    assert torch.equal(memory(features[0]), expected)
+
+
 @pytest.mark.parametrize("kind", [AlignedMemory, PrototypeMemory])
 def test_an_empty_memory_is_refused(kind):
     with pytest.raises(ValueError, match="must hold at least"):

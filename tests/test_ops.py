@@ -137,7 +137,7 @@ def _schema_calls(op, backend):
             ways = options.get("mode", "bilinear"), options.get("padding", "zeros")
             yield t["input"], t["homography"], list(options["size"]), *ways, backend
         elif op.name == "prototype_distance":
-            yield t["features"], t["prototypes"], options["k"], options["metric"], backend
+            yield t["features"], t["prototypes"], None, options["k"], options["metric"], backend
         elif op.name == "greedy_coreset":
             yield t["features"], options["size"], 0, 0, backend
 

@@ -70,6 +70,31 @@ def prototype_distance(
     distances: int,
     indices: int,
     center: int,
+    packed: int,
+) -> None: ...
+def prototype_distance_backward(
+    *,
+    dtype: int,
+    metric: int,
+    threads: int,
+    sizes: tuple[int, int, int, int],
+    features: tuple[int, ...],
+    prototypes: tuple[int, ...],
+    indices: int,
+    grad_distances: int,
+    grad_features: int,
+    grad_prototypes: int,
+) -> None: ...
+def packed_bytes(P: int, C: int) -> int: ...
+def pack_prototypes(
+    *,
+    dtype: int,
+    metric: int,
+    threads: int,
+    sizes: tuple[int, int],
+    prototypes: tuple[int, ...],
+    center: int,
+    packed: int,
 ) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...

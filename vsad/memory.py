@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsad.ops import greedy_coreset, homography_align, prototype_distance
+from vsad.ops import PackedPrototypes, greedy_coreset, homography_align, pack_prototypes, prototype_distance
 
 EMPTY = -1  # a slot of homography_align without a source
 SHRINKAGE = 1e-2  # of the mean eigenvalue: directions in which normal features hardly vary are mostly noise
@@ -116,6 +117,7 @@ class PrototypeMemory(nn.Module):
         super().__init__()
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("transform", transform)
+        self._packed: tuple[Tensor, list[PackedPrototypes]] | None = None  # of the buffer as it was
 
     @classmethod
     def fit(cls, features: Tensor, *, size: int = 2000, whiten: bool = False, seed: int = 0) -> PrototypeMemory:
@@ -145,7 +147,17 @@ class PrototypeMemory(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
         rows = _apply(features, self.transform).movedim(1, -1)  # (V, h, w, C)
-        return torch.stack([prototype_distance(r, p).distances[..., 0] for r, p in zip(rows, self.prototypes)])
+        return torch.stack([prototype_distance(r, p).distances[..., 0] for r, p in zip(rows, self._banks())])
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._packed = None  # the buffer is filled in place
+        super()._load_from_state_dict(*args)
+
+    def _banks(self) -> list[PackedPrototypes]:
+        """Every view's bank, packed when it is first used, and again once the buffer is another (``.to``)."""
+        if self._packed is None or self._packed[0] is not self.prototypes:
+            self._packed = self.prototypes, [pack_prototypes(bank) for bank in self.prototypes]
+        return self._packed[1]
 
 
 def _coresets(scaled: Tensor, size: int, seed: int) -> Tensor:

@@ -60,6 +60,11 @@ class Best {
         }
     }
 
+    // Pads with what comes after every prototype.
+    void fill_up() {
+        while (!full()) push({~std::uint64_t(0), INT64_MAX});
+    }
+
     // Puts them in ascending order; nothing may be pushed afterwards.
     void sort() {
         for (std::int64_t n = size_ - 1; n > 0; --n) {
@@ -85,22 +90,61 @@ class Best {
     std::int64_t capacity_, size_;
 };
 
-template <typename T>
-VSAD_HD double squared_length(const T* row, std::int64_t padded) {
-    double sums[kLanes<T>] = {};
-    for (std::int64_t c = 0; c < padded; c += kLanes<T>)
-        for (int i = 0; i < kLanes<T>; ++i) sums[i] += double(row[c + i]) * double(row[c + i]);
-    double sum = 0;
-    for (int i = 0; i < kLanes<T>; ++i) sum += sums[i];
-    return sum;
+// Results are made of kParts partial sums, added in one fixed order and never fused, so that every instruction
+// set gives the same bits. Rows are padded with zeros to whole parts.
+constexpr int kParts = 16;
+
+VSAD_HD std::int64_t pad_row(std::int64_t C) { return (C + kParts - 1) / kParts * kParts; }
+
+// v, rounded: the compiler may not fuse the multiplication that made it with an addition.
+template <typename V>
+VSAD_HD V rounded(V v) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(v));
+#elif defined(__x86_64__)
+    __asm__("" : "+x"(v));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(v));
+#endif
+    return v;
 }
 
-// A row in the compute dtype, of unit length for the cosine, padded with zeros to whole vectors. A row
-// without length stays zero.
+template <typename T>
+struct Parts {
+    static constexpr int kVectors = kParts / kLanes<T>;
+    Vector<T> part[kVectors] = {};
+
+    void add_square(const T* x, const T* y) {  // of a difference
+        for (int i = 0; i < kVectors; ++i) {
+            const Vector<T> difference = load(x + i * kLanes<T>) - load(y + i * kLanes<T>);
+            part[i] += rounded(difference * difference);
+        }
+    }
+    T sum() const {
+        Parts halves = *this;
+        for (int n = kVectors / 2; n > 0; n /= 2)
+            for (int i = 0; i < n; ++i) halves.part[i] += halves.part[i + n];
+        return sum_lanes<T>(halves.part[0]);
+    }
+};
+
+template <typename T>
+double squared_length(const T* row, std::int64_t padded) {
+    constexpr double zeros[kParts] = {};
+    Parts<double> sums;
+    for (std::int64_t c = 0; c < padded; c += kParts) {
+        double wide[kParts];
+        for (int i = 0; i < kParts; ++i) wide[i] = double(row[c + i]);
+        sums.add_square(wide, zeros);
+    }
+    return sums.sum();
+}
+
+// A row in the compute dtype, of unit length for the cosine. A row without length stays zero.
 template <typename Element, typename T>
 void load_row(T* to, const Matrix& m, std::int64_t row, std::int64_t C, Metric metric) {
     const Element* from = reinterpret_cast<const Element*>(m.data) + row * m.row;
-    const std::int64_t padded = round_up<T>(C);
+    const std::int64_t padded = pad_row(C);
     if (m.column == 1)
         for (std::int64_t c = 0; c < C; ++c) to[c] = widen(from[c]);
     else
@@ -111,21 +155,26 @@ void load_row(T* to, const Matrix& m, std::int64_t row, std::int64_t C, Metric m
     for (std::int64_t c = 0; c < C; ++c) to[c] = T(double(to[c]) * inverse);
 }
 
-// Squared distances from one row to kLanes rows, by direct difference: what every result is made of. A row's
-// result does not depend on its place among them.
+// The squared distance by direct difference: what every result is made of.
+template <typename T>
+T direct_distance(const T* x, const T* y, std::int64_t padded) {
+    Parts<T> sums;
+    for (std::int64_t c = 0; c < padded; c += kParts) sums.add_square(x + c, y + c);
+    return sums.sum();
+}
+
+// The same from one row to kTogether others.
+constexpr int kTogether = kVectorBytes / 8;  // their sums stay in registers
 template <typename T>
 void direct_distances(T* to, const T* row, const T* others, std::int64_t padded) {
-    constexpr int lanes = kLanes<T>;
-    Vector<T> sums[lanes] = {};
-    for (std::int64_t c = 0; c < padded; c += lanes) {
-        const Vector<T> r = load(row + c);
-        for (int i = 0; i < lanes; ++i) {
-            const Vector<T> difference = r - load(others + i * padded + c);
-            sums[i] += difference * difference;
-        }
-    }
-    store(to, sum_rows<T>(sums));
+    Parts<T> sums[kTogether];
+    for (std::int64_t c = 0; c < padded; c += kParts)
+        for (int i = 0; i < kTogether; ++i) sums[i].add_square(row + c, others + i * padded + c);
+    for (int i = 0; i < kTogether; ++i) to[i] = sums[i].sum();
 }
+
+// At most how far it is off the true squared distance, relative to that; and absolutely, by underflow.
+VSAD_HD double direct_error(std::int64_t C, double unit) { return (double(C) / kParts + 16) * unit; }
 
 // A zero row has no direction: its cosine distance is 1, that is 2 as half a squared distance between unit
 // rows.
@@ -139,15 +188,15 @@ bool is_zero(const T* row, std::int64_t padded) {
 // Some loaded prototypes, measured against loaded features in turn.
 template <typename T>
 struct RowTile {
-    T* rows;  // kLanes<T> of them
+    T* rows;  // kTogether of them
     std::int64_t padded;
-    std::int64_t indices[kLanes<T>];
-    bool zero[kLanes<T>];
+    std::int64_t indices[kTogether];
+    bool zero[kTogether];
     int count = 0;
 
-    RowTile(T* memory, std::int64_t padded) : rows(memory), padded(padded) { fill(rows, kLanes<T> * padded, T(0)); }
+    RowTile(T* memory, std::int64_t padded) : rows(memory), padded(padded) { fill(rows, kTogether * padded, T(0)); }
 
-    bool full() const { return count == kLanes<T>; }
+    bool full() const { return count == kTogether; }
 
     template <typename Element>
     void add(const DistanceArguments& a, std::int64_t index) {
@@ -158,12 +207,26 @@ struct RowTile {
     }
 
     void measure(Best& best, const T* feature, Metric metric) const {
-        T squared[kLanes<T>];
+        T squared[kTogether];
         direct_distances(squared, feature, rows, padded);
         const bool nowhere = metric == Metric::cosine && is_zero(feature, padded);
         for (int i = 0; i < count; ++i) best.push({key_of(zero[i] || nowhere ? T(2) : squared[i]), indices[i]});
     }
 };
+
+// Measures some rows against the prototypes that `index(begin..end)` names.
+template <typename Element, typename T, typename Index>
+void measure_all(const DistanceArguments& a, T* tile_memory, std::int64_t begin, std::int64_t end, Index index,
+                 const T* rows, std::int64_t count, Best* nearest) {
+    const std::int64_t padded = pad_row(a.C);
+    RowTile<T> tile(tile_memory, padded);
+    for (std::int64_t p = begin; p < end; ++p) {
+        tile.template add<Element>(a, index(p));
+        if (!tile.full() && p + 1 < end) continue;
+        for (std::int64_t i = 0; i < count; ++i) tile.measure(nearest[i], rows + i * padded, a.metric);
+        tile.count = 0;
+    }
+}
 
 // Writes the sorted best of one feature as distances and indices.
 template <typename Element>
@@ -182,3 +245,18 @@ void write_row(const DistanceArguments& a, std::int64_t row, const Best& best) {
 }  // namespace
 }  // namespace VSAD_ISA
 }  // namespace vsad
+
+// Defines what the binding calls from the Items<Element> of a source.
+#define VSAD_BY_DTYPE(name, what, Arguments)     \
+    Work name(const Arguments& a) {              \
+        switch (a.dtype) {                       \
+            case Scalar::float64:                \
+                return Items<double>::what(a);   \
+            case Scalar::bfloat16:               \
+                return Items<bfloat16>::what(a); \
+            case Scalar::float16:                \
+                return Items<float16>::what(a);  \
+            default:                             \
+                return Items<float>::what(a);    \
+        }                                        \
+    }

@@ -2,7 +2,7 @@
 
     homography_warp      resample an image through a homography
     homography_align     attend to the windows around a pixel's projections into other views
-    prototype_distance   exact nearest prototypes
+    prototype_distance   exact nearest prototypes; pack_prototypes makes a bank ready once
     greedy_coreset       k-centre greedy selection
 
 ``using`` selects a backend for a block; ``python -m vsad.info`` says which ones work here and why others do not.
@@ -12,6 +12,15 @@ from ._op import using
 from .greedy_coreset import greedy_coreset
 from .homography_align import homography_align
 from .homography_warp import homography_warp
-from .prototype_distance import Nearest, prototype_distance
+from .prototype_distance import Nearest, PackedPrototypes, pack_prototypes, prototype_distance
 
-__all__ = ["Nearest", "greedy_coreset", "homography_align", "homography_warp", "prototype_distance", "using"]
+__all__ = [
+    "Nearest",
+    "PackedPrototypes",
+    "greedy_coreset",
+    "homography_align",
+    "homography_warp",
+    "pack_prototypes",
+    "prototype_distance",
+    "using",
+]
