@@ -20,7 +20,7 @@ MODULE = sorted({"csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp", *(s for s in SO
 KERNELS = sorted(SOURCES - {*MODULE})  # compiled once per instruction set
 
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
-FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
+FLAGS = ["-std=c++17", "-O3", "-g1", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
 FLAGS += ["-pthread", "-Wall", "-Wextra", "-Icsrc"]
 ISA_FLAGS = {
     "baseline": [],
