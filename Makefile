@@ -5,11 +5,13 @@ BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench-quick clean
+.PHONY: help demo test test-isas sanitize lint format bench-quick clean
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
 	@echo "make test         every test"
+	@echo "make test-isas    the CPU kernels' tests with baseline and with AVX2 code forced"
+	@echo "make sanitize     the CPU kernels' tests under the address and undefined-behaviour sanitizers (GCC, 5 minutes)"
 	@echo "make lint         ruff, mypy, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench-quick  our kernels against unfused torch and the references"
@@ -22,11 +24,28 @@ $(VENV)/installed: $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# the rows of the matrix that run a kernel, and what only the kernels promise
+KERNEL_TESTS := tests/test_ops.py tests/test_properties.py tests/test_cpu_*.py -k 'not torch and not compiles'
+# memory is measured elsewhere: a sanitizer needs several times as much
+SANITIZED_TESTS := tests/test_ops.py tests/test_cpu_*.py -k 'not torch and not compiles and not opcheck and not needs_no_more and not memory_measurement'
+
 demo: $(VENV)/installed
 	$(BIN)/vsad demo --out out/demo
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests
+
+test-isas: $(VENV)/installed
+	for isa in baseline avx2; do $(BIN)/python -m pytest -q --isa $$isa $(KERNEL_TESTS) || exit 1; done
+
+# In a copy of the tree, so that the extension in use stays as it is. The leaks that are found are Python's own.
+sanitize: $(VENV)/installed
+	mkdir -p build/sanitize
+	git ls-files -z -- . ':!docs' ':!bench/results' | xargs -0 cp -pP --parents -t build/sanitize
+	cd build/sanitize && VSAD_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+		$(abspath $(BIN))/python -m pytest -q -p no:cacheprovider $(SANITIZED_TESTS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ The module neither includes nor links libtorch. Everything else about the packag
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -24,6 +25,10 @@ KERNELS = sorted(SOURCES - {*MODULE, *INT8})  # compiled once per set of ISA_FLA
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
 FLAGS += ["-pthread", "-Wall", "-Wextra", "-Wno-psabi", "-Icsrc"]  # psabi: no vector crosses a call
+# VSAD_SANITIZE=1 while building, as `make sanitize` does: every bad address and undefined operation ends the process.
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1"]
+SANITIZE = SANITIZE if os.environ.get("VSAD_SANITIZE") == "1" else []
+FLAGS += SANITIZE
 ISA_FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -56,7 +61,7 @@ class BuildKernels(build_ext):
                 self.compiler.compile([source], output_dir=directory, extra_postargs=flags)
         objects = [self._object(source, directory) for source, directory, _ in units]
         self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-pthread"], target_lang="c++"
+            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-pthread", *SANITIZE], target_lang="c++"
         )
 
     def _units(self) -> list[tuple[str, str, list[str]]]:

@@ -13,6 +13,30 @@ LAYOUTS = ("dense", "channels last", "strided")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--isa", help="the instruction set that the CPU kernels use, where a test does not choose one")
+
+
+def pytest_configure(config):
+    if config.getoption("--isa") is None:
+        return
+    try:
+        from vsad import _cpu
+
+        _cpu.set_isa(config.getoption("--isa"))
+    except (ImportError, ValueError) as error:
+        raise pytest.UsageError(f"--isa: {error}") from None
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow") or "slow" in config.getoption("-m"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="is slow; run it with --slow"))
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Real photographs that may lie beside a checkout."""

@@ -2,6 +2,16 @@
 
 from collections.abc import Sequence
 
+def greedy_coreset(
+    *,
+    dtype: int,
+    threads: int,
+    sizes: tuple[int, int, int],
+    features: tuple[int, int],
+    center: int,
+    picks: int,
+) -> None: ...
+
 class AlignArguments:
     def __init__(
         self,

@@ -17,6 +17,7 @@ T* at(Pointer address) {
     return reinterpret_cast<T*>(address);
 }
 
+void bind_greedy_coreset(pybind11::module_& m);
 void bind_homography_align(pybind11::module_& m);
 void bind_homography_warp(pybind11::module_& m);
 void bind_prototype_distance(pybind11::module_& m);

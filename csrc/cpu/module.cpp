@@ -96,6 +96,7 @@ PYBIND11_MODULE(_cpu, m) {
         },
         "The instruction sets that this module holds and this processor runs, slowest first.");
     m.def("set_isa", &set_isa, pybind11::arg("name"), "Use this instruction set from now on; the tests compare them.");
+    bind_greedy_coreset(m);
     bind_homography_align(m);
     bind_homography_warp(m);
     bind_prototype_distance(m);

@@ -11,11 +11,40 @@ def _duplicates(g):
     return {"features": randn(g, 5, 3).repeat(4, 1)}, {"size": 12, "start": 3}
 
 
+def _lattice(g):
+    """Steps that binary numbers do not hold: many distances are equal but for how they are rounded."""
+    steps = torch.arange(6, dtype=torch.float64) / 10
+    points = torch.cartesian_prod(steps, steps, steps)
+    return {"features": points[torch.randperm(len(points), generator=g)]}, {"size": 60}
+
+
+def _far_from_zero(g):
+    return {"features": 100 + randn(g, 300, 24)}, {"size": 40}
+
+
+def _not_finite(g):
+    features = randn(g, 70, 9)
+    features[3, 2], features[20], features[41, 0] = float("nan"), float("inf"), float("-inf")
+    features[50:] = features[:20]
+    return {"features": features}, {"size": 60, "start": 41}
+
+
+def _clusters(g):
+    """More picks than clusters, and enough to divide the points into regions."""
+    centers = 10 * randn(g, 30, 19)
+    return {"features": (centers[:, None] + randn(g, 30, 40, 19)).flatten(0, 1)}, {"size": 700}
+
+
 SAMPLES = [
     Sample("odd", _make(57, 13, 20)),
     Sample("all", _make(9, 4, 9, start=2)),
     Sample("one", _make(1, 1, 1)),
     Sample("duplicates", _duplicates),
+    Sample("lattice", _lattice),
+    Sample("far from zero", _far_from_zero),
+    Sample("not finite", _not_finite),
+    Sample("clusters", _clusters),
+    Sample("no channels", _make(5, 0, 3)),
 ]
 
 

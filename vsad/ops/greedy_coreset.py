@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._check import check_same, check_shapes, compute_dtype
-from ._op import REFERENCE, Op, register
+from ._check import check_same, check_shapes
+from ._op import REFERENCE, Op, cpu_backend, register
 
 NAME = "greedy_coreset"
 
@@ -19,12 +19,16 @@ def greedy_coreset(
     ``pick[0] = start``, ``pick[i + 1] = argmax_m min_{j <= i} |f_m - f_pick[j]|`` over what is not yet picked; the
     lowest index wins a tie. The result covers the set within twice the best possible radius.
 
+    Convention: squared distances are summed in float64 and then rounded to float32's 24 bits, so equal distances tie
+    whatever order the channels are summed in, and every backend picks the same. A row that is not finite covers
+    nothing and counts as covered: it is picked when only duplicates of picks are left.
+
     Args:
         features: ``(M, C)``, floating point.
         size: how many to pick, 1 <= size <= M.
         start: index of the first pick; drawn from ``seed`` by default.
         seed: of that draw.
-        backend: ``"torch"``; None takes the first that can.
+        backend: ``"cpu"`` or ``"torch"``; None takes the first that can.
 
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.
@@ -50,17 +54,22 @@ def greedy_coreset(
 
 def reference(features: Tensor, size: int, start: int) -> Tensor:
     """The definition."""
-    features = features.detach().to(compute_dtype(features.dtype))
+    features = features.detach().double()
     picks = torch.empty(size, dtype=torch.int64, device=features.device)
-    nearest = torch.full((features.shape[0], 1), float("inf"), dtype=features.dtype, device=features.device)
+    nearest = torch.where(features.isfinite().all(1), float("inf"), 0.0).double()
     pick = torch.tensor(start, device=features.device)
     for i in range(size):
         picks[i] = pick
         nearest[pick] = -1  # never again, even where all distances are zero
-        distance = torch.cdist(features, features[pick][None], compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = torch.minimum(nearest, distance)
+        squared = (features - features[pick]).square().sum(1)
+        nearest = torch.fmin(nearest, _to_24_bits(squared))  # NaN is no distance
         pick = nearest.argmax()
     return picks
+
+
+def _to_24_bits(x: Tensor) -> Tensor:
+    """Rounded like float32, over float64's range, so that no order of summation decides between equal distances."""
+    return ((x.view(torch.int64) + (1 << 28)) & -(1 << 29)).view(torch.float64)
 
 
 torch.library.define(
@@ -83,4 +92,4 @@ def _(features: Tensor, size: int, start: int | None, seed: int, backend: str) -
     return features.new_empty((size,), dtype=torch.int64)
 
 
-OP = register(Op(name=NAME, public=greedy_coreset, reference=reference, backends=()))
+OP = register(Op(name=NAME, public=greedy_coreset, reference=reference, backends=(cpu_backend(NAME),)))
