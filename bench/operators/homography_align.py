@@ -1,0 +1,82 @@
+"""homography_align: five views and their neighbours, channels last or contiguous."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vsad import ops
+from vsad.bench.cases import Case
+
+from . import Crop, Judge, Problem, accept, dtype, homographies, image, share_of_budget
+
+
+def inputs(case: Case) -> Problem:
+    """Each view looks into the N views around it on a ring."""
+    s = case.sizes
+    V, N = s["V"], s["N"]
+    g = torch.Generator().manual_seed(0)
+    tensors = {name: image(case, g, s["B"], V, s["C"], s["H"], s["W"]) for name in ("query", "key", "value")}
+    tensors["homography"] = homographies(g, V, N, H=s["H"], W=s["W"]).to(
+        torch.float64 if case.dtype == "float64" else torch.float32
+    )
+    steps = [step for i in range(1, N + 1) for step in (-i, i)][:N]
+    tensors["neighbors"] = torch.tensor([[(v + step) % V for step in steps] for v in range(V)])
+    return Problem(case, tensors, image(case, g, *tensors["query"].shape) if case.backward else None)
+
+
+def flops(case: Case) -> float:
+    """Two dot products' worth for each of the (R + 1)^2 taps: <q, k> and the sum of values; backward repeats the
+    first and adds <dout, v>, dq, dk and dv."""
+    s = case.sizes
+    taps = s["B"] * s["V"] * s["H"] * s["W"] * s["N"] * (s["R"] + 1) ** 2
+    return taps * 2.0 * s["C"] * (7 if case.backward else 2)
+
+
+def bytes(case: Case) -> float:
+    """q, k, v and out once; backward reads them and dout, and writes dq, dk and dv."""
+    s = case.sizes
+    one = s["B"] * s["V"] * s["C"] * s["H"] * s["W"] * dtype(case).itemsize
+    return one * (4.0 + (8 if case.backward else 0))
+
+
+def judge(problem: Problem) -> Judge:
+    """On a crop of every view's output, and on all of the gradients of key and value that flow from it."""
+    t, s = problem.tensors, problem.case.sizes
+    crop = Crop.of(torch.Generator().manual_seed(1), s["H"], s["W"])
+    cotangent = None if problem.cotangent is None else crop.mask(problem.cotangent)
+    small = {**t, "query": crop.cut(t["query"])}
+    rounding = torch.finfo(t["homography"].dtype).eps * max(s["H"], s["W"])
+
+    def solve(precise: bool) -> tuple[Tensor, ...]:
+        def convert(x: Tensor) -> Tensor:
+            return x.double() if precise and x.is_floating_point() else x
+
+        tensors = {name: convert(x) for name, x in small.items()}
+        tensors["homography"] = crop.shift(t["homography"], 0 if precise else rounding)
+        return reference(Problem(problem.case, tensors, None if cotangent is None else convert(crop.cut(cotangent))))
+
+    plain, exact = solve(False), solve(True)
+    names = ("output", "gradient of query", "gradient of key", "gradient of value")
+
+    def check(result: Any) -> float:
+        result = result if isinstance(result, tuple) else (result,)
+        result = tuple(crop.cut(r) if i < 2 else r for i, r in enumerate(result))
+        return accept({n: share_of_budget(*ts) for n, *ts in zip(names, result, plain, exact, strict=False)})
+
+    return Judge(Problem(problem.case, t, cotangent), check)
+
+
+def reference(problem: Problem) -> tuple[Tensor, ...]:
+    """The definition: the output, and gradients where there is a cotangent."""
+    t, s = problem.tensors, problem.case.sizes
+    q, k, v = (t[n].detach().requires_grad_(problem.cotangent is not None) for n in ("query", "key", "value"))
+    out = ops.homography_align(
+        q, k, v, t["homography"], t["neighbors"], heads=s["heads"], window=s["R"], backend="torch"
+    )
+    assert isinstance(out, Tensor)
+    if problem.cotangent is None:
+        return (out,)
+    return out.detach(), *torch.autograd.grad(out, (q, k, v), problem.cotangent)
