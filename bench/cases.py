@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+SHAPES = {
+    "homography_align": ("B", "V", "C", "H", "W"),
+    "homography_warp": ("B", "C", "H", "W"),
+    "prototype_distance": ("M", "C"),
+    "greedy_coreset": ("M", "C"),
+}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -48,11 +55,14 @@ class Case:
 
     @property
     def label(self) -> str:
-        """A line for people."""
-        sizes = ", ".join(f"{name} {value}" for name, value in self.sizes.items())
-        notes = [self.dtype] if self.dtype != "float32" else []
-        notes += ["contiguous inputs"] if self.layout == "contiguous" else []
-        return f"{sizes}{''.join(f', {note}' for note in notes)}"
+        """A line for people: the shape of the first tensor, and what is not the default."""
+        s = self.sizes
+        shape = ", ".join(str(s[name]) for name in SHAPES[self.operator])
+        usual = {"mode": "bilinear", "padding": "zeros", "metric": "euclidean"}
+        rest = [f"{n}={v}" for n, v in s.items() if n not in SHAPES[self.operator] and usual.get(n) != v]
+        rest += [self.dtype] if self.dtype != "float32" else []
+        rest += ["contiguous"] if self.layout == "contiguous" else []
+        return ", ".join([f"({shape})", *rest])
 
     @property
     def direction(self) -> str:

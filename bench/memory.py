@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,33 @@ STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
 
-def peak_bytes(function: Callable[[], Any]) -> int | None:
-    """How far a call raises the process's resident memory, its result included; None where Linux is not there to say.
+def peak_bytes(function: Callable[[], Any]) -> tuple[int | None, float]:
+    """Call the function; say how far that raises the process's resident memory, result included, and the seconds.
 
-    The system's own high-water mark is set back before the call. Call the function once before: what it loads and
-    keeps (code, thread pools) is not counted, and freed memory is given back to the system first.
+    The bytes are None where there is no Linux to ask. The system's own high-water mark is set back before the call.
+    Call the function once before: what it loads and keeps (code, thread pools) is not counted, and freed memory is
+    given back to the system first.
     """
+    gc.collect()
+    before = _reset()
+    start = time.perf_counter()
+    result = function()
+    seconds = time.perf_counter() - start
+    after = _status("VmHWM") if before is not None else 0
+    del result
+    return None if before is None else max(0, after - before), seconds
+
+
+def _reset() -> int | None:
+    """Resident bytes now, with the high-water mark set back to them."""
     if not sys.platform.startswith("linux"):
         return None
-    gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
         CLEAR.write_text("5")
-        before = _status("VmRSS")
-        result = function()
-        after = _status("VmHWM")
+        return _status("VmRSS")
     except (OSError, AttributeError):
         return None
-    del result
-    return max(0, after - before)
 
 
 def _status(field: str) -> int:

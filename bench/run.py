@@ -12,7 +12,7 @@ from typing import Any
 from vsad.bench import machine, memory, operators
 from vsad.bench.cases import Case
 from vsad.bench.operators import Judge, Problem, WrongError
-from vsad.bench.peers import Peer, Run, UnsupportedError, all_peers
+from vsad.bench.peers import Peer, Run, UnsupportedError, all_peers, is_kernel
 from vsad.bench.results import Results, Row
 
 WARM_BELOW_S = 0.1  # faster peers run once untimed in every turn: another's caches and spinning threads are not theirs
@@ -25,13 +25,13 @@ class Effort:
     Args:
         seconds: of timed rounds, for each peer of a case.
         most_rounds: for fast peers.
-        longest_s: a peer that is expected to take longer for one call is left out.
+        longest_s: a peer that is expected to take longer for one call is left out, unless it is ours or a target's.
         compiled: let peers take part that run a compiler first, on the cases that ask for it.
     """
 
-    seconds: float = 1.5
+    seconds: float = 1.0
     most_rounds: int = 30
-    longest_s: float = 60.0
+    longest_s: float = 4.0
     compiled: bool = True
 
     def rounds(self, call_s: float) -> int:
@@ -40,7 +40,17 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(seconds=0.4, most_rounds=15, longest_s=4.0, compiled=False)
+QUICK = Effort(seconds=0.4, most_rounds=15, longest_s=2.0, compiled=False)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A peer that is right: what is to be timed, about how long it takes, its error over the budget, its memory."""
+
+    run: Run
+    call_s: float
+    error: float
+    peak_bytes: int | None
 
 
 @dataclass
@@ -64,7 +74,7 @@ class Runner:
         problem = operators.of(case).inputs(case)
         judge: list[Judge] = []  # made once, and only if there is somebody to judge
         rows: dict[str, Row] = {}
-        runs: dict[str, tuple[Run, float, float]] = {}
+        runs: dict[str, Ready] = {}
         for peer in peers:
             try:
                 self._refuse(peer, case)
@@ -78,10 +88,9 @@ class Runner:
             except Exception as error:  # a library may fail in any way; the others go on
                 text = f"{type(error).__name__}: {error}".splitlines()[0]
                 rows[peer.name] = self._row(case, peer.name, "skipped", reason=text[:200])
-        peaks = {name: memory.peak_bytes(run) for name, (run, _, _) in runs.items()}
-        times = in_turns({name: (run, self.effort.rounds(call_s)) for name, (run, call_s, _) in runs.items()})
+        times = in_turns({name: (ready.run, self.effort.rounds(ready.call_s)) for name, ready in runs.items()})
         for name, seconds in times.items():
-            rows[name] = self._timed(case, name, seconds, peaks[name], runs[name][2])
+            rows[name] = self._timed(case, name, seconds, runs[name])
         return list(rows.values())
 
     def results(self, rows: Iterable[Row]) -> Results:
@@ -95,32 +104,27 @@ class Runner:
             raise UnsupportedError(peer.missing)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise UnsupportedError("the time was up")
-        rate = self.rates.get((peer.name, case.operator, case.backward))
-        expected_s = operators.of(case).flops(case) * rate if rate else 0.0
-        if expected_s > self.effort.longest_s:
+        guess = 1e-9 / peer.gflops if peer.gflops else 0.0
+        rate = self.rates.get((peer.name, case.operator, case.backward), guess)
+        expected_s = operators.of(case).flops(case) * rate
+        wanted = case.target is not None and peer.name in case.target.against
+        if expected_s > self.effort.longest_s and not wanted and not is_kernel(peer.name):
             raise UnsupportedError(f"would take about {expected_s:.0f} s for one call")
 
-    def _ready(self, peer: Peer, problem: Problem, judge: Judge) -> tuple[Run, float, float]:
-        """What is to be timed, about how long one call takes, and the error as a share of its budget."""
+    def _ready(self, peer: Peer, problem: Problem, judge: Judge) -> Ready:
+        """Judge a peer, then call once more: the first call pays for what is loaded."""
         prepare = peer.operators[problem.case.operator]
         run = prepare(judge.problem)
-        start = time.perf_counter()
-        result = run()
-        call_s = time.perf_counter() - start
-        error = judge.check(result)
-        del result
+        error = judge.check(run())
         if judge.problem is not problem:
             run = prepare(problem)
-        if call_s < 10 * self.effort.seconds:  # the first call pays for what is loaded; a slow one is not repeated
-            start = time.perf_counter()
-            run()
-            call_s = time.perf_counter() - start
+        peak, call_s = memory.peak_bytes(run)
         flops = operators.of(problem.case).flops(problem.case)
         if flops:
             self.rates[peer.name, problem.case.operator, problem.case.backward] = call_s / flops
-        return run, call_s, error
+        return Ready(run, call_s, error, peak)
 
-    def _timed(self, case: Case, peer: str, seconds: list[float], peak: int | None, error: float) -> Row:
+    def _timed(self, case: Case, peer: str, seconds: list[float], ready: Ready) -> Row:
         op, median = operators.of(case), statistics.median(seconds)
         flops, bytes = op.flops(case), op.bytes(case)
         return self._row(
@@ -131,11 +135,11 @@ class Runner:
             p20_s=quantile(seconds, 0.2),
             p80_s=quantile(seconds, 0.8),
             rounds=len(seconds),
-            peak_bytes=peak,
+            peak_bytes=ready.peak_bytes,
             gflops=flops / median / 1e9,
             gbs=bytes / median / 1e9,
             share=machine.share_of_ceiling(case.operator, flops, bytes, median, self.ceilings),
-            error=error,
+            error=ready.error,
             seconds=tuple(seconds),
         )
 
@@ -154,7 +158,7 @@ def in_turns(runs: dict[str, tuple[Callable[[], Any], int]]) -> dict[str, list[f
         for name, (run, rounds) in runs.items():
             if (turn * rounds) // most == ((turn + 1) * rounds) // most:
                 continue
-            if not times[name] or times[name][-1] < WARM_BELOW_S:
+            if times[name][-1] < WARM_BELOW_S if times[name] else rounds > 3:
                 run()
             start = time.perf_counter()
             run()

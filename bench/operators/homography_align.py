@@ -12,6 +12,8 @@ from vsad.bench.cases import Case
 
 from . import Crop, Judge, Problem, accept, dtype, homographies, image, share_of_budget
 
+VIEWS = 4  # whose output is judged
+
 
 def inputs(case: Case) -> Problem:
     """Each view looks into the N views around it on a ring."""
@@ -43,27 +45,35 @@ def bytes(case: Case) -> float:
 
 
 def judge(problem: Problem) -> Judge:
-    """On a crop of every view's output, and on all of the gradients of key and value that flow from it."""
+    """On a crop of some views' output; backward on one view's, and the gradients of its neighbours that flow from it."""
     t, s = problem.tensors, problem.case.sizes
     crop = Crop.of(torch.Generator().manual_seed(1), s["H"], s["W"])
-    cotangent = None if problem.cotangent is None else crop.mask(problem.cotangent)
-    small = {**t, "query": crop.cut(t["query"])}
+    views = slice(max(0, s["V"] - (1 if problem.case.backward else VIEWS)), None)
+    sources, neighbors = t["neighbors"][views].unique(return_inverse=True)
+    cotangent = None
+    if problem.cotangent is not None:
+        cotangent = crop.mask(problem.cotangent)
+        cotangent[:, : views.start] = 0
+    small = {name: t[name][:, sources] for name in ("key", "value")}
+    small["query"] = crop.cut(t["query"][:, views])
     rounding = torch.finfo(t["homography"].dtype).eps * max(s["H"], s["W"])
 
     def solve(precise: bool) -> tuple[Tensor, ...]:
         def convert(x: Tensor) -> Tensor:
-            return x.double() if precise and x.is_floating_point() else x
+            return x.double() if precise else x
 
         tensors = {name: convert(x) for name, x in small.items()}
-        tensors["homography"] = crop.shift(t["homography"], 0 if precise else rounding)
-        return reference(Problem(problem.case, tensors, None if cotangent is None else convert(crop.cut(cotangent))))
+        tensors["homography"] = crop.shift(t["homography"][views], 0 if precise else rounding)
+        tensors["neighbors"] = neighbors
+        some = None if cotangent is None else convert(crop.cut(cotangent[:, views]))
+        return reference(Problem(problem.case, tensors, some))
 
     plain, exact = solve(False), solve(True)
     names = ("output", "gradient of query", "gradient of key", "gradient of value")
 
     def check(result: Any) -> float:
         result = result if isinstance(result, tuple) else (result,)
-        result = tuple(crop.cut(r) if i < 2 else r for i, r in enumerate(result))
+        result = tuple(crop.cut(r[:, views]) if i < 2 else r[:, sources] for i, r in enumerate(result))
         return accept({n: share_of_budget(*ts) for n, *ts in zip(names, result, plain, exact, strict=False)})
 
     return Judge(Problem(problem.case, t, cotangent), check)

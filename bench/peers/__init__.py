@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from vsad.bench.operators import Problem
+from vsad.ops._op import REFERENCE
 
 Run = Callable[[], Any]
 
@@ -38,12 +39,14 @@ class Peer:
         operators: by operator, the function that prepares a run.
         missing: why it cannot run on this machine at all; None if it can.
         compiles: runs a compiler first, which takes long.
+        gflops: of useful operations, about, for what is so slow that a call may have to be left out unseen.
     """
 
     name: str
     operators: Mapping[str, Callable[[Problem], Run]]
     missing: str | None = None
     compiles: bool = False
+    gflops: float | None = None
 
 
 def all_peers() -> list[Peer]:
@@ -55,6 +58,11 @@ def all_peers() -> list[Peer]:
 
 def is_ours(name: str) -> bool:
     return name.startswith("vsad ")
+
+
+def is_kernel(name: str) -> bool:
+    """Ours, and not the reference, which is there to be right."""
+    return is_ours(name) and name != f"vsad {REFERENCE}"
 
 
 def needs(module: str, package: str) -> str | None:

@@ -20,6 +20,8 @@ def homography_warp(problem: Problem) -> Run:
         raise UnsupportedError(f"has no {problem.case.dtype}")
     if problem.cotangent is not None:
         raise UnsupportedError("has no gradients")
+    if s["C"] > 4:
+        raise UnsupportedError("is right for at most 4 channels")
     homographies = problem.tensors["homography"].double().numpy()
     flags = getattr(cv2, INTERPOLATIONS[s["mode"]]) | cv2.WARP_INVERSE_MAP
     border = getattr(cv2, BORDERS[s["padding"]])

@@ -72,14 +72,14 @@ def _peers() -> list[Peer]:
             elsewhere = None if "cpu" in row.devices else f"needs a {' or '.join(row.devices)} device"
             reason = row.missing or elsewhere
             reasons.setdefault(row.name, {})[op.name] = reason
-        reasons.setdefault(REFERENCE, {})[op.name] = None
+    reasons[REFERENCE] = dict.fromkeys(OPS)
     return [_peer(backend, by_op) for backend, by_op in reasons.items()]
 
 
 def _peer(backend: str, reasons: dict[str, str | None]) -> Peer:
     operators = {op: partial(OPERATORS[op], backend=backend) for op in reasons if op in OPERATORS}
     missing = None if None in reasons.values() else next(iter(reasons.values()))
-    return Peer(f"vsad {backend}", operators, missing)
+    return Peer(f"vsad {backend}", operators, missing, gflops=0.5 if backend == REFERENCE else None)
 
 
 PEERS = _peers()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vsad.bench.operators import Problem
 
-from . import Peer, Run, fits, floats_only, run_of
+from . import Peer, Run, fits, run_of
 
 
 def unfused(
@@ -57,16 +57,17 @@ def stored_bytes(problem: Problem) -> float:
     """Of the samples of key and value at every cell, and as much again for their gradients."""
     s = problem.case.sizes
     cells = s["B"] * s["V"] * s["N"] * s["R"] ** 2 * s["H"] * s["W"]
-    return cells * s["C"] * problem.tensors["key"].itemsize * (5.0 if problem.case.backward else 2.5)
+    return cells * s["C"] * problem.tensors["homography"].itemsize * (5.0 if problem.case.backward else 2.5)
 
 
 def prepare(problem: Problem, function: Callable[..., Tensor]) -> Run:
-    floats_only(problem)
     fits(stored_bytes(problem))
     t, s = problem.tensors, problem.case.sizes
+    H = t["homography"]  # its precision is the coordinates', which grid_sample wants the features to have too
 
     def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return function(query, key, value, t["homography"], t["neighbors"], s["heads"], s["R"])
+        q, k, v = query.to(H.dtype), key.to(H.dtype), value.to(H.dtype)
+        return function(q, k, v, H, t["neighbors"], s["heads"], s["R"]).to(query.dtype)
 
     return run_of(call, problem, "query", "key", "value")
 
