@@ -42,10 +42,10 @@ class Shapes:
         ValueError: a shape is impossible, or would not fit into memory; the message names it.
         """
         least = {"batch": 1, "views": 2, "size": 2, "channels": 1, "heads": 1, "window": 1, "neighbors": 1, "k": 1}
-        for name, low in {**least, "prototypes": 1, "features": 1}.items():
-            value = getattr(self, name)
+        for option, low in {**least, "prototypes": 1, "features": 1}.items():
+            value = getattr(self, option)
             if value is not None and value < low:
-                raise ValueError(f"bench: {name} must be at least {low}, got {value}")
+                raise ValueError(f"bench: {option} must be at least {low}, got {value}")
         if self.window % 2 == 0:
             raise ValueError(f"bench: window must be odd, got {self.window}")
         if self.channels % self.heads:
@@ -108,12 +108,16 @@ def verdict(case: Case, rows: Iterable[Row]) -> str:
 
 
 def table(case: Case, rows: Iterable[Row]) -> Table:
-    """The peers of a case, the fastest first, each beside our fastest."""
+    """The peers of a case, the fastest first.
+
+    ``spread`` is from the 20th to the 80th percentile, ``ceiling`` the share of a measured one, ``times ours`` a
+    peer's time over that of our fastest.
+    """
     ordered = sorted(rows, key=lambda row: row.median_s or float("inf"))
     mine = ours(ordered)
     found = Table(box=box.SIMPLE, title=f"{name(case)}\n{verdict(case, ordered)}", title_justify="left")
     found.add_column("", no_wrap=True)
-    for column in ("median", "p20 to p80", "memory", "of ceiling", "its time / ours"):
+    for column in ("median", "spread", "memory", "ceiling", "times ours"):
         found.add_column(column, justify="right")
     for row in ordered:
         if row.state != "timed":
@@ -122,7 +126,7 @@ def table(case: Case, rows: Iterable[Row]) -> Table:
         found.add_row(
             row.peer,
             seconds(row.median_s),
-            f"{seconds(row.p20_s)} to {seconds(row.p80_s)}",
+            f"{100 * ((row.p80_s or 0) - (row.p20_s or 0)) / (row.median_s or 1):.0f} %",
             megabytes(row.peak_bytes),
             f"{100 * (row.share or 0):.2g} %",
             "" if times is None or row is mine else times_text(times),

@@ -104,8 +104,8 @@ class Runner:
             raise UnsupportedError(peer.missing)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise UnsupportedError("the time was up")
-        guess = 1e-9 / peer.gflops if peer.gflops else 0.0
-        rate = self.rates.get((peer.name, case.operator, case.backward), guess)
+        guess = 1e-9 / peer.gflops.get(case.operator, float("inf"))
+        rate = self.rates.get((peer.name, case.operator, case.backward), guess)  # seconds an operation
         expected_s = operators.of(case).flops(case) * rate
         wanted = case.target is not None and peer.name in case.target.against
         if expected_s > self.effort.longest_s and not wanted and not is_kernel(peer.name):

@@ -81,10 +81,16 @@ class Crop:
     height: int
 
     @classmethod
-    def of(cls, generator: torch.Generator, H: int, W: int) -> Crop:
+    def corner(cls, H: int, W: int) -> Crop:
+        """The last one."""
         width, height = min(CROP, W), min(CROP, H)
-        x, y = (int(torch.randint(n + 1, (), generator=generator)) for n in (W - width, H - height))
-        return cls(x, y, width, height)
+        return cls(W - width, H - height, width, height)
+
+    @classmethod
+    def anywhere(cls, generator: torch.Generator, H: int, W: int) -> Crop:
+        last = cls.corner(H, W)
+        x, y = (int(torch.randint(n + 1, (), generator=generator)) for n in (last.x, last.y))
+        return cls(x, y, last.width, last.height)
 
     def cut(self, image: Tensor) -> Tensor:
         return image[..., self.y : self.y + self.height, self.x : self.x + self.width]

@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ class Peer:
         operators: by operator, the function that prepares a run.
         missing: why it cannot run on this machine at all; None if it can.
         compiles: runs a compiler first, which takes long.
-        gflops: of useful operations, about, for what is so slow that a call may have to be left out unseen.
+        gflops: by operator, of useful operations, about, for what is so slow that it may have to be left out unseen.
     """
 
     name: str
     operators: Mapping[str, Callable[[Problem], Run]]
     missing: str | None = None
     compiles: bool = False
-    gflops: float | None = None
+    gflops: Mapping[str, float] = field(default_factory=dict)
 
 
 def all_peers() -> list[Peer]:

@@ -44,4 +44,4 @@ def homography_align(problem: Problem) -> Run:
     return prepare(problem, loop)
 
 
-PEERS = [Peer("MVDiffusion loop", {"homography_align": homography_align}, gflops=0.5)]
+PEERS = [Peer("MVDiffusion loop", {"homography_align": homography_align}, gflops={"homography_align": 0.5})]

@@ -33,13 +33,16 @@ def homography_warp(problem: Problem) -> Run:
 
 
 def cdist(problem: Problem) -> Run:
-    """All M x P distances, then the k smallest."""
+    """All M x P distances, then the k smallest; cosine is half the squared distance of rows of unit length."""
     s = problem.case.sizes
     fits(4.0 * s["M"] * s["P"] * 2)
 
     def nearest(f: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        cosine = s.get("metric") == "cosine"
+        if cosine:
+            f, p = F.normalize(f, dim=-1), F.normalize(p, dim=-1)
         distances, indices = torch.cdist(f, p).topk(s["k"], largest=False)
-        return distances, indices
+        return (distances.square() / 2 if cosine else distances), indices
 
     return _with_gradients(problem, nearest)
 
