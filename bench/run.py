@@ -119,6 +119,10 @@ class Runner:
         if judge.problem is not problem:
             run = prepare(problem)
         peak, call_s = memory.peak_bytes(run)
+        if call_s < WARM_BELOW_S:  # most of it was the system's, which had been given the memory back
+            start = time.perf_counter()
+            run()
+            call_s = time.perf_counter() - start
         flops = operators.of(problem.case).flops(problem.case)
         if flops:
             self.rates[peer.name, problem.case.operator, problem.case.backward] = call_s / flops

@@ -42,7 +42,7 @@ def prototype_distance(problem: Problem, backend: str) -> Run:
         pack = getattr(ops, "pack_prototypes", None)
         if pack is None or backend == REFERENCE:
             raise UnsupportedError("has no packed bank")
-        prototypes = pack(prototypes)
+        prototypes = pack(prototypes, metric=metric)
 
     def forward() -> Any:
         with torch.no_grad():
