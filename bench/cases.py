@@ -109,7 +109,7 @@ def _targets() -> list[Case]:
     cases += [warp(1, 3, 1024, 1024, dtype=dtype, target=images, quick=True) for dtype in ("float32", "uint8")]
     exact = Target(3, ("faiss",))
     for M, P, C in ((5120, 10000, 512), (20480, 20000, 128), (784, 16384, 512)):
-        cases.append(nearest(M, P, C, target=exact, quick=M == 784))
+        cases.append(nearest(M, P, C, target=exact, quick=M == 784, compiled=M == 784))
     cases.append(nearest(5120, 10000, 512, k=9, packed=True, target=Target(2.5, ("faiss",))))
     # Gaussian points are the hardest: all lie equally far apart, and hardly any can be skipped.
     cases.append(coreset(50000, 128, 5000, target=Target(20, ("torch loop",))))
@@ -139,7 +139,7 @@ def _others() -> list[Case]:
     cases += [warp(4, 64, 128, 128, backward=True), warp(4, 64, 128, 128, layout="contiguous")]
     cases += [warp(4, 64, 128, 128, dtype="bfloat16")]
     cases += [nearest(784, 16384, 512, packed=True), nearest(784, 16384, 512, k=64)]
-    cases += [nearest(1024, 4096, 256, quick=True), nearest(1024, 4096, 256, backward=True)]
+    cases += [nearest(1024, 4096, 256, quick=True, compiled=True), nearest(1024, 4096, 256, backward=True)]
     cases += [nearest(1024, 4096, 256, metric="cosine"), nearest(1024, 4096, 256, dtype="bfloat16")]
     cases += [coreset(5000, 64, 500, quick=True), coreset(50000, 128, 5000, data="clustered")]
     return cases

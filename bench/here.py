@@ -17,7 +17,7 @@ from vsad.bench.results import Results, Row
 from vsad.bench.run import Effort, Runner
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-EFFORT = Effort(seconds=0.5, most_rounds=15, longest_s=2.0, compiled=False)
+EFFORT = Effort(seconds=0.5, most_rounds=15, compiled=False)
 COPIES = 12  # of the inputs, roughly, that a case with gradients holds at once
 
 

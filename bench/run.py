@@ -31,7 +31,7 @@ class Effort:
 
     seconds: float = 1.0
     most_rounds: int = 30
-    longest_s: float = 4.0
+    longest_s: float = 2.0
     compiled: bool = True
 
     def rounds(self, call_s: float) -> int:
@@ -40,7 +40,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(seconds=0.4, most_rounds=15, longest_s=2.0, compiled=False)
+QUICK = Effort(seconds=0.4, most_rounds=15, compiled=False)
 
 
 @dataclass(frozen=True)
