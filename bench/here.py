@@ -131,12 +131,20 @@ def table(case: Case, rows: Iterable[Row]) -> Table:
             f"{100 * (row.share or 0):.2g} %",
             "" if times is None or row is mine else times_text(times),
         )
-    notes = [f"{row.peer}: {'wrong, ' if row.state == 'wrong' else ''}{row.reason}" for row in ordered if row.reason]
-    found.caption, found.caption_justify = "\n".join(notes), "left"
+    found.caption, found.caption_justify = "\n".join(notes(ordered)), "left"
     return found
+
+
+def notes(rows: Iterable[Row]) -> list[str]:
+    """Why a peer has no time."""
+    return [f"{row.peer}: {'wrong, ' if row.state == 'wrong' else ''}{row.reason}" for row in rows if row.reason]
 
 
 def show(wanted: list[Case], results: Results, console: Any) -> None:
     """Print a table a case."""
     for case in wanted:
-        console.print(table(case, results.of_case(case.id).values()))
+        rows = results.of_case(case.id).values()
+        if any(row.state == "timed" for row in rows):
+            console.print(table(case, rows))
+        else:
+            console.print("\n".join([name(case), verdict(case, rows), *notes(rows)]), markup=False)

@@ -121,8 +121,7 @@ def _curves(results: Results, label: str, value: Callable[[Row], float], guide: 
             ax.plot(*zip(*points), color=colour, marker=marker, markersize=4, linewidth=width)
         if guide:
             _linear(ax, next(iter(lines.values())))
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        _ticks(ax, sorted({x for points in lines.values() for x, _ in points}))
         ax.set_title(f"{SHORT[operator]}, {direction}", fontsize=9)
         ax.set_xlabel("cells in the window, R x R" if axis == "R" else AXES[axis])
     for ax in flat[len(panels) :]:
@@ -130,8 +129,27 @@ def _curves(results: Results, label: str, value: Callable[[Row], float], guide: 
     for row in axes:
         row[0].set_ylabel(label)
     _legend(figure, flat[0], {peer for lines in panels.values() for peer in lines})
-    figure.tight_layout()
     return figure
+
+
+def _ticks(ax: Any, xs: list[float]) -> None:
+    """Both axes logarithmic, with a plain number at every point measured, and at 1, 2 and 5 upwards."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(xs))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _number(x)))
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _number(x: float) -> str:
+    """1000 is 1k, as ticks have little room."""
+    return f"{x / 1e6:.3g}M" if x >= 1e6 else f"{x / 1e3:.3g}k" if x >= 1e3 else f"{x:g}"
 
 
 def _linear(ax: Any, points: list[tuple[float, float]]) -> None:
@@ -148,13 +166,15 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
 
 
 def _legend(figure: Any, ax: Any, peers: set[str]) -> None:
-    shown = [peer for peer in STYLES if peer in peers] + sorted(peers - STYLES.keys())
-    for peer in shown:
-        colour, marker = STYLES.get(peer, OTHER)
-        ax.plot([], [], color=colour, marker=marker, markersize=5, linestyle="", label=peer)
-    figure.legend(
-        *ax.get_legend_handles_labels(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False
-    )
+    """Above the panels; peers of different operators that share a style share an entry."""
+    entries: dict[tuple[str, str], list[str]] = {}
+    for peer in [peer for peer in STYLES if peer in peers] + sorted(peers - STYLES.keys()):
+        entries.setdefault(STYLES.get(peer, OTHER), []).append(peer)
+    for (colour, marker), names in entries.items():
+        ax.plot([], [], color=colour, marker=marker, markersize=5, linestyle="", label=" / ".join(names))
+    figure.tight_layout()
+    handles = ax.get_legend_handles_labels()
+    figure.legend(*handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 
 
 def _short(case: Case) -> str:
