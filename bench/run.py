@@ -31,7 +31,7 @@ class Effort:
 
     seconds: float = 1.0
     most_rounds: int = 30
-    longest_s: float = 2.0
+    longest_s: float = 3.0
     compiled: bool = True
 
     def rounds(self, call_s: float) -> int:
