@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vsad.bench import operators
 from vsad.bench.cases import CASES, Case
 from vsad.bench.peers import is_kernel
 from vsad.bench.report import ours, ratio
@@ -47,6 +48,9 @@ SHORT = {
     "greedy_coreset": "coreset",
 }
 
+TIME = "time of one call, ms\n(dotted: linear growth)"
+MEMORY = "memory beside inputs, MB\n(dotted: the result alone)"
+
 
 def draw(results: Results, stem: Path) -> list[Path]:
     """Write ``<stem>-speedup.svg``, ``-time.svg`` and ``-memory.svg``; what has no rows is left out."""
@@ -58,8 +62,8 @@ def draw(results: Results, stem: Path) -> list[Path]:
     pictures = []
     for suffix, figure in (
         ("speedup", _speedup(results)),
-        ("time", _curves(results, "time of one call, ms", lambda row: 1e3 * (row.median_s or 0), True)),
-        ("memory", _curves(results, "peak memory beside inputs, MB", lambda row: (row.peak_bytes or 0) / 1e6, False)),
+        ("time", _curves(results, TIME, lambda row: 1e3 * (row.median_s or 0))),
+        ("memory", _curves(results, MEMORY, lambda row: (row.peak_bytes or 0) / 1e6)),
     ):
         if figure is not None:
             path = Path(f"{stem}-{suffix}.svg")
@@ -97,30 +101,32 @@ def _speedup(results: Results) -> Any:
     return figure
 
 
-def _curves(results: Results, label: str, value: Callable[[Row], float], guide: bool) -> Any:
+def _curves(results: Results, label: str, value: Callable[[Row], float]) -> Any:
     """One panel a curve, both axes logarithmic, where linear growth is a straight line of slope one."""
     panels: dict[tuple[str, str, str], dict[str, list[tuple[float, float]]]] = {}
+    alone: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for case in CASES:
         for axis in case.curves:
+            key, x = (case.operator, case.direction, axis), float(case.sizes[axis]) ** POWERS.get(axis, 1)
+            alone.setdefault(key, []).append((x, operators.of(case).result_bytes(case) / 1e6))
             for peer, row in results.of_case(case.id).items():
                 if row.state == "timed" and value(row) > 0:
-                    x = float(case.sizes[axis]) ** POWERS.get(axis, 1)
-                    panel = panels.setdefault((case.operator, case.direction, axis), {})
-                    panel.setdefault(peer, []).append((x, value(row)))
+                    panels.setdefault(key, {}).setdefault(peer, []).append((x, value(row)))
     if not panels:
         return None
     columns = 4
     height = -(-len(panels) // columns)
     figure, axes = _figure(height, columns, (11, 0.5 + 2.6 * height))
     flat = [ax for row in axes for ax in row]
-    for ax, ((operator, direction, axis), lines) in zip(flat, panels.items()):
+    for ax, (key, lines) in zip(flat, panels.items()):
+        operator, direction, axis = key
         for peer, points in lines.items():
             colour, marker = STYLES.get(peer, OTHER)
             points.sort()
             width = 2 if is_kernel(peer) else 1
             ax.plot(*zip(*points), color=colour, marker=marker, markersize=4, linewidth=width)
-        if guide:
-            _linear(ax, next(iter(lines.values())))
+        guide = _linear(next(iter(lines.values()))) if label == TIME else sorted(alone[key])
+        ax.plot(*zip(*guide), color="#000000", linestyle=":", linewidth=1)
         _ticks(ax, sorted({x for points in lines.values() for x, _ in points}))
         ax.set_title(f"{SHORT[operator]}, {direction}", fontsize=9)
         ax.set_xlabel("cells in the window, R x R" if axis == "R" else AXES[axis])
@@ -152,10 +158,10 @@ def _number(x: float) -> str:
     return f"{x / 1e6:.3g}M" if x >= 1e6 else f"{x / 1e3:.3g}k" if x >= 1e3 else f"{x:g}"
 
 
-def _linear(ax: Any, points: list[tuple[float, float]]) -> None:
-    """A dotted line of slope one through the last point of ours."""
+def _linear(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A line of slope one through the last point of ours."""
     (first, _), (last, top) = points[0], points[-1]
-    ax.plot([first, last], [top * first / last, top], color="#000000", linestyle=":", linewidth=1)
+    return [(first, top * first / last), (last, top)]
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
 """What the suite knows about an operator: inputs, useful operations, compulsory bytes, and how to judge a result.
 
-Every module has ``inputs(case)``, ``flops(case)``, ``bytes(case)`` and ``judge(problem)``, and counts what the
-operator's definition needs, not what somebody's way of doing it spends. A module's name is its operator's.
+Every module has ``inputs(case)``, ``flops(case)``, ``bytes(case)`` (read and written), ``result_bytes(case)`` and
+``judge(problem)``, and counts what the operator's definition needs, not what somebody's way of doing it spends. A
+module's name is its operator's.
 """
 
 from __future__ import annotations

@@ -33,7 +33,11 @@ def flops(case: Case) -> float:
 def bytes(case: Case) -> float:
     """The points once, the picks once."""
     s = case.sizes
-    return 4.0 * s["M"] * s["C"] + 8.0 * s["size"]
+    return 4.0 * s["M"] * s["C"] + result_bytes(case)
+
+
+def result_bytes(case: Case) -> float:
+    return 8.0 * case.sizes["size"]
 
 
 def judge(problem: Problem) -> Judge:

@@ -39,9 +39,17 @@ def flops(case: Case) -> float:
 
 def bytes(case: Case) -> float:
     """q, k, v and out once; backward reads them and dout, and writes dq, dk and dv."""
+    return _image(case) * (4.0 + (8 if case.backward else 0))
+
+
+def result_bytes(case: Case) -> float:
+    return _image(case) * (4.0 if case.backward else 1.0)
+
+
+def _image(case: Case) -> int:
     s = case.sizes
-    one = s["B"] * s["V"] * s["C"] * s["H"] * s["W"] * dtype(case).itemsize
-    return one * (4.0 + (8 if case.backward else 0))
+    size: int = s["B"] * s["V"] * s["C"] * s["H"] * s["W"] * dtype(case).itemsize
+    return size
 
 
 def judge(problem: Problem) -> Judge:

@@ -32,8 +32,12 @@ def flops(case: Case) -> float:
 
 def bytes(case: Case) -> float:
     """Input and output once; backward reads the output's gradient and writes the input's."""
+    return 2.0 * result_bytes(case)
+
+
+def result_bytes(case: Case) -> float:
     s = case.sizes
-    return s["B"] * s["C"] * s["H"] * s["W"] * dtype(case).itemsize * (4.0 if case.backward else 2.0)
+    return s["B"] * s["C"] * s["H"] * s["W"] * dtype(case).itemsize * (2.0 if case.backward else 1.0)
 
 
 def judge(problem: Problem) -> Judge:

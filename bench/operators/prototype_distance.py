@@ -40,9 +40,18 @@ def flops(case: Case) -> float:
 
 def bytes(case: Case) -> float:
     """Features, bank, distances and indices once; backward reads the rows and writes both gradients."""
-    s, size = case.sizes, dtype(case).itemsize
-    inputs = (s["M"] + s["P"]) * s["C"] * size
-    return inputs * (3.0 if case.backward else 1.0) + s["M"] * s["k"] * (size + 8)
+    return _inputs(case) * (2.0 if case.backward else 1.0) + result_bytes(case)
+
+
+def result_bytes(case: Case) -> float:
+    s = case.sizes
+    return s["M"] * s["k"] * (dtype(case).itemsize + 8.0) + (_inputs(case) if case.backward else 0)
+
+
+def _inputs(case: Case) -> int:
+    s = case.sizes
+    size: int = (s["M"] + s["P"]) * s["C"] * dtype(case).itemsize
+    return size
 
 
 def judge(problem: Problem) -> Judge:
