@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isas sanitize lint format bench-quick clean
+.PHONY: help demo test test-isas sanitize lint format bench bench-quick clean
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
@@ -14,7 +14,8 @@ help:
 	@echo "make sanitize     the CPU kernels' tests under the address and undefined-behaviour sanitizers (GCC, 5 minutes)"
 	@echo "make lint         ruff, mypy, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
-	@echo "make bench-quick  our kernels against unfused torch and the references"
+	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"
+	@echo "make bench-quick  the most important cases (2 minutes)"
 	@echo "make clean        remove what was built"
 
 # torch first: the pinned version must be there before anything else asks for any torch
@@ -59,8 +60,19 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
 
-bench-quick: $(VENV)/installed
-	$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+# the libraries that we compare ourselves with
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+BENCH = $(BIN)/python -m pytest bench -q --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+
+bench: $(VENV)/installed-bench
+	$(BENCH) --results bench/results
+	$(BIN)/python -m vsad.bench.report
+
+bench-quick: $(VENV)/installed-bench
+	$(BENCH) --quick --results out/bench
 
 clean:
 	rm -rf build dist *.egg-info vsad/*.so out .pytest_cache .mypy_cache .ruff_cache

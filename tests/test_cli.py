@@ -90,7 +90,7 @@ def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):
 
 def test_info_and_help(tmp_path):
     assert "homography_align cpu yes" in vsad("info", cwd=tmp_path)
-    for command in ("demo", "synth", "calibrate", "train", "fit", "detect", "eval", "run", "info"):
+    for command in ("demo", "synth", "calibrate", "train", "fit", "detect", "eval", "run", "bench", "info"):
         assert "Usage:" in vsad(command, "--help", cwd=tmp_path)
 
 

@@ -280,6 +280,35 @@ def info() -> None:
     print(describe())
 
 
+@app.command()
+def bench(
+    batch: Annotated[int, typer.Option(help="Samples at once.")] = 1,
+    views: Annotated[int, typer.Option(help="Cameras.")] = 5,
+    size: Annotated[int, typer.Option(help="Side of the feature maps.")] = 64,
+    channels: Annotated[int, typer.Option(help="Channels of the features.")] = 64,
+    heads: Annotated[int, typer.Option(help="Attention heads; they divide the channels.")] = 4,
+    window: Annotated[int, typer.Option(help="Side of the attention window, odd.")] = 3,
+    neighbors: Annotated[int, typer.Option(help="Views that each view looks into.")] = 2,
+    features: Annotated[int | None, typer.Option(help="To match with the bank; all pixels of all views.")] = None,
+    prototypes: Annotated[int, typer.Option(help="In the bank.")] = 10_000,
+    k: Annotated[int, typer.Option(help="Nearest prototypes of each feature.")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    limit: Annotated[float, typer.Option(help="Seconds after which no further library is begun.")] = 90,
+    json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
+) -> None:
+    """Time the operators on your machine and shapes beside every library that is installed: who wins, by how much."""
+    from vsad.bench import here
+    from vsad.bench.results import save
+
+    shapes = here.Shapes(batch, views, size, channels, heads, window, neighbors, features, prototypes, k, dtype)
+    with _Bars() as bars:
+        cases, results = here.measure(shapes, limit, bars.track)
+    here.show(cases, results, Console())
+    if json is not None:
+        save(results, json)
+        print(json)
+
+
 def _rig(path: Path, size: int | None) -> Any:
     from vsad.rig import Rig
 

@@ -1,0 +1,157 @@
+"""What is measured: one list of cases, small to large. Only the rows of the target table carry a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+SHAPES = {
+    "homography_align": ("B", "V", "C", "H", "W"),
+    "homography_warp": ("B", "C", "H", "W"),
+    "prototype_distance": ("M", "C"),
+    "greedy_coreset": ("M", "C"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """At least ``ratio`` times the speed of the fastest of ``against``."""
+
+    ratio: float
+    against: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator on one shape.
+
+    Args:
+        sizes: the operator's sizes and options, by the names of its documentation.
+        dtype, layout: of the images or features; ``layout`` is "channels last" or "contiguous".
+        backward: forward and backward together, else forward only.
+        target: the speed to reach, where there is one.
+        curves: sizes along which this case is one point of a curve.
+        quick: belongs to the quick suite.
+        compiled: peers that run a compiler first take part.
+    """
+
+    operator: str
+    sizes: Mapping[str, Any]
+    dtype: str = "float32"
+    layout: str = "channels last"
+    backward: bool = False
+    target: Target | None = None
+    curves: tuple[str, ...] = ()
+    quick: bool = False
+    compiled: bool = False
+
+    @property
+    def id(self) -> str:
+        """A name without spaces or brackets; pytest and the results use it."""
+        sizes = "-".join(f"{name}{value}" for name, value in self.sizes.items())
+        parts = [self.operator, "train" if self.backward else "forward", sizes, self.dtype]
+        return "-".join([*parts, *(["contiguous"] if self.layout == "contiguous" else [])])
+
+    @property
+    def label(self) -> str:
+        """A line for people: the shape of the first tensor, and what is not the default."""
+        s = self.sizes
+        shape = ", ".join(str(s[name]) for name in SHAPES[self.operator])
+        usual = {"mode": "bilinear", "padding": "zeros", "metric": "euclidean"}
+        rest = [f"{n}={v}" for n, v in s.items() if n not in SHAPES[self.operator] and usual.get(n) != v]
+        rest += [self.dtype] if self.dtype != "float32" else []
+        rest += ["contiguous"] if self.layout == "contiguous" else []
+        return ", ".join([f"({shape})", *rest])
+
+    @property
+    def direction(self) -> str:
+        return "forward + backward" if self.backward else "forward"
+
+
+def align(B: int, V: int, C: int, H: int, W: int, heads: int, N: int = 2, R: int = 3, **options: Any) -> Case:
+    sizes = {"B": B, "V": V, "C": C, "H": H, "W": W, "heads": heads, "N": N, "R": R}
+    return Case("homography_align", sizes, **options)
+
+
+def warp(B: int, C: int, H: int, W: int, mode: str = "bilinear", padding: str = "zeros", **options: Any) -> Case:
+    return Case("homography_warp", {"B": B, "C": C, "H": H, "W": W, "mode": mode, "padding": padding}, **options)
+
+
+def nearest(
+    M: int, P: int, C: int, k: int = 1, metric: str = "euclidean", packed: bool = False, **options: Any
+) -> Case:
+    """``packed``: the bank is prepared before the clock starts; the libraries that have an index always do so."""
+    sizes = {"M": M, "P": P, "C": C, "k": k, **({"metric": metric} if metric != "euclidean" else {})}
+    return Case("prototype_distance", {**sizes, **({"bank": "packed"} if packed else {})}, **options)
+
+
+def coreset(M: int, C: int, size: int, data: str = "gaussian", **options: Any) -> Case:
+    return Case("greedy_coreset", {"M": M, "C": C, "size": size, "data": data}, **options)
+
+
+def _targets() -> list[Case]:
+    """The table "Speed to reach", row by row."""
+    cases = []
+    shapes = [(1, 5, 320, 32, 32, 8), (1, 5, 64, 64, 64, 4), (1, 8, 128, 64, 64, 4)]
+    rows = [("channels last", False, 60), ("channels last", True, 35), ("contiguous", False, 20)]
+    rows.append(("contiguous", True, 20))  # the table's third row says "the same": both directions are meant
+    for layout, backward, ratio in rows:
+        for R in (3, 5):
+            for i, shape in enumerate(shapes):
+                small = R == 3 and i < 2 and layout == "channels last"
+                options = {"quick": small, "compiled": layout == "channels last" and R == 3 and i == 1}
+                target = Target(ratio, ("unfused",))
+                cases.append(align(*shape, R=R, layout=layout, backward=backward, target=target, **options))
+    features = Target(2, ("kornia", "grid_sample"))
+    cases += [warp(4, C, S, S, target=features, quick=True) for C, S in ((64, 128), (320, 32))]
+    images = Target(1, ("OpenCV",))
+    cases += [warp(1, 3, 1024, 1024, dtype=dtype, target=images, quick=True) for dtype in ("float32", "uint8")]
+    exact = Target(3, ("faiss",))
+    for M, P, C in ((5120, 10000, 512), (20480, 20000, 128), (784, 16384, 512)):
+        cases.append(nearest(M, P, C, target=exact, quick=M == 784, compiled=M == 784))
+    cases.append(nearest(5120, 10000, 512, k=9, packed=True, target=Target(2.5, ("faiss",))))
+    # Gaussian points are the hardest: all lie equally far apart, and hardly any can be skipped.
+    cases.append(coreset(50000, 128, 5000, target=Target(20, ("torch loop",))))
+    return cases
+
+
+def _curves() -> list[Case]:
+    """Time and memory against one size at a time."""
+    cases = [align(1, V, 64, 32, 32, 4, curves=("V",)) for V in (2, 4, 8, 16, 32, 64)]
+    cases += [align(1, 9, 64, 32, 32, 4, N=N, curves=("N",)) for N in (1, 2, 4, 8)]
+    cases += [align(1, 5, 64, 32, 32, 4, R=R, curves=("R",)) for R in (1, 3, 5, 7)]
+    cases += [align(1, 5, 64, S, S, 4, curves=("H",)) for S in (16, 32, 64, 128, 256)]
+    cases += [align(1, 5, 64, S, S, 4, backward=True, curves=("H",)) for S in (16, 32, 64, 128)]
+    cases += [nearest(1024, P, 128, curves=("P",)) for P in (1000, 10_000, 100_000, 1_000_000)]
+    cases += [warp(1, 64, S, S, curves=("H",)) for S in (32, 64, 128, 256)]
+    cases += [coreset(10_000, 128, size, curves=("size",)) for size in (10, 100, 1000)]
+    return cases
+
+
+def _others() -> list[Case]:
+    """Shapes, types and options that the targets leave out."""
+    cases = [align(1, 5, 640, 32, 32, 8), align(1, 5, 1280, 16, 16, 8), align(1, 64, 320, 32, 32, 8, N=4)]
+    for dtype in ("bfloat16", "float16", "float64"):
+        cases += [align(1, 5, 64, 64, 64, 4, dtype=dtype, backward=backward) for backward in (False, True)]
+    cases += [warp(4, 64, 128, 128, mode=mode) for mode in ("nearest", "bicubic")]
+    cases += [warp(4, 64, 128, 128, padding=padding) for padding in ("border", "reflection")]
+    cases += [warp(4, 64, 128, 128, backward=True), warp(4, 64, 128, 128, layout="contiguous")]
+    cases += [warp(4, 64, 128, 128, dtype="bfloat16")]
+    cases += [nearest(784, 16384, 512, packed=True), nearest(784, 16384, 512, k=64)]
+    cases += [nearest(1024, 4096, 256, quick=True, compiled=True), nearest(1024, 4096, 256, backward=True)]
+    cases += [nearest(1024, 4096, 256, metric="cosine"), nearest(1024, 4096, 256, dtype="bfloat16")]
+    cases += [coreset(5000, 64, 500, quick=True), coreset(50000, 128, 5000, data="clustered")]
+    return cases
+
+
+def _join(cases: list[Case]) -> tuple[Case, ...]:
+    """Each case once; a case may be a target and a point of several curves."""
+    by_id: dict[str, Case] = {}
+    for case in cases:
+        first = by_id.setdefault(case.id, case)
+        by_id[case.id] = replace(first, curves=tuple(dict.fromkeys(first.curves + case.curves)))
+    return tuple(by_id.values())
+
+
+CASES = _join(_targets() + _curves() + _others())

@@ -1,0 +1,150 @@
+"""The quick suite on the user's own machine and shapes: who wins, and by how much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from vsad.bench.cases import Case, align, coreset, nearest, warp
+from vsad.bench.peers import available_bytes
+from vsad.bench.report import megabytes, name, ours, ratio, rival, seconds, times_text
+from vsad.bench.results import Results, Row
+from vsad.bench.run import Effort, Runner
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+EFFORT = Effort(seconds=0.5, most_rounds=15, compiled=False)
+COPIES = 12  # of the inputs, roughly, that a case with gradients holds at once
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of the user's own model. ``features`` are matched with ``prototypes``; None: all pixels of all views."""
+
+    batch: int = 1
+    views: int = 5
+    size: int = 64
+    channels: int = 64
+    heads: int = 4
+    window: int = 3
+    neighbors: int = 2
+    features: int | None = None
+    prototypes: int = 10_000
+    k: int = 1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ValueError: a shape is impossible, or would not fit into memory; the message names it.
+        """
+        least = {"batch": 1, "views": 2, "size": 2, "channels": 1, "heads": 1, "window": 1, "neighbors": 1, "k": 1}
+        for option, low in {**least, "prototypes": 1, "features": 1}.items():
+            value = getattr(self, option)
+            if value is not None and value < low:
+                raise ValueError(f"bench: {option} must be at least {low}, got {value}")
+        if self.window % 2 == 0:
+            raise ValueError(f"bench: window must be odd, got {self.window}")
+        if self.channels % self.heads:
+            raise ValueError(f"bench: heads must divide channels={self.channels}, got {self.heads}")
+        if self.k > self.prototypes:
+            raise ValueError(f"bench: k must be at most prototypes={self.prototypes}, got {self.k}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"bench: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        images = self.batch * self.views * self.channels * self.size**2
+        wanted = 4 * (COPIES * images + 3 * (self.prototypes + self.rows) * self.channels)
+        free = available_bytes()
+        if free is not None and wanted > free:
+            raise ValueError(
+                f"bench: shapes must fit into memory, got some {wanted / 1e9:.0f} GB where {free / 1e9:.0f} GB are "
+                "free; choose a smaller batch, views, size, channels or prototypes"
+            )
+
+    @property
+    def rows(self) -> int:
+        return self.features or self.batch * self.views * self.size**2
+
+
+def cases(shapes: Shapes) -> list[Case]:
+    """Every operator on these shapes."""
+    s = shapes
+    views = (s.batch, s.views, s.channels, s.size, s.size, s.heads, s.neighbors, s.window)
+    points = min(s.rows, 5000)
+    return [
+        align(*views, dtype=s.dtype),
+        align(*views, dtype=s.dtype, backward=True),
+        warp(s.batch * s.views, s.channels, s.size, s.size, dtype=s.dtype),
+        nearest(s.rows, s.prototypes, s.channels, s.k, dtype=s.dtype),
+        coreset(points, s.channels, max(1, points // 10)),
+    ]
+
+
+def measure(
+    shapes: Shapes, limit_s: float, track: Callable[[Iterable[Case], int, str], Iterable[Case]]
+) -> tuple[list[Case], Results]:
+    """Measure; what ``limit_s`` leaves no time for is skipped, and says so."""
+    runner = Runner(EFFORT, deadline=time.monotonic() + limit_s)
+    wanted = cases(shapes)
+    rows: list[Row] = []
+    for case in track(wanted, len(wanted), "measure"):
+        rows += runner.measure(case)
+    return wanted, runner.results(rows)
+
+
+def verdict(case: Case, rows: Iterable[Row]) -> str:
+    """Who wins, and by how much."""
+    rows = list(rows)
+    mine, other = ours(rows), rival(rows)
+    times = ratio(mine, other)
+    if mine is None:
+        return f"{other.peer} alone ran" if other else "nobody ran"
+    if other is None or times is None:
+        return f"{mine.peer} alone ran"
+    winner, loser, by = (mine, other, times) if times >= 1 else (other, mine, 1 / times)
+    return f"{winner.peer} wins: {times_text(by)} times as fast as {loser.peer}"
+
+
+def table(case: Case, rows: Iterable[Row]) -> Table:
+    """The peers of a case, the fastest first.
+
+    ``spread`` is from the 20th to the 80th percentile, ``ceiling`` the share of a measured one, ``times ours`` a
+    peer's time over that of our fastest.
+    """
+    ordered = sorted(rows, key=lambda row: row.median_s or float("inf"))
+    mine = ours(ordered)
+    found = Table(box=box.SIMPLE, title=f"{name(case)}\n{verdict(case, ordered)}", title_justify="left")
+    found.add_column("", no_wrap=True)
+    for column in ("median", "spread", "memory", "ceiling", "times ours"):
+        found.add_column(column, justify="right")
+    for row in ordered:
+        if row.state != "timed":
+            continue
+        times = ratio(mine, row)
+        found.add_row(
+            row.peer,
+            seconds(row.median_s),
+            f"{100 * ((row.p80_s or 0) - (row.p20_s or 0)) / (row.median_s or 1):.0f} %",
+            megabytes(row.peak_bytes),
+            f"{100 * (row.share or 0):.2g} %",
+            "" if times is None or row is mine else times_text(times),
+        )
+    found.caption, found.caption_justify = "\n".join(notes(ordered)), "left"
+    return found
+
+
+def notes(rows: Iterable[Row]) -> list[str]:
+    """Why a peer has no time."""
+    return [f"{row.peer}: {'wrong, ' if row.state == 'wrong' else ''}{row.reason}" for row in rows if row.reason]
+
+
+def show(wanted: list[Case], results: Results, console: Any) -> None:
+    """Print a table a case."""
+    for case in wanted:
+        rows = results.of_case(case.id).values()
+        if any(row.state == "timed" for row in rows):
+            console.print(table(case, rows))
+        else:
+            console.print("\n".join([name(case), verdict(case, rows), *notes(rows)]), markup=False)

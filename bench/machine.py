@@ -1,0 +1,130 @@
+"""The machine that a result belongs to, and the ceilings that it was measured to have."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vsad
+
+MB = 1 << 20
+COPY_BYTES = tuple(n * MB for n in (2, 16, 128, 1024))  # read and written, from a cache's size to far beyond
+SIDE = 2048  # of the square matrices whose product shows the peak
+LIBRARIES = (
+    "torch", "numpy", "opencv-python-headless", "kornia", "faiss-cpu", "scikit-learn", "pykeops", "triton",
+)  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """What a reader needs to know about the machine; nothing that names its owner."""
+    try:
+        from vsad import _cpu
+
+        isa = str(_cpu.isa())
+    except ImportError:
+        isa = "vsad._cpu is not built"
+    return {
+        "cpu": cpu_name(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "isa": isa,
+        "flags": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in _flags()],
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def slug(machine: dict[str, Any]) -> str:
+    """A file name for a machine's results."""
+    words = re.findall(r"[a-z0-9.]+", re.sub(r"\(\w+\)|@.*", "", machine["cpu"].lower()))
+    return "-".join([*words, str(machine["threads"]), "threads"])
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what is installed of the libraries that take part."""
+    versions = {"vsad": vsad.__version__}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def commit() -> str | None:
+    """The commit of the checkout that is measured, "+" where files differ from it; None outside a checkout."""
+    folder = Path(vsad.__file__).resolve().parent
+    try:
+        git = ["git", "-C", str(folder)]
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def ceilings() -> dict[str, Any]:
+    """Best of some runs, in GFLOP/s and GB/s: matrix products by torch, and copies of several sizes."""
+    found: dict[str, Any] = {}
+    for name in ("float32", "bfloat16"):
+        a = torch.randn(SIDE, SIDE).to(getattr(torch, name))
+        found[name] = 2 * SIDE**3 / _best(torch.mm, a, a) / 1e9
+    try:
+        i = torch.randint(-100, 100, (SIDE, SIDE), dtype=torch.int8)
+        found["int8"] = 2 * SIDE**3 / _best(torch._int_mm, i, i) / 1e9
+    except RuntimeError:
+        found["int8"] = None
+    found["copy"] = {}
+    for size in COPY_BYTES:
+        a = torch.ones(size // 8)  # half is read, half written
+        b = torch.empty_like(a)
+        found["copy"][str(size)] = size / _best(b.copy_, a) / 1e9
+    return found
+
+
+def share_of_ceiling(operator: str, flops: float, bytes: float, seconds: float, measured: dict[str, Any]) -> float:
+    """The least time that the machine needs, by its arithmetic or by its memory, over the time that was taken.
+
+    prototype_distance may screen in the fastest arithmetic there is; the others compute in float32. Memory is as fast
+    as a copy of about the same size was. Work that an algorithm skips counts as done, so greedy_coreset may pass 1.
+    """
+    kinds = ("float32", "bfloat16", "int8") if operator == "prototype_distance" else ("float32",)
+    arithmetic = max(measured[kind] or 0 for kind in kinds) * 1e9
+    nearest = min(measured["copy"], key=lambda size: abs(float(size) - bytes))
+    return max(flops / arithmetic, bytes / (measured["copy"][nearest] * 1e9)) / seconds
+
+
+def _best(function: Callable[..., Any], *arguments: Any, rounds: int = 7) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        function(*arguments)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def cpu_name() -> str:
+    match = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _flags() -> set[str]:
+    match = re.search(r"^flags\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return set(match[1].split()) if match else set()
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,86 @@
+"""vsad's own backends, from the operators' tables: a new kernel is here as soon as its row is there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vsad import ops
+from vsad.bench.operators import Problem
+from vsad.ops._op import OPS, REFERENCE
+
+from . import Peer, Run, UnsupportedError, run_of
+
+
+def homography_align(problem: Problem, backend: str) -> Run:
+    t, s = problem.tensors, problem.case.sizes
+
+    def function(query: Tensor, key: Tensor, value: Tensor) -> Any:
+        return ops.homography_align(
+            query, key, value, t["homography"], t["neighbors"], heads=s["heads"], window=s["R"], backend=backend
+        )
+
+    return run_of(function, problem, "query", "key", "value")
+
+
+def homography_warp(problem: Problem, backend: str) -> Run:
+    t, s = problem.tensors, problem.case.sizes
+
+    def function(input: Tensor) -> Any:
+        return ops.homography_warp(input, t["homography"], mode=s["mode"], padding=s["padding"], backend=backend)
+
+    return run_of(function, problem, "input")
+
+
+def prototype_distance(problem: Problem, backend: str) -> Run:
+    s, features, prototypes = problem.case.sizes, problem.tensors["features"], problem.tensors["prototypes"]
+    metric = s.get("metric", "euclidean")
+    if s.get("bank") == "packed":
+        pack = getattr(ops, "pack_prototypes", None)
+        if pack is None or backend == REFERENCE:
+            raise UnsupportedError("has no packed bank")
+        prototypes = pack(prototypes, metric=metric)
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return ops.prototype_distance(features, prototypes, s["k"], metric=metric, backend=backend)
+
+    def both() -> Any:
+        f, p = (t.detach().requires_grad_() for t in (features, prototypes))
+        distances, indices = ops.prototype_distance(f, p, s["k"], metric=metric, backend=backend)
+        return distances.detach(), indices, *torch.autograd.grad(distances, (f, p), problem.cotangent)
+
+    return forward if problem.cotangent is None else both
+
+
+def greedy_coreset(problem: Problem, backend: str) -> Run:
+    points, size = problem.tensors["features"], problem.case.sizes["size"]
+    return lambda: ops.greedy_coreset(points, size, start=0, backend=backend)
+
+
+SLOW = {"homography_align": 0.5, "prototype_distance": 1.0}  # the reference
+OPERATORS = {f.__name__: f for f in (homography_align, homography_warp, prototype_distance, greedy_coreset)}
+
+
+def _peers() -> list[Peer]:
+    """A peer for every name in the tables; where one backend is unusable for all operators, the peer is missing."""
+    reasons: dict[str, dict[str, str | None]] = {}
+    for op in OPS.values():
+        for row in op.backends:
+            elsewhere = None if "cpu" in row.devices else f"needs a {' or '.join(row.devices)} device"
+            reason = row.missing or elsewhere
+            reasons.setdefault(row.name, {})[op.name] = reason
+    reasons[REFERENCE] = dict.fromkeys(OPS)
+    return [_peer(backend, by_op) for backend, by_op in reasons.items()]
+
+
+def _peer(backend: str, reasons: dict[str, str | None]) -> Peer:
+    operators = {op: partial(OPERATORS[op], backend=backend) for op in reasons if op in OPERATORS}
+    missing = None if None in reasons.values() else next(iter(reasons.values()))
+    return Peer(f"vsad {backend}", operators, missing, gflops=SLOW if backend == REFERENCE else {})
+
+
+PEERS = _peers()

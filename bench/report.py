@@ -1,0 +1,172 @@
+"""Tables from results: ``python -m vsad.bench.report`` writes them and the plots, ``--readme`` the README's too."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from vsad.bench.cases import CASES, Case
+from vsad.bench.peers import is_kernel, is_ours
+from vsad.bench.results import Results, Row, load_all
+
+FOLDER = Path(__file__).resolve().parent / "results"
+START, END = "<!-- bench table -->", "<!-- /bench table -->"
+
+
+def ours(rows: Iterable[Row]) -> Row | None:
+    """Our fastest backend; the reference only where there is no kernel."""
+    timed = [row for row in rows if row.state == "timed" and is_ours(row.peer)]
+    kernels = [row for row in timed if is_kernel(row.peer)]
+    return min(kernels or timed, key=lambda row: row.median_s or 0, default=None)
+
+
+def rival(rows: Iterable[Row], names: Iterable[str] | None = None) -> Row | None:
+    """The fastest of the others, or of those named."""
+    names = None if names is None else set(names)
+    timed = [row for row in rows if row.state == "timed" and not is_ours(row.peer)]
+    return min(
+        (row for row in timed if names is None or row.peer in names), key=lambda row: row.median_s or 0, default=None
+    )
+
+
+def ratio(mine: Row | None, other: Row | None) -> float | None:
+    """How many times as fast we are; below 1 we lose."""
+    if mine is None or other is None or not mine.median_s or not other.median_s:
+        return None
+    return other.median_s / mine.median_s
+
+
+def targets(results: Results) -> list[tuple[Case, Row | None, Row | None, float | None]]:
+    """Every target: the case, ours, the fastest that it is against, and the ratio."""
+    found = []
+    for case in CASES:
+        if case.target is not None:
+            rows = results.of_case(case.id).values()
+            mine, other = ours(rows), rival(rows, case.target.against)
+            found.append((case, mine, other, ratio(mine, other)))
+    return found
+
+
+def target_table(results: Results) -> str:
+    """The README's table: one line a target, reached or not."""
+    lines = ["| operator and shape | ours | against | times as fast | target |", "|---|---|---|---|---|"]
+    for case, mine, other, times in targets(results):
+        assert case.target is not None
+        against = f"{other.peer} {seconds(other.median_s)}" if other else " / ".join(case.target.against) + " -"
+        reached = "" if times is None or times >= case.target.ratio else ", not reached"
+        if mine is not None and not is_kernel(mine.peer):
+            reached += ", no kernel yet"
+        lines.append(
+            f"| {name(case)} | {seconds(mine.median_s) if mine else '-'} | {against} "
+            f"| {'-' if times is None else times_text(times)} | {case.target.ratio:g}{reached} |"
+        )
+    return "\n".join([*lines, "", where(results)])
+
+
+def full_table(results: Results) -> str:
+    """Every row, the fastest first, with the reasons of those that were not timed."""
+    parts = [f"# {results.machine['cpu']}, {results.machine['threads']} threads", ""]
+    parts += [where(results), "", ceilings(results), "", "## Targets", "", target_table(results), ""]
+    for case in dict.fromkeys(row.case for row in results.rows):
+        rows = sorted(results.of_case(case).values(), key=lambda row: row.median_s or float("inf"))
+        parts += [f"## {title(rows[0])}", ""]
+        parts += ["| | median | p20 to p80 | rounds | memory | GFLOP/s | GB/s | of ceiling | commit |"]
+        parts += ["|---|---|---|---|---|---|---|---|---|", *(line(row) for row in rows), ""]
+    return "\n".join(parts)
+
+
+def line(row: Row) -> str:
+    if row.state != "timed":
+        reason = (row.reason or "").replace("|", "\\|")
+        return f"| {row.peer} | {'**wrong**, not timed' if row.state == 'wrong' else 'skipped'}: {reason} ||||||||"
+    spread = f"{seconds(row.p20_s)} to {seconds(row.p80_s)}"
+    return (
+        f"| {row.peer} | {seconds(row.median_s)} | {spread} | {row.rounds} | {megabytes(row.peak_bytes)} "
+        f"| {row.gflops or 0:.3g} | {row.gbs or 0:.3g} | {100 * (row.share or 0):.2g} % | {row.commit or '-'} |"
+    )
+
+
+def where(results: Results) -> str:
+    """The machine, libraries and commits in a sentence."""
+    m = results.machine
+    rows = [row for row in results.rows if row.state == "timed"]
+    commits = ", ".join(sorted({row.commit for row in rows if row.commit})) or "unknown"
+    dates = sorted({row.date for row in rows if row.date}) or ["unknown"]
+    libraries = ", ".join(f"{name} {version}" for name, version in results.libraries.items())
+    span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return (
+        f"Medians, peers of a case in turns in one process, each checked against float64 first. {m['cpu']}, "
+        f"{m['cores']} cores, {m['threads']} threads, {m['isa']}; {span}; commit {commits}; {libraries}."
+    )
+
+
+def ceilings(results: Results) -> str:
+    c = results.ceilings
+    peaks = ", ".join(f"{kind} {c[kind]:.0f}" for kind in ("float32", "bfloat16", "int8") if c[kind])
+    copies = ", ".join(f"{bandwidth:.0f} at {int(size) >> 20} MB" for size, bandwidth in c["copy"].items())
+    return (
+        f"Ceilings, measured in the same run: matrix products {peaks} GFLOP/s; copies {copies} in GB/s. A row's share "
+        "is the least time by arithmetic or by memory over its own; prototype_distance may use the fastest arithmetic, "
+        "the others float32. Memory is beside the inputs, with the result."
+    )
+
+
+def name(case: Case) -> str:
+    return f"{case.operator} {case.direction}, {case.label}"
+
+
+def title(row: Row) -> str:
+    """The case's name, from what is stored: a case may have left the list since."""
+    return name(Case(row.operator, row.sizes, row.dtype, row.layout, row.direction != "forward"))
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} us"
+
+
+def times_text(value: float) -> str:
+    return f"{value:.0f}" if value >= 20 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def megabytes(value: int | None) -> str:
+    return "-" if value is None else f"{value / 1e6:.3g} MB"
+
+
+def replace_between(text: str, table: str) -> str:
+    """The text with the table between the README's markers.
+
+    Raises:
+        ValueError: the markers are not there, once each and in order.
+    """
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ValueError(f"the README must hold {START!r} and {END!r}, once each, for its table to stand between")
+    before, rest = text.split(START)
+    return f"{before}{START}\n{table}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Tables and plots of the results of every machine.")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of *.json; the tables are written beside")
+    parser.add_argument("--readme", type=Path, nargs="?", const=Path("README.md"), help="renew the table in this file")
+    arguments = parser.parse_args()
+    found = list(load_all(arguments.results))
+    if not found:
+        parser.error(f"no results in {arguments.results}; run `make bench` first")
+    from vsad.bench.plots import draw
+
+    for path, results in found:
+        path.with_suffix(".md").write_text(full_table(results) + "\n")
+        for picture in draw(results, path.with_suffix("")):
+            print(picture)
+    if arguments.readme:
+        newest = max(
+            (results for _, results in found), key=lambda r: max((row.date or "" for row in r.rows), default="")
+        )
+        arguments.readme.write_text(replace_between(arguments.readme.read_text(), target_table(newest)))
+
+
+if __name__ == "__main__":
+    main()

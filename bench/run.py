@@ -1,0 +1,179 @@
+"""Measuring: judge every peer of a case first, then time the right ones in turns, in one process."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vsad.bench import machine, memory, operators
+from vsad.bench.cases import Case
+from vsad.bench.operators import Judge, Problem, WrongError
+from vsad.bench.peers import Peer, Run, UnsupportedError, all_peers, is_kernel
+from vsad.bench.results import Results, Row
+
+WARM_BELOW_S = 0.1  # faster peers run once untimed in every turn: another's caches and spinning threads are not theirs
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Args:
+        seconds: of timed rounds, for each peer of a case.
+        most_rounds: for fast peers.
+        longest_s: a peer that is expected to take longer for one call is left out, unless it is ours or a target's.
+        compiled: let peers take part that run a compiler first, on the cases that ask for it.
+    """
+
+    seconds: float = 1.0
+    most_rounds: int = 30
+    longest_s: float = 3.0
+    compiled: bool = True
+
+    def rounds(self, call_s: float) -> int:
+        fewest = 3 if call_s < self.seconds else 2 if call_s < 4 * self.seconds else 1
+        return min(self.most_rounds, max(fewest, int(self.seconds / call_s)))
+
+
+FULL = Effort()
+QUICK = Effort(seconds=0.4, most_rounds=15, compiled=False)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A peer that is right: what is to be timed, about how long it takes, its error over the budget, its memory."""
+
+    run: Run
+    call_s: float
+    error: float
+    peak_bytes: int | None
+
+
+@dataclass
+class Runner:
+    """Measures cases one by one, and remembers how fast each peer was to foresee how long it will take.
+
+    Args:
+        deadline: of ``time.monotonic``; peers that come after it are left out.
+    """
+
+    effort: Effort = FULL
+    peers: list[Peer] = field(default_factory=all_peers)
+    deadline: float | None = None
+    ceilings: dict[str, Any] = field(default_factory=machine.ceilings)
+    commit: str | None = field(default_factory=machine.commit)
+    rates: dict[tuple[str, str, bool], float] = field(default_factory=dict)
+
+    def measure(self, case: Case) -> list[Row]:
+        """A row for every peer that has the operator."""
+        peers = [peer for peer in self.peers if case.operator in peer.operators and self._takes_part(peer, case)]
+        problem = operators.of(case).inputs(case)
+        judge: list[Judge] = []  # made once, and only if there is somebody to judge
+        rows: dict[str, Row] = {}
+        runs: dict[str, Ready] = {}
+        for peer in peers:
+            try:
+                self._refuse(peer, case)
+                judge = judge or [operators.of(case).judge(problem)]
+                rows[peer.name] = self._row(case, peer.name, "timed")
+                runs[peer.name] = self._ready(peer, problem, judge[0])
+            except WrongError as wrong:
+                rows[peer.name] = self._row(case, peer.name, "wrong", reason=str(wrong))
+            except UnsupportedError as reason:
+                rows[peer.name] = self._row(case, peer.name, "skipped", reason=str(reason))
+            except Exception as error:  # a library may fail in any way; the others go on
+                text = f"{type(error).__name__}: {error}".splitlines()[0]
+                rows[peer.name] = self._row(case, peer.name, "skipped", reason=text[:200])
+        times = in_turns({name: (ready.run, self.effort.rounds(ready.call_s)) for name, ready in runs.items()})
+        for name, seconds in times.items():
+            rows[name] = self._timed(case, name, seconds, runs[name])
+        return list(rows.values())
+
+    def results(self, rows: Iterable[Row]) -> Results:
+        return Results(machine.describe(), machine.libraries(), self.ceilings, list(rows))
+
+    def _takes_part(self, peer: Peer, case: Case) -> bool:
+        return not peer.compiles or (self.effort.compiled and case.compiled)
+
+    def _refuse(self, peer: Peer, case: Case) -> None:
+        if peer.missing:
+            raise UnsupportedError(peer.missing)
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise UnsupportedError("the time was up")
+        guess = 1e-9 / peer.gflops.get(case.operator, float("inf"))
+        rate = self.rates.get((peer.name, case.operator, case.backward), guess)  # seconds an operation
+        expected_s = operators.of(case).flops(case) * rate
+        wanted = case.target is not None and peer.name in case.target.against
+        if expected_s > self.effort.longest_s and not wanted and not is_kernel(peer.name):
+            raise UnsupportedError(f"would take about {expected_s:.0f} s for one call")
+
+    def _ready(self, peer: Peer, problem: Problem, judge: Judge) -> Ready:
+        """Judge a peer, then call once more: the first call pays for what is loaded."""
+        prepare = peer.operators[problem.case.operator]
+        run = prepare(judge.problem)
+        error = judge.check(run())
+        if judge.problem is not problem:
+            run = prepare(problem)
+        peak, call_s = memory.peak_bytes(run)
+        if call_s < WARM_BELOW_S:  # most of it was the system's, which had been given the memory back
+            start = time.perf_counter()
+            run()
+            call_s = time.perf_counter() - start
+        flops = operators.of(problem.case).flops(problem.case)
+        if flops:
+            self.rates[peer.name, problem.case.operator, problem.case.backward] = call_s / flops
+        return Ready(run, call_s, error, peak)
+
+    def _timed(self, case: Case, peer: str, seconds: list[float], ready: Ready) -> Row:
+        op, median = operators.of(case), statistics.median(seconds)
+        flops, bytes = op.flops(case), op.bytes(case)
+        return self._row(
+            case,
+            peer,
+            "timed",
+            median_s=median,
+            p20_s=quantile(seconds, 0.2),
+            p80_s=quantile(seconds, 0.8),
+            rounds=len(seconds),
+            peak_bytes=ready.peak_bytes,
+            gflops=flops / median / 1e9,
+            gbs=bytes / median / 1e9,
+            share=machine.share_of_ceiling(case.operator, flops, bytes, median, self.ceilings),
+            error=ready.error,
+            seconds=tuple(seconds),
+        )
+
+    def _row(self, case: Case, peer: str, state: str, **rest: Any) -> Row:
+        return Row.of(case, peer, state, commit=self.commit, date=datetime.date.today().isoformat(), **rest)
+
+
+def in_turns(runs: dict[str, tuple[Callable[[], Any], int]]) -> dict[str, list[float]]:
+    """Times of every run, A B C A B C, so that what disturbs the machine disturbs all alike.
+
+    A run with fewer rounds takes its turns evenly spread over those of the others.
+    """
+    most = max((rounds for _, rounds in runs.values()), default=0)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(most):
+        for name, (run, rounds) in runs.items():
+            if (turn * rounds) // most == ((turn + 1) * rounds) // most:
+                continue
+            if times[name][-1] < WARM_BELOW_S if times[name] else rounds > 3:
+                run()
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Linear between the sorted values."""
+    ordered = sorted(values)
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])

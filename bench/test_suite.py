@@ -1,0 +1,55 @@
+"""The suite under pytest-benchmark: its tables, its JSON, and its comparison of one commit with another.
+
+pytest-benchmark finishes one test before it starts the next, but peers must take turns. So a case is measured as a
+whole when its first row is asked for, and pytest-benchmark measures a replay: a function that lets a clock pass the
+time that was taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vsad.bench.cases import CASES, Case
+from vsad.bench.peers import Peer, all_peers, is_ours
+
+
+class Clock:
+    """Stands still but for what is replayed."""
+
+    now = 0.0
+
+    def read(self) -> float:
+        return self.now
+
+    def replay(self, seconds: float) -> None:
+        self.now += seconds
+
+
+CLOCK = Clock()
+EXTRA = ("peak_bytes", "gflops", "gbs", "share", "error")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    quick = metafunc.config.getoption("--quick")
+    pairs = [(case, peer) for case in CASES if case.quick or not quick for peer in _takes_part(case, quick)]
+    metafunc.parametrize(("case", "peer"), [pytest.param(c, p, id=f"{c.id}-{p.name}") for c, p in pairs])
+
+
+def _takes_part(case: Case, quick: bool) -> list[Peer]:
+    peers = [peer for peer in all_peers() if case.operator in peer.operators]
+    return [peer for peer in peers if not peer.compiles or (case.compiled and not quick)]
+
+
+@pytest.mark.benchmark(timer=CLOCK.read)
+def test_row(case: Case, peer: Peer, suite: Any, benchmark: Any) -> None:
+    row = suite.measure(case)[peer.name]
+    if row.state == "wrong" and is_ours(peer.name):
+        pytest.fail(f"{peer.name} is wrong: {row.reason}")
+    if row.state != "timed":
+        pytest.skip(f"{row.state}: {row.reason}")
+    benchmark.group = f"{case.operator}, {case.direction}: {case.label}"
+    benchmark.extra_info.update({name: getattr(row, name) for name in EXTRA})
+    rounds = iter(row.seconds)
+    benchmark.pedantic(CLOCK.replay, setup=lambda: ((next(rounds),), {}), rounds=len(row.seconds))

@@ -1,0 +1,355 @@
+"""The benchmark suite: it times nothing that is wrong, says why it skips, and keeps what we lose."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_cli import vsad
+from vsad.bench import here, machine, memory, operators
+from vsad.bench.cases import CASES, align, coreset, nearest, warp
+from vsad.bench.here import Shapes, verdict
+from vsad.bench.peers import Peer, all_peers, is_ours
+from vsad.bench.report import END, START, full_table, replace_between, target_table
+from vsad.bench.results import Results, Row, load, save
+from vsad.bench.run import Effort, Runner, in_turns, quantile
+
+SMALL = {
+    "homography_align": align(1, 3, 8, 12, 12, 2),
+    "homography_align backward": align(1, 3, 8, 24, 20, 2, backward=True),
+    "homography_align contiguous": align(2, 3, 8, 12, 12, 2, N=1, layout="contiguous"),
+    "homography_align half": align(1, 3, 8, 12, 12, 2, dtype="bfloat16", backward=True),
+    "homography_warp": warp(2, 3, 33, 40),
+    "homography_warp backward": warp(2, 5, 20, 24, backward=True),
+    "homography_warp bytes": warp(1, 3, 40, 40, dtype="uint8"),
+    "prototype_distance": nearest(90, 70, 16),
+    "prototype_distance backward": nearest(20, 30, 8, k=3, backward=True),
+    "prototype_distance cosine": nearest(20, 30, 8, k=9, metric="cosine"),
+    "greedy_coreset": coreset(60, 5, 12),
+    "greedy_coreset clusters": coreset(900, 4, 20, data="clustered"),
+}
+CEILINGS = {"float32": 100.0, "bfloat16": 100.0, "int8": None, "copy": {str(1 << 20): 10.0}}
+BRIEF = Effort(seconds=0.0, most_rounds=2, compiled=False)
+
+
+def runner(peers=None, **options):
+    return Runner(BRIEF, all_peers() if peers is None else peers, ceilings=CEILINGS, commit="abc", **options)
+
+
+def peer_of(name):
+    return next(peer for peer in all_peers() if peer.name == name)
+
+
+@pytest.mark.parametrize("small", SMALL)
+def test_every_peer_is_right_or_says_why_not(small):
+    case = SMALL[small]
+    rows = runner().measure(case)
+    assert {row.peer for row in rows} == {
+        p.name for p in all_peers() if case.operator in p.operators and not p.compiles
+    }
+    for row in rows:
+        assert row.state in ("timed", "skipped"), (row.peer, row.reason)
+        if row.state == "skipped":
+            assert row.reason
+            assert "Error:" not in row.reason or (case.dtype, is_ours(row.peer)) == ("uint8", True), row.reason
+    timed = {row.peer: row for row in rows if row.state == "timed"}
+    assert len(timed) >= (1 if case.dtype == "uint8" else 2)
+    for row in timed.values():
+        assert 0 < row.p20_s <= row.median_s <= row.p80_s
+        assert row.rounds == len(row.seconds) >= 1
+        assert 0 <= row.error <= 1
+        assert row.share > 0
+        assert row.commit == "abc"
+
+
+def spoil(result, by):
+    first, *rest = result if isinstance(result, tuple) else (result,)
+    first = first.clone()
+    first[..., -1] += by
+    return (first, *rest) if rest else first
+
+
+@pytest.mark.parametrize("small", SMALL)
+def test_a_wrong_peer_is_reported_and_not_timed(small):
+    case = SMALL[small]
+    right = peer_of("OpenCV" if case.dtype == "uint8" else "vsad torch")
+    calls = []
+
+    def prepare(problem):
+        run = right.operators[case.operator](problem)
+
+        def wrong():
+            calls.append(1)
+            return spoil(run(), 1 if case.operator == "greedy_coreset" else 3)
+
+        return wrong
+
+    (row,) = runner([Peer("careless", {case.operator: prepare})]).measure(case)
+    assert row.state == "wrong"
+    assert row.median_s is None
+    assert len(calls) == 1
+    assert row.reason
+
+
+@pytest.mark.parametrize("spoiled", [1, 2, 3])
+def test_a_wrong_gradient_is_found(spoiled):
+    case = SMALL["homography_align backward"]
+
+    def prepare(problem):
+        run = peer_of("vsad torch").operators[case.operator](problem)
+
+        def wrong():
+            result = list(run())
+            result[spoiled] = result[spoiled] * 1.01
+            return tuple(result)
+
+        return wrong
+
+    (row,) = runner([Peer("careless", {case.operator: prepare})]).measure(case)
+    assert row.state == "wrong"
+    assert "gradient of" in row.reason
+
+
+def test_an_index_of_another_distance_is_wrong():
+    case = SMALL["prototype_distance"]
+
+    def prepare(problem):
+        run = peer_of("vsad torch").operators[case.operator](problem)
+        return lambda: (run()[0], (run()[1] + 1) % 70)
+
+    (row,) = runner([Peer("careless", {case.operator: prepare})]).measure(case)
+    assert row.state == "wrong"
+    assert "distance at the index" in row.reason
+
+
+def test_skips_say_why():
+    case = SMALL["homography_warp"]
+
+    def fails(problem):
+        raise OSError("no disk\nand more")
+
+    peers = [
+        Peer("absent", {case.operator: fails}, missing="needs absent; pip install 'vsad[bench]'"),
+        Peer("broken", {case.operator: fails}),
+        Peer("slow", {case.operator: fails}, gflops={case.operator: 1e-12}),
+    ]
+    reasons = [row.reason for row in runner(peers).measure(case)]
+    assert reasons[0] == "needs absent; pip install 'vsad[bench]'"
+    assert reasons[1] == "OSError: no disk"
+    assert reasons[2].startswith("would take about")
+    late = runner([peer_of("grid_sample")], deadline=time.monotonic() - 1).measure(case)
+    assert [row.reason for row in late] == ["the time was up"]
+
+
+def test_peers_take_turns():
+    order = []
+    times = in_turns({name: (lambda name=name: order.append(name), rounds) for name, rounds in (("a", 6), ("b", 2))})
+    assert {name: len(t) for name, t in times.items()} == {"a": 6, "b": 2}
+    assert order.index("b") < len(order) - 1 - order[::-1].index("a")
+    assert quantile([3.0, 1.0, 2.0], 0.5) == 2
+    assert quantile([1.0, 2.0], 0.2) == pytest.approx(1.2)
+
+
+def test_memory_sees_what_is_freed_again_and_not_the_inputs():
+    if not memory.CLEAR.exists():
+        pytest.skip("needs Linux's /proc/self/clear_refs")
+    held = torch.ones(1 << 23)
+    seen, seconds = memory.peak_bytes(lambda: torch.ones(1 << 24).sum() + held.sum())
+    assert 60e6 < seen < 90e6
+    assert seconds > 0
+
+
+def test_the_cases_are_those_of_the_target_table():
+    rows = {(c.operator, c.backward, c.layout, c.dtype, tuple(c.sizes.values()), c.target.ratio, c.target.against)
+            for c in CASES if c.target}  # fmt: skip
+    shapes = [(1, 5, 320, 32, 32, 8), (1, 5, 64, 64, 64, 4), (1, 8, 128, 64, 64, 4)]
+    expected = {
+        ("homography_align", backward, layout, "float32", (*shape, 2, R), ratio, ("unfused",))
+        for layout, backward, ratio in (
+            ("channels last", False, 60), ("channels last", True, 35),
+            ("contiguous", False, 20), ("contiguous", True, 20),
+        )
+        for shape in shapes
+        for R in (3, 5)
+    }  # fmt: skip
+    for dtype, shape, ratio, against in (
+        ("float32", (4, 64, 128, 128), 2, ("kornia", "grid_sample")),
+        ("float32", (4, 320, 32, 32), 2, ("kornia", "grid_sample")),
+        ("float32", (1, 3, 1024, 1024), 1, ("OpenCV",)),
+        ("uint8", (1, 3, 1024, 1024), 1, ("OpenCV",)),
+    ):
+        sizes = (*shape, "bilinear", "zeros")
+        expected.add(("homography_warp", False, "channels last", dtype, sizes, ratio, against))
+    for sizes, ratio in (
+        ((5120, 10000, 512, 1), 3), ((20480, 20000, 128, 1), 3), ((784, 16384, 512, 1), 3),
+        ((5120, 10000, 512, 9, "packed"), 2.5),
+    ):  # fmt: skip
+        expected.add(("prototype_distance", False, "channels last", "float32", sizes, ratio, ("faiss",)))
+    sizes = (50000, 128, 5000, "gaussian")
+    expected.add(("greedy_coreset", False, "channels last", "float32", sizes, 20, ("torch loop",)))
+    assert rows == expected
+
+
+def test_cases_are_distinct_and_reach_from_small_to_large():
+    assert len({case.id for case in CASES}) == len(CASES)
+    names = {peer.name for peer in all_peers()}
+    assert all(set(case.target.against) <= names for case in CASES if case.target)
+    sizes = [c.sizes for c in CASES if c.operator == "homography_align"]
+    assert {s["V"] for s in sizes} >= {2, 4, 8, 16, 32, 64}
+    assert max(s["H"] for s in sizes) == 256
+    assert {s["R"] for s in sizes} == {1, 3, 5, 7}
+    assert max(c.sizes["P"] for c in CASES if c.operator == "prototype_distance") == 10**6
+    for axis in ("V", "N", "R", "H", "P"):
+        assert len({c.sizes[axis] for c in CASES if axis in c.curves}) >= 4
+
+
+def test_useful_work_is_counted_once():
+    case = align(1, 5, 64, 32, 32, 4, N=2, R=3)
+    taps = 5 * 32 * 32 * 2 * 16
+    assert operators.of(case).flops(case) == taps * 2 * 2 * 64
+    assert operators.of(case).bytes(case) == 4 * 5 * 64 * 32 * 32 * 4
+    measured = {"float32": 100.0, "bfloat16": 200.0, "int8": 400.0, "copy": {"1000": 1.0, "1000000": 10.0}}
+    assert machine.share_of_ceiling("homography_warp", 2e9, 1e6, 0.1, measured) == pytest.approx(0.2)
+    assert machine.share_of_ceiling("prototype_distance", 2e9, 1e6, 0.1, measured) == pytest.approx(0.05)
+    assert machine.share_of_ceiling("homography_warp", 1, 1e6, 0.1, measured) == pytest.approx(1e-3)
+
+
+def row(case, peer, median_s=None, state="timed", **rest):
+    return Row.of(case, peer, state, median_s=median_s, p20_s=median_s, p80_s=median_s, commit="abc", **rest)
+
+
+def results(*rows):
+    m = {"cpu": "Some CPU (R) @ 2 GHz", "cores": 2, "threads": 2, "isa": "avx2"}
+    return Results(m, {"torch": "2.6"}, CEILINGS, list(rows))
+
+
+def test_results_are_strict_json_and_come_back_equal(tmp_path):
+    case = CASES[0]
+    stored = results(row(case, "vsad cpu", 0.25, rounds=3), row(case, "faiss", state="wrong", reason='"off" | by 3'))
+    path = tmp_path / "machine.json"
+    save(stored, path)
+    assert load(path) == stored
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save(results(row(case, "vsad cpu", float("nan"))), path)
+    assert load(path) == stored  # what was there is not lost
+    for spoiled, message in (('"schema": 1', "schema must be 1"), ('"median_s": 0.25', "must be finite, got NaN")):
+        bad = {'"schema": 1': '"schema": 0', '"median_s": 0.25': '"median_s": NaN'}[spoiled]
+        (tmp_path / "bad.json").write_text(path.read_text().replace(spoiled, bad))
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "bad.json")
+    assert machine.slug(stored.machine) == "some-cpu-2-threads"
+
+
+def test_newer_rows_replace_older_ones():
+    case = CASES[0]
+    older = results(row(case, "vsad cpu", 2.0), row(case, "unfused", 3.0))
+    merged = older.merge(results(row(case, "vsad cpu", 1.0)))
+    assert {r.peer: r.median_s for r in merged.rows} == {"vsad cpu": 1.0, "unfused": 3.0}
+
+
+def test_tables_keep_what_we_lose_and_what_is_wrong():
+    won, lost, *_ = [case for case in CASES if case.target]
+    found = results(
+        row(won, "vsad cpu", 1e-3), row(won, "unfused", 0.1), row(won, "kornia", state="wrong", reason="off | by 3"),
+        row(lost, "vsad cpu", 4e-3), row(lost, "unfused", 1e-3), row(lost, "vsad cuda", state="skipped", reason="none"),
+    )  # fmt: skip
+    table = target_table(found)
+    assert "| 1 ms | unfused 100 ms | 100 | 60 |" in table
+    assert "| 4 ms | unfused 1 ms | 0.25 | 60, not reached |" in table
+    assert len([line for line in table.splitlines() if line.startswith("| ")]) == 1 + sum(bool(c.target) for c in CASES)
+    full = full_table(found)
+    assert "**wrong**, not timed: off \\| by 3" in full
+    assert "skipped: none" in full
+    assert verdict(lost, found.of_case(lost.id).values()) == "unfused wins: 4.0 times as fast as vsad cpu"
+    assert verdict(won, found.of_case(won.id).values()) == "vsad cpu wins: 100 times as fast as unfused"
+
+
+def test_the_readme_has_a_place_for_the_table():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    renewed = replace_between(readme, "| new |")
+    assert f"{START}\n| new |\n{END}" in renewed
+    assert renewed.split(START)[0] == readme.split(START)[0]
+    assert renewed.split(END)[1] == readme.split(END)[1]
+    assert replace_between(renewed, "| new |") == renewed
+    with pytest.raises(ValueError, match="once each"):
+        replace_between(readme.replace(END, ""), "")
+
+
+def test_plots_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs matplotlib; pip install 'vsad[bench]'")
+    from vsad.bench.plots import draw
+
+    rows = [row(c, p, (i + 1) * 1e-3, peak_bytes=1 << 20) for c in CASES for i, p in enumerate(("vsad cpu", "unfused"))]
+    pictures = draw(results(*rows), tmp_path / "some-machine")
+    assert [p.name for p in pictures] == [f"some-machine-{kind}.svg" for kind in ("speedup", "time", "memory")]
+    assert all("<svg" in p.read_text() for p in pictures)
+    assert draw(results(), tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": 4}, "window must be odd, got 4"),
+        ({"heads": 3}, "heads must divide channels=64, got 3"),
+        ({"views": 1}, "views must be at least 2, got 1"),
+        ({"k": 11, "prototypes": 10}, "k must be at most prototypes=10, got 11"),
+        ({"dtype": "int8"}, "dtype must be one of float32, .*got 'int8'"),
+        ({"size": 100_000}, "shapes must fit into memory"),
+    ],
+)
+def test_impossible_shapes_are_named(changes, message):
+    with pytest.raises(ValueError, match=f"^bench: {message}"):
+        replace(Shapes(), **changes)
+
+
+def test_the_command_measures_the_users_shapes(tmp_path):
+    small = ["--views", 3, "--size", 12, "--channels", 8, "--heads", 2, "--prototypes", 50, "--features", 40]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(here, "EFFORT", BRIEF)
+        out = vsad("bench", *small, "--json", "out.json", cwd=tmp_path)
+    assert "homography_align forward + backward, (1, 3, 8, 12, 12), heads=2, N=2, R=3" in out
+    assert out.count(" wins: ") + out.count(" alone ran") == 5
+    assert out.endswith("out.json")
+    found = load(tmp_path / "out.json")
+    assert {r.state for r in found.rows} <= {"timed", "skipped"}
+    assert vsad("bench", "--heads", 7, cwd=tmp_path, fails=True).startswith("error: bench: heads must divide")
+
+
+def test_the_suite_runs_under_pytest_benchmark(tmp_path):
+    pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark; pip install 'vsad[bench]'")
+    suite = Path(__file__).parents[1] / "bench"
+    name = "homography_warp-forward-B4-C320-H32-W32"
+    command = [sys.executable, "-m", "pytest", suite, "--quick", "-q", "-k", name, "-p", "no:cacheprovider"]
+    command += ["--results", tmp_path / "results", f"--benchmark-json={tmp_path / 'pytest.json'}"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100, cwd=suite.parent)
+    assert done.returncode == 0, done.stdout[-2000:]
+    (path,) = (tmp_path / "results").iterdir()
+    rows = {r.peer: r for r in load(path).rows}
+    for benchmark in json.loads((tmp_path / "pytest.json").read_text())["benchmarks"]:
+        ours = rows[benchmark["params"]["peer"].split("name='")[1].split("'")[0]]
+        assert benchmark["stats"]["median"] == pytest.approx(ours.median_s, rel=1e-3)
+        assert benchmark["stats"]["rounds"] == ours.rounds
+        assert benchmark["extra_info"]["peak_bytes"] == ours.peak_bytes
+
+
+def test_the_report_command_renews_the_readme(tmp_path):
+    from vsad.bench import report
+
+    save(results(row(CASES[0], "vsad cpu", 1e-3), row(CASES[0], "unfused", 0.1)), tmp_path / "results" / "m.json")
+    (tmp_path / "README.md").write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    arguments = ["report", "--results", str(tmp_path / "results"), "--readme", str(tmp_path / "README.md")]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(sys, "argv", arguments)
+        report.main()
+    text = (tmp_path / "README.md").read_text()
+    assert "old" not in text
+    assert "| 1 ms | unfused 100 ms | 100 | 60 |" in text
+    assert (tmp_path / "results" / "m.md").read_text().startswith("# Some CPU")
