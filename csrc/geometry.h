@@ -24,8 +24,31 @@ namespace VSAD_ISA {
 VSAD_HD float round_down(float x) { return __builtin_floorf(x); }
 VSAD_HD double round_down(double x) { return __builtin_floor(x); }
 
-// a * b rounded, never fused with the addition that follows: coordinates come out the same on every machine
-// and equal to plain torch's, and so do the decisions which cells are valid. V is a number or a vector of them.
+// v as it is, rounded: the compiler may not fuse the multiplication that made it with an addition that follows. A
+// number or a vector.
+template <typename V>
+VSAD_HD V rounded(V v) {
+#if defined(__AVX512F__)
+    constexpr int register_bytes = 64;
+#elif defined(__AVX__)
+    constexpr int register_bytes = 32;
+#else
+    constexpr int register_bytes = 16;
+#endif
+    if constexpr (sizeof(V) > register_bytes) {
+        __asm__("" : "+m"(v));
+    } else {
+#if defined(__x86_64__)
+        __asm__("" : "+v"(v));
+#elif defined(__aarch64__)
+        __asm__("" : "+w"(v));
+#endif
+    }
+    return v;
+}
+
+// Rounded by itself, coordinates come out the same on every machine and equal to plain torch's, and so do the decisions
+// which cells are valid.
 template <typename T, typename V>
 VSAD_HD V product(T a, V b) {
 #if defined(__CUDA_ARCH__)
@@ -34,17 +57,7 @@ VSAD_HD V product(T a, V b) {
     else
         return __dmul_rn(a, b);
 #else
-    V p = a * b;
-    if constexpr (sizeof(V) == sizeof(T)) {
-#if defined(__x86_64__)
-        __asm__("" : "+x"(p));
-#elif defined(__aarch64__)
-        __asm__("" : "+w"(p));
-#endif
-    } else {
-        __asm__("" : "+m"(p));
-    }
-    return p;
+    return rounded(a * b);
 #endif
 }
 
@@ -53,9 +66,10 @@ struct Projection {
     V x, y, Z;  // Z > 0 in front; where it is not, x and y mean nothing
 };
 
-// (X, Y, Z) = H (x, y, 1); the divide is guarded, so a point that is not in front gives no infinity.
+// (X, Y, Z) = H (x, y, 1); the divide is guarded, so a point that is not in front gives no infinity. x may be a vector
+// of points that share one y.
 template <typename T, typename V>
-VSAD_HD Projection<V> project(const T* H, V x, V y) {
+VSAD_HD Projection<V> project(const T* H, V x, T y) {
     const V X = product(H[0], x) + product(H[1], y) + H[2];
     const V Y = product(H[3], x) + product(H[4], y) + H[5];
     const V Z = product(H[6], x) + product(H[7], y) + H[8];

@@ -84,13 +84,11 @@ template <typename T>
 bool project_tile(const Windows<T>& windows, const AlignArguments& a, const Plan<T>& plan, const T* H, Rectangle tile) {
     typedef int Integers __attribute__((vector_size(kLanes<T> * sizeof(int))));
     const T radius = T(a.window / 2), last_x = T(a.Ws - 1), last_y = T(a.Hs - 1);
-    Vector<T> steps;
-    for (int i = 0; i < kLanes<T>; ++i) steps[i] = T(i);
     const Vector<T> zero = {}, partly = broadcast(T(kPartly)), fully = broadcast(T(kFully));
     Vector<T> any = {};
     for (int row = 0; row < tile.height; ++row)
         for (int col = 0; col < tile.width; col += kLanes<T>) {
-            const Projection<Vector<T>> p = project(H, steps + T(tile.x + col), broadcast(T(tile.y + row)));
+            const Projection<Vector<T>> p = project(H, lane_numbers<T>() + T(tile.x + col), T(tile.y + row));
             // NaN fails every comparison, so it is nowhere, and is replaced before it is converted to an integer.
             const auto near =
                 (p.Z > 0) & (p.x >= -radius) & (p.x <= last_x + radius) & (p.y >= -radius) & (p.y <= last_y + radius);

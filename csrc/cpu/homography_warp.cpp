@@ -64,7 +64,7 @@ void blend_rows(const Group<Element>& g, const Spot<T, n>& spot) {
                 from[j * n + i] = g.source + y[j][l] * a.input.y + x[i][l] * a.input.x;
                 weight[j * n + i] = weights[j * n + i][l];
             }
-        if (a.C * std::int64_t(sizeof(T)) >= kVectorBytes)
+        if (a.C >= kLanes<T>)
             blend<Vector<T>, T>(to, from, weight, a.C);
         else if (a.C * std::int64_t(sizeof(T)) >= kVectorBytes / 2)
             blend<typename Wide<T, greater(16, kVectorBytes / 2)>::type, T>(to, from, weight, a.C);

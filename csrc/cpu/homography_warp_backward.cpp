@@ -69,7 +69,7 @@ VSAD_HD std::int64_t spread(const Taps<Element, T, taps>& at, const Element* gra
         T x[lanes], y[lanes];
         __builtin_memcpy(x, &sum_x, sizeof x);
         __builtin_memcpy(y, &sum_y, sizeof y);
-        if constexpr (sizeof(V) == kVectorBytes) {
+        if constexpr (std::is_same_v<V, Vector<T>>) {
             gx += sum_lanes<T>(load(x)), gy += sum_lanes<T>(load(y));
         } else {
             for (int i = 0; i < lanes; ++i) gx += x[i], gy += y[i];

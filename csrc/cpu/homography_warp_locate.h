@@ -23,13 +23,6 @@ template <typename T>
 using Whole = decltype(Vector<T>{} < Vector<T>{});  // integers as wide as T; also masks, 0 or -1
 
 template <typename T>
-VSAD_HD Vector<T> lane_numbers() {
-    Vector<T> v = {};
-    for (int i = 0; i < kLanes<T>; ++i) v[i] = T(i);
-    return v;
-}
-
-template <typename T>
 VSAD_HD bool all(Whole<T> mask) {
 #if defined(__AVX512DQ__)
     if constexpr (sizeof(T) == 4)
@@ -180,16 +173,12 @@ struct Locator {
     template <int n>
     VSAD_HD Spot<T, n> locate(T x0, T y) const {
         Spot<T, n> spot;
-        const Vector<T> x = x0 + lane_numbers<T>();
-        const Vector<T> X = product(broadcast(H[0]), x) + product(H[1], y) + H[2];
-        const Vector<T> Y = product(broadcast(H[3]), x) + product(H[4], y) + H[5];
-        const Vector<T> Z = product(broadcast(H[6]), x) + product(H[7], y) + H[8];
-        const Vector<T> divisor = Z > 0 ? Z : broadcast(T(1));
-        const Vector<T> sx = X / divisor, sy = Y / divisor;
+        const Projection<Vector<T>> p = project(H, x0 + lane_numbers<T>(), y);
+        const Vector<T> sx = p.x, sy = p.y;
         // NaN fails every comparison, so it is never converted to an integer
         const Whole<T> front =
-            (Z > 0) & (sx >= -anywhere) & (sx <= last_x + anywhere) & (sy >= -anywhere) & (sy <= last_y + anywhere);
-        spot.Z = divisor;
+            (p.Z > 0) & (sx >= -anywhere) & (sx <= last_x + anywhere) & (sy >= -anywhere) & (sy <= last_y + anywhere);
+        spot.Z = p.Z > 0 ? p.Z : broadcast(T(1));
         spot.sx = front ? sx : Vector<T>{};
         spot.sy = front ? sy : Vector<T>{};
         spot.valid = front & (spot.sx >= 0) & (spot.sx <= last_x) & (spot.sy >= 0) & (spot.sy <= last_y);

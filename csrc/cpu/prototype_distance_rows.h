@@ -96,19 +96,6 @@ constexpr int kParts = 16;
 
 VSAD_HD std::int64_t pad_row(std::int64_t C) { return (C + kParts - 1) / kParts * kParts; }
 
-// v, rounded: the compiler may not fuse the multiplication that made it with an addition.
-template <typename V>
-VSAD_HD V rounded(V v) {
-#if defined(__AVX512F__)
-    __asm__("" : "+v"(v));
-#elif defined(__x86_64__)
-    __asm__("" : "+x"(v));
-#elif defined(__aarch64__)
-    __asm__("" : "+w"(v));
-#endif
-    return v;
-}
-
 template <typename T>
 struct Parts {
     static constexpr int kVectors = kParts / kLanes<T>;

@@ -61,6 +61,13 @@ VSAD_HD Vector<T> broadcast(T x) {
     return x - Vector<T>{};
 }
 
+template <typename T>
+VSAD_HD Vector<T> lane_numbers() {
+    Vector<T> v = {};
+    for (int i = 0; i < kLanes<T>; ++i) v[i] = T(i);
+    return v;
+}
+
 template <typename V, int... lanes>
 VSAD_HD V shuffle(V a, V b, std::integer_sequence<int, lanes...>) {
 #if defined(__clang__) || __GNUC__ >= 12
