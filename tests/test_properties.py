@@ -98,6 +98,9 @@ def distance_calls(draw, g):
     M, P, C = draw(st.integers(0, 40)), draw(st.integers(1, 300)), draw(st.integers(1, 40))
     metric = draw(st.sampled_from(["euclidean", "sqeuclidean", "cosine"]))
     tensors = {"features": randn(g, M, C), "prototypes": draw(st.sampled_from([0.0, 10.0])) + randn(g, P, C)}
+    if metric == "cosine":  # its gradient grows as 1 / length: rows of length 1 at least
+        lengths = {name: t.norm(dim=1, keepdim=True) for name, t in tensors.items()}
+        tensors = {name: torch.where(lengths[name] > 0, t / lengths[name] + t, t) for name, t in tensors.items()}
     return tensors, {"k": draw(st.integers(1, min(P, 12))), "metric": metric}, tuple(tensors)
 
 
