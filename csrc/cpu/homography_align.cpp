@@ -11,8 +11,7 @@ struct ForwardScratch {
     T *query, *sum, *peak, *total;  // of the tile's pixels, batch after batch; peak and total are one vector each
     T *key_box, *value_box;         // of one batch
     T* bias;                        // one vector for each vector of cells, batch after batch
-    T *taps, *keep;                 // of a run
-    Vector<T>* cells;
+    T *taps, *cells;                // of a run; after a pixel's cells, by how much what was summed before must shrink
     Mask<T>* mask;
     Move *key_moves, *value_moves;
     Windows<T> windows;
@@ -27,51 +26,64 @@ struct ForwardScratch {
         value_box = arena.take<T>(plan.box_pixels * plan.value.row());
         bias = arena.take<T>(plan.key.batches * plan.side * plan.quads * lanes);
         taps = arena.take<T>(kRun * plan.side * plan.quads * lanes);
-        keep = arena.take<T>(kRun * lanes);
-        cells = arena.take<Vector<T>>(plan.side * plan.quads);
+        cells = arena.take<T>(kRun * (plan.R * plan.quads + 1) * lanes);
         mask = arena.take<Mask<T>>(plan.side * plan.quads);
         key_moves = arena.take<Move>(plan.key.moves);
         value_moves = arena.take<Move>(plan.value.moves);
     }
 };
 
-// The online softmax over one more slot: the cells' weights, spread to the taps, take the taps' place, and `keep` is by
-// how much what was summed before must shrink.
+// The logits of a run's cells less their peak, and what the peak so far is less than the new one, in the place after
+// them.
 template <typename T, int kR>
-VSAD_STEP void attend(const ForwardScratch<T>& s, const AlignArguments& a, const Run& run, const T* bias,
-                      std::int64_t first_pixel, Size<kR> size, Prefetch& ahead) {
+VSAD_STEP void find_logits(const ForwardScratch<T>& s, const AlignArguments& a, const Run& run, const T* bias,
+                           std::int64_t first_pixel, Size<kR> size, Prefetch& ahead) {
+    constexpr int lanes = kLanes<T>;
     const T scale = T(a.scale), nothing = T(-__builtin_inf());
-    Vector<T> local[Size<kR>::kTaps];
-    Vector<T>* cells = kR ? local : s.cells;
     for (int i = 0; i < run.count; ++i) {
         ahead.step();
         const int window = run.window[i];
         const T fx = s.windows.fx[window], fy = s.windows.fy[window];
-        T *taps = s.taps + i * size.taps() * kLanes<T>, *peak = s.peak + (first_pixel + run.pixel[i]) * kLanes<T>;
-        T* total = s.total + (first_pixel + run.pixel[i]) * kLanes<T>;
+        const T* taps = s.taps + i * size.taps() * lanes;
+        T *cells = s.cells + i * (size.cells() + 1) * lanes, *peak = s.peak + (first_pixel + run.pixel[i]) * lanes;
         const bool full = s.windows.reach[window] == kFully;
         if (!full) valid_mask<T>(s.mask, s.windows.cells(window, a), size.R(), size.quads());
 
+        Vector<T> logits[Size<kR>::kTaps];
         const Vector<T> old_peak = load(peak);
         Vector<T> highest = old_peak;
         for_each_cell<T>(
-            size,
-            [&](int j) { return mix(fy, load(taps + j * kLanes<T>), load(taps + (j + size.quads()) * kLanes<T>)); },
+            size, [&](int j) { return mix(fy, load(taps + j * lanes), load(taps + (j + size.quads()) * lanes)); },
             [&](int j, Vector<T> left, Vector<T> right) {
-                Vector<T> logit = scale * mix(fx, left, right) + load(bias + j * kLanes<T>);
+                Vector<T> logit = scale * mix(fx, left, right) + load(bias + j * lanes);
                 if (!full) logit = s.mask[j] ? logit : broadcast(nothing);
                 highest = logit > highest ? logit : highest;
-                cells[j] = logit;
+                if (kR)
+                    logits[j] = logit;
+                else
+                    store(cells + j * lanes, logit);
             });
         const Vector<T> new_peak = greatest_in_quads<T>(highest);
         const Vector<T> shift = new_peak == nothing ? Vector<T>{} : new_peak;  // nothing valid yet: exp(-inf - 0) = 0
-        Vector<T> sum = {}, keep = exp_of_nonpositive(old_peak - shift);
-        exp_cells(cells, shift, size);
-        for (int j = 0; j < size.cells(); ++j) sum += cells[j];
         store(peak, new_peak);
-        store(total, load(total) * keep + sum);
-        store(s.keep + i * kLanes<T>, keep);
-        cells_to_taps<T>(taps, cells, fx, fy, size);
+        for (int j = 0; j < size.cells(); ++j)
+            store(cells + j * lanes, (kR ? logits[j] : load(cells + j * lanes)) - shift);
+        store(cells + size.cells() * lanes, old_peak - shift);
+    }
+}
+
+// The cells' weights, summed and spread to the taps.
+template <typename T, int kR>
+VSAD_STEP void spread_weights(const ForwardScratch<T>& s, const Run& run, std::int64_t first_pixel, Size<kR> size) {
+    constexpr int lanes = kLanes<T>;
+    for (int i = 0; i < run.count; ++i) {
+        const int window = run.window[i];
+        const T* cells = s.cells + i * (size.cells() + 1) * lanes;
+        T* total = s.total + (first_pixel + run.pixel[i]) * lanes;
+        Vector<T> sum = load(total) * load(cells + size.cells() * lanes);
+        for (int j = 0; j < size.cells(); ++j) sum += load(cells + j * lanes);
+        store(total, sum);
+        cells_to_taps<T>(s.taps + i * size.taps() * lanes, cells, s.windows.fx[window], s.windows.fy[window], size);
     }
 }
 
@@ -87,8 +99,10 @@ void attend_box(const ForwardScratch<T>& s, const AlignArguments& a, const Plan<
     const T* bias = s.bias + batch * size.taps() * kLanes<T>;
     for_each_run(s.windows, plan, tile, part, box, [&](const Run& run) {
         dot_taps<T>(s.taps, run, queries, keys, size, ahead);
-        attend<T>(s, a, run, bias, first_pixel, size, ahead);
-        add_taps<T>(sums, s.keep, s.taps, run, values, size, ahead);
+        find_logits<T>(s, a, run, bias, first_pixel, size, ahead);
+        exp_cells<T>(s.cells, run.count * (size.cells() + 1));
+        spread_weights<T>(s, run, first_pixel, size);
+        add_taps<T>(sums, s.cells + size.cells() * kLanes<T>, s.taps, run, values, size, ahead);
     });
 }
 

@@ -16,9 +16,9 @@ struct BackwardScratch {
     T *lse, *grad_lse, *inner;               // one vector a pixel; inner = <grad_out, out>
     T *gx, *gy;                              // gradients of the projected points, as in Windows
     T *key_box, *value_box, *grad_key_box, *grad_value_box;
-    T *bias, *grad_bias;           // one vector for each vector of cells
-    T *key_taps, *value_taps;      // of a run
-    Vector<T>*alpha, *grad_logit;  // of a pixel's cells
+    T *bias, *grad_bias;       // one vector for each vector of cells
+    T *key_taps, *value_taps;  // of a run
+    T *alpha, *grad_logit;     // of the cells of a run, and of a pixel
     Mask<T>* mask;
     Move *key_moves, *value_moves;
     Windows<T> windows;
@@ -31,9 +31,8 @@ struct BackwardScratch {
         for (T** number : {&gx, &gy}) *number = arena.take<T>(plan.pitch() * plan.tile_height);
         for (T** box : {&key_box, &grad_key_box}) *box = arena.take<T>(plan.box_pixels * plan.key.row());
         for (T** box : {&value_box, &grad_value_box}) *box = arena.take<T>(plan.box_pixels * plan.value.row());
-        for (T** row : {&bias, &grad_bias}) *row = arena.take<T>(cells);
-        for (T** taps : {&key_taps, &value_taps}) *taps = arena.take<T>(kRun * cells);
-        for (Vector<T>** vectors : {&alpha, &grad_logit}) *vectors = arena.take<Vector<T>>(plan.side * plan.quads);
+        for (T** row : {&bias, &grad_bias, &grad_logit}) *row = arena.take<T>(cells);
+        for (T** rows : {&key_taps, &value_taps, &alpha}) *rows = arena.take<T>(kRun * cells);
         mask = arena.take<Mask<T>>(plan.side * plan.quads);
         key_moves = arena.take<Move>(plan.key.moves);
         value_moves = arena.take<Move>(plan.value.moves);
@@ -132,63 +131,71 @@ void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile)
 
 // The gradient (gx, gy) of a projected point from cells of weight `weights`, one lane for each cell of a row.
 template <typename T, int kR>
-VSAD_HD void add_slopes(Vector<T>& gx, Vector<T>& gy, const Vector<T>* weights, const T* taps, T fx, T fy,
-                        Size<kR> size) {
-    const auto tap = [&](int i) { return load(taps + i * kLanes<T>); };
+VSAD_HD void add_slopes(Vector<T>& gx, Vector<T>& gy, const T* weights, const T* taps, T fx, T fy, Size<kR> size) {
+    const auto vector = [](const T* from, int i) { return load(from + i * kLanes<T>); };
     for_each_cell<T>(
-        size, [&](int i) { return mix(fy, tap(i), tap(i + size.quads())); },
-        [&](int i, Vector<T> left, Vector<T> right) { gx += weights[i] * (right - left); });
+        size, [&](int i) { return mix(fy, vector(taps, i), vector(taps, i + size.quads())); },
+        [&](int i, Vector<T> left, Vector<T> right) { gx += vector(weights, i) * (right - left); });
     for_each_cell<T>(
-        size, [&](int i) { return tap(i + size.quads()) - tap(i); },
-        [&](int i, Vector<T> left, Vector<T> right) { gy += weights[i] * mix(fx, left, right); });
+        size, [&](int i) { return vector(taps, i + size.quads()) - vector(taps, i); },
+        [&](int i, Vector<T> left, Vector<T> right) { gy += vector(weights, i) * mix(fx, left, right); });
 }
 
-// Softmax weights and logit gradients of the cells of a run. They take the taps' places, spread to the taps: gamma that
-// of the keys', beta that of the values'.
+// The logits of a run's cells less the pixel's lse.
 template <typename T, int kR>
-VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, const Run& run, Size<kR> size) {
+VSAD_STEP void find_logits(const Item<T>& item, const BackwardScratch<T>& s, const Run& run, Size<kR> size) {
+    constexpr int lanes = kLanes<T>;
     const T scale = T(item.a.scale), nothing = T(-__builtin_inf());
-    const bool moves = item.gradients.homography != nullptr;
-    Vector<T> local[2][Size<kR>::kTaps];
-    Vector<T>*alpha = kR ? local[0] : s.alpha, *grad_logit = kR ? local[1] : s.grad_logit;
     for (int i = 0; i < run.count; ++i) {
         const int window = run.window[i];
         const T fx = s.windows.fx[window], fy = s.windows.fy[window];
-        T* key_taps = s.key_taps + i * size.taps() * kLanes<T>;
-        T* value_taps = s.value_taps + i * size.taps() * kLanes<T>;
+        const T* taps = s.key_taps + i * size.taps() * lanes;
+        T* alpha = s.alpha + i * size.cells() * lanes;
         const bool full = s.windows.reach[window] == kFully;
         if (!full) valid_mask<T>(s.mask, s.windows.cells(window, item.a), size.R(), size.quads());
-
-        const std::int64_t pixel = run.pixel[i] * kLanes<T>;
-        const Vector<T> lse = load(s.lse + pixel), grad_lse = load(s.grad_lse + pixel), inner = load(s.inner + pixel);
-        const auto rows_mixed = [fy, &size](const T* taps, int j) {
-            return mix(fy, load(taps + j * kLanes<T>), load(taps + (j + size.quads()) * kLanes<T>));
-        };
+        const Vector<T> lse = load(s.lse + run.pixel[i] * lanes);
         for_each_cell<T>(
-            size, [&](int j) { return rows_mixed(value_taps, j); },
-            [&](int j, Vector<T> left, Vector<T> right) { grad_logit[j] = mix(fx, left, right); });
-        for_each_cell<T>(
-            size, [&](int j) { return rows_mixed(key_taps, j); },
+            size, [&](int j) { return mix(fy, load(taps + j * lanes), load(taps + (j + size.quads()) * lanes)); },
             [&](int j, Vector<T> left, Vector<T> right) {
-                Vector<T> logit = scale * mix(fx, left, right) + load(s.bias + j * kLanes<T>);
+                Vector<T> logit = scale * mix(fx, left, right) + load(s.bias + j * lanes);
                 if (!full) logit = s.mask[j] ? logit : broadcast(nothing);
                 // without a valid cell lse is -inf, and so is every logit
-                const Vector<T> weight = exp_of_nonpositive(lse == nothing ? lse : logit - lse);
-                // A cell without rivals has inner = value: a logit that changes nothing gets no gradient from rounding.
-                const Vector<T> value = grad_logit[j], rivals = weight == 1 ? value : inner;
-                const Vector<T> d = weight * (value - rivals + grad_lse);
-                alpha[j] = weight;
-                grad_logit[j] = scale * d;
-                store(s.grad_bias + j * kLanes<T>, load(s.grad_bias + j * kLanes<T>) + d);
+                store(alpha + j * lanes, lse == nothing ? lse : logit - lse);
             });
-        if (moves) {
+    }
+}
+
+// The gradients of a run's logits. Weights and gradients take the taps' places, spread to the taps: gamma that of the
+// keys', beta that of the values'.
+template <typename T, int kR>
+VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, const Run& run, Size<kR> size) {
+    constexpr int lanes = kLanes<T>;
+    const T scale = T(item.a.scale);
+    for (int i = 0; i < run.count; ++i) {
+        const int window = run.window[i];
+        const T fx = s.windows.fx[window], fy = s.windows.fy[window];
+        const T* alpha = s.alpha + i * size.cells() * lanes;
+        T *key_taps = s.key_taps + i * size.taps() * lanes, *value_taps = s.value_taps + i * size.taps() * lanes;
+        const std::int64_t pixel = run.pixel[i] * lanes;
+        const Vector<T> grad_lse = load(s.grad_lse + pixel), inner = load(s.inner + pixel);
+        for_each_cell<T>(
+            size,
+            [&](int j) { return mix(fy, load(value_taps + j * lanes), load(value_taps + (j + size.quads()) * lanes)); },
+            [&](int j, Vector<T> left, Vector<T> right) {
+                // A cell without rivals has inner = value: a logit that changes nothing gets no gradient from rounding.
+                const Vector<T> weight = load(alpha + j * lanes), value = mix(fx, left, right);
+                const Vector<T> d = weight * (value - (weight == 1 ? value : inner) + grad_lse);
+                store(s.grad_logit + j * lanes, scale * d);
+                store(s.grad_bias + j * lanes, load(s.grad_bias + j * lanes) + d);
+            });
+        if (item.gradients.homography) {
             Vector<T> gx = {}, gy = {};
-            add_slopes<T>(gx, gy, grad_logit, key_taps, fx, fy, size);
+            add_slopes<T>(gx, gy, s.grad_logit, key_taps, fx, fy, size);
             add_slopes<T>(gx, gy, alpha, value_taps, fx, fy, size);
             s.gx[window] = sum_lanes<T>(gx) / item.plan.key.span;  // every quad of a head holds the same
             s.gy[window] = sum_lanes<T>(gy) / item.plan.key.span;
         }
-        cells_to_taps<T>(key_taps, grad_logit, fx, fy, size);
+        cells_to_taps<T>(key_taps, s.grad_logit, fx, fy, size);
         cells_to_taps<T>(value_taps, alpha, fx, fy, size);
     }
 }
@@ -205,6 +212,8 @@ void backward_box(const Item<T>& item, const BackwardScratch<T>& s, Rectangle ti
     for_each_run(s.windows, item.plan, tile, part, box, [&](const Run& run) {
         dot_taps<T>(s.key_taps, run, queries, keys, size, ahead);
         dot_taps<T>(s.value_taps, run, grads_out, values, size, ahead);
+        find_logits<T>(item, s, run, size);
+        exp_cells<T>(s.alpha, run.count * size.cells());
         differentiate<T>(item, s, run, size);
         add_taps<T>(grad_queries, nullptr, s.key_taps, run, keys, size, ahead);
         scatter_taps<T>(grad_keys, s.key_taps, run, queries, size, ahead);

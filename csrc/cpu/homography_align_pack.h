@@ -52,6 +52,22 @@ struct Channels {
     }
 };
 
+// The quads of a pixel that needs no padding, in the order of its packed vectors: a loop without a table.
+template <typename T>
+struct Quads {
+    std::int64_t first[kQuads<T>];  // channel of each quad of the first vector
+    int vectors, step;
+
+    explicit Quads(const Channels<T>& c) : vectors(c.vectors), step(4 * c.span) {
+        for (int q = 0; q < kQuads<T>; ++q) first[q] = std::int64_t(q / c.span) * c.count + q % c.span * 4;
+    }
+    template <typename Visit>  // visit(channel, lane)
+    VSAD_HD void for_each(const Visit& visit) const {
+        for (int v = 0; v < vectors; ++v)
+            for (int q = 0; q < kQuads<T>; ++q) visit(first[q] + v * step, v * kLanes<T> + 4 * q);
+    }
+};
+
 template <typename Element>
 const Element* plane(const Image& image, std::int64_t batch, std::int64_t view, std::int64_t channel) {
     return reinterpret_cast<const Element*>(image.data) + batch * image.batch + view * image.view +
@@ -106,12 +122,10 @@ void pack_row(T* to, const Element* from, const Image& strides, int width, const
               const Move* moves) {
     const std::int64_t row = channels.row();
     if (strides.channel == 1 && !channels.padded()) {
-        std::int64_t quads[kQuads<T>];  // where the first vector's come from
-        const int vectors = channels.vectors, step = 4 * channels.span;
-        for (int q = 0; q < kQuads<T>; ++q) quads[q] = q / channels.span * channels.count + q % channels.span * 4;
-        for (int x = 0; x < width; ++x, from += strides.x)
-            for (int v = 0; v < vectors; ++v, to += kLanes<T>)
-                for (int q = 0; q < kQuads<T>; ++q) store_quad<T>(to + 4 * q, load_quad<T>(from + quads[q] + v * step));
+        const Quads<T> quads(channels);
+        for (int x = 0; x < width; ++x, to += row, from += strides.x)
+            quads.for_each(
+                [=](std::int64_t channel, int lane) { store_quad<T>(to + lane, load_quad<T>(from + channel)); });
         return;
     }
     if (strides.channel == 1) {
@@ -195,19 +209,19 @@ template <typename T>
 void add_box(T* to, std::int64_t pixel_stride, const T* box, Rectangle at, std::int64_t width, std::int64_t height,
              const Channels<T>& channels, const Move* moves) {
     const std::int64_t row = channels.row();
-    const bool whole = channels.count % 4 == 0;
+    const Quads<T> quads(channels);
     for (int y = greater(0, -at.y); y < at.height && at.y + y < height; ++y)
         for (int x = greater(0, -at.x); x < at.width && at.x + x < width; ++x) {
             const T* from = box + (std::int64_t(y) * at.width + x) * row;
             T* pixel = to + ((at.y + y) * width + at.x + x) * pixel_stride;
-            for (int m = 0; m < channels.moves; ++m) {
-                const Move move = moves[m];
-                if (whole || move.count == 4)
-                    store_quad<T>(pixel + move.channel,
-                                  load_quad<T>(pixel + move.channel) + load_quad<T>(from + move.lane));
-                else
-                    for (int i = 0; i < move.count; ++i) pixel[move.channel + i] += from[move.lane + i];
+            if (!channels.padded()) {
+                quads.for_each([=](std::int64_t channel, int lane) {
+                    store_quad<T>(pixel + channel, load_quad<T>(pixel + channel) + load_quad<T>(from + lane));
+                });
+                continue;
             }
+            for (int m = 0; m < channels.moves; ++m)
+                for (int i = 0; i < moves[m].count; ++i) pixel[moves[m].channel + i] += from[moves[m].lane + i];
         }
 }
 

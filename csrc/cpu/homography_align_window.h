@@ -168,39 +168,33 @@ VSAD_HD void for_each_cell(Size<kR> size, const Mix& rows_mixed, const Visit& vi
     }
 }
 
-// cells = e^(cells - shift)
-template <typename V, int kR>
-VSAD_HD void exp_cells(V* cells, V shift, Size<kR> size) {
-    constexpr int together = kR == 5 ? 5 : kR == 7 ? 7 : 1;  // a divisor of their number
-    for (int j = 0; j < size.cells(); j += together) {
-        V x[together];
-        for (int i = 0; i < together; ++i) x[i] = cells[j + i] - shift;
+// cells = e^cells, for `count` vectors of cells <= 0.
+template <typename T>
+VSAD_STEP void exp_cells(T* cells, int count) {
+    constexpr int together = 4;
+    for (; count >= together; count -= together, cells += together * kLanes<T>) {
+        Vector<T> x[together];
+        for (int i = 0; i < together; ++i) x[i] = load(cells + i * kLanes<T>);
         exp_of_nonpositive(x);
-        for (int i = 0; i < together; ++i) cells[j + i] = x[i];
+        for (int i = 0; i < together; ++i) store(cells + i * kLanes<T>, x[i]);
     }
-}
-template <typename V>
-VSAD_HD void exp_cells(V* cells, V shift, Size<3>) {
-    V x[3] = {cells[0] - shift, cells[1] - shift, cells[2] - shift};
-    exp_of_nonpositive(x);
-    for (int i = 0; i < 3; ++i) cells[i] = x[i];
+    for (; count > 0; --count, cells += kLanes<T>) store(cells, exp_of_nonpositive(load(cells)));
 }
 
 // Taps from cells: what every tap receives from the cells it belongs to. Cells that are none must be zero.
 template <typename T, int kR>
-VSAD_HD void cells_to_taps(T* taps, Vector<T>* cells, T fx, T fy, Size<kR> size) {
-    for (int a = 0; a < size.R(); ++a) {
-        Vector<T> before = {};
-        for (int c = 0; c < size.quads(); ++c) {
-            const Vector<T> cell = cells[a * size.quads() + c];
-            cells[a * size.quads() + c] = mix(fx, cell, in_quads<T, 3, 4, 5, 6>(before, cell));
-            before = cell;
+VSAD_HD void cells_to_taps(T* taps, const T* cells, T fx, T fy, Size<kR> size) {
+    constexpr int lanes = kLanes<T>;
+    for (int c = 0; c < size.quads(); ++c) {
+        Vector<T> above = {};  // the row of cells before, mixed along the row
+        for (int a = 0; a < size.side(); ++a) {
+            const int i = (a * size.quads() + c) * lanes;
+            const Vector<T> cell = a < size.R() ? load(cells + i) : Vector<T>{};
+            const Vector<T> before = a < size.R() && c > 0 ? load(cells + i - lanes) : Vector<T>{};
+            const Vector<T> mixed = mix(fx, cell, in_quads<T, 3, 4, 5, 6>(before, cell));
+            store(taps + i, mix(fy, mixed, above));
+            above = mixed;
         }
-    }
-    for (int i = 0; i < size.taps(); ++i) {
-        const Vector<T> below = i < size.cells() ? cells[i] : Vector<T>{};
-        const Vector<T> above = i >= size.quads() ? cells[i - size.quads()] : Vector<T>{};
-        store(taps + i * kLanes<T>, mix(fy, below, above));
     }
 }
 
@@ -242,7 +236,8 @@ VSAD_STEP void add_part(const Packed<T>& sums, const T* keep, const T* weights, 
                         const Packed<const T>& box, int begin, Size<kR> size, Prefetch& ahead) {
     for (int i = 0; i < run.count; ++i) {
         ahead.step();
-        add_block<T, vectors>(sums.at(run.pixel[i]) + begin, keep ? load(keep + i * kLanes<T>) : broadcast(T(1)),
+        add_block<T, vectors>(sums.at(run.pixel[i]) + begin,
+                              keep ? load(keep + i * (size.cells() + 1) * kLanes<T>) : broadcast(T(1)),
                               weights + i * size.taps() * kLanes<T>, box.at(run.first_tap[i]) + begin, box, size);
     }
 }
