@@ -42,6 +42,8 @@ VSAD_HD V rounded(V v) {
         __asm__("" : "+v"(v));
 #elif defined(__aarch64__)
         __asm__("" : "+w"(v));
+#else
+        __asm__("" : "+m"(v));
 #endif
     }
     return v;

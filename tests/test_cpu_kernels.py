@@ -1,5 +1,6 @@
 """What only the compiled CPU kernels promise: every instruction set, any number of threads, exact ties, lean memory."""
 
+import os
 import subprocess
 import sys
 
@@ -27,9 +28,9 @@ def threads():
     torch.set_num_threads(before)
 
 
-def align_inputs(dtype=torch.float32, window=3, heads=2, slots=2):
+def align_inputs(dtype=torch.float32, window=3, heads=2, slots=2, channels=12):
     g = torch.Generator().manual_seed(0)
-    images = [torch.randn(1, 3, 12, 40, 33, generator=g).to(dtype) for _ in range(3)]
+    images = [torch.randn(1, 3, channels, 40, 33, generator=g).to(dtype) for _ in range(3)]
     H = homographies(g, (1, 3, slots), (40, 33), (40, 33)).float()
     neighbors = torch.randint(0, 3, (3, slots), generator=g)
     bias = torch.randn(heads, slots, window, window, generator=g)
@@ -40,6 +41,44 @@ def align(inputs, options):
     out, lse = homography_align.forward(*inputs, *options)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
     return out, lse, *homography_align.backward(grad, None, *inputs, out, lse, *options, [True] * 5)
+
+
+FORK = """
+import os, time, torch
+from vsad.ops import homography_align
+
+torch.set_num_threads(2)
+feature = torch.randn(1, 2, 64, 64, 32).movedim(-1, 2)
+H = torch.eye(3).repeat(2, 1, 1, 1)
+before = homography_align(feature, feature, feature, H, heads=4).numpy().tobytes()
+child = os.fork()
+if child == 0:
+    after = homography_align(feature, feature, feature, H, heads=4).numpy().tobytes()
+    os._exit(0 if after == before else 1)
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        raise SystemExit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.01)
+os.kill(child, 9)
+raise SystemExit("the child hangs")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_can_align():
+    """The threads that a process shares with torch are not there in its child."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True)
+
+
+def test_alignment_in_many_tiles_does_not_depend_on_the_number_of_threads(threads):
+    inputs, options = align_inputs(heads=4, channels=64)
+    results = []
+    for count in (1, 64):
+        threads(count)
+        results.append(align(inputs, options))
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -2,7 +2,7 @@
 // they could see that it is one vector.
 #pragma once
 
-#if defined(__AVX512F__)
+#if defined(__F16C__)
 #include <immintrin.h>
 #endif
 
@@ -67,6 +67,13 @@ VSAD_HD Bits<count> narrow_bits(FloatRow<count> v) {
 
 template <typename Element, int count>
 VSAD_HD FloatRow<count> load_row(const Element* from) {
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<Element, float16> && count == 4)
+        return reinterpret_cast<FloatRow<count>>(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+    if constexpr (std::is_same_v<Element, float16> && count == 8)
+        return reinterpret_cast<FloatRow<count>>(
+            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#endif
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<Element, float16> && count == 16)
         return reinterpret_cast<FloatRow<count>>(
@@ -82,6 +89,18 @@ VSAD_HD FloatRow<count> load_row(const Element* from) {
 
 template <typename Element, int count>
 VSAD_HD void store_row(Element* to, FloatRow<count> v) {
+#if defined(__F16C__)
+    if constexpr (std::is_same_v<Element, float16> && count == 4) {
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
+                         _mm_cvtps_ph(reinterpret_cast<__m128>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        return;
+    }
+    if constexpr (std::is_same_v<Element, float16> && count == 8) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                         _mm256_cvtps_ph(reinterpret_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        return;
+    }
+#endif
 #if defined(__AVX512F__)
     if constexpr (count == 16) {
         __m256i packed;

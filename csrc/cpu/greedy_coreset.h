@@ -14,7 +14,7 @@ struct Far {
     std::int64_t index;
 
     // Whether it is picked before another: the farther first, of equals the lower index.
-    bool before(const Far& other) const {
+    __attribute__((always_inline)) bool before(const Far& other) const {
         return squared > other.squared || (squared == other.squared && index < other.index);
     }
 };
@@ -69,8 +69,8 @@ struct CoresetArguments {
 
 constexpr std::int64_t kLine = 16;  // floats in the widest vector
 
-inline std::int64_t padded_channels(const CoresetArguments& a) { return (a.C + kLine - 1) / kLine * kLine; }
-inline std::int64_t panel_floats(const CoresetArguments& a) { return (a.C + 1) * kPanel; }
+VSAD_HD std::int64_t padded_channels(const CoresetArguments& a) { return (a.C + kLine - 1) / kLine * kLine; }
+VSAD_HD std::int64_t panel_floats(const CoresetArguments& a) { return (a.C + 1) * kPanel; }
 
 #define VSAD_DECLARE(isa, ...)                               \
     namespace isa {                                          \

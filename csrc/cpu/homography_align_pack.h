@@ -5,11 +5,8 @@
 // vectors is zero. Channels move as quads, four neighbours of one head at a time.
 #pragma once
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 #include "cpu/arena.h"
+#include "cpu/convert.h"
 #include "cpu/homography_align.h"
 #include "cpu/quads.h"
 
@@ -76,31 +73,20 @@ const Element* plane(const Image& image, std::int64_t batch, std::int64_t view, 
 
 template <typename T, typename Element>
 VSAD_HD Quad<T> load_quad(const Element* from) {
-    Quad<T> quad;
-    if constexpr (sizeof(Element) == sizeof(T)) {
-        __builtin_memcpy(&quad, from, sizeof quad);
+    if constexpr (kNarrow<Element>) {
+        return load_row<Element, 4>(from);
     } else {
-#if defined(__F16C__)
-        if constexpr (std::is_same_v<Element, float16>)
-            return (Quad<T>)_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-#endif
-        for (int i = 0; i < 4; ++i) quad[i] = widen(from[i]);
+        Quad<T> quad;
+        __builtin_memcpy(&quad, from, sizeof quad);
+        return quad;
     }
-    return quad;
 }
 template <typename T, typename Element>
 VSAD_HD void store_quad(Element* to, Quad<T> quad) {
-    if constexpr (sizeof(Element) == sizeof(T)) {
+    if constexpr (kNarrow<Element>)
+        store_row<Element, 4>(to, quad);
+    else
         __builtin_memcpy(to, &quad, sizeof quad);
-    } else {
-#if defined(__F16C__)
-        if constexpr (std::is_same_v<Element, float16>) {
-            _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_cvtps_ph((__m128)quad, _MM_FROUND_TO_NEAREST_INT));
-            return;
-        }
-#endif
-        for (int i = 0; i < 4; ++i) to[i] = narrow<Element>(quad[i]);
-    }
 }
 
 // Transposes the four quads of a 4 x 4 matrix.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kTileSide = 16;
 constexpr std::int64_t kBoxPixels = 512;          // 16 x 16 windows and their margins, at a scale near one
-constexpr std::int64_t kScratchBytes = 12 << 20;  // of all threads together
+constexpr std::int64_t kScratchBytes = 64 << 20;  // of all threads together
 constexpr float kFar = 1e6f;                      // pixels; further points are not fetched ahead
 constexpr std::int64_t kThreadBytes = 1 << 20;    // a core's second-level cache
 
@@ -32,9 +32,10 @@ struct Plan {
           value(a.heads, int(a.Cv / a.heads)) {
         const std::int64_t pixel = (key.row() + value.row()) * std::int64_t(sizeof(T)) + 1;
         const std::int64_t of_tile = pixel * tile_copies * tile_batches, of_box = pixel * box_copies;
-        const std::int64_t least = of_tile + taps() * of_box;  // one pixel and its box always fit
-        threads = greater<std::int64_t>(1, lesser<std::int64_t>(a.threads, kScratchBytes / least));
-        const std::int64_t bytes = lesser(kScratchBytes / threads, kThreadBytes);
+        // One pixel and its box always fit. The tile must not depend on the threads: what is added up in which order
+        // does.
+        const std::int64_t bytes = greater(of_tile + taps() * of_box, kThreadBytes);
+        threads = greater<std::int64_t>(1, lesser<std::int64_t>(a.threads, kScratchBytes / bytes));
         while (tile_pixels() > 1 && tile_pixels() * (of_tile + 2 * of_box) > bytes)
             (tile_width < tile_height ? tile_height : tile_width) /= 2;
         box_pixels = greater<std::int64_t>(taps(), lesser(kBoxPixels, (bytes - tile_pixels() * of_tile) / of_box));

@@ -110,14 +110,14 @@ VSAD_HD void dot_block(T* t, int quads, const T* row, const T* first, const Pack
     for (int a = 0; a < rows; ++a) lines[a] = {first + a * box.line, box.row};
     for (int c = 0; c < box.vectors; ++c, row += kLanes<T>) {
         const Vector<T> r = load(row);
-#pragma GCC unroll 4
+        VSAD_UNROLL(4)
         for (int a = 0; a < rows; ++a) {
-#pragma GCC unroll 8
+            VSAD_UNROLL(8)
             for (int b = 0; b < taps; ++b) sums[a][b] += r * load(lines[a].tap(b));
             lines[a].next_vector();
         }
     }
-#pragma GCC unroll 4
+    VSAD_UNROLL(4)
     for (int a = 0; a < rows; ++a)
         for (int b = 0; b < padded; b += 4) {
             const Vector<T>* s = sums[a] + b;
@@ -216,16 +216,16 @@ VSAD_HD void add_block(T* sum, Vector<T> keep, const T* weights, const T* first,
                        Size<kR> size) {
     constexpr int lanes = kLanes<T>, sets = 2 * vectors <= kBlock + 2 ? 2 : 1;  // more sums hide the additions' latency
     Vector<T> sums[2][vectors] = {};
-#pragma GCC unroll 8
+    VSAD_UNROLL(8)
     for (int i = 0; i < vectors; ++i) sums[0][i] = keep * load(sum + i * lanes);
     for_each_tap<T>(weights, first, box, size, [&](Vector<T> w0, const T* tap0, Vector<T> w1, const T* tap1) {
-#pragma GCC unroll 8
+        VSAD_UNROLL(8)
         for (int i = 0; i < vectors; ++i) {
             sums[0][i] += w0 * load(tap0 + i * lanes);
             sums[sets - 1][i] += w1 * load(tap1 + i * lanes);
         }
     });
-#pragma GCC unroll 8
+    VSAD_UNROLL(8)
     for (int i = 0; i < vectors; ++i) store(sum + i * lanes, sets == 2 ? sums[0][i] + sums[1][i] : sums[0][i]);
 }
 

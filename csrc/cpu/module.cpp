@@ -57,13 +57,17 @@ int best_isa() {
     return best;
 }
 
-int chosen = best_isa();
+// Asked for when first needed: to look for AMX is to ask the system for it.
+int& chosen() {
+    static int place = best_isa();
+    return place;
+}
 
 void set_isa(const std::string& name) {
     for (int i = 0; i < kIsaCount; ++i) {
         if (name != kIsas[i]) continue;
         if (!runs_here(name)) throw std::invalid_argument("set_isa: this processor does not run " + name);
-        chosen = i;
+        chosen() = i;
         return;
     }
     throw std::invalid_argument("set_isa: name must be one this module was built for, got " + name);
@@ -71,13 +75,13 @@ void set_isa(const std::string& name) {
 
 }  // namespace
 
-int isa_index() { return chosen < kCompleteCount ? chosen : kCompleteCount - 1; }
+int isa_index() { return chosen() < kCompleteCount ? chosen() : kCompleteCount - 1; }
 
 const Int8Kernels* int8_kernels() {
 #define VSAD_KERNELS(isa, ...) &isa::kInt8Kernels,
     const Int8Kernels* const rows[] = {nullptr, VSAD_FOR_EACH_INT8(VSAD_KERNELS)};
 #undef VSAD_KERNELS
-    return rows[chosen < kCompleteCount ? 0 : chosen - kCompleteCount + 1];
+    return rows[chosen() < kCompleteCount ? 0 : chosen() - kCompleteCount + 1];
 }
 
 }  // namespace vsad
@@ -85,7 +89,7 @@ const Int8Kernels* int8_kernels() {
 PYBIND11_MODULE(_cpu, m) {
     using namespace vsad;
     m.doc() = "Compiled CPU kernels of vsad; call them through vsad.ops.";
-    m.def("isa", [] { return std::string(kIsas[chosen]); }, "The instruction set in use.");
+    m.def("isa", [] { return std::string(kIsas[chosen()]); }, "The instruction set in use.");
     m.def(
         "isas",
         [] {

@@ -9,10 +9,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -31,32 +31,38 @@ bool forked = false;
 [[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
 
-// Starts a team of the OpenMP that torch has loaded: fn(data) on `threads` threads at most. After each of torch's own
-// parallel regions its threads spin for milliseconds, on the processors that threads of ours would need.
-using Team = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);
+// The OpenMP that torch has loaded. After each of torch's own parallel regions its threads spin for milliseconds, on
+// the processors that threads of ours would need.
+struct OpenMp {
+    void (*start)(void (*fn)(void*), void* data, unsigned threads, unsigned flags) = nullptr;
+    int (*most_threads)() = nullptr;
+};
 
-Team find_team() {
+OpenMp find_openmp() {
+    OpenMp found;
 #if defined(__linux__)
     std::string path;
     dl_iterate_phdr(
-        [](dl_phdr_info* library, std::size_t, void* found) {
+        [](dl_phdr_info* library, std::size_t, void* best) {
             const char* name = library->dlpi_name ? library->dlpi_name : "";
             const bool openmp = std::strstr(name, "libgomp") || std::strstr(name, "libiomp5");
-            if (openmp && (std::strstr(name, "torch") || static_cast<std::string*>(found)->empty()))
-                *static_cast<std::string*>(found) = name;
+            const bool torchs = std::strstr(name, "/torch/lib/") || std::strstr(name, "/torch.libs/");
+            if (openmp && (torchs || static_cast<std::string*>(best)->empty())) *static_cast<std::string*>(best) = name;
             return 0;
         },
         &path);
     void* library = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD);
-    return library ? reinterpret_cast<Team>(dlsym(library, "GOMP_parallel")) : nullptr;
-#else
-    return nullptr;
+    if (library) {
+        found.start = reinterpret_cast<decltype(found.start)>(dlsym(library, "GOMP_parallel"));
+        found.most_threads = reinterpret_cast<decltype(found.most_threads)>(dlsym(library, "omp_get_max_threads"));
+    }
 #endif
+    return found;
 }
 
-Team team_here() {
-    static const Team team = find_team();
-    return forked ? nullptr : team;
+const OpenMp* openmp_here() {
+    static const OpenMp openmp = find_openmp();
+    return forked || !openmp.start || !openmp.most_threads ? nullptr : &openmp;
 }
 
 }  // namespace
@@ -73,17 +79,22 @@ void run_parallel(const Work& work, const void* arguments) {
         for (std::int64_t item; (item = next.fetch_add(1)) < work.items;)
             work.run(arguments, item, scratch.get() + worker * bytes);
     };
-    if (const Team start = workers > 1 ? team_here() : nullptr) {
+    if (const OpenMp* openmp = workers > 1 ? openmp_here() : nullptr) {
         std::atomic<std::int64_t> arrived{0};
-        auto join = [&] { drain(arrived.fetch_add(1)); };
-        start([](void* data) { (*static_cast<decltype(join)*>(data))(); }, &join, unsigned(workers), 0);
+        auto join = [&] {
+            const std::int64_t worker = arrived.fetch_add(1);
+            if (worker < workers) drain(worker);
+        };
+        // as many as torch starts: OpenMP ends threads that a smaller team leaves over, and would make them anew
+        const int team = std::max(int(workers), openmp->most_threads());
+        openmp->start([](void* data) { (*static_cast<decltype(join)*>(data))(); }, &join, unsigned(team), 0);
         return;
     }
     std::vector<std::thread> team;
     team.reserve(workers - 1);
     try {
         for (std::int64_t worker = 1; worker < workers; ++worker) team.emplace_back(drain, worker);
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
         // The system has no more threads to give: those that started, and this one, do all the work.
     }
     drain(0);

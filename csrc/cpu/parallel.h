@@ -12,7 +12,8 @@ struct Work {
 };
 
 // Runs every item once; they start in the order of their numbers. The threads are torch's own where they can be had,
-// else they live for this call only. A process may fork before and after it.
+// else they live for this call only, as they do in a child that was forked after this module was loaded. (There torch's
+// own operators may hang once torch's threads have run: that is OpenMP's.)
 void run_parallel(const Work& work, const void* arguments);
 
 void yield_thread();
@@ -22,11 +23,15 @@ struct Turn {
     std::int64_t* done;   // how many items are done with the place
     std::int64_t before;  // how many of them come first
 
-    void wait() const {
-        for (int spins = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) != before; ++spins)
-            if (spins >= 1000) yield_thread();  // some microseconds: its holder may be waiting for a processor
+    __attribute__((always_inline)) void wait() const {
+        int spins = 0;
+        while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != before)
+            if (spins < 1000)
+                ++spins;
+            else
+                yield_thread();  // after some microseconds: its holder may be waiting for a processor
     }
-    void pass() const {
+    __attribute__((always_inline)) void pass() const {
         wait();
         __atomic_store_n(done, before + 1, __ATOMIC_RELEASE);
     }

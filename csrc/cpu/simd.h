@@ -22,6 +22,13 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
+#if defined(__clang__)
+#define VSAD_UNROLL(n) _Pragma("clang loop unroll(full)")
+#else
+#define VSAD_PRAGMA(text) _Pragma(#text)
+#define VSAD_UNROLL(n) VSAD_PRAGMA(GCC unroll n)
+#endif
+
 template <typename T>
 struct VectorOf;
 template <>
@@ -180,7 +187,7 @@ VSAD_HD void exp_of_nonpositive(Vector<float> (&x)[n]) {
         r[i] = x[i] - (shifted[i] - magic) * 0.693147181f;
         p[i] = broadcast(1.387582277e-3f);
     }
-#pragma GCC unroll 6
+    VSAD_UNROLL(6)
     for (const float c : series)
         for (int i = 0; i < n; ++i) p[i] = p[i] * r[i] + c;
     for (int i = 0; i < n; ++i) {
@@ -218,7 +225,7 @@ VSAD_HD Vector<float> log_of_positive(Vector<float> x) {
     constexpr float series[] = {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
                                 -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
     Vector<float> p = broadcast(7.0376836292e-2f);
-#pragma GCC unroll 8
+    VSAD_UNROLL(8)
     for (const float c : series) p = p * f + c;
     const Vector<float> log = f + (p * f * z + (n * -2.12194440e-4f - 0.5f * z)) + n * 0.693359375f;
     return x <= 0x1.fffffep127f ? log : x;
