@@ -1,4 +1,4 @@
-"""What is measured: one list of cases, small to large. Only the rows of the target table carry a target."""
+"""What is measured: one list of cases, small to large. Only those that we set out to win carry a target."""
 
 from __future__ import annotations
 
@@ -91,17 +91,24 @@ def coreset(M: int, C: int, size: int, data: str = "gaussian", **options: Any) -
 
 
 def _targets() -> list[Case]:
-    """The table "Speed to reach", row by row."""
+    """What we set out to reach, against the best way to do the same with public libraries.
+
+    homography_align is against the composition as one would write it down: ``grid_sample`` of all window cells,
+    einsums, a masked softmax. Contiguous inputs have lower ratios, as their conversion is on our clock. A warp of
+    features is held to 2 because a copy alone takes 0.4 of the better peer's time at the first shape; OpenCV's warp of
+    images, written by hand, is to be equalled. faiss's flat index is exact too, and has its bank before the clock
+    starts; the case with k=9 gives ours the same. greedy_coreset is against a loop that keeps a running minimum.
+    """
     cases = []
     shapes = [(1, 5, 320, 32, 32, 8), (1, 5, 64, 64, 64, 4), (1, 8, 128, 64, 64, 4)]
     rows = [("channels last", False, 60), ("channels last", True, 35), ("contiguous", False, 20)]
-    rows.append(("contiguous", True, 20))  # the table's third row says "the same": both directions are meant
+    rows.append(("contiguous", True, 20))
     for layout, backward, ratio in rows:
         for R in (3, 5):
             for i, shape in enumerate(shapes):
                 small = R == 3 and i < 2 and layout == "channels last"
                 options = {"quick": small, "compiled": layout == "channels last" and R == 3 and i == 1}
-                target = Target(ratio, ("unfused",))
+                target = Target(ratio, ("unfused, einsum",))
                 cases.append(align(*shape, R=R, layout=layout, backward=backward, target=target, **options))
     features = Target(2, ("kornia", "grid_sample"))
     cases += [warp(4, C, S, S, target=features, quick=True) for C, S in ((64, 128), (320, 32))]

@@ -94,7 +94,7 @@ def measure(
     return wanted, runner.results(rows)
 
 
-def verdict(case: Case, rows: Iterable[Row]) -> str:
+def verdict(rows: Iterable[Row]) -> str:
     """Who wins, and by how much."""
     rows = list(rows)
     mine, other = ours(rows), rival(rows)
@@ -115,7 +115,7 @@ def table(case: Case, rows: Iterable[Row]) -> Table:
     """
     ordered = sorted(rows, key=lambda row: row.median_s or float("inf"))
     mine = ours(ordered)
-    found = Table(box=box.SIMPLE, title=f"{name(case)}\n{verdict(case, ordered)}", title_justify="left")
+    found = Table(box=box.SIMPLE, title=f"{name(case)}\n{verdict(ordered)}", title_justify="left")
     found.add_column("", no_wrap=True)
     for column in ("median", "spread", "memory", "ceiling", "times ours"):
         found.add_column(column, justify="right")
@@ -147,4 +147,4 @@ def show(wanted: list[Case], results: Results, console: Any) -> None:
         if any(row.state == "timed" for row in rows):
             console.print(table(case, rows))
         else:
-            console.print("\n".join([name(case), verdict(case, rows), *notes(rows)]), markup=False)
+            console.print("\n".join([name(case), verdict(rows), *notes(rows)]), markup=False)

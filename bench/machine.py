@@ -63,9 +63,11 @@ def libraries() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout that is measured, "+" where files differ from it; None outside a checkout."""
-    folder = Path(vsad.__file__).resolve().parent
+    source = Path(vsad.__file__).resolve()
     try:
-        git = ["git", "-C", str(folder)]
+        git = ["git", "-C", str(source.parent)]
+        # an installed package may lie inside somebody else's checkout, which does not track it
+        subprocess.run([*git, "ls-files", "--error-unmatch", source.name], capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

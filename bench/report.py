@@ -49,17 +49,21 @@ def targets(results: Results) -> list[tuple[Case, Row | None, Row | None, float 
 
 
 def target_table(results: Results) -> str:
-    """The README's table: one line a target, reached or not."""
-    lines = ["| operator and shape | ours | against | times as fast | target |", "|---|---|---|---|---|"]
+    """The README's table: one line a target, reached or not, and whoever is faster than the peer that it names."""
+    lines = ["| operator and shape | ours | against | times as fast | target | fastest other |"]
+    lines.append("|---|---|---|---|---|---|")
     for case, mine, other, times in targets(results):
         assert case.target is not None
         against = f"{other.peer} {seconds(other.median_s)}" if other else " / ".join(case.target.against) + " -"
         reached = "" if times is None or times >= case.target.ratio else ", not reached"
         if mine is not None and not is_kernel(mine.peer):
             reached += ", no kernel yet"
+        fastest = rival(results.of_case(case.id).values())
+        nearer = "" if fastest is None or fastest == other else f"{fastest.peer} {seconds(fastest.median_s)}"
+        nearer += "" if not nearer or mine is None else f", {times_text(ratio(mine, fastest) or 0)} times"
         lines.append(
             f"| {name(case)} | {seconds(mine.median_s) if mine else '-'} | {against} "
-            f"| {'-' if times is None else times_text(times)} | {case.target.ratio:g}{reached} |"
+            f"| {'-' if times is None else times_text(times)} | {case.target.ratio:g}{reached} | {nearer or '-'} |"
         )
     return "\n".join([*lines, "", where(results)])
 

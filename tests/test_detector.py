@@ -1,5 +1,6 @@
 """The memories, the detector and how views agree."""
 
+import copy
 import math
 
 import pytest
@@ -78,13 +79,28 @@ def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
     assert min(float(s.mean()) for s in scores) > 0.1
 
 
-def test_prototypes_that_are_loaded_replace_the_packed_ones():
+@pytest.mark.parametrize("inference", [False, True])
+def test_prototypes_that_are_loaded_replace_the_packed_ones(inference):
     features = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
-    memory, other = (PrototypeMemory.fit(f, size=20) for f in (features, features + 1))
-    before, expected = memory(features[0]), other(features[0])
-    assert not torch.equal(before, expected)
-    memory.load_state_dict(other.state_dict())
-    assert torch.equal(memory(features[0]), expected)
+    with torch.inference_mode(inference):
+        memory, other = (PrototypeMemory.fit(f, size=20) for f in (features, features + 1))
+        assert memory.prototypes.is_inference() == inference
+        before, expected = memory(features[0]), other(features[0])
+        assert not torch.equal(before, expected)
+        memory.load_state_dict(other.state_dict())
+        assert torch.equal(memory(features[0]), expected)
+
+
+def test_prototypes_that_change_in_place_are_packed_again():
+    features = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    memory = PrototypeMemory.fit(features, size=20)
+    before = memory(features[0])
+    again = copy.deepcopy(memory)
+    for changed in (memory, again):
+        changed.prototypes += 1
+        expected = PrototypeMemory(changed.prototypes, changed.transform)(features[0])
+        assert not torch.equal(before, expected)
+        assert torch.equal(changed(features[0]), expected)
 
 
 @pytest.mark.parametrize("kind", [AlignedMemory, PrototypeMemory])

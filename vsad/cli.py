@@ -300,7 +300,10 @@ def bench(
     from vsad.bench import here
     from vsad.bench.results import save
 
-    shapes = here.Shapes(batch, views, size, channels, heads, window, neighbors, features, prototypes, k, dtype)
+    shapes = here.Shapes(
+        batch=batch, views=views, size=size, channels=channels, heads=heads, window=window, neighbors=neighbors,
+        features=features, prototypes=prototypes, k=k, dtype=dtype,
+    )  # fmt: skip
     with _Bars() as bars:
         cases, results = here.measure(shapes, limit, bars.track)
     here.show(cases, results, Console())

@@ -117,7 +117,7 @@ class PrototypeMemory(nn.Module):
         super().__init__()
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("transform", transform)
-        self._packed: tuple[Tensor, list[PackedPrototypes]] | None = None  # of the buffer as it was
+        self._packed: tuple[Tensor, int | None, list[PackedPrototypes]] | None = None  # of the buffer as it was
 
     @classmethod
     def fit(cls, features: Tensor, *, size: int = 2000, whiten: bool = False, seed: int = 0) -> PrototypeMemory:
@@ -149,15 +149,19 @@ class PrototypeMemory(nn.Module):
         rows = _apply(features, self.transform).movedim(1, -1)  # (V, h, w, C)
         return torch.stack([prototype_distance(r, p).distances[..., 0] for r, p in zip(rows, self._banks())])
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}  # a copy's buffer counts its changes anew
+
     def _load_from_state_dict(self, *args: Any) -> None:
-        self._packed = None  # the buffer is filled in place
+        self._packed = None  # the buffer is filled in place, and an inference tensor does not count its changes
         super()._load_from_state_dict(*args)
 
     def _banks(self) -> list[PackedPrototypes]:
-        """Every view's bank, packed when it is first used, and again once the buffer is another (``.to``)."""
-        if self._packed is None or self._packed[0] is not self.prototypes:
-            self._packed = self.prototypes, [pack_prototypes(bank) for bank in self.prototypes]
-        return self._packed[1]
+        """Every view's bank, packed when it is first used, and again once the buffer is another or has changed."""
+        version = None if self.prototypes.is_inference() else self.prototypes._version
+        if self._packed is None or self._packed[0] is not self.prototypes or self._packed[1] != version:
+            self._packed = self.prototypes, version, [pack_prototypes(bank) for bank in self.prototypes]
+        return self._packed[2]
 
 
 def _coresets(scaled: Tensor, size: int, seed: int) -> Tensor:

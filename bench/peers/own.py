@@ -38,15 +38,15 @@ def homography_warp(problem: Problem, backend: str) -> Run:
 def prototype_distance(problem: Problem, backend: str) -> Run:
     s, features, prototypes = problem.case.sizes, problem.tensors["features"], problem.tensors["prototypes"]
     metric = s.get("metric", "euclidean")
+    bank: Tensor | ops.PackedPrototypes = prototypes
     if s.get("bank") == "packed":
-        pack = getattr(ops, "pack_prototypes", None)
-        if pack is None or backend == REFERENCE:
+        if backend == REFERENCE:
             raise UnsupportedError("has no packed bank")
-        prototypes = pack(prototypes, metric=metric)
+        bank = ops.pack_prototypes(prototypes, metric=metric)
 
     def forward() -> Any:
         with torch.no_grad():
-            return ops.prototype_distance(features, prototypes, s["k"], metric=metric, backend=backend)
+            return ops.prototype_distance(features, bank, s["k"], metric=metric, backend=backend)
 
     def both() -> Any:
         f, p = (t.detach().requires_grad_() for t in (features, prototypes))

@@ -18,7 +18,7 @@ constexpr std::int64_t kMostCandidates = 8192;  // of a round
 constexpr std::int64_t kLeastForRegions = 512;  // picks; fewer do not pay for finding the regions
 constexpr std::int64_t kRowBytes = 8 << 20;     // of the candidates' rows
 
-// What a call needs beside its arguments: 33 bytes a point, the picks' rows twice, and a few megabytes.
+// What a call needs beside its arguments: 25 bytes a point, the picks' rows twice, and a few megabytes.
 class Workspace {
   public:
     explicit Workspace(CoresetArguments& a) : nearest_(a.M), seen_(a.M), met_(a.M), region_(a.M) {

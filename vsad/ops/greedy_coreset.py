@@ -20,7 +20,8 @@ def greedy_coreset(
     lowest index wins a tie. The result covers the set within twice the best possible radius.
 
     Convention: squared distances are summed in float64 and then rounded to float32's 24 bits, so equal distances tie
-    whatever order the channels are summed in, and every backend picks the same. A row that is not finite covers
+    whatever order the channels are summed in, and every backend picks the same, but for sums that lie within
+    float64's rounding of the middle between two 24-bit numbers: about one in 10^8. A row that is not finite covers
     nothing and counts as covered: it is picked when only duplicates of picks are left.
 
     Args:
@@ -68,7 +69,7 @@ def reference(features: Tensor, size: int, start: int) -> Tensor:
 
 
 def _to_24_bits(x: Tensor) -> Tensor:
-    """Rounded like float32, over float64's range, so that no order of summation decides between equal distances."""
+    """Rounded like float32, over float64's range, so that the order of summation hardly ever decides between equals."""
     return ((x.view(torch.int64) + (1 << 28)) & -(1 << 29)).view(torch.float64)
 
 

@@ -28,6 +28,8 @@ class Nearest(NamedTuple):
 class PackedPrototypes:
     """A bank that :func:`pack_prototypes` made ready; :func:`prototype_distance` takes it in place of the tensor.
 
+    Change nothing in place: what is packed would no longer belong to ``.prototypes``, and results would be wrong.
+
     Saving or copying it keeps the prototypes and the metric only: it is packed anew where it is loaded, so files
     depend on neither the machine nor the version that wrote them.
     """
@@ -64,11 +66,12 @@ def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedP
 
     The CPU kernel screens prototypes in bytes; packing makes these, and what bounds their error. It costs about as
     much as a call with few features, and a quarter of the bank's memory beside a copy of it. A bank above 48 MB in
-    bytes is screened in bytes only if it is packed.
+    bytes is screened in bytes only if it is packed. On other devices nothing is packed or copied.
 
     Convention:
         A bank packed for ``"euclidean"`` serves ``"sqeuclidean"`` too, and the other way round. No gradient reaches
-        the prototypes of a packed bank. Later changes of the tensor do not change the bank.
+        the prototypes of a packed bank. On the CPU the bank is a copy, which later changes of the tensor do not reach;
+        on other devices it holds the tensor itself.
 
     Args:
         prototypes: ``(P, C)``, floating point, P >= 1.
@@ -89,7 +92,8 @@ def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedP
     check_same("pack_prototypes", prototypes=prototypes)
     check_choice("pack_prototypes", "metric", metric, METRICS)
     _check_filled("pack_prototypes", prototypes)
-    return _pack(prototypes.detach().clone(memory_format=torch.contiguous_format), metric)
+    bank = prototypes.detach()
+    return _pack(bank.clone(memory_format=torch.contiguous_format) if bank.device.type == "cpu" else bank, metric)
 
 
 def _pack(prototypes: Tensor, metric: str) -> PackedPrototypes:

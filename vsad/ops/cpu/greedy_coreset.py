@@ -13,7 +13,7 @@ CENTER_ROWS = 1024  # any centre gives the same result; the mean of so many rows
 
 
 def forward(features: Tensor, size: int, start: int) -> Tensor:
-    """``(size,)`` int64 indices. Needs memory for the picks' rows in float32, and 24 bytes a point."""
+    """``(size,)`` int64 indices. Needs memory for the picks' rows in float32, and 25 bytes a point."""
     M, C = features.shape
     rows = features if features.stride(1) == 1 or C == 1 else features.contiguous()
     picks = features.new_empty((size,), dtype=torch.int64)

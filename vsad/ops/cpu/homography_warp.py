@@ -15,11 +15,9 @@ MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}  # Mode in csrc/cpu/homograp
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}  # Padding, there
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
 LOCATE = 16  # multiply-adds' worth of finding where a pixel looks
-VECTOR = 16  # multiply-adds at once, so a thread pays from about 0.5 ms of work on; starting one takes up to 0.2 ms
-GROUPS, GROUP_CHANNELS = (
-    16,
-    32,
-)  # pieces of the backward, for the threads; fewer channels cost more to locate than to add
+VECTOR = 16  # multiply-adds at once, counted as one: a thread is woken for about 0.5 ms of work, far above the cost
+GROUPS = 16  # pieces of the backward, for the threads
+GROUP_CHANNELS = 32  # of a piece, at least: fewer cost more to locate than to add
 
 
 def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str) -> tuple[Tensor, Tensor]:
@@ -37,7 +35,12 @@ def backward(
     """Gradients of input and homography; an empty tensor where ``needs`` says no.
 
     Bit-identical for any number of threads. Needs memory for a float32 copy of the half types' gradient.
+
+    Raises:
+        ValueError: input is not floating point. The public function asks for no such gradient; the schema can.
     """
+    if not input.is_floating_point():
+        raise ValueError(f"homography_warp: input must be floating point to have a gradient, got {input.dtype}")
     B, C = input.shape[:2]
     channels_last = input.stride(1) == 1 and C > 1
     if channels_last and grad_out.stride(1) != 1:
