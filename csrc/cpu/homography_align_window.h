@@ -126,7 +126,7 @@ VSAD_HD void dot_block(T* t, int quads, const T* row, const T* first, const Pack
         }
 }
 
-// t = <rows[pixel], taps of its window> for the pixels of a run; taps(i) is where those of pixel i go.
+// t = <rows[pixel], taps of its window> for the pixels of a run, one after the other.
 template <typename T, int kR>
 VSAD_STEP void dot_taps(T* t, const Run& run, const Packed<const T>& rows, const Packed<const T>& box, Size<kR> size,
                         Prefetch& ahead) {
