@@ -70,7 +70,7 @@ class Runner:
 
     def measure(self, case: Case) -> list[Row]:
         """A row for every peer that has the operator."""
-        peers = [peer for peer in self.peers if case.operator in peer.operators and self._takes_part(peer, case)]
+        peers = [peer for peer in self.peers if peer.takes_part(case, self.effort.compiled)]
         problem = operators.of(case).inputs(case)
         judge: list[Judge] = []  # made once, and only if there is somebody to judge
         rows: dict[str, Row] = {}
@@ -95,9 +95,6 @@ class Runner:
 
     def results(self, rows: Iterable[Row]) -> Results:
         return Results(machine.describe(), machine.libraries(), self.ceilings, list(rows))
-
-    def _takes_part(self, peer: Peer, case: Case) -> bool:
-        return not peer.compiles or (self.effort.compiled and case.compiled)
 
     def _refuse(self, peer: Peer, case: Case) -> None:
         if peer.missing:

@@ -33,13 +33,12 @@ EXTRA = ("peak_bytes", "gflops", "gbs", "share", "error")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     quick = metafunc.config.getoption("--quick")
-    pairs = [(case, peer) for case in CASES if case.quick or not quick for peer in _takes_part(case, quick)]
+    pairs = [(case, peer) for case in CASES if case.quick or not quick for peer in _peers(case, quick)]
     metafunc.parametrize(("case", "peer"), [pytest.param(c, p, id=f"{c.id}-{p.name}") for c, p in pairs])
 
 
-def _takes_part(case: Case, quick: bool) -> list[Peer]:
-    peers = [peer for peer in all_peers() if case.operator in peer.operators]
-    return [peer for peer in peers if not peer.compiles or (case.compiled and not quick)]
+def _peers(case: Case, quick: bool) -> list[Peer]:
+    return [peer for peer in all_peers() if peer.takes_part(case, compiled=not quick)]
 
 
 @pytest.mark.benchmark(timer=CLOCK.read)

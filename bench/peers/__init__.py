@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vsad.bench.cases import Case
 from vsad.bench.operators import Problem
 from vsad.ops._op import REFERENCE
 
@@ -39,6 +40,7 @@ class Peer:
         operators: by operator, the function that prepares a run.
         missing: why it cannot run on this machine at all; None if it can.
         compiles: runs a compiler first, which takes long.
+        of_targets: only there to be what targets are against.
         gflops: by operator, of useful operations, about, for what is so slow that it may have to be left out unseen.
     """
 
@@ -46,7 +48,16 @@ class Peer:
     operators: Mapping[str, Callable[[Problem], Run]]
     missing: str | None = None
     compiles: bool = False
+    of_targets: bool = False
     gflops: Mapping[str, float] = field(default_factory=dict)
+
+    def takes_part(self, case: Case, compiled: bool) -> bool:
+        """Whether this peer is measured on a case; ``compiled`` lets those that run a compiler first in."""
+        return (
+            case.operator in self.operators
+            and (not self.compiles or (compiled and case.compiled))
+            and (not self.of_targets or case.target is not None)
+        )
 
 
 def all_peers() -> list[Peer]:

@@ -105,6 +105,6 @@ def compiled(problem: Problem) -> Run:
 
 PEERS = [
     Peer("unfused", {"homography_align": unfused}),
-    Peer("unfused, einsum", {"homography_align": unfused_einsum}),
+    Peer("unfused, einsum", {"homography_align": unfused_einsum}, of_targets=True),
     Peer("unfused, compiled", {"homography_align": compiled}, compiles=True),
 ]
