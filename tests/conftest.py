@@ -9,6 +9,11 @@ import vsad.ops  # noqa: F401  (registers the operators)
 from tests.samples import SAMPLES
 from vsad.ops._op import OPS
 
+try:
+    from vsad import _cpu
+except ImportError:  # the tests that choose an instruction set are skipped then
+    _cpu = None
+
 LAYOUTS = ("dense", "channels last", "strided")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -21,11 +26,11 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--isa") is None:
         return
+    if _cpu is None:
+        raise pytest.UsageError("--isa: needs the compiled CPU kernels")
     try:
-        from vsad import _cpu
-
         _cpu.set_isa(config.getoption("--isa"))
-    except (ImportError, ValueError) as error:
+    except ValueError as error:
         raise pytest.UsageError(f"--isa: {error}") from None
 
 
@@ -35,6 +40,23 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="is slow; run it with --slow"))
+
+
+@pytest.fixture(params=_cpu.isas() if _cpu else [])
+def isa(request):
+    """Every instruction set that this machine runs, in turn."""
+    before = _cpu.isa()
+    _cpu.set_isa(request.param)
+    yield request.param
+    _cpu.set_isa(before)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of torch's threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -8,21 +8,6 @@ from vsad.ops import greedy_coreset
 _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
 
 
-@pytest.fixture(params=_cpu.isas())
-def isa(request):
-    before = _cpu.isa()
-    _cpu.set_isa(request.param)
-    yield request.param
-    _cpu.set_isa(before)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def points(M=3000, C=37, kind="normal"):
     g = torch.Generator().manual_seed(0)
     if kind == "normal":

@@ -27,21 +27,6 @@ WAYS = [(mode, padding) for mode in MODES for padding in PADDINGS]
 FORWARD, BACKWARD = torch.ops.vsad.homography_warp_fwd.default, torch.ops.vsad.homography_warp_bwd.default
 
 
-@pytest.fixture(params=_cpu.isas())
-def isa(request):
-    before = _cpu.isa()
-    _cpu.set_isa(request.param)
-    yield request.param
-    _cpu.set_isa(before)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def picture(channels=3, dtype=torch.float32, batch=2, size=(45, 53)):
     g = torch.Generator().manual_seed(channels)
     if dtype == torch.uint8:

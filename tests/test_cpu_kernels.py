@@ -13,21 +13,6 @@ _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
 from vsad.ops.cpu import homography_align, prototype_distance  # noqa: E402
 
 
-@pytest.fixture(params=_cpu.isas())
-def isa(request):
-    before = _cpu.isa()
-    _cpu.set_isa(request.param)
-    yield request.param
-    _cpu.set_isa(before)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def align_inputs(dtype=torch.float32, window=3, heads=2, slots=2, channels=12):
     g = torch.Generator().manual_seed(0)
     images = [torch.randn(1, 3, channels, 40, 33, generator=g).to(dtype) for _ in range(3)]

@@ -15,14 +15,6 @@ METRICS = ["euclidean", "sqeuclidean", "cosine"]
 ROWS, BANK, CHANNELS = 70, 700, 72
 
 
-@pytest.fixture(params=_cpu.isas())
-def isa(request):
-    before = _cpu.isa()
-    _cpu.set_isa(request.param)
-    yield request.param
-    _cpu.set_isa(before)
-
-
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 

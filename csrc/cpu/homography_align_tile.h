@@ -44,7 +44,6 @@ struct Plan {
     int taps() const { return side * side; }
     int tile_pixels() const { return tile_width * tile_height; }
     int pitch() const { return round_up<T>(tile_width); }  // between the rows of a tile's windows
-    int most_moves() const { return greater(key.moves, value.moves); }
     std::int64_t tiles_across(const AlignArguments& a) const { return (a.W + tile_width - 1) / tile_width; }
     std::int64_t tiles(const AlignArguments& a) const {
         return tiles_across(a) * ((a.H + tile_height - 1) / tile_height);
