@@ -358,6 +358,7 @@ def test_the_suite_runs_under_pytest_benchmark(tmp_path):
 
 
 def test_the_report_command_renews_the_readme(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs matplotlib; pip install 'vsad[bench]'")
     from vsad.bench import report
 
     measured = results(row(CASES[0], "vsad cpu", 1e-3), row(CASES[0], "unfused, einsum", 0.1))
