@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ def missing_extension(module: str) -> str | None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        return f"needs {module}, which does not import here ({error}); reinstall vsad with a C++ compiler"
+        compiler = "CUDA's compiler, nvcc" if module.endswith("_cuda") else "a C++ compiler"
+        return f"needs {module}, which does not import here ({error}); reinstall vsad with {compiler}"
     return None
 
 
@@ -109,6 +111,7 @@ class Op:
 
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+GPU_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def cpu_backend(op: str) -> Backend:
@@ -116,11 +119,25 @@ def cpu_backend(op: str) -> Backend:
     return Backend("cpu", f"vsad.ops.cpu.{op}", ("cpu",), FLOATS, missing_extension("vsad._cpu"))
 
 
-def triton_backend(op: str, why_not: Callable[..., str | None]) -> Backend:
-    """The row of an operator's Triton kernel. Triton takes long to import: it waits until the kernel is used."""
+def cuda_backend(op: str, why_not: Callable[..., str | None] = _nothing) -> Backend:
+    """The row of an operator's CUDA C++ kernel. A build that emulates CUDA, for tests, takes tensors on the CPU."""
+    missing = missing_extension("vsad._cuda")
+    emulated = missing is None and importlib.import_module("vsad._cuda").EMULATED
+    device = "cpu" if emulated else "cuda"
+    return Backend("cuda", f"vsad.ops.cuda.{op}", (device,), GPU_FLOATS, missing, why_not)
+
+
+def triton_backend(op: str, why_not: Callable[..., str | None] = _nothing) -> Backend:
+    """The row of an operator's Triton kernel. Triton takes long to import: it waits until the kernel is used.
+
+    With ``TRITON_INTERPRET=1`` in the environment it takes tensors on the CPU, except bfloat16, which Triton's
+    interpreter computes wrongly.
+    """
     missing = None if importlib.util.find_spec("triton") else "needs triton; pip install 'vsad[triton]'"
-    dtypes = tuple(dtype for dtype in FLOATS if dtype != torch.float64)
-    return Backend("triton", f"vsad.kernels.{op}", ("cuda",), dtypes, missing, why_not)
+    module = f"vsad.kernels.{op}"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return Backend("triton", module, ("cpu",), (torch.float32, torch.float16), missing, why_not)
+    return Backend("triton", module, ("cuda",), GPU_FLOATS, missing, why_not)
 
 
 OPS: dict[str, Op] = {}

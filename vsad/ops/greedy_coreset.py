@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._check import check_same, check_shapes
-from ._op import REFERENCE, Op, cpu_backend, register
+from ._op import REFERENCE, Op, cpu_backend, cuda_backend, register, triton_backend
 
 NAME = "greedy_coreset"
 
@@ -93,4 +93,11 @@ def _(features: Tensor, size: int, start: int | None, seed: int, backend: str) -
     return features.new_empty((size,), dtype=torch.int64)
 
 
-OP = register(Op(name=NAME, public=greedy_coreset, reference=reference, backends=(cpu_backend(NAME),)))
+OP = register(
+    Op(
+        name=NAME,
+        public=greedy_coreset,
+        reference=reference,
+        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
+    )
+)

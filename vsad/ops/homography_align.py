@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._check import autocast, check_device, check_same, check_shapes, compute_dtype
 from ._layout import empty_like_layout
-from ._op import REFERENCE, Op, cpu_backend, register
+from ._op import REFERENCE, Op, cpu_backend, cuda_backend, register, triton_backend
 from ._sample import bilinear, project
 
 NAME = "homography_align"
@@ -257,8 +257,9 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     module = OP.backend(backend).load()
     result: tuple[Tensor, ...] = module.backward(
-        grad_out, grad_lse, query, key, value, homography, neighbors, bias, out, lse, heads, window, scale, needs
-    )
+        grad_out, grad_lse, query, key, value, homography, neighbors, bias, out, lse,
+        heads, window, scale, deterministic, needs,
+    )  # fmt: skip
     return result
 
 
@@ -321,6 +322,6 @@ OP = register(
         name=NAME,
         public=homography_align,
         reference=reference,
-        backends=(cpu_backend(NAME),),
+        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
     )
 )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ._check import autocast, check_choice, check_device, check_shapes, compute_dtype
 from ._layout import empty_like_layout
-from ._op import FLOATS, REFERENCE, Op, cpu_backend, register, triton_backend
+from ._op import FLOATS, GPU_FLOATS, REFERENCE, Op, cpu_backend, cuda_backend, register, triton_backend
 from ._sample import anywhere, project
 
 NAME = "homography_warp"
@@ -189,6 +189,10 @@ OP = register(
         name=NAME,
         public=homography_warp,
         reference=reference,
-        backends=(replace(cpu_backend(NAME), dtypes=(*FLOATS, torch.uint8)), triton_backend(NAME, _triton_why_not)),
+        backends=(
+            replace(cpu_backend(NAME), dtypes=(*FLOATS, torch.uint8)),
+            replace(cuda_backend(NAME), dtypes=(*GPU_FLOATS, torch.uint8)),
+            triton_backend(NAME, _triton_why_not),
+        ),
     )
 )

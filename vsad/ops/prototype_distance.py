@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._check import autocast, check_choice, check_same, check_shapes, compute_dtype
-from ._op import REFERENCE, Op, cpu_backend, register
+from ._op import REFERENCE, Op, cpu_backend, cuda_backend, register, triton_backend
 
 NAME = "prototype_distance"
 METRICS = ("euclidean", "sqeuclidean", "cosine")
@@ -310,6 +310,6 @@ OP = register(
         name=NAME,
         public=prototype_distance,
         reference=reference,
-        backends=(cpu_backend(NAME),),
+        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
     )
 )

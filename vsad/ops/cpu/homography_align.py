@@ -49,6 +49,7 @@ def backward(
     heads: int,
     window: int,
     scale: float,
+    deterministic: bool,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
