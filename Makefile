@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isas sanitize lint format bench bench-quick clean
+.PHONY: help demo test test-isas sanitize lint format bench bench-quick gpu-check clean
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
@@ -16,6 +16,7 @@ help:
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"
 	@echo "make bench-quick  the most important cases (2 minutes)"
+	@echo "make gpu-check    on a machine with a GPU, offline: build, test, measure (under 9 minutes; PART=matrix for one part)"
 	@echo "make clean        remove what was built"
 
 # torch first: the pinned version must be there before anything else asks for any torch
@@ -74,6 +75,10 @@ bench: $(VENV)/installed-bench
 
 bench-quick: $(VENV)/installed-bench
 	$(BENCH) --quick --results out/bench
+
+# With the Python at hand, not .venv: nothing can be installed where there is no network.
+gpu-check:
+	$(PYTHON) -m vsad.bench.gpu_check $(PART:%=--part %) $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info vsad/*.so out .pytest_cache .mypy_cache .ruff_cache

@@ -44,8 +44,14 @@ def describe() -> dict[str, Any]:
     }
 
 
+def gpu_slug(name: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9.]+", name.lower()))
+
+
 def slug(machine: dict[str, Any]) -> str:
-    """A file name for a machine's results."""
+    """A file name for a machine's results; those of a GPU are named after it."""
+    if "gpu" in machine:
+        return gpu_slug(machine["gpu"]["name"])
     words = re.findall(r"[a-z0-9.]+", re.sub(r"\(\w+\)|@.*", "", machine["cpu"].lower()))
     return "-".join([*words, str(machine["threads"]), "threads"])
 

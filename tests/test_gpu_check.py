@@ -1,0 +1,309 @@
+"""gpu_check without a GPU: choice of parts, limits, resuming, what is read from logs, the summary."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import gpu_small
+from tests.samples import SAMPLES
+from vsad.bench import gpu_check, gpu_summary
+from vsad.bench.cases import SHAPES
+from vsad.bench.gpu_check import PARTS, Job, Part, State, exit_code, run
+from vsad.bench.gpu_outcome import Outcome, outcome
+
+KEY = {"sources": "abc", "gpu": "NVIDIA H200", "torch": "2.11", "python": "3.12"}
+
+
+def script(name, code, **options):
+    return Job(name, (sys.executable, "-c", code), **options)
+
+
+def part(name, *jobs, limit_s=5.0, **options):
+    return Part(name, "something", limit_s, lambda results: list(jobs), **options)
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Runs parts on a fake GPU; returns the outcomes by name."""
+
+    def checked(*parts, total_s=20.0, key=KEY):
+        state = State.load(tmp_path / "state.json", key)
+        run(parts, state, tmp_path / "results", tmp_path / "logs", total_s)
+        return state.outcomes
+
+    return checked
+
+
+def test_every_job_is_recorded_and_one_that_dies_ends_no_other(check, tmp_path):
+    ended = check(
+        part(
+            "a",
+            script("good", "print('3 passed, 1 skipped in 0.1s')"),
+            script("killed", "import os; print('so far'); os.abort()"),
+            script("bad", "print('FAILED tests/x.py::test_y - oops'); print('1 failed, 2 passed in 1s'); exit(1)"),
+            script("cannot", "print('needs a unicorn'); exit(77)"),
+            script("absent", "", missing="needs compute-sanitizer"),
+            at_once=2,
+        )
+    )
+    assert {name: o.state for name, o in ended.items()} == {
+        "a/good": "passed", "a/killed": "failed", "a/bad": "failed", "a/cannot": "skipped", "a/absent": "skipped",
+    }  # fmt: skip
+    assert ended["a/good"].note == "3 passed, 1 skipped"
+    assert ended["a/killed"].note == "ended by signal 6: so far"
+    assert ended["a/bad"].failures == ("FAILED tests/x.py::test_y - oops",)
+    assert ended["a/cannot"].note == "needs a unicorn"
+    assert ended["a/absent"].note == "needs compute-sanitizer"
+    stored = json.loads((tmp_path / "state.json").read_text())
+    assert stored["key"] == KEY
+    assert stored["outcomes"]["a/bad"]["state"] == "failed"
+    assert State.load(tmp_path / "state.json", KEY).outcomes == ended
+
+
+def test_what_passed_is_not_repeated_until_something_changes(check, tmp_path):
+    tally = tmp_path / "tally"
+    count = f"open({str(tally)!r}, 'a').write('x'); "
+    parts = [part("a", script("good", count + "print('ok')"), script("bad", count + "exit(1)"))]
+    for runs, key in ((2, KEY), (3, KEY), (5, {**KEY, "sources": "new"}), (7, {**KEY, "gpu": "NVIDIA H100"})):
+        ended = check(*parts, key=key)
+        assert len(tally.read_text()) == runs
+        assert [o.state for o in ended.values()] == ["passed", "failed"]
+
+
+def test_what_takes_too_long_is_cut_and_asked_first(check):
+    start = time.monotonic()
+    patient = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('7 passed in 1s')"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check, "GRACE_S", 1.0)
+        ended = check(
+            part(
+                "a",
+                script("patient", patient),
+                script("late", "print('never')"),
+                limit_s=1.0,
+            ),
+            part("b", script("quick", "print('ok')"), limit_s=10.0),
+            total_s=12.0,
+        )
+    assert time.monotonic() - start < 15
+    assert ended["a/patient"].state == "cut"
+    assert ended["a/patient"].note == "the time was up: 7 passed"
+    assert ended["a/late"] == Outcome("cut", note="no time was left")
+    assert ended["b/quick"].state == "passed"
+
+
+def test_a_deaf_process_is_ended(check):
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check, "GRACE_S", 0.5)
+        ended = check(part("a", script("deaf", deaf)), total_s=1.5)
+    assert ended["a/deaf"].state == "cut"
+
+
+def test_without_a_gpu_only_what_needs_none_runs(check):
+    ended = check(
+        part("build", script("compile", "print('ok')"), needs_gpu=False),
+        part("matrix", script("x", "exit(1)")),
+        key={**KEY, "gpu": None},
+    )
+    assert ended["build/compile"].state == "passed"
+    assert ended["matrix/x"] == Outcome("skipped", note="needs a GPU that torch can use")
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "cut", "state", "note"),
+    [
+        (0, "..\n12 passed, 3 skipped, 7 deselected in 3s", False, "passed", "12 passed, 3 skipped, 7 deselected"),
+        (0, "SKIPPED [4] tests/test_gpu.py:3: needs a GPU\n4 skipped in 1s", False, "skipped", "needs a GPU"),
+        (5, "\n64 deselected in 0.05s", False, "skipped", "there is no such test"),
+        (5, "no tests ran in 0.05s", False, "skipped", "there is no such test"),
+        (5, "something else", False, "failed", "exit status 5: something else"),
+        (2, "===== 1 error in 0.78s =====", False, "failed", "1 error"),
+        (-2, "12 passed in 3.2s", True, "cut", "the time was up: 12 passed"),
+        (-2, "1 failed, 12 passed in 3.2s", True, "failed", "1 failed, 12 passed"),
+        (-9, "", True, "cut", "the time was up: printed nothing"),
+        (-11, "tests/x.py ....\nFatal Python error: Segmentation fault", False, "failed",
+         "ended by signal 11: Fatal Python error: Segmentation fault"),
+        (0, "9 calls, 1 refused\n========= ERROR SUMMARY: 0 errors", False, "passed", "0 errors"),
+        (99, "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)", False, "failed",
+         "exit status 99: 2 hazards displayed (2 errors, 0 warnings)"),
+        (77, "needs vsad._cuda\n========= ERROR SUMMARY: 0 errors", False, "skipped", "needs vsad._cuda"),
+    ],
+)  # fmt: skip
+def test_outcomes_are_read_from_status_and_log(code, log, cut, state, note):
+    ended = outcome(code, log, 1.0, cut)
+    assert (ended.state, ended.note) == (state, note)
+
+
+def test_the_exit_status_tells_what_is_left_to_do():
+    passed, failed, cut, skipped = (Outcome(state) for state in ("passed", "failed", "cut", "skipped"))
+    assert exit_code([passed, skipped]) == 0
+    assert exit_code([passed, failed, cut]) == 1
+    assert exit_code([passed, skipped], nothing_proved=True) == 2
+    assert exit_code([passed, cut]) == 3
+
+
+def test_the_parts_fit_into_nine_minutes_and_name_tests_that_exist(tmp_path):
+    assert sum(p.limit_s for p in PARTS.values()) <= gpu_check.TOTAL_S < 540
+    for name in ("matrix", "contracts", "large"):
+        for job in PARTS[name].jobs(tmp_path):
+            (file,) = [word for word in job.command if word.startswith("tests/")]
+            assert (gpu_check.ROOT / file).exists()
+    names = [job.name for job in PARTS["matrix"].jobs(tmp_path)]
+    assert names == [f"{op}-{backend}" for backend in ("cuda", "triton", "torch") for op in SHAPES]
+
+
+def test_every_contract_and_large_job_selects_tests(tmp_path):
+    jobs = [PARTS["contracts"].jobs(tmp_path)[0], *PARTS["large"].jobs(tmp_path)]
+    for job in jobs:
+        done = subprocess.run(
+            [*job.command, "--collect-only"], cwd=gpu_check.ROOT, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_sanitizer_is_found_or_its_absence_said(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check.shutil, "which", lambda name: None)
+        patch.setattr(gpu_check, "_cuda_homes", lambda: [tmp_path])
+        assert {job.missing for job in PARTS["sanitizer"].jobs(tmp_path)} == {
+            "needs compute-sanitizer, of CUDA's toolkit"
+        }
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "compute-sanitizer").touch()
+        job = PARTS["sanitizer"].jobs(tmp_path)[0]
+    assert job.missing is None
+    assert job.command[:3] == (str(tmp_path / "bin" / "compute-sanitizer"), "--tool", "memcheck")
+    assert job.command[-3:] == ("tests.gpu_small", next(iter(SHAPES)), "cuda")
+
+
+def test_an_old_setuptools_builds_without_pyproject(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check, "_setuptools_version", lambda: 70)
+        patch.setattr(gpu_check, "ROOT", tmp_path)
+        for name in ("csrc", "vsad", "kernels", "bench"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "setup.py").write_text("")
+        (tmp_path / "pyproject.toml").write_text("")
+        (job, _) = PARTS["build"].jobs(tmp_path)
+        (again, _) = PARTS["build"].jobs(tmp_path)
+    assert job.folder == again.folder == tmp_path / "build" / "gpu-check"
+    assert sorted(p.name for p in job.folder.iterdir()) == ["bench", "csrc", "kernels", "setup.py", "vsad"]
+    assert (job.folder / "vsad").resolve() == tmp_path / "vsad"
+
+
+def test_a_build_that_is_gone_is_built_again(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check, "ROOT", tmp_path)
+        (tmp_path / "vsad").mkdir()
+        (tmp_path / "vsad" / "_cpu.so").touch()
+        done = {"build/compile": Outcome("passed"), "matrix/x": Outcome("passed")}
+        state = State(tmp_path / "state.json", KEY, dict(done))
+        state.forget_build()
+        assert list(state.outcomes) == ["matrix/x"]
+        (tmp_path / "vsad" / "_cuda.so").touch()
+        state = State(tmp_path / "state.json", KEY, dict(done))
+        state.forget_build()
+        assert state.outcomes == done
+
+
+def test_the_fingerprint_follows_every_source():
+    before = gpu_check.fingerprint()
+    assert before == gpu_check.fingerprint()
+    with pytest.MonkeyPatch.context() as patch:
+        read = Path.read_bytes
+        patch.setattr(Path, "read_bytes", lambda p: read(p) + (b" " if p.name == "geometry.h" else b""))
+        assert gpu_check.fingerprint() != before
+
+
+def test_the_command_lists_and_prints_without_running(tmp_path, capsys):
+    options = ["--folder", str(tmp_path / "state"), "--results", str(tmp_path / "results")]
+    assert gpu_check.main(["--dry-run", "--part", "matrix", "--part", "bench", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "matrix/homography_align-cuda: " in printed
+    assert "bench/greedy_coreset: " in printed
+    assert "contracts" not in printed
+    assert gpu_check.main(["--list", *options]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(PARTS)
+    with pytest.raises(SystemExit):
+        gpu_check.main(["--part", "nonsense"])
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_command_runs_parts_and_writes_the_summary(tmp_path, capsys):
+    fakes = {
+        "matrix": part("matrix", script("a-cuda", "print('4 passed in 1s')")),
+        "large": part("large", script("b", "")),
+    }
+    options = ["--folder", str(tmp_path / "state"), "--results", str(tmp_path / "results")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check, "PARTS", fakes)
+        patch.setattr(gpu_check, "machine_key", lambda: KEY)
+        assert gpu_check.main(["--part", "matrix", *options]) == 0
+        (page,) = (tmp_path / "results").iterdir()
+        assert page.name == "nvidia-h200-gpu-check.md"
+        assert "1 of 1 jobs passed, none failed." in page.read_text()
+        assert gpu_check.main(["--part", "summary", *options]) == 0
+        fakes["large"] = part("large", script("b", "exit(3)"))
+        assert gpu_check.main(options) == 1
+    assert "1 of 2 jobs failed." in page.read_text()
+    assert "large/b" in capsys.readouterr().out
+
+
+def test_without_a_gpu_the_command_says_so_and_fails(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check, "PARTS", {"matrix": part("matrix", script("a", "exit(1)"))})
+        patch.setattr(gpu_check, "machine_key", lambda: {**KEY, "gpu": None})
+        assert gpu_check.main(["--folder", str(tmp_path), "--results", str(tmp_path)]) == 2
+    text = (tmp_path / "no-gpu-gpu-check.md").read_text()
+    assert "Nothing was proved." in text
+    assert "needs a GPU that torch can use" in text
+
+
+def test_the_summary_is_one_page_with_everything_that_went_wrong(tmp_path):
+    ended = {f"matrix/op{i}": Outcome("passed", 2.0, "10 passed, 2 skipped, 90 deselected") for i in range(30)}
+    names = tuple(f"FAILED tests/test_ops.py::test[{i}]" for i in range(5))
+    ended |= {f"contracts/op{i}": Outcome("failed", 1.0, "5 failed", names) for i in range(20)}
+    ended |= {
+        "bench/align": Outcome("cut", 125.0, "the time was up: 3 cases"),
+        "large/cuda": Outcome("skipped", note="why"),
+    }
+    text = gpu_summary.page(ended, KEY, tmp_path / "none.json")
+    assert "| matrix | 30 |  |  |  | 60 | 300 passed, 60 skipped |" in text
+    assert "20 of 52 jobs failed." in text
+    assert "`bench/align`: the time was up: 3 cases" in text
+    assert "`large/cuda`: why" in text
+    assert "Nothing was measured." in text
+    assert len(text.splitlines()) < 70
+
+
+def test_the_small_shapes_script_says_why_it_cannot_run():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.gpu_small", "greedy_coreset", "triton"],
+        cwd=gpu_check.ROOT, capture_output=True, text=True, timeout=100,
+        env={**os.environ, "PYTHONPATH": str(gpu_check.ROOT), "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 77
+    assert done.stdout.strip() == "needs a GPU"
+
+
+def test_the_small_shapes_script_calls_every_sample(op, capsys):
+    """On the CPU kernels, as there is no GPU here."""
+    if op.backend("cpu").missing:
+        pytest.skip("needs vsad._cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_small.torch.cuda, "is_available", lambda: True)
+        patch.setattr(gpu_small.torch.cuda, "synchronize", lambda: None)
+        try:
+            assert gpu_small.main(op.name, "cpu", "cpu") == 0
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert capsys.readouterr().out == f"{4 * len(SAMPLES[op.name])} calls, 0 refused\n"
