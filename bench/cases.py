@@ -14,9 +14,13 @@ SHAPES = {
 }
 
 
+# Not rivals but yardsticks: what the memory or the tensor cores would need for the work alone.
+COPY, PRODUCT = "copy of as many bytes", "bf16 product alone"
+
+
 @dataclass(frozen=True)
 class Target:
-    """At least ``ratio`` times the speed of the fastest of ``against``."""
+    """At least ``ratio`` times the speed of the fastest of ``against``; with a yardstick, a share of its speed."""
 
     ratio: float
     against: tuple[str, ...]
@@ -30,7 +34,10 @@ class Case:
         sizes: the operator's sizes and options, by the names of its documentation.
         dtype, layout: of the images or features; ``layout`` is "channels last" or "contiguous".
         backward: forward and backward together, else forward only.
-        target: the speed to reach, where there is one.
+        alone: backward without its forward.
+        device: "cpu" or "cuda".
+        target: the speed to reach, where there is one; ``also``: more of them.
+        tflops: also at least that many useful operations a second, in 10^12.
         curves: sizes along which this case is one point of a curve.
         quick: belongs to the quick suite.
         compiled: peers that run a compiler first take part.
@@ -41,7 +48,11 @@ class Case:
     dtype: str = "float32"
     layout: str = "channels last"
     backward: bool = False
+    alone: bool = False
+    device: str = "cpu"
     target: Target | None = None
+    also: tuple[Target, ...] = ()
+    tflops: float | None = None
     curves: tuple[str, ...] = ()
     quick: bool = False
     compiled: bool = False
@@ -50,8 +61,9 @@ class Case:
     def id(self) -> str:
         """A name without spaces or brackets; pytest and the results use it."""
         sizes = "-".join(f"{name}{value}" for name, value in self.sizes.items())
-        parts = [self.operator, "train" if self.backward else "forward", sizes, self.dtype]
-        return "-".join([*parts, *(["contiguous"] if self.layout == "contiguous" else [])])
+        direction = "backward" if self.alone else "train" if self.backward else "forward"
+        rest = [self.device] * (self.device != "cpu") + ["contiguous"] * (self.layout == "contiguous")
+        return "-".join([self.operator, direction, sizes, self.dtype, *rest])
 
     @property
     def label(self) -> str:
@@ -66,7 +78,11 @@ class Case:
 
     @property
     def direction(self) -> str:
-        return "forward + backward" if self.backward else "forward"
+        return "backward" if self.alone else "forward + backward" if self.backward else "forward"
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return (() if self.target is None else (self.target,)) + self.also
 
 
 def align(B: int, V: int, C: int, H: int, W: int, heads: int, N: int = 2, R: int = 3, **options: Any) -> Case:
@@ -152,6 +168,50 @@ def _others() -> list[Case]:
     return cases
 
 
+def _cuda() -> list[Case]:
+    """What we set out to reach on an H200, and around it.
+
+    The widest stage of a UNet, and many views at a fine one. Reading q, k, v and writing out once is a copy of as many
+    bytes; forward may take five times as long. A bank in bfloat16 is against the product in bfloat16 with a minimum;
+    in float32, where the answer must be exact to float32, against float32 and against rounding to bfloat16 first.
+    """
+    gpu: dict[str, Any] = {"device": "cuda"}
+    half: dict[str, Any] = {"device": "cuda", "dtype": "bfloat16"}
+    eager = ("unfused", "unfused, einsum")
+    forward: dict[str, Any] = {
+        "target": Target(30, eager),
+        "also": (Target(8, ("unfused, compiled",)), Target(0.2, (COPY,))),
+    }
+    wide: dict[str, Any] = {"B": 8, "V": 5, "C": 320, "H": 64, "W": 64, "heads": 8, "N": 4}
+    many: dict[str, Any] = {"B": 1, "V": 16, "C": 64, "H": 256, "W": 256, "heads": 4, "N": 4}
+    cases = [align(**shape, **half, **forward, compiled=True, quick=True) for shape in (wide, many)]
+    cases += [align(**shape, **half, backward=True, target=Target(20, eager)) for shape in (wide, many)]
+    cases += [align(**wide, **gpu), align(**wide, R=5, **half), align(**wide, layout="contiguous", **half)]
+    cases += [align(1, 5, 320, 32, 32, 8, **half), align(1, 5, 320, 32, 32, 8, backward=True, **half)]
+
+    sampled = ("grid_sample", "grid_sample, contiguous")
+    once: dict[str, Any] = {"target": Target(3, sampled), "also": (Target(0.7, (COPY,)),)}
+    back: dict[str, Any] = {"target": Target(5, sampled), "backward": True, "alone": True}
+    for B, C, S, options in ((40, 320, 64, half), (16, 64, 256, half), (16, 64, 256, gpu)):
+        cases += [warp(B, C, S, S, **options, **once, quick=B == 40), warp(B, C, S, S, **options, **back)]
+    cases += [warp(16, 3, 1024, 1024, device="cuda", dtype=dtype) for dtype in ("float32", "uint8")]
+
+    M = 25_088  # 128 images of 14 x 14
+    for P in (16_384, 262_144):
+        for C in (512, 128, 1536):
+            fast: dict[str, Any] = {"tflops": 500.0} if C >= 512 else {}
+            kmeans = (Target(1.5, ("flash-kmeans",)),) if C <= 512 else ()
+            low, full = Target(2, ("matmul, bf16",)), Target(10, ("cdist", "matmul"))
+            quick = (P, C) == (16_384, 512)
+            cases.append(nearest(M, P, C, **half, target=low, also=kmeans, quick=quick, **fast))
+            cases.append(nearest(M, P, C, **gpu, target=full, also=(low,), **fast))
+    cases += [nearest(M, 16_384, 512, packed=True, **half), nearest(M, 16_384, 512, k=9, **half)]
+    cases += [nearest(784, 16_384, 512, **half), nearest(4096, 16_384, 512, backward=True, **half)]
+    cases.append(coreset(200_000, 128, 20_000, target=Target(20, ("torch loop",)), **gpu))
+    cases.append(coreset(50_000, 128, 5000, data="clustered", **gpu))
+    return cases
+
+
 def _join(cases: list[Case]) -> tuple[Case, ...]:
     """Each case once; a case may be a target and a point of several curves."""
     by_id: dict[str, Case] = {}
@@ -162,3 +222,5 @@ def _join(cases: list[Case]) -> tuple[Case, ...]:
 
 
 CASES = _join(_targets() + _curves() + _others())
+CUDA_CASES = _join(_cuda())
+ALL_CASES = CASES + CUDA_CASES

@@ -31,34 +31,53 @@ TOTAL_S = 530  # of the 9 minutes that a run may take
 GRACE_S = 8  # between asking a process to stop and ending it: pytest writes its summary meanwhile
 GPU_BACKENDS = ("cuda", "triton")
 SANITIZERS = ("memcheck", "racecheck")
+BENCH_WEIGHTS = {"homography_align": 4, "homography_warp": 1, "prototype_distance": 4, "greedy_coreset": 1}
 LICENSE_SETUPTOOLS = 77  # the first that reads pyproject.toml's license
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process. ``missing`` says why it cannot run here."""
+    """One process. ``missing`` says why it cannot run here.
+
+    A word ``{seconds}`` of the command becomes the time that is left, by ``weight`` among the jobs that wait.
+    """
 
     name: str
     command: tuple[str, ...]
     folder: Path = ROOT
     environment: dict[str, str] = field(default_factory=dict)
     missing: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Places:
+    """``results``: of measurements; ``folder``: of state and logs; ``tag``: of what is checked, for names in it."""
+
+    results: Path
+    folder: Path
+    tag: str
+
+    @property
+    def measured(self) -> Path:
+        """The cases that the suite has measured."""
+        return self.folder / f"measured-{self.tag}.txt"
 
 
 @dataclass(frozen=True)
 class Part:
-    """``jobs(folder of results)``, ``at_once`` of them at a time, for about ``limit_s`` seconds together."""
+    """``jobs(places)``, ``at_once`` of them at a time, for about ``limit_s`` seconds together."""
 
     name: str
     says: str
     limit_s: float
-    jobs: Callable[[Path], list[Job]]
+    jobs: Callable[[Places], list[Job]]
     at_once: int = 1
     needs_gpu: bool = True
 
 
-def _build(results: Path) -> list[Job]:
+def _build(places: Places) -> list[Job]:
     """In place, without isolation. The second job imports what the first has built."""
     folder = ROOT
     if _setuptools_version() < LICENSE_SETUPTOOLS:
@@ -90,7 +109,7 @@ def _without_pyproject(folder: Path) -> Path:
     return folder
 
 
-def _matrix(results: Path) -> list[Job]:
+def _matrix(places: Places) -> list[Job]:
     return [
         Job(f"{op}-{backend}", (*PYTEST, "tests/test_ops.py", "-k", f"{op}-{backend}-cuda"))
         for backend in (*GPU_BACKENDS, "torch")
@@ -98,7 +117,7 @@ def _matrix(results: Path) -> list[Job]:
     ]
 
 
-def _contracts(results: Path) -> list[Job]:
+def _contracts(places: Places) -> list[Job]:
     return [
         Job(
             f"{op}-{backend}",
@@ -110,13 +129,13 @@ def _contracts(results: Path) -> list[Job]:
     ]
 
 
-def _large(results: Path) -> list[Job]:
+def _large(places: Places) -> list[Job]:
     return [Job(backend, (*PYTEST, "--slow", "tests/test_gpu_large.py", "-k", backend)) for backend in GPU_BACKENDS]
 
 
-def _sanitizer(results: Path) -> list[Job]:
-    places = (home / "bin" / "compute-sanitizer" for home in _cuda_homes())
-    tool = shutil.which("compute-sanitizer") or next((str(place) for place in places if place.exists()), None)
+def _sanitizer(places: Places) -> list[Job]:
+    files = (home / "bin" / "compute-sanitizer" for home in _cuda_homes())
+    tool = shutil.which("compute-sanitizer") or next((str(file) for file in files if file.exists()), None)
     missing = None if tool else "needs compute-sanitizer, of CUDA's toolkit"
     options = ("--error-exitcode", "99", "--print-limit", "20", "--target-processes", "application-only")
     script = (sys.executable, "-m", "tests.gpu_small")
@@ -139,9 +158,13 @@ def _cuda_homes() -> list[Path]:
     return [Path(name) for name in (*named, "/usr/local/cuda")]
 
 
-def _bench(results: Path) -> list[Job]:
-    command = (sys.executable, "-m", "vsad.bench.measure", "--device", "cuda", "--results", str(results))
-    return [Job(op, (*command, "--operator", op)) for op in SHAPES]
+def _bench(places: Places) -> list[Job]:
+    """What was measured before is named in a file, so that a case that was cut begins anew, and no other."""
+    command = (
+        *(sys.executable, "-m", "vsad.bench.measure", "--device", "cuda", "--results", str(places.results)),
+        *("--done", str(places.measured), "--seconds", "{seconds}"),
+    )
+    return [Job(op, (*command, "--operator", op), weight=weight) for op, weight in BENCH_WEIGHTS.items()]
 
 
 _SOME = max(2, min(8, (os.cpu_count() or 2) // 2))
@@ -212,9 +235,13 @@ def machine_key() -> dict[str, Any]:
     return {"sources": fingerprint(), "gpu": gpu, "torch": torch.__version__, "python": sys.version.split()[0]}
 
 
-def run_part(part: Part, state: State, results: Path, seconds: float, logs: Path) -> None:
+def tag(key: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_part(part: Part, state: State, places: Places, seconds: float) -> None:
     """Run the jobs that have not passed; what does not end within ``seconds`` is cut."""
-    waiting = [job for job in part.jobs(results) if not state.passed(f"{part.name}/{job.name}")]
+    waiting = [job for job in part.jobs(places) if not state.passed(f"{part.name}/{job.name}")]
     end = time.monotonic() + seconds
     running: list[_Process] = []
     try:
@@ -228,7 +255,10 @@ def run_part(part: Part, state: State, results: Path, seconds: float, logs: Path
                     )
                     _finish(state, name, why)
                 else:
-                    running.append(_Process(job, name, logs / f"{name.replace('/', '-')}.log"))
+                    share = job.weight / (job.weight + sum(later.weight for later in waiting))
+                    words = {"{seconds}": f"{max(0.0, end - time.monotonic()) * share:.0f}"}
+                    log = places.folder / "logs" / f"{name.replace('/', '-')}.log"
+                    running.append(_Process(job, [words.get(word, word) for word in job.command], name, log))
             for process in list(running):
                 if process.ended(cut=time.monotonic() > end):
                     running.remove(process)
@@ -247,12 +277,12 @@ def _finish(state: State, name: str, ended: Outcome) -> None:
 class _Process:
     """A job that runs, in a process group of its own."""
 
-    def __init__(self, job: Job, name: str, log: Path) -> None:
+    def __init__(self, job: Job, command: list[str], name: str, log: Path) -> None:
         self.name, self.log, self.cut_at = name, log, 0.0
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as out:
             self.process = subprocess.Popen(
-                job.command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=job.folder,
+                command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=job.folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **job.environment}, start_new_session=True,
             )  # fmt: skip
         self.start = time.monotonic()
@@ -277,19 +307,19 @@ class _Process:
         return outcome(self.process.returncode, self.log.read_text(errors="replace"), seconds, bool(self.cut_at))
 
 
-def run(parts: Iterable[Part], state: State, results: Path, logs: Path, total_s: float = TOTAL_S) -> None:
+def run(parts: Iterable[Part], state: State, places: Places, total_s: float = TOTAL_S) -> None:
     """Every part may take what its successors do not need."""
-    todo = [p for p in parts if not all(state.passed(f"{p.name}/{job.name}") for job in p.jobs(results))]
+    todo = [p for p in parts if not all(state.passed(f"{p.name}/{job.name}") for job in p.jobs(places))]
     end = time.monotonic() + total_s
     for i, part in enumerate(todo):
         left = end - time.monotonic() - sum(later.limit_s for later in todo[i + 1 :])
         print(f"--- {part.name}: {part.says} ({left:.0f} s)", flush=True)
         if part.needs_gpu and state.key["gpu"] is None:
-            for job in part.jobs(results):
+            for job in part.jobs(places):
                 state.record(f"{part.name}/{job.name}", Outcome("skipped", note="needs a GPU that torch can use"))
             print("needs a GPU that torch can use")
         else:
-            run_part(part, state, results, left, logs)
+            run_part(part, state, places, left)
 
 
 def exit_code(outcomes: Iterable[Outcome], nothing_proved: bool = False) -> int:
@@ -307,14 +337,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "gpu-check", help="of state.json and logs")
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="of measurements and summary")
     options = parser.parse_args(arguments)
-    folder, results = options.folder.resolve(), options.results.resolve()
+    key = machine_key()
+    places = Places(options.results.resolve(), options.folder.resolve(), tag(key))
     parts = [part for name, part in PARTS.items() if options.part is None or name in options.part]
     if options.dry_run:
         for part in parts:
-            for job in part.jobs(results):
+            for job in part.jobs(places):
                 print(f"{part.name}/{job.name}: {job.missing or ' '.join(job.command)}")
         return 0
-    state = State.load(folder / "state.json", machine_key())
+    state = State.load(places.folder / "state.json", key)
     state.forget_build()
     if options.list:
         for part in parts:
@@ -326,12 +357,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.again:
         chosen = {part.name for part in parts}
         state.outcomes = {n: o for n, o in state.outcomes.items() if n.split("/")[0] not in chosen}
-    run(parts, state, results, folder / "logs")
+        if "bench" in chosen:
+            places.measured.unlink(missing_ok=True)
+    run(parts, state, places)
     from vsad.bench.gpu_summary import write
 
-    print(write(state.outcomes, state.key, results if state.key["gpu"] else folder))  # no page to keep without a GPU
+    print(write(state.outcomes, key, places.results if key["gpu"] else places.folder))  # without a GPU: not to keep
     asked = [o for name, o in state.outcomes.items() if name.split("/")[0] in {part.name for part in parts}]
-    return exit_code(asked, nothing_proved=state.key["gpu"] is None and any(part.needs_gpu for part in parts))
+    return exit_code(asked, nothing_proved=key["gpu"] is None and any(part.needs_gpu for part in parts))
 
 
 if __name__ == "__main__":

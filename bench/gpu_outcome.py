@@ -8,6 +8,7 @@ from dataclasses import dataclass
 STATES = ("passed", "failed", "cut", "skipped")
 NO_TESTS = 5  # pytest's exit status when it found nothing to run
 SKIPPED = 77  # of scripts that cannot run here; their last line says why
+UNFINISHED = 75  # of scripts that can go on where they stopped
 MOST_FAILURES = 5  # whose names are kept
 COUNTS = re.compile(r"^=*\s*((?:\d+ (?:failed|passed|skipped|deselected|errors?|warnings?|xfailed|xpassed)(?:, )?)+)")
 TOOL = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (.*)")
@@ -41,6 +42,8 @@ def outcome(code: int, log: str, seconds: float, cut: bool) -> Outcome:
         return Outcome("cut", seconds, f"the time was up: {note}")
     if code == NO_TESTS and (counts or "no tests ran" in log):
         return Outcome("skipped", seconds, "there is no such test")
+    if code == UNFINISHED:
+        return Outcome("cut", seconds, f"the time was up: {last}")
     if code == SKIPPED:
         return Outcome("skipped", seconds, last)
     if code != 0:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich import box
 from rich.table import Table
 
@@ -36,6 +37,7 @@ class Shapes:
     prototypes: int = 10_000
     k: int = 1
     dtype: str = "float32"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Raises:
@@ -54,9 +56,13 @@ class Shapes:
             raise ValueError(f"bench: k must be at most prototypes={self.prototypes}, got {self.k}")
         if self.dtype not in DTYPES:
             raise ValueError(f"bench: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"bench: device must be cpu or cuda, got {self.device!r}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("bench: device must be cpu, for torch finds no GPU here, got 'cuda'")
         images = self.batch * self.views * self.channels * self.size**2
         wanted = 4 * (COPIES * images + 3 * (self.prototypes + self.rows) * self.channels)
-        free = available_bytes()
+        free = available_bytes(self.device)
         if free is not None and wanted > free:
             raise ValueError(
                 f"bench: shapes must fit into memory, got some {wanted / 1e9:.0f} GB where {free / 1e9:.0f} GB are "
@@ -71,14 +77,15 @@ class Shapes:
 def cases(shapes: Shapes) -> list[Case]:
     """Every operator on these shapes."""
     s = shapes
+    at = s.device
     views = (s.batch, s.views, s.channels, s.size, s.size, s.heads, s.neighbors, s.window)
     points = min(s.rows, 5000)
     return [
-        align(*views, dtype=s.dtype),
-        align(*views, dtype=s.dtype, backward=True),
-        warp(s.batch * s.views, s.channels, s.size, s.size, dtype=s.dtype),
-        nearest(s.rows, s.prototypes, s.channels, s.k, dtype=s.dtype),
-        coreset(points, s.channels, max(1, points // 10)),
+        align(*views, dtype=s.dtype, device=at),
+        align(*views, dtype=s.dtype, device=at, backward=True),
+        warp(s.batch * s.views, s.channels, s.size, s.size, dtype=s.dtype, device=at),
+        nearest(s.rows, s.prototypes, s.channels, s.k, dtype=s.dtype, device=at),
+        coreset(points, s.channels, max(1, points // 10), device=at),
     ]
 
 
@@ -86,7 +93,7 @@ def measure(
     shapes: Shapes, limit_s: float, track: Callable[[Iterable[Case], int, str], Iterable[Case]]
 ) -> tuple[list[Case], Results]:
     """Measure; what ``limit_s`` leaves no time for is skipped, and says so."""
-    runner = Runner(EFFORT, deadline=time.monotonic() + limit_s)
+    runner = Runner(EFFORT, deadline=time.monotonic() + limit_s, device=shapes.device)
     wanted = cases(shapes)
     rows: list[Row] = []
     for case in track(wanted, len(wanted), "measure"):

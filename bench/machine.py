@@ -15,17 +15,19 @@ from typing import Any
 import torch
 
 import vsad
+from vsad.bench import cuda
 
 MB = 1 << 20
 COPY_BYTES = tuple(n * MB for n in (2, 16, 128, 1024))  # read and written, from a cache's size to far beyond
 SIDE = 2048  # of the square matrices whose product shows the peak
 LIBRARIES = (
     "torch", "numpy", "opencv-python-headless", "kornia", "faiss-cpu", "scikit-learn", "pykeops", "triton",
+    "flash-kmeans",
 )  # fmt: skip
 
 
-def describe() -> dict[str, Any]:
-    """What a reader needs to know about the machine; nothing that names its owner."""
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """What a reader needs to know about the machine; nothing that names its owner. With its GPU, if that is used."""
     try:
         from vsad import _cpu
 
@@ -33,6 +35,7 @@ def describe() -> dict[str, Any]:
     except ImportError:
         isa = "vsad._cpu is not built"
     return {
+        **({"gpu": cuda.describe()} if device == "cuda" else {}),
         "cpu": cpu_name(),
         "architecture": platform.machine(),
         "cores": os.cpu_count() or 1,
@@ -81,8 +84,10 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def ceilings() -> dict[str, Any]:
+def ceilings(device: str = "cpu") -> dict[str, Any]:
     """Best of some runs, in GFLOP/s and GB/s: matrix products by torch, and copies of several sizes."""
+    if device == "cuda":
+        return cuda.ceilings()
     found: dict[str, Any] = {}
     for name in ("float32", "bfloat16"):
         a = torch.randn(SIDE, SIDE).to(getattr(torch, name))

@@ -10,17 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vsad.bench import cuda
+
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
 
-def peak_bytes(function: Callable[[], Any]) -> tuple[int | None, float]:
+def peak_bytes(function: Callable[[], Any], device: str = "cpu") -> tuple[int | None, float]:
     """Call the function; say how far that raises the process's resident memory, result included, and the seconds.
+
+    On a GPU: its own memory, as torch allocates it.
 
     The bytes are None where there is no Linux to ask. The system's own high-water mark is set back before the call.
     Call the function once before: what it loads and keeps (code, thread pools) is not counted, and freed memory is
     given back to the system first.
     """
+    if device == "cuda":
+        return cuda.peak_bytes(function)
     gc.collect()
     before = _reset()
     start = time.perf_counter()

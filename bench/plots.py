@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vsad.bench import operators
-from vsad.bench.cases import CASES, Case
+from vsad.bench.cases import COPY, PRODUCT, Case
 from vsad.bench.peers import is_kernel
-from vsad.bench.report import ours, ratio
+from vsad.bench.report import cases_of, ours, ratio
 from vsad.bench.results import Results, Row
 
 # Okabe and Ito's colours, told apart by the colour-blind; every peer also has a marker of its own.
@@ -30,6 +30,11 @@ STYLES = {
     "scikit-learn": ("#009E73", "v"),
     "PyKeOps": ("#CC79A7", "P"),
     "torch loop": ("#D55E00", "s"),
+    "grid_sample, contiguous": ("#E69F00", "D"),
+    "matmul, bf16": ("#E69F00", "D"),
+    "flash-kmeans": ("#009E73", "P"),
+    COPY: ("#999999", "x"),
+    PRODUCT: ("#999999", "x"),
 }
 OTHER = ("#56B4E9", "X")
 AXES = {
@@ -75,7 +80,7 @@ def draw(results: Results, stem: Path) -> list[Path]:
 def _speedup(results: Results) -> Any:
     """One line a target case: a marker for each peer at (its time / ours), and a bar at the target."""
     lines = []
-    for case in (case for case in CASES if case.target):
+    for case in (case for case in cases_of(results) if case.target):
         rows = results.of_case(case.id)
         mine = ours(rows.values())
         others = {p: ratio(mine, row) for p, row in rows.items() if mine and row.state == "timed" and row != mine}
@@ -105,7 +110,7 @@ def _curves(results: Results, label: str, value: Callable[[Row], float]) -> Any:
     """One panel a curve, both axes logarithmic, where linear growth is a straight line of slope one."""
     panels: dict[tuple[str, str, str], dict[str, list[tuple[float, float]]]] = {}
     alone: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for case in CASES:
+    for case in cases_of(results):
         for axis in case.curves:
             key, x = (case.operator, case.direction, axis), float(case.sizes[axis]) ** POWERS.get(axis, 1)
             alone.setdefault(key, []).append((x, operators.of(case).result_bytes(case) / 1e6))

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from vsad.bench.cases import CASES, Case
-from vsad.bench.peers import is_kernel, is_ours
+from vsad.bench.cases import ALL_CASES, COPY, PRODUCT, Case, Target
+from vsad.bench.peers import is_kernel, is_ours, is_yardstick
 from vsad.bench.results import Results, Row, load_all
 
 FOLDER = Path(__file__).resolve().parent / "results"
@@ -22,12 +22,11 @@ def ours(rows: Iterable[Row]) -> Row | None:
 
 
 def rival(rows: Iterable[Row], names: Iterable[str] | None = None) -> Row | None:
-    """The fastest of the others, or of those named."""
+    """The fastest of the others, or of those named; a yardstick only where it is named."""
     names = None if names is None else set(names)
     timed = [row for row in rows if row.state == "timed" and not is_ours(row.peer)]
-    return min(
-        (row for row in timed if names is None or row.peer in names), key=lambda row: row.median_s or 0, default=None
-    )
+    wanted = [row for row in timed if (row.peer in names if names is not None else not is_yardstick(row.peer))]
+    return min(wanted, key=lambda row: row.median_s or 0, default=None)
 
 
 def ratio(mine: Row | None, other: Row | None) -> float | None:
@@ -37,14 +36,21 @@ def ratio(mine: Row | None, other: Row | None) -> float | None:
     return other.median_s / mine.median_s
 
 
-def targets(results: Results) -> list[tuple[Case, Row | None, Row | None, float | None]]:
-    """Every target: the case, ours, the fastest that it is against, and the ratio."""
+def cases_of(results: Results) -> list[Case]:
+    """The list's cases for the device that was measured."""
+    device = "cuda" if "gpu" in results.machine else "cpu"
+    return [case for case in ALL_CASES if case.device == device]
+
+
+def targets(results: Results) -> list[tuple[Case, Target, Row | None, Row | None, float | None]]:
+    """Every target: the case, the target, ours, the fastest that it is against, and the ratio."""
     found = []
-    for case in CASES:
-        if case.target is not None:
-            rows = results.of_case(case.id).values()
-            mine, other = ours(rows), rival(rows, case.target.against)
-            found.append((case, mine, other, ratio(mine, other)))
+    for case in cases_of(results):
+        rows = results.of_case(case.id).values()
+        mine = ours(rows)
+        for target in case.targets:
+            other = rival(rows, target.against)
+            found.append((case, target, mine, other, ratio(mine, other)))
     return found
 
 
@@ -52,10 +58,9 @@ def target_table(results: Results) -> str:
     """The README's table: one line a target, reached or not, and whoever is faster than the peer that it names."""
     lines = ["| operator and shape | ours | against | times as fast | target | fastest other |"]
     lines.append("|---|---|---|---|---|---|")
-    for case, mine, other, times in targets(results):
-        assert case.target is not None
-        against = f"{other.peer} {seconds(other.median_s)}" if other else " / ".join(case.target.against) + " -"
-        reached = "" if times is None or times >= case.target.ratio else ", not reached"
+    for case, target, mine, other, times in targets(results):
+        against = f"{other.peer} {seconds(other.median_s)}" if other else " / ".join(target.against) + " -"
+        reached = "" if times is None or times >= target.ratio else ", not reached"
         if mine is not None and not is_kernel(mine.peer):
             reached += ", no kernel yet"
         fastest = rival(results.of_case(case.id).values())
@@ -63,14 +68,30 @@ def target_table(results: Results) -> str:
         nearer += "" if not nearer or mine is None else f", {times_text(ratio(mine, fastest) or 0)} times"
         lines.append(
             f"| {name(case)} | {seconds(mine.median_s) if mine else '-'} | {against} "
-            f"| {'-' if times is None else times_text(times)} | {case.target.ratio:g}{reached} | {nearer or '-'} |"
+            f"| {'-' if times is None else times_text(times)} | {target.ratio:g}{reached} | {nearer or '-'} |"
         )
-    return "\n".join([*lines, "", where(results)])
+    return "\n".join([*lines, *rate_lines(results), "", where(results)])
+
+
+def rate_lines(results: Results) -> list[str]:
+    """A line for each target in operations a second."""
+    lines = []
+    for case in cases_of(results):
+        if case.tflops is not None:
+            mine = ours(results.of_case(case.id).values())
+            rate = None if mine is None or mine.gflops is None else mine.gflops / 1e3
+            reached = "" if rate is None or rate >= case.tflops else ", not reached"
+            lines.append(
+                f"| {name(case)} | {seconds(mine.median_s) if mine else '-'} | operations a second "
+                f"| {'-' if rate is None else f'{rate:.0f} TFLOP/s'} | {case.tflops:g} TFLOP/s{reached} | - |"
+            )
+    return lines
 
 
 def full_table(results: Results) -> str:
     """Every row, the fastest first, with the reasons of those that were not timed."""
-    parts = [f"# {results.machine['cpu']}, {results.machine['threads']} threads", ""]
+    m = results.machine
+    parts = [f"# {m['gpu']['name']}" if "gpu" in m else f"# {m['cpu']}, {m['threads']} threads", ""]
     parts += [where(results), "", ceilings(results), "", "## Targets", "", target_table(results), ""]
     for case in dict.fromkeys(row.case for row in results.rows):
         rows = sorted(results.of_case(case).values(), key=lambda row: row.median_s or float("inf"))
@@ -85,8 +106,9 @@ def line(row: Row) -> str:
         reason = (row.reason or "").replace("|", "\\|")
         return f"| {row.peer} | {'**wrong**, not timed' if row.state == 'wrong' else 'skipped'}: {reason} ||||||||"
     spread = f"{seconds(row.p20_s)} to {seconds(row.p80_s)}"
+    note = f" ({row.reason})".replace("|", "\\|") if row.reason else ""
     return (
-        f"| {row.peer} | {seconds(row.median_s)} | {spread} | {row.rounds} | {megabytes(row.peak_bytes)} "
+        f"| {row.peer}{note} | {seconds(row.median_s)} | {spread} | {row.rounds} | {megabytes(row.peak_bytes)} "
         f"| {row.gflops or 0:.3g} | {row.gbs or 0:.3g} | {100 * (row.share or 0):.2g} % | {row.commit or '-'} |"
     )
 
@@ -99,20 +121,32 @@ def where(results: Results) -> str:
     dates = sorted({row.date for row in rows if row.date}) or ["unknown"]
     libraries = ", ".join(f"{name} {version}" for name, version in results.libraries.items())
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    host = f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads, {m['isa']}"
+    if "gpu" in m:
+        g = m["gpu"]
+        host = (
+            f"{g['name']}, {g['memory_gb']} GB, {g['multiprocessors']} multiprocessors, compute capability "
+            f"{g['capability']}, CUDA {g['cuda']}, times by its own events from a cold L2"
+        )
     return (
-        f"Medians, peers of a case in turns in one process, each checked against float64 first. {m['cpu']}, "
-        f"{m['cores']} cores, {m['threads']} threads, {m['isa']}; {span}; commit {commits}; {libraries}."
+        f"Medians, peers of a case in turns in one process, each checked against float64 first. {host}; {span}; "
+        f"commit {commits}; {libraries}."
     )
 
 
 def ceilings(results: Results) -> str:
     c = results.ceilings
+    yardstick = (
+        f" *{COPY}* and *{PRODUCT}* are yardsticks, measured beside the peers: a target against one is a share of it."
+        if "gpu" in results.machine
+        else ""
+    )
     peaks = ", ".join(f"{kind} {c[kind]:.0f}" for kind in ("float32", "bfloat16", "int8") if c[kind])
     copies = ", ".join(f"{bandwidth:.0f} at {int(size) >> 20} MB" for size, bandwidth in c["copy"].items())
     return (
         f"Ceilings, measured in the same run: matrix products {peaks} GFLOP/s; copies {copies} in GB/s. A row's share "
         "is the least time by arithmetic or by memory over its own; prototype_distance may use the fastest arithmetic, "
-        "the others float32. Memory is beside the inputs, with the result."
+        f"the others float32. Memory is beside the inputs, with the result.{yardstick}"
     )
 
 
@@ -122,7 +156,8 @@ def name(case: Case) -> str:
 
 def title(row: Row) -> str:
     """The case's name, from what is stored: a case may have left the list since."""
-    return name(Case(row.operator, row.sizes, row.dtype, row.layout, row.direction != "forward"))
+    alone = row.direction == "backward"
+    return name(Case(row.operator, row.sizes, row.dtype, row.layout, row.direction != "forward", alone))
 
 
 def seconds(value: float | None) -> str:
@@ -151,6 +186,16 @@ def replace_between(text: str, table: str) -> str:
     return f"{before}{START}\n{table}\n{END}{rest.split(END)[1]}"
 
 
+def readme_tables(found: list[Results]) -> str:
+    """The targets on the CPU and on the GPU that were measured last."""
+
+    def newest(gpu: bool) -> Results | None:
+        of_kind = [results for results in found if ("gpu" in results.machine) == gpu]
+        return max(of_kind, key=lambda r: max((row.date or "" for row in r.rows), default=""), default=None)
+
+    return "\n\n".join(target_table(results) for gpu in (False, True) if (results := newest(gpu)) is not None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Tables and plots of the results of every machine.")
     parser.add_argument("--results", type=Path, default=FOLDER, help="folder of *.json; the tables are written beside")
@@ -166,10 +211,8 @@ def main() -> None:
         for picture in draw(results, path.with_suffix("")):
             print(picture)
     if arguments.readme:
-        newest = max(
-            (results for _, results in found), key=lambda r: max((row.date or "" for row in r.rows), default="")
-        )
-        arguments.readme.write_text(replace_between(arguments.readme.read_text(), target_table(newest)))
+        tables = readme_tables([results for _, results in found])
+        arguments.readme.write_text(replace_between(arguments.readme.read_text(), tables))
 
 
 if __name__ == "__main__":

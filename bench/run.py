@@ -9,13 +9,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vsad.bench import machine, memory, operators
+import torch
+
+from vsad.bench import cuda, machine, memory, operators
 from vsad.bench.cases import Case
 from vsad.bench.operators import Judge, Problem, WrongError
-from vsad.bench.peers import Peer, Run, UnsupportedError, all_peers, is_kernel
+from vsad.bench.peers import Peer, Run, UnsupportedError, all_peers, is_kernel, is_yardstick
 from vsad.bench.results import Results, Row
 
+GPU_TIMES_CPU = 500  # about how many times as fast a GPU is where a guess for a CPU is all there is
 WARM_BELOW_S = 0.1  # faster peers run once untimed in every turn: another's caches and spinning threads are not theirs
+
+
+BROKEN = "an earlier peer broke the GPU's context"
+Clock = Callable[[Run], float]  # seconds of one call
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,19 @@ class Effort:
 
 FULL = Effort()
 QUICK = Effort(seconds=0.4, most_rounds=15, compiled=False)
+GPU = Effort(seconds=0.2, most_rounds=50)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A peer that is right: what is to be timed, about how long it takes, its error over the budget, its memory."""
+    """A peer that is right: what is to be timed, about how long it takes, its error over the budget, its memory; and
+    what a reader must know of one that is not quite right."""
 
     run: Run
     call_s: float
-    error: float
+    error: float | None
     peak_bytes: int | None
+    note: str | None = None
 
 
 @dataclass
@@ -59,14 +69,22 @@ class Runner:
 
     Args:
         deadline: of ``time.monotonic``; peers that come after it are left out.
+        device: of the cases to come.
     """
 
     effort: Effort = FULL
     peers: list[Peer] = field(default_factory=all_peers)
     deadline: float | None = None
-    ceilings: dict[str, Any] = field(default_factory=machine.ceilings)
+    ceilings: dict[str, Any] | None = None
     commit: str | None = field(default_factory=machine.commit)
-    rates: dict[tuple[str, str, bool], float] = field(default_factory=dict)
+    device: str = "cpu"
+    rates: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    broken: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ceilings is None:
+            self.ceilings = machine.ceilings(self.device)
+        self.clock: Clock = cuda.Clock() if self.device == "cuda" else seconds_of
 
     def measure(self, case: Case) -> list[Row]:
         """A row for every peer that has the operator."""
@@ -87,24 +105,31 @@ class Runner:
                 rows[peer.name] = self._row(case, peer.name, "skipped", reason=str(reason))
             except Exception as error:  # a library may fail in any way; the others go on
                 text = f"{type(error).__name__}: {error}".splitlines()[0]
-                rows[peer.name] = self._row(case, peer.name, "skipped", reason=text[:200])
-        times = in_turns({name: (ready.run, self.effort.rounds(ready.call_s)) for name, ready in runs.items()})
+                state = "wrong" if is_kernel(peer.name) and not _excused(error, case) else "skipped"
+                rows[peer.name] = self._row(case, peer.name, state, reason=text[:200])
+                self.broken = self.broken or (self.device == "cuda" and not cuda.works())
+        rounds = {name: (ready.run, self.effort.rounds(ready.call_s)) for name, ready in runs.items()}
+        times = {} if self.broken else in_turns(rounds, self.clock)
+        for name in runs.keys() - times.keys():
+            rows[name] = self._row(case, name, "skipped", reason=BROKEN)
         for name, seconds in times.items():
             rows[name] = self._timed(case, name, seconds, runs[name])
         return list(rows.values())
 
     def results(self, rows: Iterable[Row]) -> Results:
-        return Results(machine.describe(), machine.libraries(), self.ceilings, list(rows))
+        return Results(machine.describe(self.device), machine.libraries(), self.ceilings or {}, list(rows))
 
     def _refuse(self, peer: Peer, case: Case) -> None:
+        if self.broken:
+            raise UnsupportedError(BROKEN)
         if peer.missing:
             raise UnsupportedError(peer.missing)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise UnsupportedError("the time was up")
-        guess = 1e-9 / peer.gflops.get(case.operator, float("inf"))
-        rate = self.rates.get((peer.name, case.operator, case.backward), guess)  # seconds an operation
+        guess = 1e-9 / peer.gflops.get(case.operator, float("inf")) / (1 if case.device == "cpu" else GPU_TIMES_CPU)
+        rate = self.rates.get((peer.name, case.operator, case.direction), guess)  # seconds an operation
         expected_s = operators.of(case).flops(case) * rate
-        wanted = case.target is not None and peer.name in case.target.against
+        wanted = any(peer.name in target.against for target in case.targets)
         if expected_s > self.effort.longest_s and not wanted and not is_kernel(peer.name):
             raise UnsupportedError(f"would take about {expected_s:.0f} s for one call")
 
@@ -112,18 +137,28 @@ class Runner:
         """Judge a peer, then call once more: the first call pays for what is loaded."""
         prepare = peer.operators[problem.case.operator]
         run = prepare(judge.problem)
-        error = judge.check(run())
+        error, note = self._judged(peer, run, judge)
         if judge.problem is not problem:
             run = prepare(problem)
-        peak, call_s = memory.peak_bytes(run)
+        peak, call_s = memory.peak_bytes(run, self.device)
         if call_s < WARM_BELOW_S:  # most of it was the system's, which had been given the memory back
-            start = time.perf_counter()
-            run()
-            call_s = time.perf_counter() - start
+            call_s = self.clock(run)
         flops = operators.of(problem.case).flops(problem.case)
         if flops:
-            self.rates[peer.name, problem.case.operator, problem.case.backward] = call_s / flops
-        return Ready(run, call_s, error, peak)
+            self.rates[peer.name, problem.case.operator, problem.case.direction] = call_s / flops
+        return Ready(run, call_s, error, peak, note)
+
+    def _judged(self, peer: Peer, run: Run, judge: Judge) -> tuple[float | None, str | None]:
+        """Its error over the budget, and a note where it may be off."""
+        result = run()
+        if is_yardstick(peer.name):
+            return None, "the work alone, no result"
+        try:
+            return judge.check(result), None
+        except WrongError as wrong:
+            if not peer.approximate:
+                raise
+            return None, f"not exact: {wrong}"
 
     def _timed(self, case: Case, peer: str, seconds: list[float], ready: Ready) -> Row:
         op, median = operators.of(case), statistics.median(seconds)
@@ -139,8 +174,9 @@ class Runner:
             peak_bytes=ready.peak_bytes,
             gflops=flops / median / 1e9,
             gbs=bytes / median / 1e9,
-            share=machine.share_of_ceiling(case.operator, flops, bytes, median, self.ceilings),
+            share=machine.share_of_ceiling(case.operator, flops, bytes, median, self.ceilings or {}),
             error=ready.error,
+            reason=ready.note,
             seconds=tuple(seconds),
         )
 
@@ -148,7 +184,19 @@ class Runner:
         return Row.of(case, peer, state, commit=self.commit, date=datetime.date.today().isoformat(), **rest)
 
 
-def in_turns(runs: dict[str, tuple[Callable[[], Any], int]]) -> dict[str, list[float]]:
+def _excused(error: Exception, case: Case) -> bool:
+    """Whether one of our kernels may fail so: it refuses the call, or memory is short."""
+    refuses = isinstance(error, RuntimeError) and str(error).startswith(f"{case.operator}: backend ")
+    return refuses or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+
+
+def seconds_of(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def in_turns(runs: dict[str, tuple[Callable[[], Any], int]], clock: Clock = seconds_of) -> dict[str, list[float]]:
     """Times of every run, A B C A B C, so that what disturbs the machine disturbs all alike.
 
     A run with fewer rounds takes its turns evenly spread over those of the others.
@@ -161,9 +209,7 @@ def in_turns(runs: dict[str, tuple[Callable[[], Any], int]]) -> dict[str, list[f
                 continue
             if times[name][-1] < WARM_BELOW_S if times[name] else rounds > 3:
                 run()
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock(run))
     return times
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from vsad.bench.cases import CASES, Case
+from vsad.bench.cases import ALL_CASES, Case
 from vsad.bench.peers import Peer, all_peers, is_ours
 
 
@@ -32,9 +33,16 @@ EXTRA = ("peak_bytes", "gflops", "gbs", "share", "error")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    quick = metafunc.config.getoption("--quick")
-    pairs = [(case, peer) for case in CASES if case.quick or not quick for peer in _peers(case, quick)]
-    metafunc.parametrize(("case", "peer"), [pytest.param(c, p, id=f"{c.id}-{p.name}") for c, p in pairs])
+    quick, device = (metafunc.config.getoption(option) for option in ("--quick", "--device"))
+    cases = [case for case in ALL_CASES if case.quick or not quick if device in (None, case.device)]
+    metafunc.parametrize(("case", "peer"), [row for case in cases for row in _rows(case, quick)])
+
+
+def _rows(case: Case, quick: bool) -> list[Any]:
+    """A row for every peer; one that is skipped where the case's device is missing."""
+    if case.device == "cuda" and not torch.cuda.is_available():
+        return [pytest.param(case, None, id=case.id, marks=pytest.mark.skip(reason="needs a GPU"))]
+    return [pytest.param(case, peer, id=f"{case.id}-{peer.name}") for peer in _peers(case, quick)]
 
 
 def _peers(case: Case, quick: bool) -> list[Peer]:

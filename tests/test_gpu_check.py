@@ -14,7 +14,7 @@ from tests import gpu_small
 from tests.samples import SAMPLES
 from vsad.bench import gpu_check, gpu_summary
 from vsad.bench.cases import SHAPES
-from vsad.bench.gpu_check import PARTS, Job, Part, State, exit_code, run
+from vsad.bench.gpu_check import PARTS, Job, Part, Places, State, exit_code, run
 from vsad.bench.gpu_outcome import Outcome, outcome
 
 KEY = {"sources": "abc", "gpu": "NVIDIA H200", "torch": "2.11", "python": "3.12"}
@@ -25,7 +25,11 @@ def script(name, code, **options):
 
 
 def part(name, *jobs, limit_s=5.0, **options):
-    return Part(name, "something", limit_s, lambda results: list(jobs), **options)
+    return Part(name, "something", limit_s, lambda places: list(jobs), **options)
+
+
+def here(folder):
+    return Places(folder / "results", folder, "tag")
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def check(tmp_path):
 
     def checked(*parts, total_s=20.0, key=KEY):
         state = State.load(tmp_path / "state.json", key)
-        run(parts, state, tmp_path / "results", tmp_path / "logs", total_s)
+        run(parts, state, here(tmp_path), total_s)
         return state.outcomes
 
     return checked
@@ -98,6 +102,16 @@ def test_what_takes_too_long_is_cut_and_asked_first(check):
     assert ended["b/quick"].state == "passed"
 
 
+def test_jobs_share_the_time_that_is_left_by_weight(check):
+    ask = "import sys; print(sys.argv[1])"
+    jobs = [Job(name, (sys.executable, "-c", ask, "{seconds}"), weight=w) for name, w in (("a", 3), ("b", 1), ("c", 1))]
+    ended = check(part("p", *jobs), total_s=50.0)
+    shares = [int(o.note) for o in ended.values()]
+    assert 29 <= shares[0] <= 30
+    assert 22 <= shares[1] <= 25
+    assert 45 <= shares[2] <= 50
+
+
 def test_a_deaf_process_is_ended(check):
     deaf = (
         "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
@@ -135,6 +149,7 @@ def test_without_a_gpu_only_what_needs_none_runs(check):
         (0, "9 calls, 1 refused\n========= ERROR SUMMARY: 0 errors", False, "passed", "0 errors"),
         (99, "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)", False, "failed",
          "exit status 99: 2 hazards displayed (2 errors, 0 warnings)"),
+        (75, "3 cases measured, 4 left", False, "cut", "the time was up: 3 cases measured, 4 left"),
         (77, "needs vsad._cuda\n========= ERROR SUMMARY: 0 errors", False, "skipped", "needs vsad._cuda"),
     ],
 )  # fmt: skip
@@ -154,15 +169,15 @@ def test_the_exit_status_tells_what_is_left_to_do():
 def test_the_parts_fit_into_nine_minutes_and_name_tests_that_exist(tmp_path):
     assert sum(p.limit_s for p in PARTS.values()) <= gpu_check.TOTAL_S < 540
     for name in ("matrix", "contracts", "large"):
-        for job in PARTS[name].jobs(tmp_path):
+        for job in PARTS[name].jobs(here(tmp_path)):
             (file,) = [word for word in job.command if word.startswith("tests/")]
             assert (gpu_check.ROOT / file).exists()
-    names = [job.name for job in PARTS["matrix"].jobs(tmp_path)]
+    names = [job.name for job in PARTS["matrix"].jobs(here(tmp_path))]
     assert names == [f"{op}-{backend}" for backend in ("cuda", "triton", "torch") for op in SHAPES]
 
 
 def test_every_contract_and_large_job_selects_tests(tmp_path):
-    jobs = [PARTS["contracts"].jobs(tmp_path)[0], *PARTS["large"].jobs(tmp_path)]
+    jobs = [PARTS["contracts"].jobs(here(tmp_path))[0], *PARTS["large"].jobs(here(tmp_path))]
     for job in jobs:
         done = subprocess.run(
             [*job.command, "--collect-only"], cwd=gpu_check.ROOT, capture_output=True, text=True, timeout=100
@@ -174,12 +189,12 @@ def test_the_sanitizer_is_found_or_its_absence_said(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu_check.shutil, "which", lambda name: None)
         patch.setattr(gpu_check, "_cuda_homes", lambda: [tmp_path])
-        assert {job.missing for job in PARTS["sanitizer"].jobs(tmp_path)} == {
+        assert {job.missing for job in PARTS["sanitizer"].jobs(here(tmp_path))} == {
             "needs compute-sanitizer, of CUDA's toolkit"
         }
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "compute-sanitizer").touch()
-        job = PARTS["sanitizer"].jobs(tmp_path)[0]
+        job = PARTS["sanitizer"].jobs(here(tmp_path))[0]
     assert job.missing is None
     assert job.command[:3] == (str(tmp_path / "bin" / "compute-sanitizer"), "--tool", "memcheck")
     assert job.command[-3:] == ("tests.gpu_small", next(iter(SHAPES)), "cuda")
@@ -193,8 +208,8 @@ def test_an_old_setuptools_builds_without_pyproject(tmp_path):
             (tmp_path / name).mkdir()
         (tmp_path / "setup.py").write_text("")
         (tmp_path / "pyproject.toml").write_text("")
-        (job, _) = PARTS["build"].jobs(tmp_path)
-        (again, _) = PARTS["build"].jobs(tmp_path)
+        (job, _) = PARTS["build"].jobs(here(tmp_path))
+        (again, _) = PARTS["build"].jobs(here(tmp_path))
     assert job.folder == again.folder == tmp_path / "build" / "gpu-check"
     assert sorted(p.name for p in job.folder.iterdir()) == ["bench", "csrc", "kernels", "setup.py", "vsad"]
     assert (job.folder / "vsad").resolve() == tmp_path / "vsad"

@@ -293,16 +293,20 @@ def bench(
     prototypes: Annotated[int, typer.Option(help="In the bank.")] = 10_000,
     k: Annotated[int, typer.Option(help="Nearest prototypes of each feature.")] = 1,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is a GPU.")] = None,
     limit: Annotated[float, typer.Option(help="Seconds after which no further library is begun.")] = 90,
     json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
 ) -> None:
     """Time the operators on your machine and shapes beside every library that is installed: who wins, by how much."""
+    import torch
+
     from vsad.bench import here
     from vsad.bench.results import save
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     shapes = here.Shapes(
         batch=batch, views=views, size=size, channels=channels, heads=heads, window=window, neighbors=neighbors,
-        features=features, prototypes=prototypes, k=k, dtype=dtype,
+        features=features, prototypes=prototypes, k=k, dtype=dtype, device=device,
     )  # fmt: skip
     with _Bars() as bars:
         cases, results = here.measure(shapes, limit, bars.track)

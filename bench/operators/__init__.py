@@ -51,10 +51,19 @@ def dtype(case: Case) -> torch.dtype:
     return found
 
 
+def device(case: Case) -> torch.device:
+    return torch.device(case.device)
+
+
+def generator(case: Case) -> torch.Generator:
+    """For the inputs: they are made where they are used."""
+    return torch.Generator(device(case)).manual_seed(0)
+
+
 def image(case: Case, generator: torch.Generator, *shape: int) -> Tensor:
     """Random ``(*, C, H, W)`` in the case's dtype and layout; integers are images of 0 to 255."""
     *batch, C, H, W = shape
-    t = torch.randn(*batch, H, W, C, generator=generator)
+    t = torch.randn(*batch, H, W, C, generator=generator, device=generator.device)
     t = (t * 40 + 128).clamp(0, 255) if case.dtype == "uint8" else t
     t = t.to(dtype(case)).movedim(-1, -3)
     return t.contiguous() if case.layout == "contiguous" else t
@@ -62,11 +71,12 @@ def image(case: Case, generator: torch.Generator, *shape: int) -> Tensor:
 
 def homographies(generator: torch.Generator, *batch: int, H: int, W: int) -> Tensor:
     """Slightly turned, scaled and shifted views, as neighbouring cameras have; everything lies in front."""
-    unit = torch.eye(3) + 0.05 * torch.randn(*batch, 3, 3, generator=generator)
-    unit[..., 2, :2] = 0.06 * (2 * torch.rand(*batch, 2, generator=generator) - 1)
+    place = generator.device
+    unit = torch.eye(3) + 0.05 * torch.randn(*batch, 3, 3, generator=generator, device=place).cpu()
+    unit[..., 2, :2] = 0.06 * (2 * torch.rand(*batch, 2, generator=generator, device=place).cpu() - 1)
     unit[..., 2, 2] = 1
     to_unit = torch.tensor([[2 / W, 0, (1 - W) / W], [0, 2 / H, (1 - H) / H], [0, 0, 1]], dtype=torch.float64)
-    return (to_unit.inverse() @ unit.double() @ to_unit).float()
+    return (to_unit.inverse() @ unit.double() @ to_unit).float().to(place)
 
 
 CROP = 16  # side of the square of output pixels on which a large image's result is judged
@@ -110,7 +120,7 @@ class Crop:
         """
         move = torch.tensor([[1, 0, self.x], [0, 1, self.y], [0, 0, 1]], dtype=torch.float64)
         off = torch.tensor([[1, 0, rounding], [0, 1, rounding], [0, 0, 1]], dtype=torch.float64)
-        return off @ homography.double() @ move
+        return off.to(homography.device) @ homography.double() @ move.to(homography.device)
 
 
 def share_of_budget(got: Tensor, plain: Tensor, exact: Tensor) -> float:

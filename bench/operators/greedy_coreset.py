@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vsad.bench.cases import Case
 
-from . import Judge, Problem, WrongError
+from . import Judge, Problem, WrongError, generator
 
 CLUSTERS = 200
 STEPS = 8  # of the picking that are judged
@@ -16,11 +16,11 @@ TIE = 1e-5  # relative difference of distances that counts as a tie in float32
 
 def inputs(case: Case) -> Problem:
     s = case.sizes
-    g = torch.Generator().manual_seed(0)
-    points = torch.randn(s["M"], s["C"], generator=g)
+    g = generator(case)
+    points = torch.randn(s["M"], s["C"], generator=g, device=g.device)
     if s["data"] == "clustered":
-        centres = 2 * torch.randn(CLUSTERS, s["C"], generator=g)
-        points = centres[torch.randint(CLUSTERS, (s["M"],), generator=g)] + 0.5 * points
+        centres = 2 * torch.randn(CLUSTERS, s["C"], generator=g, device=g.device)
+        points = centres[torch.randint(CLUSTERS, (s["M"],), generator=g, device=g.device)] + 0.5 * points
     return Problem(case, {"features": points})
 
 
@@ -48,7 +48,7 @@ def judge(problem: Problem) -> Judge:
     def check(picks: Tensor) -> float:
         if picks.shape != (size,) or picks.unique().numel() != size or picks[0] != 0:
             raise WrongError(f"not {size} different picks that start at 0")
-        nearest = torch.full((points.shape[0],), float("inf"), dtype=torch.float64)
+        nearest = torch.full((points.shape[0],), float("inf"), dtype=torch.float64, device=points.device)
         worst, done = 0.0, 0
         for step in (s for s in steps if 0 < s < size):
             new = points[picks[done:step]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from vsad import ops
 from vsad.bench.cases import Case
 
-from . import Crop, Judge, Problem, accept, dtype, homographies, image, share_of_budget
+from . import Crop, Judge, Problem, accept, dtype, generator, homographies, image, share_of_budget
 
 VIEWS = 4  # whose output is judged
 
@@ -19,13 +19,13 @@ def inputs(case: Case) -> Problem:
     """Each view looks into the N views around it on a ring."""
     s = case.sizes
     V, N = s["V"], s["N"]
-    g = torch.Generator().manual_seed(0)
+    g = generator(case)
     tensors = {name: image(case, g, s["B"], V, s["C"], s["H"], s["W"]) for name in ("query", "key", "value")}
     tensors["homography"] = homographies(g, V, N, H=s["H"], W=s["W"]).to(
         torch.float64 if case.dtype == "float64" else torch.float32
     )
     steps = [step for i in range(1, N + 1) for step in (-i, i)][:N]
-    tensors["neighbors"] = torch.tensor([[(v + step) % V for step in steps] for v in range(V)])
+    tensors["neighbors"] = torch.tensor([[(v + step) % V for step in steps] for v in range(V)], device=g.device)
     return Problem(case, tensors, image(case, g, *tensors["query"].shape) if case.backward else None)
 
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from vsad import ops
 from vsad.bench.cases import Case
 
-from . import Judge, Problem, accept, dtype, homographies, image, share_of_budget
+from . import Judge, Problem, accept, dtype, generator, homographies, image, share_of_budget
 
 TAPS = {"nearest": 0, "bilinear": 4, "bicubic": 16}  # that are multiplied and added
 
 
 def inputs(case: Case) -> Problem:
     s = case.sizes
-    g = torch.Generator().manual_seed(0)
+    g = generator(case)
     shape = (s["B"], s["C"], s["H"], s["W"])
     tensors = {"input": image(case, g, *shape), "homography": homographies(g, s["B"], H=s["H"], W=s["W"])}
     return Problem(case, tensors, image(case, g, *shape) if case.backward else None)
@@ -27,7 +27,7 @@ def flops(case: Case) -> float:
     """A multiply-add for each tap and channel; backward as much again. Coordinates are not counted."""
     s = case.sizes
     values = s["B"] * s["C"] * s["H"] * s["W"]
-    return values * 2.0 * TAPS[s["mode"]] * (2 if case.backward else 1)
+    return values * 2.0 * TAPS[s["mode"]] * (2 if case.backward and not case.alone else 1)
 
 
 def bytes(case: Case) -> float:
@@ -37,7 +37,7 @@ def bytes(case: Case) -> float:
 
 def result_bytes(case: Case) -> float:
     s = case.sizes
-    return s["B"] * s["C"] * s["H"] * s["W"] * dtype(case).itemsize * (2.0 if case.backward else 1.0)
+    return s["B"] * s["C"] * s["H"] * s["W"] * dtype(case).itemsize * (2.0 if case.backward and not case.alone else 1.0)
 
 
 def judge(problem: Problem) -> Judge:

@@ -11,20 +11,20 @@ from vsad import ops
 from vsad.bench.cases import Case
 from vsad.ops.prototype_distance import distances_at
 
-from . import Judge, Problem, WrongError, accept, dtype, share_of_budget
+from . import Judge, Problem, WrongError, accept, dtype, generator, share_of_budget
 
 ROWS = 64  # on which a result is judged
-VALUES = 1 << 31  # of differences, at most, that the judge's brute force computes
+VALUES = {"cpu": 1 << 31, "cuda": 1 << 34}  # of differences, at most, that the judge's brute force computes
 
 
 def inputs(case: Case) -> Problem:
     s = case.sizes
-    g = torch.Generator().manual_seed(0)
-    prototypes = torch.randn(s["P"], s["C"], generator=g)
-    chosen = torch.randint(s["P"], (s["M"],), generator=g)
-    features = prototypes[chosen] + 0.5 * torch.randn(s["M"], s["C"], generator=g)
+    g = generator(case)
+    prototypes = torch.randn(s["P"], s["C"], generator=g, device=g.device)
+    chosen = torch.randint(s["P"], (s["M"],), generator=g, device=g.device)
+    features = prototypes[chosen] + 0.5 * torch.randn(s["M"], s["C"], generator=g, device=g.device)
     tensors = {"features": features.to(dtype(case)), "prototypes": prototypes.to(dtype(case))}
-    cotangent = torch.randn(s["M"], s["k"], generator=g).to(dtype(case)) if case.backward else None
+    cotangent = torch.randn(s["M"], s["k"], generator=g, device=g.device).to(dtype(case)) if case.backward else None
     return Problem(case, tensors, cotangent)
 
 
@@ -55,11 +55,14 @@ def _inputs(case: Case) -> int:
 
 
 def judge(problem: Problem) -> Judge:
-    """On some rows, by float64 brute force; an index may be another one where it leads to the same distance."""
+    """On some rows, by float64 brute force; an index may be another one where it leads to the same distance.
+
+    Of a library that gives no distances (None) only the indices are judged.
+    """
     case, t = problem.case, problem.tensors
     M, P, C, k = (case.sizes[n] for n in "MPCk")
-    count = max(4, min(M, ROWS, VALUES // (P * C)))
-    rows = torch.randperm(M, generator=torch.Generator().manual_seed(1))[:count]
+    count = max(4, min(M, ROWS, VALUES[case.device] // (P * C)))
+    rows = torch.randperm(M, generator=torch.Generator().manual_seed(1))[:count].to(t["features"].device)
     some, bank = t["features"][rows], t["prototypes"]
     cotangent = None
     if problem.cotangent is not None:
@@ -84,8 +87,9 @@ def judge(problem: Problem) -> Judge:
         if k > 1 and bool((found.sort(-1).values.diff(dim=-1) == 0).any()):
             raise WrongError("an index occurs twice")
         reached = distances_at(some.double(), bank.double(), found, metric(case)).to(some.dtype)
-        shares = {"distance": share_of_budget(distances[rows], plain[0], exact[0])}
-        shares["distance at the index"] = share_of_budget(reached, plain[0], exact[0])
+        shares = {"distance at the index": share_of_budget(reached, plain[0], exact[0])}
+        if distances is not None:
+            shares["distance"] = share_of_budget(distances[rows], plain[0], exact[0])
         if grads:
             shares["gradient of features"] = share_of_budget(grads[0][rows], plain[1], exact[1])
             shares["gradient of prototypes"] = share_of_budget(grads[1], plain[2], exact[2])

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsad.bench.cases import Case
+from vsad.bench import cuda
+from vsad.bench.cases import COPY, PRODUCT, Case
 from vsad.bench.operators import Problem
 from vsad.ops._op import REFERENCE
 
@@ -39,14 +40,21 @@ class Peer:
         name: in results and tables; our own backends are called "vsad <backend>".
         operators: by operator, the function that prepares a run.
         missing: why it cannot run on this machine at all; None if it can.
+        devices: that it runs on.
+        approximate: timed although it is off, with a note: what it computes in is less than the operator promises.
+        yardstick: no result at all, but what the machine would need for the work alone; neither judged nor a rival.
         compiles: runs a compiler first, which takes long.
         of_targets: only there to be what targets are against.
-        gflops: by operator, of useful operations, about, for what is so slow that it may have to be left out unseen.
+        gflops: by operator, of useful operations on a CPU, about, for what is so slow that it may have to be left out
+            unseen.
     """
 
     name: str
     operators: Mapping[str, Callable[[Problem], Run]]
     missing: str | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    approximate: bool = False
+    yardstick: bool = False
     compiles: bool = False
     of_targets: bool = False
     gflops: Mapping[str, float] = field(default_factory=dict)
@@ -55,6 +63,7 @@ class Peer:
         """Whether this peer is measured on a case; ``compiled`` lets those that run a compiler first in."""
         return (
             case.operator in self.operators
+            and case.device in self.devices
             and (not self.compiles or (compiled and case.compiled))
             and (not self.of_targets or case.target is not None)
         )
@@ -67,6 +76,10 @@ def all_peers() -> list[Peer]:
     return sorted(found, key=lambda peer: not is_ours(peer.name))
 
 
+def is_yardstick(name: str) -> bool:
+    return name in (COPY, PRODUCT)
+
+
 def is_ours(name: str) -> bool:
     return name.startswith("vsad ")
 
@@ -76,9 +89,10 @@ def is_kernel(name: str) -> bool:
     return is_ours(name) and name != f"vsad {REFERENCE}"
 
 
-def needs(module: str, package: str) -> str | None:
-    """Why a library cannot be used here, without importing it."""
-    return None if importlib.util.find_spec(module) else f"needs {package}; pip install 'vsad[bench]'"
+def needs(module: str, package: str, extra: str | None = "bench") -> str | None:
+    """Why a library cannot be used here, without importing it; ``extra`` of ours installs it."""
+    wanted = f"'vsad[{extra}]'" if extra else package
+    return None if importlib.util.find_spec(module) else f"needs {package}; pip install {wanted}"
 
 
 def run_of(function: Callable[..., Tensor], problem: Problem, *names: str) -> Run:
@@ -92,6 +106,13 @@ def run_of(function: Callable[..., Tensor], problem: Problem, *names: str) -> Ru
 
         return forward
     leaves = [t.detach().requires_grad_() for t in tensors]
+    if problem.case.alone:
+        once = function(*leaves)
+
+        def backward() -> tuple[Tensor, ...]:
+            return once.detach(), *torch.autograd.grad(once, leaves, problem.cotangent, retain_graph=True)
+
+        return backward
 
     def both() -> tuple[Tensor, ...]:
         out = function(*leaves)
@@ -105,15 +126,17 @@ def floats_only(problem: Problem) -> None:
         raise UnsupportedError(f"does not compute in {problem.case.dtype} with coordinates in float32")
 
 
-def fits(wanted_bytes: float) -> None:
+def fits(wanted_bytes: float, device: str = "cpu") -> None:
     """Refuse what would not fit into memory, before the system kills the process."""
-    free = available_bytes()
+    free = available_bytes(device)
     if free is not None and wanted_bytes > 0.8 * free:
         raise UnsupportedError(f"would need {wanted_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
-def available_bytes() -> float | None:
+def available_bytes(device: str = "cpu") -> float | None:
     """Memory that is free; None where the system does not say."""
+    if device == "cuda":
+        return cuda.available_bytes()
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

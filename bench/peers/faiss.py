@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -13,6 +12,7 @@ from . import Peer, Run, UnsupportedError, needs
 
 def prototype_distance(problem: Problem) -> Run:
     import faiss
+    import numpy as np  # torch may be there without it
 
     s, features, prototypes = problem.case.sizes, problem.tensors["features"], problem.tensors["prototypes"]
     if problem.case.dtype != "float32":

@@ -28,4 +28,4 @@ def homography_warp(problem: Problem) -> Run:
     return run_of(function, problem, "input")
 
 
-PEERS = [Peer("kornia", {"homography_warp": homography_warp}, needs("kornia", "kornia"))]
+PEERS = [Peer("kornia", {"homography_warp": homography_warp}, needs("kornia", "kornia"), ("cpu", "cuda"))]

@@ -44,4 +44,11 @@ def homography_align(problem: Problem) -> Run:
     return prepare(problem, loop)
 
 
-PEERS = [Peer("MVDiffusion loop", {"homography_align": homography_align}, gflops={"homography_align": 0.5})]
+PEERS = [
+    Peer(
+        "MVDiffusion loop",
+        {"homography_align": homography_align},
+        devices=("cpu", "cuda"),
+        gflops={"homography_align": 0.5},
+    )
+]

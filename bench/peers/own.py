@@ -68,19 +68,20 @@ OPERATORS = {f.__name__: f for f in (homography_align, homography_warp, prototyp
 def _peers() -> list[Peer]:
     """A peer for every name in the tables; where one backend is unusable for all operators, the peer is missing."""
     reasons: dict[str, dict[str, str | None]] = {}
+    devices: dict[str, set[str]] = {REFERENCE: {"cpu", "cuda"}}
     for op in OPS.values():
         for row in op.backends:
-            elsewhere = None if "cpu" in row.devices else f"needs a {' or '.join(row.devices)} device"
-            reason = row.missing or elsewhere
-            reasons.setdefault(row.name, {})[op.name] = reason
+            reasons.setdefault(row.name, {})[op.name] = row.missing
+            devices.setdefault(row.name, set()).update(row.devices)
     reasons[REFERENCE] = dict.fromkeys(OPS)
-    return [_peer(backend, by_op) for backend, by_op in reasons.items()]
+    return [_peer(backend, by_op, devices[backend]) for backend, by_op in reasons.items()]
 
 
-def _peer(backend: str, reasons: dict[str, str | None]) -> Peer:
+def _peer(backend: str, reasons: dict[str, str | None], devices: set[str]) -> Peer:
     operators = {op: partial(OPERATORS[op], backend=backend) for op in reasons if op in OPERATORS}
     missing = None if None in reasons.values() else next(iter(reasons.values()))
-    return Peer(f"vsad {backend}", operators, missing, gflops=SLOW if backend == REFERENCE else {})
+    gflops = SLOW if backend == REFERENCE else {}
+    return Peer(f"vsad {backend}", operators, missing, devices=tuple(sorted(devices)), gflops=gflops)
 
 
 PEERS = _peers()

@@ -61,10 +61,14 @@ def masked_softmax(logits: Tensor, valid: Tensor) -> Tensor:
 def cell_grid(homography: Tensor, size: Sequence[int], source: Sequence[int], window: int) -> tuple[Tensor, Tensor]:
     """grid_sample's coordinates ``(V N, cells, H, W, 2)`` of all window cells, and which are inside the source."""
     (height, width), radius = source, window // 2
-    y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+
+    def steps(start: int, end: int) -> Tensor:
+        return torch.arange(start, end, device=homography.device)
+
+    y, x = torch.meshgrid(steps(0, size[0]), steps(0, size[1]), indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)]).flatten(1).to(homography.dtype)
     X, Y, Z = (homography @ pixels).unflatten(-1, size).flatten(0, 1).unbind(1)  # each (V N, H, W)
-    b, a = torch.meshgrid(*[torch.arange(-radius, radius + 1)] * 2, indexing="xy")
+    b, a = torch.meshgrid(*[steps(-radius, radius + 1)] * 2, indexing="xy")
     sx = (X / Z).unsqueeze(1) + b.reshape(-1, 1, 1)  # (V N, cells, H, W)
     sy = (Y / Z).unsqueeze(1) + a.reshape(-1, 1, 1)
     valid = (sx >= 0) & (sx <= width - 1) & (sy >= 0) & (sy <= height - 1)
@@ -79,7 +83,7 @@ def stored_bytes(problem: Problem) -> float:
 
 
 def prepare(problem: Problem, function: Callable[..., Tensor]) -> Run:
-    fits(stored_bytes(problem))
+    fits(stored_bytes(problem), problem.case.device)
     t, s = problem.tensors, problem.case.sizes
     H = t["homography"]  # its precision is the coordinates', which grid_sample wants the features to have too
 
@@ -103,8 +107,9 @@ def compiled(problem: Problem) -> Run:
     return prepare(problem, torch.compile(products, dynamic=False))
 
 
+BOTH = ("cpu", "cuda")
 PEERS = [
-    Peer("unfused", {"homography_align": unfused}),
-    Peer("unfused, einsum", {"homography_align": unfused_einsum}, of_targets=True),
-    Peer("unfused, compiled", {"homography_align": compiled}, compiles=True),
+    Peer("unfused", {"homography_align": unfused}, devices=BOTH),
+    Peer("unfused, einsum", {"homography_align": unfused_einsum}, devices=BOTH, of_targets=True),
+    Peer("unfused, compiled", {"homography_align": compiled}, devices=BOTH, compiles=True),
 ]
