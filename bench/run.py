@@ -17,7 +17,6 @@ from vsad.bench.operators import Judge, Problem, WrongError
 from vsad.bench.peers import Peer, Run, UnsupportedError, all_peers, is_kernel, is_yardstick
 from vsad.bench.results import Results, Row
 
-GPU_TIMES_CPU = 500  # about how many times as fast a GPU is where a guess for a CPU is all there is
 WARM_BELOW_S = 0.1  # faster peers run once untimed in every turn: another's caches and spinning threads are not theirs
 
 
@@ -126,7 +125,8 @@ class Runner:
             raise UnsupportedError(peer.missing)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise UnsupportedError("the time was up")
-        guess = 1e-9 / peer.gflops.get(case.operator, float("inf")) / (1 if case.device == "cpu" else GPU_TIMES_CPU)
+        guesses = peer.gflops if case.device == "cpu" else peer.gpu_gflops
+        guess = 1e-9 / guesses.get(case.operator, float("inf"))
         rate = self.rates.get((peer.name, case.operator, case.direction), guess)  # seconds an operation
         expected_s = operators.of(case).flops(case) * rate
         wanted = any(peer.name in target.against for target in case.targets)

@@ -28,25 +28,22 @@ def main(name, backend, device="cuda"):
         print(row.missing)
         return SKIPPED
     refused = done = 0
-    for deterministic in (False, True):
+    for deterministic, dtype, layout in ((False, torch.float32, "strided"), (True, torch.bfloat16, "channels last")):
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         for sample in SAMPLES[name]:
-            for dtype, layout in ((torch.float32, "strided"), (torch.bfloat16, "channels last")):
-                tensors, options = sample.make(generator())
-                placed = {
-                    n: (LAYOUTS[layout](t.to(dtype)) if n in sample.images else t.to(torch.float32)).to(device)
-                    for n, t in tensors.items()
-                }
-                if not sample.images:
-                    placed = {n: t.to(dtype) for n, t in placed.items()}
-                options = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
-                try:
-                    run(lambda **a: op.public(**a, backend=backend), placed, options, sample.differentiable)
-                    done += 1
-                except RuntimeError as refusal:
-                    if not str(refusal).startswith(f"{name}: backend {backend!r}"):
-                        raise
-                    refused += 1
+            tensors, options = sample.make(generator())
+            narrow = sample.images or tuple(tensors)
+            tensors = {n: t.to(dtype if n in narrow else torch.float32) for n, t in tensors.items()}
+            tensors = {n: LAYOUTS[layout](t) if n in sample.images else t for n, t in tensors.items()}
+            tensors = {n: t.to(device) for n, t in tensors.items()}
+            options = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
+            try:
+                run(lambda **a: op.public(**a, backend=backend), tensors, options, sample.differentiable)
+                done += 1
+            except RuntimeError as refusal:
+                if not str(refusal).startswith(f"{name}: backend {backend!r}"):
+                    raise
+                refused += 1
     torch.cuda.synchronize()
     print(f"{done} calls, {refused} refused")
     return 0

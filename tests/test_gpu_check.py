@@ -173,7 +173,11 @@ def test_the_parts_fit_into_nine_minutes_and_name_tests_that_exist(tmp_path):
             (file,) = [word for word in job.command if word.startswith("tests/")]
             assert (gpu_check.ROOT / file).exists()
     names = [job.name for job in PARTS["matrix"].jobs(here(tmp_path))]
-    assert names == [f"{op}-{backend}" for backend in ("cuda", "triton", "torch") for op in SHAPES]
+    for op in SHAPES:
+        assert {n for n in names if n.startswith(op)} == {
+            *(f"{op}-triton-cuda-{dtype}" for dtype in ("float32", "float16", "bfloat16")),
+            f"{op}-cuda-cuda", f"{op}-torch-cuda",
+        }  # fmt: skip
 
 
 def test_every_contract_and_large_job_selects_tests(tmp_path):
@@ -243,7 +247,7 @@ def test_the_command_lists_and_prints_without_running(tmp_path, capsys):
     options = ["--folder", str(tmp_path / "state"), "--results", str(tmp_path / "results")]
     assert gpu_check.main(["--dry-run", "--part", "matrix", "--part", "bench", *options]) == 0
     printed = capsys.readouterr().out
-    assert "matrix/homography_align-cuda: " in printed
+    assert "matrix/homography_align-cuda-cuda: " in printed
     assert "bench/greedy_coreset: " in printed
     assert "contracts" not in printed
     assert gpu_check.main(["--list", *options]) == 0
@@ -304,7 +308,7 @@ def test_the_small_shapes_script_says_why_it_cannot_run():
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu_small", "greedy_coreset", "triton"],
         cwd=gpu_check.ROOT, capture_output=True, text=True, timeout=100,
-        env={**os.environ, "PYTHONPATH": str(gpu_check.ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 77
     assert done.stdout.strip() == "needs a GPU"
@@ -321,4 +325,4 @@ def test_the_small_shapes_script_calls_every_sample(op, capsys):
             assert gpu_small.main(op.name, "cpu", "cpu") == 0
         finally:
             torch.use_deterministic_algorithms(False)
-    assert capsys.readouterr().out == f"{4 * len(SAMPLES[op.name])} calls, 0 refused\n"
+    assert capsys.readouterr().out == f"{2 * len(SAMPLES[op.name])} calls, 0 refused\n"

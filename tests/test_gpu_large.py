@@ -64,7 +64,7 @@ def test_homography_warp_of_one_image(backend):
 
 
 def test_homography_warp_backward(backend):
-    needs("homography_warp", backend, 7)  # the fast way adds in float32
+    needs("homography_warp", backend, 6)  # the fast way adds in float32
     input = image(5, 64, 2592, 2592).requires_grad_()
     out = vsad.ops.homography_warp(input, turned(5), backend=backend)
     (grad,) = torch.autograd.grad(out, input, out.detach())
@@ -86,7 +86,7 @@ def test_homography_align(backend):
 
 
 def test_homography_align_backward(backend):
-    needs("homography_align", backend, 16)
+    needs("homography_align", backend, 12)
     q, k, v = (image(3, 2, 64, 2368, 2368).requires_grad_() for _ in range(3))
     H = turned(2, 1)
     out = vsad.ops.homography_align(q, k, v, H, heads=2, backend=backend)
@@ -109,7 +109,7 @@ def test_prototype_distance(backend, many):
         got = vsad.ops.prototype_distance(large, bank, 2, backend=backend)
         expected = vsad.ops.prototype_distance(last.clone(), bank, 2, backend=backend)
         assert torch.equal(got.indices[-70:], expected.indices)
-        assert torch.equal(got.distances[-70:], expected.distances)
+        torch.testing.assert_close(got.distances[-70:], expected.distances)
     else:  # every feature is a prototype of the last rows, moved a little
         features = last + 0.01
         got = vsad.ops.prototype_distance(features, large, backend=backend)

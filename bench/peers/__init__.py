@@ -45,8 +45,8 @@ class Peer:
         yardstick: no result at all, but what the machine would need for the work alone; neither judged nor a rival.
         compiles: runs a compiler first, which takes long.
         of_targets: only there to be what targets are against.
-        gflops: by operator, of useful operations on a CPU, about, for what is so slow that it may have to be left out
-            unseen.
+        gflops: by operator, of useful operations, about, for what is so slow that it may have to be left out unseen.
+        gpu_gflops: the same on a GPU.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Peer:
     compiles: bool = False
     of_targets: bool = False
     gflops: Mapping[str, float] = field(default_factory=dict)
+    gpu_gflops: Mapping[str, float] = field(default_factory=dict)
 
     def takes_part(self, case: Case, compiled: bool) -> bool:
         """Whether this peer is measured on a case; ``compiled`` lets those that run a compiler first in."""

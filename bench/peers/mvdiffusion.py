@@ -50,5 +50,6 @@ PEERS = [
         {"homography_align": homography_align},
         devices=("cpu", "cuda"),
         gflops={"homography_align": 0.5},
+        gpu_gflops={"homography_align": 200.0},
     )
 ]

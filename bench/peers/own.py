@@ -62,6 +62,7 @@ def greedy_coreset(problem: Problem, backend: str) -> Run:
 
 
 SLOW = {"homography_align": 0.5, "prototype_distance": 1.0}  # the reference
+SLOW_ON_GPU = {"homography_align": 200.0, "prototype_distance": 1000.0, "greedy_coreset": 100.0}
 OPERATORS = {f.__name__: f for f in (homography_align, homography_warp, prototype_distance, greedy_coreset)}
 
 
@@ -80,8 +81,10 @@ def _peers() -> list[Peer]:
 def _peer(backend: str, reasons: dict[str, str | None], devices: set[str]) -> Peer:
     operators = {op: partial(OPERATORS[op], backend=backend) for op in reasons if op in OPERATORS}
     missing = None if None in reasons.values() else next(iter(reasons.values()))
-    gflops = SLOW if backend == REFERENCE else {}
-    return Peer(f"vsad {backend}", operators, missing, devices=tuple(sorted(devices)), gflops=gflops)
+    slow, slow_on_gpu = (SLOW, SLOW_ON_GPU) if backend == REFERENCE else ({}, {})
+    return Peer(
+        f"vsad {backend}", operators, missing, devices=tuple(sorted(devices)), gflops=slow, gpu_gflops=slow_on_gpu
+    )
 
 
 PEERS = _peers()
