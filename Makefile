@@ -2,15 +2,16 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.c*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isas sanitize lint format bench bench-quick clean
+.PHONY: help demo test test-isas emulate sanitize lint format bench bench-quick clean
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
 	@echo "make test         every test"
 	@echo "make test-isas    the CPU kernels' tests with every instruction set of this machine forced but the best"
+	@echo "make emulate      the CUDA kernels' tests without a GPU: the kernels run on the CPU (needs nvcc)"
 	@echo "make sanitize     the CPU kernels' tests under the address and undefined-behaviour sanitizers (GCC, 5 minutes)"
 	@echo "make lint         ruff, mypy, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
@@ -40,6 +41,11 @@ test-isas: $(VENV)/installed
 	isas=$$($(BIN)/python -c "from vsad import _cpu; print(*_cpu.isas()[:-1])") && \
 		for isa in $$isas; do $(BIN)/python -m pytest -q --isa $$isa $(KERNEL_TESTS) || exit 1; done
 
+# the rows of the matrix that the emulated CUDA kernels run
+emulate: $(VENV)/installed
+	VSAD_CUDA=emulate $(BIN)/python setup.py --quiet build_ext --build-lib build/emulate
+	VSAD_EMULATED=build/emulate $(BIN)/python -m pytest -q tests -k cuda
+
 # In a copy of the tree, so that the extension in use stays as it is. The leaks that are found are Python's own.
 sanitize: $(VENV)/installed
 	mkdir -p build/sanitize
@@ -54,12 +60,12 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --allow-untyped-calls --allow-untyped-decorators --allow-subclassing-any -p vsad.ops
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 # the libraries that we compare ourselves with
 $(VENV)/installed-bench: $(VENV)/installed
