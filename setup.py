@@ -3,7 +3,8 @@
 Neither module includes or links libtorch. Everything else about the package stands in ``pyproject.toml``.
 
 Environment:
-    VSAD_CUDA: 0 leaves ``vsad._cuda`` out, 1 fails without nvcc; ``emulate`` runs its kernels on the CPU, for tests.
+    VSAD_CUDA: 0 leaves ``vsad._cuda`` out, 1 fails without nvcc; ``emulate`` builds it
+        alone, its kernels running on the CPU, for tests.
     VSAD_CUDA_ARCHS: what to compile for, such as ``"80 90a"``; ``native`` is the GPU of this machine.
     VSAD_SANITIZE: 1 ends the process at every bad address and undefined operation.
 """
@@ -167,8 +168,8 @@ class BuildKernels(build_ext):
             raise CompileError(f"{name} did not compile; it needs {needs}")
 
 
-EXTENSIONS = [Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=HEADERS, language="c++")]
-if cuda_mode():
-    EXTENSIONS.append(Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++"))
+CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=HEADERS, language="c++")
+CUDA = Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++")
+EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "emulate": [CUDA]}
 
-setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=EXTENSIONS[cuda_mode()], cmdclass={"build_ext": BuildKernels})
