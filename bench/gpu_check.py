@@ -82,12 +82,18 @@ def _build(places: Places) -> list[Job]:
     folder = ROOT
     if _setuptools_version() < LICENSE_SETUPTOOLS:
         folder = _without_pyproject(ROOT / "build" / "gpu-check")
-    environment = {"VSAD_CUDA": "1", "VSAD_CUDA_ARCHS": "native"}
+    environment = {"VSAD_CUDA": "1", "VSAD_CUDA_ARCHS": "native", "PATH": _path_with_nvcc()}
     check = "from vsad import _cpu, _cuda; from vsad.info import info; print(info()); print('both extensions import')"
     return [
         Job("compile", (sys.executable, "setup.py", "build_ext", "--inplace"), folder, environment),
         Job("import", (sys.executable, "-c", check)),
     ]
+
+
+def _path_with_nvcc() -> str:
+    path = os.environ.get("PATH", "")
+    homes = (home / "bin" for home in _cuda_homes() if (home / "bin" / "nvcc").exists())
+    return path if shutil.which("nvcc") else os.pathsep.join([path, *(str(folder) for folder in homes)])
 
 
 def _setuptools_version() -> int:
@@ -102,7 +108,7 @@ def _setuptools_version() -> int:
 def _without_pyproject(folder: Path) -> Path:
     """A folder of links to what the build needs; its ``vsad`` is the checkout's."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("setup.py", "csrc", "vsad", "kernels", "bench"):
+    for name in ("setup.py", "csrc", "vsad", "kernels", "bench", "tests"):
         link = folder / name
         if not link.is_symlink():
             link.symlink_to(ROOT / name)

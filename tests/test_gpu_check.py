@@ -208,15 +208,27 @@ def test_an_old_setuptools_builds_without_pyproject(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu_check, "_setuptools_version", lambda: 70)
         patch.setattr(gpu_check, "ROOT", tmp_path)
-        for name in ("csrc", "vsad", "kernels", "bench"):
+        for name in ("csrc", "vsad", "kernels", "bench", "tests"):
             (tmp_path / name).mkdir()
         (tmp_path / "setup.py").write_text("")
         (tmp_path / "pyproject.toml").write_text("")
         (job, _) = PARTS["build"].jobs(here(tmp_path))
         (again, _) = PARTS["build"].jobs(here(tmp_path))
     assert job.folder == again.folder == tmp_path / "build" / "gpu-check"
-    assert sorted(p.name for p in job.folder.iterdir()) == ["bench", "csrc", "kernels", "setup.py", "vsad"]
+    assert sorted(p.name for p in job.folder.iterdir()) == ["bench", "csrc", "kernels", "setup.py", "tests", "vsad"]
     assert (job.folder / "vsad").resolve() == tmp_path / "vsad"
+
+
+def test_nvcc_is_found_where_the_toolkit_puts_it(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_check, "_cuda_homes", lambda: [tmp_path])
+        patch.setattr(gpu_check.shutil, "which", lambda name: None)
+        assert gpu_check._path_with_nvcc() == os.environ["PATH"]
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "nvcc").touch()
+        assert gpu_check._path_with_nvcc() == os.environ["PATH"] + os.pathsep + str(tmp_path / "bin")
+        patch.setattr(gpu_check.shutil, "which", lambda name: "/somewhere/nvcc")
+        assert gpu_check._path_with_nvcc() == os.environ["PATH"]
 
 
 def test_a_build_that_is_gone_is_built_again(tmp_path):
