@@ -82,7 +82,8 @@ def _build(places: Places) -> list[Job]:
     folder = ROOT
     if _setuptools_version() < LICENSE_SETUPTOOLS:
         folder = _without_pyproject(ROOT / "build" / "gpu-check")
-    environment = {"VSAD_CUDA": "1", "VSAD_CUDA_ARCHS": "native", "PATH": _path_with_nvcc()}
+    archs = os.environ.get("VSAD_CUDA_ARCHS", "native")
+    environment = {"VSAD_CUDA": "1", "VSAD_CUDA_ARCHS": archs, "PATH": _path_with_nvcc()}
     check = "from vsad import _cpu, _cuda; from vsad.info import info; print(info()); print('both extensions import')"
     return [
         Job("compile", (sys.executable, "setup.py", "build_ext", "--inplace"), folder, environment),
