@@ -27,7 +27,7 @@ from vsad.bench.cases import SHAPES
 from vsad.bench.gpu_outcome import Outcome, outcome
 
 ROOT = Path(vsad.__file__).resolve().parents[1]
-TOTAL_S = 530  # of the 9 minutes that a run may take
+TOTAL_S = 520  # of the 9 minutes that a run may take; starting and stopping need the rest
 GRACE_S = 8  # between asking a process to stop and ending it: pytest writes its summary meanwhile
 GPU_BACKENDS = ("cuda", "triton")
 SANITIZERS = ("memcheck", "racecheck")
@@ -178,11 +178,11 @@ PARTS = {
     part.name: part
     for part in (
         Part("build", "compile both extensions in place for this GPU", 140, _build, needs_gpu=False),
-        Part("matrix", "every operator, backend, dtype, layout and sample against float64", 110, _matrix, _SOME),
+        Part("matrix", "every operator, backend, dtype, layout and sample against float64", 105, _matrix, _SOME),
         Part("contracts", "opcheck, graphs, streams, compile, autocast, determinism", 75, _contracts, _SOME),
         Part("large", "tensors of more than 2^31 elements", 30, _large),
         Part("sanitizer", "memcheck and racecheck on small shapes", 45, _sanitizer, _SOME),
-        Part("bench", "the suite with its peers", 125, _bench),
+        Part("bench", "the suite with its peers", 120, _bench),
     )
 }
 

@@ -14,11 +14,14 @@ MOST_LINES = 25  # of failures and of reasons: the page stays one page, the logs
 
 
 def write(outcomes: Mapping[str, Outcome], key: Mapping[str, Any], results: Path) -> Path:
-    """Write the page beside the measurements; return its path."""
+    """Write the page, and every measured row in a table beside it; return the page's path."""
     name = machine.gpu_slug(key["gpu"]) if key["gpu"] else "no-gpu"
     path = results / f"{name}-gpu-check.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(outcomes, key, results / f"{name}.json") + "\n")
+    measured = results / f"{name}.json"
+    path.write_text(page(outcomes, key, measured) + "\n")
+    if measured.exists():
+        measured.with_suffix(".md").write_text(report.full_table(load(measured)) + "\n")
     return path
 
 

@@ -72,7 +72,9 @@ def save(results: Results, path: Path) -> None:
     rows = [json.dumps(_stored(row), allow_nan=False) for row in results.rows]
     body = ",\n".join(f"  {row}" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{text[:-2]},\n "rows": [\n{body}\n ]\n}}\n')
+    new = path.with_suffix(".new")  # a run that is cut off while it writes leaves the old file
+    new.write_text(f'{text[:-2]},\n "rows": [\n{body}\n ]\n}}\n')
+    new.replace(path)
 
 
 def load(path: Path) -> Results:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vsad.bench import cuda, machine, measure, operators
+from vsad.bench import cuda, here, machine, measure, operators
 from vsad.bench.cases import ALL_CASES, COPY, CUDA_CASES, PRODUCT, Target, align, coreset, nearest, warp
 from vsad.bench.gpu_outcome import UNFINISHED
 from vsad.bench.peers import Peer, all_peers
@@ -262,6 +262,25 @@ def test_the_readme_holds_the_tables_of_both_machines():
 def test_results_of_a_gpu_are_named_after_it():
     assert machine.slug(machine.describe("cuda")) == "nvidia-h200"
     assert "gpu" not in machine.describe()
+
+
+def test_the_users_shapes_run_on_a_gpu_where_there_is_one(monkeypatch):
+    with pytest.raises(ValueError, match=r"^bench: device must be cpu or cuda, got 'tpu'"):
+        here.Shapes(device="tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"^bench: device must be cpu, for torch finds no GPU here"):
+        here.Shapes(device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(here, "EFFORT", Effort(seconds=0.0, most_rounds=2, compiled=False))
+    shapes = here.Shapes(views=3, size=12, channels=8, heads=2, prototypes=50, features=40, device="cuda")
+    cases, measured = here.measure(shapes, 60.0, lambda cases, *_: cases)
+    assert {case.device for case in cases} == {"cuda"}
+    assert measured.machine["gpu"] == GPU
+    assert {row.state for row in measured.rows} == {"timed", "skipped"}
+    assert COPY in {row.peer for row in measured.rows}
+    for case in cases:
+        here.table(case, measured.of_case(case.id).values())
+        assert COPY not in here.verdict(measured.of_case(case.id).values())
 
 
 def test_the_suite_skips_what_needs_a_gpu_and_loses_no_time():

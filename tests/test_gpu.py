@@ -3,6 +3,7 @@
 Without a GPU, backends that are emulated or interpreted on the CPU keep the promises that are not about CUDA itself.
 """
 
+import contextlib
 import os
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts, or torch refuses to be deterministic
@@ -87,6 +88,17 @@ def results(op, backend, tensors, options, differentiable):
     """Everything that a call gives, gradients too, as a list of tensors."""
     result, _, grads = run(lambda **a: op.public(**a, backend=backend), tensors, options, differentiable)
     return [*(result if isinstance(result, tuple) else (result,)), *grads.values()]
+
+
+@contextlib.contextmanager
+def may_refuse(op, backend):
+    """A backend may say that it cannot; what then runs unnamed is not its promise."""
+    try:
+        yield
+    except RuntimeError as refusal:
+        if not str(refusal).startswith(f"{op.name}: backend {backend!r}"):
+            raise
+        pytest.skip(str(refusal))
 
 
 def assert_same_bits(got, expected):
@@ -230,7 +242,8 @@ def test_autocast_takes_the_narrow_type(kernel):
 def test_deterministic_algorithms_give_the_same_bits(kernel, deterministic):
     op, backend = kernel
     arguments = busy(op)
-    first = results(op, backend, *arguments)
+    with may_refuse(op, backend):
+        first = results(op, backend, *arguments)
     for _ in range(3):
         assert_same_bits(results(op, backend, *arguments), first)
 
@@ -249,7 +262,8 @@ def test_fast_and_deterministic_gradients_agree(kernel):
     fast = results(op, backend, *arguments)
     torch.use_deterministic_algorithms(True)
     try:
-        slow = results(op, backend, *arguments)
+        with may_refuse(op, backend):
+            slow = results(op, backend, *arguments)
     finally:
         torch.use_deterministic_algorithms(False)
     assert_close(fast, slow)

@@ -13,9 +13,10 @@ import torch
 from tests import gpu_small
 from tests.samples import SAMPLES
 from vsad.bench import gpu_check, gpu_summary
-from vsad.bench.cases import SHAPES
+from vsad.bench.cases import CUDA_CASES, SHAPES
 from vsad.bench.gpu_check import PARTS, Job, Part, Places, State, exit_code, run
 from vsad.bench.gpu_outcome import Outcome, outcome
+from vsad.bench.results import Results, Row, save
 
 KEY = {"sources": "abc", "gpu": "NVIDIA H200", "torch": "2.11", "python": "3.12"}
 
@@ -314,6 +315,19 @@ def test_the_summary_is_one_page_with_everything_that_went_wrong(tmp_path):
     assert "`large/cuda`: why" in text
     assert "Nothing was measured." in text
     assert len(text.splitlines()) < 70
+
+
+def test_the_summary_holds_the_speed_and_every_row_beside_it(tmp_path):
+    case = CUDA_CASES[0]
+    rows = [Row.of(case, peer, "timed", median_s=s, gflops=1.0) for peer, s in (("vsad cuda", 1e-3), ("unfused", 0.04))]
+    gpu = {"name": KEY["gpu"], "memory_gb": 141, "multiprocessors": 132, "capability": "9.0", "cuda": "13.0"}
+    ceilings = {"float32": 5e4, "bfloat16": 7e5, "int8": None, "copy": {str(1 << 30): 4000.0}}
+    host = {"cpu": "x", "cores": 2, "threads": 2, "isa": "avx2"}
+    save(Results({**host, "gpu": gpu}, {}, ceilings, rows), tmp_path / "nvidia-h200.json")
+    page = gpu_summary.write({"bench/homography_align": Outcome("passed")}, KEY, tmp_path).read_text()
+    assert "matrix products float32 50000, bfloat16 700000 GFLOP/s; copies 4000 at 1024 MB" in page
+    assert "| 1 ms | unfused 40 ms | 40 | 30 | - |" in page
+    assert "| unfused | 40 ms |" in (tmp_path / "nvidia-h200.md").read_text()
 
 
 def test_the_small_shapes_script_says_why_it_cannot_run():
