@@ -63,7 +63,7 @@ __device__ __forceinline__ void write_sums(const Shared<R>& s, double* bias, dou
 }
 
 template <typename Element, int R>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads)
     backward_kernel(const __grid_constant__ AlignGradients g, int tiles, int tiles_across, int slices) {
     const AlignArguments& a = g.forward;
     const int slice = blockIdx.x % slices, head = blockIdx.x / slices % a.heads;

@@ -67,7 +67,7 @@ def backward(
     size; their last bits differ from run to run. ``deterministic`` gathers them instead.
     """
     B, V, C, H, W = query.shape
-    S, Cv = value.shape[1:3]
+    Cv = value.shape[2]
     N, tiles = neighbors.shape[1], _cuda.homography_align_tiles(H, W)
     gather = deterministic and (needs[1] or needs[2])
     # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy: the kernel finds it again
