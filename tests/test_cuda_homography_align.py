@@ -172,3 +172,52 @@ def test_only_wanted_gradients_are_made():
 
 def test_larger_windows_are_refused_with_a_reason():
     assert "takes windows" in ROW.refusal(torch.ones(1, device=DEVICE), window=9, heads=1)
+
+
+def forward(tensors, options, backend, dtype=None):
+    device = DEVICE if backend == "cuda" else "cpu"
+    placed = {n: t.to(device, dtype) for n, t in tensors.items()}
+    rest = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
+    return [t.cpu() for t in OP.public(**placed, **rest, return_lse=True, backend=backend)]
+
+
+HEADS = {  # channels of a head, heads, window
+    "32 x 2": (32, 2, 3),
+    "40 x 3": (40, 3, 3),
+    "40 x 2": (40, 2, 5),
+    "64 x 1": (64, 1, 3),
+    "64 x 2": (64, 2, 5),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("name", ["turned", "mirrored", "perspective", "many pixels to few", "few pixels among many"])
+def test_heads_for_tensor_cores(name, heads, dtype, monkeypatch):
+    channels, count, window = HEADS[heads]
+    monkeypatch.setitem(CASES[name][3], "V", 2)
+    for key, size in {"C": channels * count, "Cv": channels * count, "heads": count, "window": window}.items():
+        monkeypatch.setitem(CASES[name][3], key, size)
+    tensors, options = make(name, dtype)
+    exact, plain = forward(tensors, options, "torch", torch.float64), forward(tensors, options, "torch")
+    for order in ("forward", "reverse", "1"):
+        monkeypatch.setenv("VSAD_EMULATOR_ORDER", order)
+        for n, got, e, p in zip(("out", "lse"), forward(tensors, options, "cuda"), exact, plain):
+            nowhere = e == float("-inf")
+            assert torch.equal(got == float("-inf"), nowhere)
+            within_budget(n, *(torch.where(nowhere, 0, t) for t in (got, e, p)))
+
+
+@pytest.mark.parametrize("what", ["key", "value"])
+def test_heads_for_tensor_cores_keep_what_is_not_finite_to_its_place(what):
+    tensors, options = make("turned", torch.bfloat16)
+    for n in ("query", "key", "value"):
+        tensors[n] = tensors[n].repeat_interleave(80 // tensors[n].shape[2], dim=2).contiguous()
+    tensors[what][:, 2, 5, 3, 4] = float("inf")
+    tensors[what][:, 0, 44, 6, 6] = float("nan")
+    # weights that bfloat16 rounds to zero would make plain torch's infinities NaN
+    expected, got = forward(tensors, options, "torch", torch.float32), forward(tensors, options, "cuda")
+    for a, b in zip(expected, got):
+        assert torch.equal(a.isfinite(), b.isfinite())
+    assert not got[0].isfinite().all()
+    assert got[0].isfinite().any()

@@ -56,6 +56,7 @@ struct AlignGradients {
 
 std::int64_t homography_align_tiles(std::int64_t H, std::int64_t W);  // of one view, in the backward
 void homography_align_forward(const AlignArguments& arguments, cudaStream_t stream);
+bool homography_align_forward_mma(const AlignArguments& arguments, cudaStream_t stream);  // false: not for this call
 // All gradients, those of key and value added to; or, where `inner` and `boxes` are given, all but those two.
 void homography_align_backward(const AlignGradients& gradients, cudaStream_t stream);
 // The gradients of key and value after that: the same bits on every run.
