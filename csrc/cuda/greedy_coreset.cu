@@ -14,63 +14,43 @@ namespace {
 constexpr std::int64_t kMostPoints = (std::int64_t(1) << kIndexBits) - 1;
 constexpr std::int64_t kMostChannels = 1 << 17;  // rounding errors of more add up to nothing that screens
 
-using Small = Shape<4, 2>;  // 99 KB of shared memory a block: sm_86, sm_89, sm_120
-using Large = Shape<6, 3>;  // 163 KB and more
-
-template <typename Shape>
+template <typename Element>
 __global__ void __launch_bounds__(kThreads, 1) coreset_kernel(const __grid_constant__ State s) {
-    Shared<Shape>& shared = *reinterpret_cast<Shared<Shape>*>(dynamic_shared());
+    Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared());
     const double scale = scale_of(s);
     if (blockIdx.x == 0 && threadIdx.x == 0) s.arguments.picks[0] = s.arguments.start;
-    prepare(s, scale);
+    prepare<Element>(s, scale);
     __syncthreads();
     for (std::int64_t picked = 1; picked < s.arguments.size;) {
         offer(s, shared);
         grid_sync();
         find_candidates(s, shared);
-        measure_candidates(s, shared);
+        measure_candidates<Element>(s, shared);
         grid_sync();
         load_distances(s, shared);
         if (threadIdx.x < 32) {
             const std::int64_t left = s.arguments.size - picked;
-            const int wanted = left < Shape::kPicks ? static_cast<int>(left) : Shape::kPicks;
-            const int count = pick_candidates<Shape::kColumns>(shared, wanted);
+            const int count = pick_candidates(shared, left < kMost ? static_cast<int>(left) : kMost);
+            __syncwarp();
             if (threadIdx.x == 0) shared.count = count;
         }
         __syncthreads();
         const int count = shared.count;
         take_picks(s, shared, picked, count);
         picked += count;
-        if (picked < s.arguments.size) Fold<Shape>(s, shared, scale, count).run();
+        if (picked < s.arguments.size) Fold<Element>(s, shared, scale, count).run();
     }
-}
-
-struct Plan {
-    void (*kernel)(State);
-    int candidates;
-    std::size_t shared;
-
-    template <typename Shape>
-    static Plan of() {
-        return {coreset_kernel<Shape>, Shape::kPicks, sizeof(Shared<Shape>)};
-    }
-};
-
-Plan plan() {
-    const int capability = cuda::capability();
-    const bool large = capability == 80 || capability == 87 || (capability >= 90 && capability < 120);
-    return large ? Plan::of<Large>() : Plan::of<Small>();
 }
 
 // Lays out the workspace; returns its size.
-std::size_t lay_out(State& s, const Plan& plan) {
+std::size_t lay_out(State& s) {
     const CoresetArguments& a = s.arguments;
     if (a.M > kMostPoints) throw std::invalid_argument("greedy_coreset: the CUDA kernel takes fewer than 2^30 points");
-    const std::int64_t resident = resident_blocks(plan.kernel, kThreads, plan.shared);
+    const std::int64_t resident = resident_blocks(coreset_kernel<float>, kThreads, sizeof(Shared));
     s.layout.M = static_cast<int>(a.M);
     s.layout.blocks = static_cast<int>(std::max<std::int64_t>(1, std::min(resident, (a.M + kTile - 1) / kTile)));
     s.layout.rows = (s.layout.M + s.layout.blocks - 1) / s.layout.blocks;
-    const double share = double(plan.candidates) / s.layout.blocks;
+    const double share = double(kMost) / s.layout.blocks;
     s.offered = static_cast<int>(std::ceil(share + 3 * std::sqrt(share)));
     s.padded = static_cast<int>((std::max<std::int64_t>(a.C, 1) + 7) / 8 * 8);
     s.slack = a.C > kMostChannels ? 0x1p100f : float(s.padded + kChunk + 32) * 0x1p-21f;
@@ -86,7 +66,7 @@ std::size_t lay_out(State& s, const Plan& plan) {
     take(s.thresholds, places);
     take(s.bounds, places);
     take(s.offers, std::size_t(s.layout.blocks) * (s.offered + 1));
-    take(s.distances, std::size_t(plan.candidates) * plan.candidates);
+    take(s.distances, kMost * (kMost - 1) / 2);
     return bytes;
 }
 
@@ -97,15 +77,17 @@ std::size_t coreset_workspace(std::int64_t M, std::int64_t C) {
     coreset::State state{};
     state.arguments.M = M;
     state.arguments.C = C;
-    return coreset::lay_out(state, coreset::plan());
+    return coreset::lay_out(state);
 }
 
 void greedy_coreset(const CoresetArguments& arguments, cudaStream_t stream) {
-    const coreset::Plan plan = coreset::plan();
     coreset::State state{};
     state.arguments = arguments;
-    coreset::lay_out(state, plan);
-    launch_cooperative(plan.kernel, dim3(state.layout.blocks), dim3(coreset::kThreads), plan.shared, stream, state);
+    coreset::lay_out(state);
+    with_float_type(arguments.dtype, [&](auto element) {
+        launch_cooperative(coreset::coreset_kernel<decltype(element)>, dim3(state.layout.blocks),
+                           dim3(coreset::kThreads), sizeof(coreset::Shared), stream, state);
+    });
 }
 
 }  // namespace cuda

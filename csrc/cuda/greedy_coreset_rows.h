@@ -80,29 +80,19 @@ __device__ __forceinline__ double group_sum(double v) {
     return v;
 }
 
-template <typename Element>
-__device__ __forceinline__ double squared_distance_of(const State& s, int m, int p) {
+// Between two points, by a group of lanes; all of them get it. The same bits as the CPU's: eight sums, added in pairs.
+// Each lane loads `ahead` channels of both rows before it waits for one.
+template <typename Element, int ahead>
+__device__ __forceinline__ Key measure(const State& s, int m, int p) {
     const Element* features = reinterpret_cast<const Element*>(s.arguments.features);
     const Element *x = features + m * s.arguments.stride, *y = features + p * s.arguments.stride;
     double sum = 0;
-#pragma unroll 4
+#pragma unroll ahead
     for (std::int64_t c = group_lane(); c < s.arguments.C; c += kLanes) {
         const double d = double(widen(x[c])) - double(widen(y[c]));
         sum = __dadd_rn(sum, __dmul_rn(d, d));
     }
-    return group_sum(sum);
-}
-
-// By a group of lanes; all of them get it. The same bits as the CPU's: eight sums, added in pairs.
-__device__ __forceinline__ Key measure(const State& s, int m, int p) {
-    switch (s.arguments.dtype) {
-        case Scalar::bfloat16:
-            return rounded_distance(squared_distance_of<bfloat16>(s, m, p));
-        case Scalar::float16:
-            return rounded_distance(squared_distance_of<float16>(s, m, p));
-        default:
-            return rounded_distance(squared_distance_of<float>(s, m, p));
-    }
+    return rounded_distance(group_sum(sum));
 }
 
 // The largest row of the sample comes to 2^10: rows 32 times as large still fit, and 2^24 times smaller ones keep all
@@ -151,32 +141,21 @@ __device__ __forceinline__ float offset_of(const State& s, Bound bound) {
     return static_cast<float>(exact + fabs(exact) * 0x1p-22 + 0x1p-100);
 }
 
+// Every point's halves, and what it knows once `start` is picked.
 template <typename Element>
-__device__ __forceinline__ void prepare_of(const State& s, double scale) {
+__device__ __forceinline__ void prepare(const State& s, double scale) {
     const int block = blockIdx.x, count = s.layout.count(block);
     for (int row = group(); row < count; row += kGroups) {
         const int m = s.layout.point(block, row), start = static_cast<int>(s.arguments.start);
         const std::int64_t place = std::int64_t(block) * s.layout.rows + row;
         const Bound bound = pack_row<Element>(s, scale, m, s.halves + place * s.padded);
-        const double squared = squared_distance_of<Element>(s, m, start);
+        const Key distance = measure<Element, 8>(s, m, start);
         if (group_lane()) continue;
         // A row that is not finite counts as covered, and covers nothing.
-        const Key rounded = bound.residual == bound.residual ? rounded_distance(squared) : 0;
+        const Key rounded = bound.residual == bound.residual ? distance : 0;
         s.bounds[place] = bound;
         s.keys[place] = m == start ? 0 : key_of(rounded, m);
         s.thresholds[place] = m == start ? __builtin_inff() : threshold_of(s, scale, rounded, bound);
-    }
-}
-
-// Every point's halves, and what it knows once `start` is picked.
-__device__ __forceinline__ void prepare(const State& s, double scale) {
-    switch (s.arguments.dtype) {
-        case Scalar::bfloat16:
-            return prepare_of<bfloat16>(s, scale);
-        case Scalar::float16:
-            return prepare_of<float16>(s, scale);
-        default:
-            return prepare_of<float>(s, scale);
     }
 }
 

@@ -1,10 +1,17 @@
-// Asynchronous copies and products of halves on tensor cores (sm_80 and later). tests/cuda_on_cpu/cuda/ptx_half.h has
-// the same functions for the emulator.
+// Asynchronous copies and products of halves on tensor cores (sm_80 and later), and one hint.
+// tests/cuda_on_cpu/cuda/ptx_half.h has the same functions for the emulator.
 #pragma once
 #include "cuda/launch.h"
 
 namespace vsad {
 namespace cuda {
+
+// threadIdx.x, read again: what is computed from it is not kept in registers through the rest of a long kernel.
+__device__ __forceinline__ int reread_thread() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
 
 // 16 bytes from global to shared memory, past L1; zeros where they do not exist.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool exists) {
