@@ -169,7 +169,8 @@ class BuildKernels(build_ext):
             raise CompileError(f"{name} did not compile; it needs {needs}")
 
 
-CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=HEADERS, language="c++")
+# what is not compiled here must still be in the archive of sources
+CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=[*HEADERS, *CUDA_SOURCES], language="c++")
 CUDA = Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++")
 EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "emulate": [CUDA]}
 
