@@ -11,7 +11,7 @@ namespace cuda {
 namespace coreset {
 namespace {
 
-constexpr std::int64_t kMostPoints = (std::int64_t(1) << kIndexBits) - 1;
+constexpr std::int64_t kMostPoints = 1 << 28;
 constexpr std::int64_t kMostChannels = 1 << 17;  // rounding errors of more add up to nothing that screens
 
 template <typename Element>
@@ -45,11 +45,11 @@ __global__ void __launch_bounds__(kThreads, 1) coreset_kernel(const __grid_const
 // Lays out the workspace; returns its size.
 std::size_t lay_out(State& s) {
     const CoresetArguments& a = s.arguments;
-    if (a.M > kMostPoints) throw std::invalid_argument("greedy_coreset: the CUDA kernel takes fewer than 2^30 points");
     const std::int64_t resident = resident_blocks(coreset_kernel<float>, kThreads, sizeof(Shared));
     s.layout.M = static_cast<int>(a.M);
     s.layout.blocks = static_cast<int>(std::max<std::int64_t>(1, std::min(resident, (a.M + kTile - 1) / kTile)));
     s.layout.rows = (s.layout.M + s.layout.blocks - 1) / s.layout.blocks;
+    if (a.M >= kMostPoints || s.layout.rows >= 1 << 24) throw std::invalid_argument("greedy_coreset: too many points");
     const double share = double(kMost) / s.layout.blocks;
     s.offered = static_cast<int>(std::ceil(share + 3 * std::sqrt(share)));
     s.padded = static_cast<int>((std::max<std::int64_t>(a.C, 1) + 7) / 8 * 8);
