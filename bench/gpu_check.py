@@ -256,10 +256,8 @@ def run_part(part: Part, state: State, places: Places, seconds: float) -> None:
                 job = waiting.pop(0)
                 name = f"{part.name}/{job.name}"
                 if job.missing or time.monotonic() > end:
-                    why = (
-                        Outcome("skipped", note=job.missing) if job.missing else Outcome("cut", note="no time was left")
-                    )
-                    _finish(state, name, why)
+                    late = Outcome("cut", note="no time was left")
+                    _finish(state, name, Outcome("skipped", note=job.missing) if job.missing else late)
                 else:
                     share = job.weight / (job.weight + sum(later.weight for later in waiting))
                     words = {"{seconds}": f"{max(0.0, end - time.monotonic()) * share:.0f}"}

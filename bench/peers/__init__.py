@@ -42,7 +42,6 @@ class Peer:
         missing: why it cannot run on this machine at all; None if it can.
         devices: that it runs on.
         approximate: timed although it is off, with a note: what it computes in is less than the operator promises.
-        yardstick: no result at all, but what the machine would need for the work alone; neither judged nor a rival.
         compiles: runs a compiler first, which takes long.
         of_targets: only there to be what targets are against.
         gflops: by operator, of useful operations, about, for what is so slow that it may have to be left out unseen.
@@ -54,7 +53,6 @@ class Peer:
     missing: str | None = None
     devices: tuple[str, ...] = ("cpu",)
     approximate: bool = False
-    yardstick: bool = False
     compiles: bool = False
     of_targets: bool = False
     gflops: Mapping[str, float] = field(default_factory=dict)
@@ -78,6 +76,7 @@ def all_peers() -> list[Peer]:
 
 
 def is_yardstick(name: str) -> bool:
+    """No result, but what the machine needs for the work alone: neither judged nor a rival."""
     return name in (COPY, PRODUCT)
 
 

@@ -35,6 +35,6 @@ def product(problem: Problem) -> Run:
 
 
 PEERS = [
-    Peer(COPY, {"homography_align": copy, "homography_warp": copy}, devices=("cuda",), yardstick=True),
-    Peer(PRODUCT, {"prototype_distance": product}, devices=("cuda",), yardstick=True),
+    Peer(COPY, {"homography_align": copy, "homography_warp": copy}, devices=("cuda",)),
+    Peer(PRODUCT, {"prototype_distance": product}, devices=("cuda",)),
 ]
