@@ -1,0 +1,379 @@
+"""Triton kernel of homography_align, forward: a tile of pixels of one head, all slots, online softmax.
+
+The kernel goes through a window's rows of taps: a row of keys gives R + 1 dot products, two such rows a row of logits,
+and these the weights of a row of values. Only the last rows are kept, so the registers grow with R and not with R^2.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vsad.kernels._geometry import project
+from vsad.ops._layout import empty_like_layout
+
+MOST_CHANNELS = 1024
+LANES = ((64, 4), (256, 8), (MOST_CHANNELS, 16))  # (channels of a head up to, threads that share a pixel)
+TILES = {64: (8, 8), 32: (4, 8), 16: (4, 4)}  # pixels of a program: its height and width
+
+
+@triton.jit
+def tile_of(heads, height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
+    """``image, head, tile, x, y`` of this program: heads run fastest, they share the cache lines of a pixel."""
+    across = tl.cdiv(width, TILE_W)
+    tiles = across * tl.cdiv(height, TILE_H)
+    head = tl.program_id(0) % heads
+    rest = tl.program_id(0) // heads
+    tile = rest % tiles
+    pixel = tl.arange(0, TILE_H * TILE_W)
+    x = tile % across * TILE_W + pixel % TILE_W
+    y = tile // across * TILE_H + pixel // TILE_W
+    return (rest // tiles).to(tl.int64), head, tile, x, y
+
+
+@triton.jit
+def offset_of(x, y, stride_w, stride_h, WIDE: tl.constexpr):
+    if WIDE:
+        return x.to(tl.int64) * stride_w + y.to(tl.int64) * stride_h
+    else:
+        return x * stride_w + y * stride_h
+
+
+@triton.jit
+def block_of(offset, exists, stride_c, start: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """Offsets of a block of channels of every pixel, and which of them exist."""
+    channel = start + tl.arange(0, BLOCK)
+    at = channel.to(tl.int64) * stride_c if WIDE else channel * stride_c
+    exists = exists[:, None]
+    if C % BLOCK:
+        exists = exists & (channel < C)[None, :]
+    return offset[:, None] + at[None, :], exists
+
+
+@triton.jit
+def load_pixels(base, offset, exists, stride_c, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """All channels of every pixel in float32, as a tuple of blocks (pixels, BLOCK)."""
+    blocks = ()
+    for start in tl.static_range(0, C, BLOCK):
+        at, mask = block_of(offset, exists, stride_c, start, C, BLOCK, WIDE)
+        blocks = blocks + (tl.load(base + at, mask=mask, other=0.0).to(tl.float32),)
+    return blocks
+
+
+@triton.jit
+def dot(a, b):
+    """Over all channels of every pixel."""
+    products = a[0] * b[0]
+    for c in tl.static_range(1, len(a)):
+        products += a[c] * b[c]
+    return tl.sum(products, 1)
+
+
+@triton.jit
+def add_scaled(blocks, weight, other):
+    """``blocks + weight * other``, a weight for each pixel."""
+    result = ()
+    for c in tl.static_range(len(blocks)):
+        result = result + (blocks[c] + weight[:, None] * other[c],)
+    return result
+
+
+@triton.jit
+def locate(homography, neighbor, sources, x, y, height, width, R: tl.constexpr, source_height, source_width):
+    """``sx, sy, Z, near`` of the pixels; a point that no window reaches, or an empty slot's, moves to (0, 0)."""
+    sx, sy, Z, front = project(homography, x.to(tl.float32), y.to(tl.float32))
+    near = front & (y < height) & (x < tl.where((neighbor >= 0) & (neighbor < sources), width, 0))
+    radius: tl.constexpr = R // 2
+    near = near & (sx >= -radius) & (sx <= source_width - 1 + radius)
+    near = near & (sy >= -radius) & (sy <= source_height - 1 + radius)
+    return tl.where(near, sx, 0.0), tl.where(near, sy, 0.0), Z, near
+
+
+@triton.jit
+def cell_inside(s, i, R: tl.constexpr, size):
+    """Whether cell i of the windows, along one axis, lies within the centres of the source's border pixels."""
+    at = s + (i - R // 2)
+    return (at >= 0) & (at <= size - 1) & (i >= 0) & (i < R)
+
+
+@triton.jit
+def tap_of(s, i, R: tl.constexpr, size):
+    """Tap i of the windows along one axis, and whether a valid cell touches it: nothing else may be read.
+
+    A tap beyond the border has weight zero; the derivative there is the reference's, which reads its neighbour instead.
+    """
+    touched = cell_inside(s, i - 1, R, size) | cell_inside(s, i, R, size)
+    index = tl.floor(s).to(tl.int32) + (i - R // 2)
+    return tl.minimum(tl.maximum(index, 0), size - 1), touched
+
+
+@triton.jit
+def columns_of(sx, near, R: tl.constexpr, source_width):
+    """``tap_of`` of all taps of a row, and which cells of a row are inside."""
+    columns, touched, inside = (), (), ()
+    for j in tl.static_range(R + 1):
+        column, on = tap_of(sx, j, R, source_width)
+        columns, touched = columns + (column,), touched + (on & near,)
+    for j in tl.static_range(R):
+        inside = inside + (cell_inside(sx, j, R, source_width) & near,)
+    return columns, touched, inside
+
+
+@triton.jit
+def dot_row(
+    pixels, source, stride_c, stride_h, stride_w, columns, touched, row, row_touched,
+    C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Dot products of every pixel with a row of taps."""
+    dots = ()
+    for j in tl.static_range(len(columns)):
+        offset = offset_of(columns[j], row, stride_w, stride_h, WIDE)
+        dots = dots + (dot(pixels, load_pixels(source, offset, touched[j] & row_touched, stride_c, C, BLOCK, WIDE)),)
+    return dots
+
+
+@triton.jit
+def add_row(
+    total, weights, source, stride_c, stride_h, stride_w, columns, touched, row, row_touched,
+    C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """``total`` plus a row of taps, weighted."""
+    for j in tl.static_range(len(columns)):
+        offset = offset_of(columns[j], row, stride_w, stride_h, WIDE)
+        taps = load_pixels(source, offset, touched[j] & row_touched, stride_c, C, BLOCK, WIDE)
+        total = add_scaled(total, weights[j], taps)
+    return total
+
+
+@triton.jit
+def mix(f, a, b):
+    return (1 - f) * a + f * b
+
+
+@triton.jit
+def cells_of(fx, fy, above, below):
+    """Bilinear interpolation between two rows of taps: the R cells there."""
+    cells = ()
+    for j in tl.static_range(len(above) - 1):
+        cells = cells + (mix(fy, mix(fx, above[j], above[j + 1]), mix(fx, below[j], below[j + 1])),)
+    return cells
+
+
+@triton.jit
+def logits_of(cells, bias, n, i, inside, row_inside, scale, HAS_BIAS: tl.constexpr):
+    """Logits of a row of cells; -inf where one is not valid."""
+    R: tl.constexpr = len(cells)
+    logits = ()
+    for j in tl.static_range(R):
+        logit = cells[j] * scale
+        if HAS_BIAS:
+            logit += tl.load(bias + (n * R + i) * R + j)
+        logits = logits + (tl.where(inside[j] & row_inside, logit, float("-inf")),)
+    return logits
+
+
+@triton.jit
+def spread(f, cells):
+    """What R + 1 taps receive from the R cells between them."""
+    taps = ((1 - f) * cells[0],)
+    for j in tl.static_range(1, len(cells)):
+        taps = taps + (mix(f, cells[j], cells[j - 1]),)
+    return taps + (f * cells[len(cells) - 1],)
+
+
+@triton.jit
+def mix_all(f, a, b):
+    result = ()
+    for j in tl.static_range(len(a)):
+        result = result + (mix(f, a[j], b[j]),)
+    return result
+
+
+@triton.jit
+def softmax_row(peak, total, logits):
+    """Online softmax over one more row of cells: ``peak, total, factor, weights``."""
+    highest = peak
+    for j in tl.static_range(len(logits)):
+        highest = tl.maximum(highest, logits[j])
+    shift = tl.where(highest == float("-inf"), 0.0, highest)
+    factor = tl.exp(peak - shift)
+    total = total * factor
+    weights = ()
+    for j in tl.static_range(len(logits)):
+        weight = tl.exp(logits[j] - shift)
+        total += weight
+        weights = weights + (weight,)
+    return highest, total, factor, weights
+
+
+@triton.jit
+def zeros(like, COUNT: tl.constexpr):
+    result = ()
+    for _ in tl.static_range(COUNT):
+        result = result + (like * 0,)
+    return result
+
+
+@triton.jit
+def scaled(values, factor):
+    result = ()
+    for j in tl.static_range(len(values)):
+        result = result + (values[j] * factor,)
+    return result
+
+
+@triton.jit
+def forward_kernel(
+    query, key, value, homography, neighbors, bias, out, lse,
+    query_b, query_v, query_c, query_h, query_w, key_b, key_v, key_c, key_h, key_w,
+    value_b, value_v, value_c, value_h, value_w, out_b, out_v, out_c, out_h, out_w, homography_b,
+    views, sources, slots, heads, height, width, source_height, source_width, scale,
+    C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, HAS_BIAS: tl.constexpr, WIDE: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    PIXELS: tl.constexpr = TILE_H * TILE_W
+    image, head, _, x, y = tile_of(heads, height, width, TILE_H, TILE_W)
+    b, v = image // views, image % views
+    exists = (x < width) & (y < height)
+    queries = query + b * query_b + v * query_v + head.to(tl.int64) * C * query_c
+    pixels = load_pixels(queries, offset_of(x, y, query_w, query_h, WIDE), exists, query_c, C, BLOCK, WIDE)
+    peak = tl.full((PIXELS,), float("-inf"), tl.float32)
+    total = tl.zeros((PIXELS,), tl.float32)
+    result = zeros(tl.zeros((PIXELS, BLOCK_V), tl.float32), (CV + BLOCK_V - 1) // BLOCK_V)
+    heads_bias = bias + head * slots * R * R if HAS_BIAS else bias
+
+    for n in range(slots):
+        edge = v * slots + n
+        neighbor = tl.load(neighbors + edge)
+        sx, sy, Z, near = locate(
+            homography + b * homography_b + edge * 9, neighbor, sources, x, y, height, width, R, source_height,
+            source_width,
+        )
+        if tl.max(near.to(tl.int32), 0) > 0:
+            keys = key + b * key_b + neighbor * key_v + head.to(tl.int64) * C * key_c
+            values = value + b * value_b + neighbor * value_v + head.to(tl.int64) * CV * value_c
+            fx, fy = sx - tl.floor(sx), sy - tl.floor(sy)
+            columns, touched, inside = columns_of(sx, near, R, source_width)
+            row, row_touched = tap_of(sy, 0, R, source_height)
+            above = dot_row(
+                pixels, keys, key_c, key_h, key_w, columns, touched, row, row_touched, C, BLOCK, WIDE
+            )  # fmt: skip
+            before = zeros(sx, R + 1)
+            for i in range(R):
+                next_row, next_touched = tap_of(sy, i + 1, R, source_height)
+                below = dot_row(
+                    pixels, keys, key_c, key_h, key_w, columns, touched, next_row, next_touched, C, BLOCK, WIDE
+                )
+                row_inside = cell_inside(sy, i, R, source_height)
+                cells = cells_of(fx, fy, above, below)
+                logits = logits_of(cells, heads_bias, n, i, inside, row_inside, scale, HAS_BIAS)
+                peak, total, factor, weights = softmax_row(peak, total, logits)
+                taps = spread(fx, weights)
+                result = add_row(
+                    scaled(result, factor[:, None]), mix_all(fy, taps, scaled(before, factor)),
+                    values, value_c, value_h, value_w, columns, touched, row, row_touched, CV, BLOCK_V, WIDE,
+                )  # fmt: skip
+                above, before, row, row_touched = below, taps, next_row, next_touched
+            result = add_row(
+                result, scaled(before, fy),
+                values, value_c, value_h, value_w, columns, touched, row, row_touched, CV, BLOCK_V, WIDE,
+            )  # fmt: skip
+
+    nowhere = total == 0
+    divisor = tl.where(nowhere, 1.0, total)
+    at = (image * heads + head) * height * width + y * width + x
+    tl.store(lse + at, tl.where(nowhere, float("-inf"), peak + tl.log(divisor)), mask=exists)
+    outs = out + b * out_b + v * out_v + head.to(tl.int64) * CV * out_c
+    offset = offset_of(x, y, out_w, out_h, WIDE)
+    for c in tl.static_range(len(result)):
+        to, mask = block_of(offset, exists, out_c, c * BLOCK_V, CV, BLOCK_V, WIDE)
+        tl.store(outs + to, (result[c] / divisor[:, None]).to(out.dtype.element_ty), mask=mask)
+
+
+def forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor,
+    bias: Tensor | None,
+    heads: int,
+    window: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
+    out = empty_like_layout(query, value.shape[2])
+    return out, forward_into(out, query, key, value, homography, neighbors, bias, heads, window, scale)
+
+
+def forward_into(
+    out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor,
+    bias: Tensor | None,
+    heads: int,
+    window: int,
+    scale: float,
+) -> Tensor:
+    """``lse (B, V, heads, H, W)``; out, of any dtype, is filled."""
+    B, V, C, H, W = query.shape
+    S, CV, Hs, Ws = value.shape[1:]
+    lse = homography.new_empty((B, V, heads, H, W))
+    query, key, value = (channels_last(t) for t in (query, key, value))
+    shape = launch_shape(query, value, heads)
+    programs = programs_of(lse, shape)
+    if programs:
+        homography = homography.contiguous()
+        forward_kernel[(programs,)](
+            query, key, value, homography, neighbors.contiguous(), None if bias is None else bias.contiguous(),
+            out, lse, *query.stride(), *key.stride(), *value.stride(), *out.stride(), batch_stride(homography),
+            V, S, neighbors.shape[1], heads, H, W, Hs, Ws, scale,
+            C=C // heads, CV=CV // heads, R=window, HAS_BIAS=bias is not None,
+            WIDE=any(beyond_int32(t) for t in (query, key, value, out)),
+            enable_fp_fusion=True, **shape,
+        )  # fmt: skip
+    return lse
+
+
+def launch_shape(query: Tensor, value: Tensor, heads: int) -> dict[str, int]:
+    """Tile, channel blocks and warps: one pixel a group of threads that read 16 bytes each."""
+    block, block_v = (channel_block(t.shape[2] // heads, t.element_size()) for t in (query, value))
+    lanes = max(block, block_v) * query.element_size() // 16
+    pixels = min(max(256 // max(lanes, 1), 16), 64)
+    tile_h, tile_w = TILES[pixels]
+    warps = min(max(pixels * lanes // 32, 1), 8)
+    return {"TILE_H": tile_h, "TILE_W": tile_w, "BLOCK": block, "BLOCK_V": block_v, "num_warps": warps}
+
+
+def channel_block(channels: int, element_size: int) -> int:
+    """Channels that are read at once: what wastes least, of 4 (or for many channels up to 16) threads' loads."""
+    lanes = next(lanes for limit, lanes in LANES if channels <= limit)
+    most = lanes * 16 // element_size
+    least = min(most, 32 // element_size)
+    blocks = [most >> i for i in range(3) if most >> i >= least]
+    return min(min(blocks, key=lambda block: -channels % block), triton.next_power_of_2(channels))
+
+
+def programs_of(lse: Tensor, shape: dict[str, int]) -> int:
+    B, V, heads, H, W = lse.shape
+    return B * V * heads * triton.cdiv(H, shape["TILE_H"]) * triton.cdiv(W, shape["TILE_W"])
+
+
+def channels_last(t: Tensor) -> Tensor:
+    """t, or a copy whose channels lie side by side: each tap is then read in 16-byte pieces."""
+    return t if t.stride(2) == 1 else t.movedim(2, -1).contiguous().movedim(-1, 2)
+
+
+def beyond_int32(t: Tensor) -> bool:
+    """Whether offsets within one image of t need 64 bits."""
+    return sum((n - 1) * stride for n, stride in zip(t.shape[2:], t.stride()[2:])) >= 2**31
+
+
+def batch_stride(homography: Tensor) -> int:
+    return homography.stride(0) if homography.shape[0] > 1 else 0
