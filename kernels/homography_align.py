@@ -7,17 +7,17 @@ and these the weights of a row of values. Only the last rows are kept, so the re
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from vsad.kernels._geometry import project
+from vsad.kernels._geometry import INTERPRETED, project
 from vsad.ops._layout import empty_like_layout
 
-MOST_CHANNELS = 1024
-LANES = ((64, 4), (256, 8), (MOST_CHANNELS, 16))  # (channels of a head up to, threads that share a pixel)
-TILES = {64: (8, 8), 32: (4, 8), 16: (4, 4)}  # pixels of a program: its height and width
+LANES = ((64, 4, 8), (256, 8, 8), (1024, 16, 16))  # (channels of a head up to, threads a pixel forward, backward)
+TILES = {128: (8, 16), 32: (4, 8), 16: (4, 4), 8: (2, 4)}  # pixels of a program: its height and width; 128 for the interpreter
 
 
 @triton.jit
@@ -309,6 +309,13 @@ def forward(
     return out, forward_into(out, query, key, value, homography, neighbors, bias, heads, window, scale)
 
 
+def backward(*arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no."""
+    from vsad.kernels import homography_align_backward
+
+    return homography_align_backward.backward(*arguments)
+
+
 def forward_into(
     out: Tensor,
     query: Tensor,
@@ -326,7 +333,7 @@ def forward_into(
     S, CV, Hs, Ws = value.shape[1:]
     lse = homography.new_empty((B, V, heads, H, W))
     query, key, value = (channels_last(t) for t in (query, key, value))
-    shape = launch_shape(query, value, heads)
+    shape = launch_shape(C // heads, CV // heads, query.element_size())
     programs = programs_of(lse, shape)
     if programs:
         homography = homography.contiguous()
@@ -341,22 +348,22 @@ def forward_into(
     return lse
 
 
-def launch_shape(query: Tensor, value: Tensor, heads: int) -> dict[str, int]:
-    """Tile, channel blocks and warps: one pixel a group of threads that read 16 bytes each."""
-    block, block_v = (channel_block(t.shape[2] // heads, t.element_size()) for t in (query, value))
-    lanes = max(block, block_v) * query.element_size() // 16
-    pixels = min(max(256 // max(lanes, 1), 16), 64)
+def launch_shape(channels: int, value_channels: int, element_size: int, backward: bool = False) -> dict[str, int]:
+    """Tile, channel blocks and warps: one pixel for each group of threads, which read 16 bytes each."""
+    block, block_v = (channel_block(c, element_size, backward) for c in (channels, value_channels))
+    lanes = max(max(block, block_v) * element_size // 16, 1)
+    threads = 128 if backward else 256
+    pixels = 128 if INTERPRETED else min(threads // lanes, 32)
     tile_h, tile_w = TILES[pixels]
-    warps = min(max(pixels * lanes // 32, 1), 8)
-    return {"TILE_H": tile_h, "TILE_W": tile_w, "BLOCK": block, "BLOCK_V": block_v, "num_warps": warps}
+    warps = max(pixels * lanes // 32, 1)
+    return {"TILE_H": tile_h, "TILE_W": tile_w, "BLOCK": block, "BLOCK_V": block_v, "num_warps": min(warps, 8)}
 
 
-def channel_block(channels: int, element_size: int) -> int:
-    """Channels that are read at once: what wastes least, of 4 (or for many channels up to 16) threads' loads."""
-    lanes = next(lanes for limit, lanes in LANES if channels <= limit)
+def channel_block(channels: int, element_size: int, backward: bool) -> int:
+    """Channels that a pixel's threads read at once: of full, half or a quarter of the loads what wastes least."""
+    lanes = next(lanes for limit, *lanes in LANES if channels <= limit)[backward]
     most = lanes * 16 // element_size
-    least = min(most, 32 // element_size)
-    blocks = [most >> i for i in range(3) if most >> i >= least]
+    blocks = [most >> i for i in range(3) if (most >> i) * element_size >= 32]
     return min(min(blocks, key=lambda block: -channels % block), triton.next_power_of_2(channels))
 
 

@@ -317,11 +317,20 @@ class _HomographyAlign(torch.autograd.Function):
         return *(g if need else None for g, need in zip(grads, needs)), None, None
 
 
+def _triton_why_not(query: Tensor, key: Tensor, value: Tensor, window: int, heads: int) -> str | None:
+    channels = query.shape[2] // heads, value.shape[2] // heads
+    if not 1 <= min(channels) <= max(channels) <= 1024:
+        return f"takes 1 to 1024 channels a head, got C={query.shape[2]}, Cv={value.shape[2]}, heads={heads}"
+    if window > 15:
+        return f"takes windows up to 15, got {window}"
+    return None
+
+
 OP = register(
     Op(
         name=NAME,
         public=homography_align,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME, _triton_why_not)),
     )
 )
