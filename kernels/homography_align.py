@@ -7,6 +7,7 @@ and these the weights of a row of values. Only the last rows are kept, so the re
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import triton
@@ -365,6 +366,35 @@ def channel_block(channels: int, element_size: int, backward: bool) -> int:
     most = lanes * 16 // element_size
     blocks = [most >> i for i in range(3) if (most >> i) * element_size >= 32]
     return min(min(blocks, key=lambda block: -channels % block), triton.next_power_of_2(channels))
+
+
+def shipped() -> Iterator[tuple[str, int, int, int]]:
+    """What is compiled ahead of time: dtype, its size, channels of a head, window."""
+    for channels, window in ((64, 3), (64, 1), (64, 5), (64, 7), (8, 3), (16, 3), (40, 3), (80, 3), (128, 3), (128, 7)):
+        yield "bf16", 2, channels, window
+    for channels, window in ((64, 3), (64, 7), (40, 5), (128, 3)):
+        yield "fp32", 4, channels, window
+    yield "fp16", 2, 64, 3
+
+
+def signature_of(kernel: Any, pointers: dict[str, str], constants: dict[str, Any]) -> dict[str, str]:
+    """Types of the arguments; ``:16`` is what Triton finds of itself in calls with channels last, side by side."""
+    signature = dict.fromkeys(kernel.arg_names, "i32") | {"scale": "fp32"}
+    signature |= {name: "i32:16" for name in signature if name[-2:] in ("_b", "_v", "_h", "_w")}
+    signature |= {name: f"{kind}:16" for name, kind in pointers.items()}
+    return signature | {"homography_b": "i32"} | dict.fromkeys(constants, "constexpr")
+
+
+def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, Any], tuple[str, ...]]]:
+    """Kernel, signature, constants, options, and the instructions that it is there for, of all that is shipped."""
+    for dtype, size, channels, window in shipped():
+        constants: dict[str, Any] = {"C": channels, "CV": channels, "R": window, "HAS_BIAS": True, "WIDE": False}
+        constants |= launch_shape(channels, channels, size)
+        options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
+        constants |= dict.fromkeys(("query_c", "key_c", "value_c", "out_c"), 1)
+        pointers = dict.fromkeys(("query", "key", "value", "out"), f"*{dtype}")
+        pointers |= dict.fromkeys(("homography", "bias", "lse"), "*fp32") | {"neighbors": "*i64"}
+        yield forward_kernel, signature_of(forward_kernel, pointers, constants), constants, options, (r"LDG\.E\.128",)
 
 
 def programs_of(lse: Tensor, shape: dict[str, int]) -> int:

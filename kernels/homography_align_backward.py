@@ -8,6 +8,9 @@ whose sum does not depend on the order.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -331,3 +334,26 @@ def _integer_factors(
 def _largest(t: Tensor) -> Tensor:
     low, high = t.aminmax()
     return torch.maximum(-low, high).double()
+
+
+def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, Any], tuple[str, ...]]]:
+    """Kernel, signature, constants, options, and the instructions that it is there for, of all that is shipped."""
+    kernel = backward_kernel
+    for dtype, size, channels, window in align.shipped():
+        for fixed in (False, True) if (channels, window) == (64, 3) else (False,):
+            constants: dict[str, Any] = {"C": channels, "CV": channels, "R": window, "HAS_BIAS": True, "WIDE": False}
+            constants |= {name: True for name in kernel.arg_names if name.startswith("NEED_")}
+            constants |= {"FIXED": fixed, "HAS_GRAD_LSE": False, "grad_lse": None}
+            constants |= {name: 1 for name in kernel.arg_names if name.endswith("_c")}
+            constants |= align.launch_shape(channels, channels, size, backward=True)
+            options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
+            images = ("query", "key", "value", "grad_out", "grad_query")
+            pointers = dict.fromkeys(images, f"*{dtype}") | {"neighbors": "*i64"}
+            pointers |= dict.fromkeys(("out", "homography", "bias", "lse", "grad_homography", "grad_bias"), "*fp32")
+            pointers |= dict.fromkeys(("grad_key", "grad_value"), "*i64" if fixed else "*fp32")
+            if fixed:
+                pointers["factors"] = "*fp64"
+            else:
+                constants["factors"] = None
+            wanted = (r"LDG\.E\.128", r"RED\S*\.ADD" if fixed else r"RED\S*\.ADD\.F32")
+            yield kernel, align.signature_of(kernel, pointers, constants), constants, options, wanted
