@@ -17,7 +17,11 @@ from torch import Tensor
 from vsad.kernels._geometry import INTERPRETED, project
 from vsad.ops._layout import empty_like_layout
 
-LANES = ((64, 4, 8), (256, 8, 8), (1024, 16, 16))  # (channels of a head up to, threads a pixel forward, backward)
+# (channels of a head up to, fewest and most threads that share a pixel): what a thread keeps of a pixel must fit its
+# 255 registers, and what it computes for the whole pixel, the others compute too
+FORWARD_LANES = ((64, 2, 4), (256, 2, 8), (1024, 4, 16))
+BACKWARD_LANES = ((64, 4, 8), (256, 8, 8), (1024, 8, 16))
+WIDE_BACKWARD_LANES = ((1024, 16, 16),)
 TILES = {128: (8, 16), 32: (4, 8), 16: (4, 4), 8: (2, 4)}  # pixels of a program: its height and width; 128 for the interpreter
 
 
@@ -334,7 +338,7 @@ def forward_into(
     S, CV, Hs, Ws = value.shape[1:]
     lse = homography.new_empty((B, V, heads, H, W))
     query, key, value = (channels_last(t) for t in (query, key, value))
-    shape = launch_shape(C // heads, CV // heads, query.element_size())
+    shape = launch_shape(C // heads, CV // heads, query.element_size(), window)
     programs = programs_of(lse, shape)
     if programs:
         homography = homography.contiguous()
@@ -349,9 +353,12 @@ def forward_into(
     return lse
 
 
-def launch_shape(channels: int, value_channels: int, element_size: int, backward: bool = False) -> dict[str, int]:
+def launch_shape(
+    channels: int, value_channels: int, element_size: int, window: int, backward: bool = False
+) -> dict[str, int]:
     """Tile, channel blocks and warps: one pixel for each group of threads, which read 16 bytes each."""
-    block, block_v = (channel_block(c, element_size, backward) for c in (channels, value_channels))
+    table = WIDE_BACKWARD_LANES if backward and window >= 7 else BACKWARD_LANES if backward else FORWARD_LANES
+    block, block_v = (channel_block(c, element_size, table) for c in (channels, value_channels))
     lanes = max(max(block, block_v) * element_size // 16, 1)
     threads = 128 if backward else 256
     pixels = 128 if INTERPRETED else min(threads // lanes, 32)
@@ -360,11 +367,10 @@ def launch_shape(channels: int, value_channels: int, element_size: int, backward
     return {"TILE_H": tile_h, "TILE_W": tile_w, "BLOCK": block, "BLOCK_V": block_v, "num_warps": min(warps, 8)}
 
 
-def channel_block(channels: int, element_size: int, backward: bool) -> int:
-    """Channels that a pixel's threads read at once: of full, half or a quarter of the loads what wastes least."""
-    lanes = next(lanes for limit, *lanes in LANES if channels <= limit)[backward]
-    most = lanes * 16 // element_size
-    blocks = [most >> i for i in range(3) if (most >> i) * element_size >= 32]
+def channel_block(channels: int, element_size: int, table: tuple[tuple[int, int, int], ...]) -> int:
+    """Channels that a pixel's threads read at once: of the numbers that the table allows, what wastes least."""
+    least, most = next(lanes for limit, *lanes in table if channels <= limit)
+    blocks = [lanes * 16 // element_size for lanes in (16, 8, 4, 2) if least <= lanes <= most]
     return min(min(blocks, key=lambda block: -channels % block), triton.next_power_of_2(channels))
 
 
@@ -389,7 +395,7 @@ def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, 
     """Kernel, signature, constants, options, and the instructions that it is there for, of all that is shipped."""
     for dtype, size, channels, window in shipped():
         constants: dict[str, Any] = {"C": channels, "CV": channels, "R": window, "HAS_BIAS": True, "WIDE": False}
-        constants |= launch_shape(channels, channels, size)
+        constants |= launch_shape(channels, channels, size, window)
         options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
         constants |= dict.fromkeys(("query_c", "key_c", "value_c", "out_c"), 1)
         pointers = dict.fromkeys(("query", "key", "value", "out"), f"*{dtype}")

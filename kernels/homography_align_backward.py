@@ -257,7 +257,7 @@ def backward(
     if out.dtype != torch.float32:  # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy
         out = homography.new_empty((B, V, H, W, CV)).movedim(-1, 2)
         lse = align.forward_into(out, queries, keys, values, homography, neighbors, bias, heads, window, scale)
-    shape = align.launch_shape(C // heads, CV // heads, query.element_size(), backward=True)
+    shape = align.launch_shape(C // heads, CV // heads, query.element_size(), window, backward=True)
     programs = align.programs_of(lse, shape)
 
     need_query, need_key, need_value, need_homography, need_bias = needs
@@ -345,7 +345,7 @@ def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, 
             constants |= {name: True for name in kernel.arg_names if name.startswith("NEED_")}
             constants |= {"FIXED": fixed, "HAS_GRAD_LSE": False, "grad_lse": None}
             constants |= {name: 1 for name in kernel.arg_names if name.endswith("_c")}
-            constants |= align.launch_shape(channels, channels, size, backward=True)
+            constants |= align.launch_shape(channels, channels, size, window, backward=True)
             options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
             images = ("query", "key", "value", "grad_out", "grad_query")
             pointers = dict.fromkeys(images, f"*{dtype}") | {"neighbors": "*i64"}
