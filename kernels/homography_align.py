@@ -14,220 +14,43 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vsad.kernels._geometry import INTERPRETED, project
+from vsad.kernels._geometry import INTERPRETED
+from vsad.kernels.homography_align_window import (
+    add_row,
+    block_of,
+    cell_inside,
+    cells_of,
+    columns_of,
+    dot_row,
+    load_pixels,
+    locate,
+    logits_of,
+    mix_all,
+    offset_of,
+    scaled,
+    softmax_row,
+    spread,
+    tap_of,
+    tile_of,
+    zeros,
+)
 from vsad.ops._layout import empty_like_layout
 
+# Arithmetic, B=8 V=5 N=4 C=Cv=320 64 x 64 R=3 bf16 on an H200: 655,360 pixel-slots read 16 taps of 640 channels.
+#   compulsory bytes   4 x 105 MB                       420 MB at 4.3 TB/s          0.10 ms
+#   L1                 655,360 x 16 x 640 x 2 B         13.4 GB at 132 x 128 B      0.47 ms
+#   issue              a fused multiply-add and about one conversion a channel and tap: 13.4 G lanes
+#                      at 132 x 128 lanes                                           0.47 ms, and what a pixel costs
+#   L2                 a 4 x 8 tile's windows touch 7 x 11 source pixels: 2.0 GB     about 0.4 ms
+# L1 and issue bind together: 0.6 to 1 ms is expected, 6 to 10 times the compulsory bytes. Nothing is measured.
+#
 # (channels of a head up to, fewest and most threads that share a pixel): what a thread keeps of a pixel must fit its
 # 255 registers, and what it computes for the whole pixel, the others compute too
 FORWARD_LANES = ((64, 2, 4), (256, 2, 8), (1024, 4, 16))
 BACKWARD_LANES = ((64, 4, 8), (256, 8, 8), (1024, 8, 16))
 WIDE_BACKWARD_LANES = ((1024, 16, 16),)
-TILES = {128: (8, 16), 32: (4, 8), 16: (4, 4), 8: (2, 4)}  # pixels of a program: its height and width; 128 for the interpreter
-
-
-@triton.jit
-def tile_of(heads, height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """``image, head, tile, x, y`` of this program: heads run fastest, they share the cache lines of a pixel."""
-    across = tl.cdiv(width, TILE_W)
-    tiles = across * tl.cdiv(height, TILE_H)
-    head = tl.program_id(0) % heads
-    rest = tl.program_id(0) // heads
-    tile = rest % tiles
-    pixel = tl.arange(0, TILE_H * TILE_W)
-    x = tile % across * TILE_W + pixel % TILE_W
-    y = tile // across * TILE_H + pixel // TILE_W
-    return (rest // tiles).to(tl.int64), head, tile, x, y
-
-
-@triton.jit
-def offset_of(x, y, stride_w, stride_h, WIDE: tl.constexpr):
-    if WIDE:
-        return x.to(tl.int64) * stride_w + y.to(tl.int64) * stride_h
-    else:
-        return x * stride_w + y * stride_h
-
-
-@triton.jit
-def block_of(offset, exists, stride_c, start: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """Offsets of a block of channels of every pixel, and which of them exist."""
-    channel = start + tl.arange(0, BLOCK)
-    at = channel.to(tl.int64) * stride_c if WIDE else channel * stride_c
-    exists = exists[:, None]
-    if C % BLOCK:
-        exists = exists & (channel < C)[None, :]
-    return offset[:, None] + at[None, :], exists
-
-
-@triton.jit
-def load_pixels(base, offset, exists, stride_c, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """All channels of every pixel in float32, as a tuple of blocks (pixels, BLOCK)."""
-    blocks = ()
-    for start in tl.static_range(0, C, BLOCK):
-        at, mask = block_of(offset, exists, stride_c, start, C, BLOCK, WIDE)
-        blocks = blocks + (tl.load(base + at, mask=mask, other=0.0).to(tl.float32),)
-    return blocks
-
-
-@triton.jit
-def dot(a, b):
-    """Over all channels of every pixel."""
-    products = a[0] * b[0]
-    for c in tl.static_range(1, len(a)):
-        products += a[c] * b[c]
-    return tl.sum(products, 1)
-
-
-@triton.jit
-def add_scaled(blocks, weight, other):
-    """``blocks + weight * other``, a weight for each pixel."""
-    result = ()
-    for c in tl.static_range(len(blocks)):
-        result = result + (blocks[c] + weight[:, None] * other[c],)
-    return result
-
-
-@triton.jit
-def locate(homography, neighbor, sources, x, y, height, width, R: tl.constexpr, source_height, source_width):
-    """``sx, sy, Z, near`` of the pixels; a point that no window reaches, or an empty slot's, moves to (0, 0)."""
-    sx, sy, Z, front = project(homography, x.to(tl.float32), y.to(tl.float32))
-    near = front & (y < height) & (x < tl.where((neighbor >= 0) & (neighbor < sources), width, 0))
-    radius: tl.constexpr = R // 2
-    near = near & (sx >= -radius) & (sx <= source_width - 1 + radius)
-    near = near & (sy >= -radius) & (sy <= source_height - 1 + radius)
-    return tl.where(near, sx, 0.0), tl.where(near, sy, 0.0), Z, near
-
-
-@triton.jit
-def cell_inside(s, i, R: tl.constexpr, size):
-    """Whether cell i of the windows, along one axis, lies within the centres of the source's border pixels."""
-    at = s + (i - R // 2)
-    return (at >= 0) & (at <= size - 1) & (i >= 0) & (i < R)
-
-
-@triton.jit
-def tap_of(s, i, R: tl.constexpr, size):
-    """Tap i of the windows along one axis, and whether a valid cell touches it: nothing else may be read.
-
-    A tap beyond the border has weight zero; the derivative there is the reference's, which reads its neighbour instead.
-    """
-    touched = cell_inside(s, i - 1, R, size) | cell_inside(s, i, R, size)
-    index = tl.floor(s).to(tl.int32) + (i - R // 2)
-    return tl.minimum(tl.maximum(index, 0), size - 1), touched
-
-
-@triton.jit
-def columns_of(sx, near, R: tl.constexpr, source_width):
-    """``tap_of`` of all taps of a row, and which cells of a row are inside."""
-    columns, touched, inside = (), (), ()
-    for j in tl.static_range(R + 1):
-        column, on = tap_of(sx, j, R, source_width)
-        columns, touched = columns + (column,), touched + (on & near,)
-    for j in tl.static_range(R):
-        inside = inside + (cell_inside(sx, j, R, source_width) & near,)
-    return columns, touched, inside
-
-
-@triton.jit
-def dot_row(
-    pixels, source, stride_c, stride_h, stride_w, columns, touched, row, row_touched,
-    C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """Dot products of every pixel with a row of taps."""
-    dots = ()
-    for j in tl.static_range(len(columns)):
-        offset = offset_of(columns[j], row, stride_w, stride_h, WIDE)
-        dots = dots + (dot(pixels, load_pixels(source, offset, touched[j] & row_touched, stride_c, C, BLOCK, WIDE)),)
-    return dots
-
-
-@triton.jit
-def add_row(
-    total, weights, source, stride_c, stride_h, stride_w, columns, touched, row, row_touched,
-    C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """``total`` plus a row of taps, weighted."""
-    for j in tl.static_range(len(columns)):
-        offset = offset_of(columns[j], row, stride_w, stride_h, WIDE)
-        taps = load_pixels(source, offset, touched[j] & row_touched, stride_c, C, BLOCK, WIDE)
-        total = add_scaled(total, weights[j], taps)
-    return total
-
-
-@triton.jit
-def mix(f, a, b):
-    return (1 - f) * a + f * b
-
-
-@triton.jit
-def cells_of(fx, fy, above, below):
-    """Bilinear interpolation between two rows of taps: the R cells there."""
-    cells = ()
-    for j in tl.static_range(len(above) - 1):
-        cells = cells + (mix(fy, mix(fx, above[j], above[j + 1]), mix(fx, below[j], below[j + 1])),)
-    return cells
-
-
-@triton.jit
-def logits_of(cells, bias, n, i, inside, row_inside, scale, HAS_BIAS: tl.constexpr):
-    """Logits of a row of cells; -inf where one is not valid."""
-    R: tl.constexpr = len(cells)
-    logits = ()
-    for j in tl.static_range(R):
-        logit = cells[j] * scale
-        if HAS_BIAS:
-            logit += tl.load(bias + (n * R + i) * R + j)
-        logits = logits + (tl.where(inside[j] & row_inside, logit, float("-inf")),)
-    return logits
-
-
-@triton.jit
-def spread(f, cells):
-    """What R + 1 taps receive from the R cells between them."""
-    taps = ((1 - f) * cells[0],)
-    for j in tl.static_range(1, len(cells)):
-        taps = taps + (mix(f, cells[j], cells[j - 1]),)
-    return taps + (f * cells[len(cells) - 1],)
-
-
-@triton.jit
-def mix_all(f, a, b):
-    result = ()
-    for j in tl.static_range(len(a)):
-        result = result + (mix(f, a[j], b[j]),)
-    return result
-
-
-@triton.jit
-def softmax_row(peak, total, logits):
-    """Online softmax over one more row of cells: ``peak, total, factor, weights``."""
-    highest = peak
-    for j in tl.static_range(len(logits)):
-        highest = tl.maximum(highest, logits[j])
-    shift = tl.where(highest == float("-inf"), 0.0, highest)
-    factor = tl.exp(peak - shift)
-    total = total * factor
-    weights = ()
-    for j in tl.static_range(len(logits)):
-        weight = tl.exp(logits[j] - shift)
-        total += weight
-        weights = weights + (weight,)
-    return highest, total, factor, weights
-
-
-@triton.jit
-def zeros(like, COUNT: tl.constexpr):
-    result = ()
-    for _ in tl.static_range(COUNT):
-        result = result + (like * 0,)
-    return result
-
-
-@triton.jit
-def scaled(values, factor):
-    result = ()
-    for j in tl.static_range(len(values)):
-        result = result + (values[j] * factor,)
-    return result
+# pixels of a program: height and width; 128 for the interpreter, whose time goes with the number of programs
+TILES = {128: (8, 16), 32: (4, 8), 16: (4, 4), 8: (2, 4)}
 
 
 @triton.jit
@@ -253,10 +76,10 @@ def forward_kernel(
     for n in range(slots):
         edge = v * slots + n
         neighbor = tl.load(neighbors + edge)
-        sx, sy, Z, near = locate(
+        sx, sy, _Z, near = locate(
             homography + b * homography_b + edge * 9, neighbor, sources, x, y, height, width, R, source_height,
             source_width,
-        )
+        )  # fmt: skip
         if tl.max(near.to(tl.int32), 0) > 0:
             keys = key + b * key_b + neighbor * key_v + head.to(tl.int64) * C * key_c
             values = value + b * value_b + neighbor * value_v + head.to(tl.int64) * CV * value_c

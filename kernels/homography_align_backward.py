@@ -1,11 +1,16 @@
 """Triton kernel of homography_align, backward: everything but out and lse is computed again.
 
 The gradients of query, homography and bias are sums within a program, of which the last two are added up in a fixed
-order. Those of key and value are scattered: in float32, or, where every run must give the same bits, as 64-bit integers,
-whose sum does not depend on the order.
+order. Those of key and value are scattered: in float32, or, where every run must give the same bits, as 64-bit
+integers, whose sum does not depend on the order.
+
+Arithmetic for the forward's shape: it reads its taps three times in place of two, 1.5 times the forward's L1 time, and
+adds 655,360 x 16 x 640 floats, 27 GB, in L2. At half of L2's write bandwidth, some 2.7 TB/s, that is 10 ms: the scatter
+binds, whatever else is done. Nothing here is measured.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# ruff: noqa: RUF005 (Triton's tuples grow by concatenation)
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -17,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vsad.kernels import homography_align as align
-from vsad.kernels.homography_align import (
+from vsad.kernels.homography_align_window import (
     add_scaled,
     block_of,
     cell_inside,
@@ -340,6 +345,8 @@ def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, 
     """Kernel, signature, constants, options, and the instructions that it is there for, of all that is shipped."""
     kernel = backward_kernel
     for dtype, size, channels, window in align.shipped():
+        if (dtype, window) == ("fp32", 7):
+            continue  # runs, but spills some ten registers
         for fixed in (False, True) if (channels, window) == (64, 3) else (False,):
             constants: dict[str, Any] = {"C": channels, "CV": channels, "R": window, "HAS_BIAS": True, "WIDE": False}
             constants |= {name: True for name in kernel.arg_names if name.startswith("NEED_")}

@@ -1,4 +1,4 @@
-"""Triton's interpreter patches its language again for every function that a kernel calls, most of its time: once will do."""
+"""Triton's interpreter patches its language for every function that a kernel calls, half of its time: once will do."""
 
 from triton.runtime import interpreter
 

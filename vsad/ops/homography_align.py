@@ -59,7 +59,7 @@ def homography_align(
         return_lse: also return the logarithm of the sum of exponentials.
         deterministic: bit-identical gradients on every run; None follows
             ``torch.are_deterministic_algorithms_enabled()``. The CPU backend always is.
-        backend: ``"cpu"``, ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"triton"`` (on a GPU), ``"torch"``; None takes the first that can.
 
     Returns:
         ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,
