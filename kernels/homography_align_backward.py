@@ -10,6 +10,7 @@ binds, whatever else is done. Nothing here is measured.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: disable-error-code=assignment
 # ruff: noqa: RUF005 (Triton's tuples grow by concatenation)
 from __future__ import annotations
 

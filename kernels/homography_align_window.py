@@ -1,6 +1,7 @@
 """What the Triton kernels of homography_align share: tiles of pixels, windows, rows of taps and of cells."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: disable-error-code=assignment
 # ruff: noqa: RUF005 (Triton's tuples grow by concatenation)
 from __future__ import annotations
 
