@@ -7,7 +7,7 @@ namespace cuda {
 namespace {
 
 template <typename Element, int n, int vector>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(const __grid_constant__ WarpArguments a, const Tiling tiling) {
     const Place place(a, tiling, blockIdx.x);
     if (!place.exists) return;

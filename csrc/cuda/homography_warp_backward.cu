@@ -44,7 +44,7 @@ __device__ __forceinline__ void reduce(const float (&dH)[9], double* to) {
 }
 
 template <typename Element, int n, int vector>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     backward_kernel(const __grid_constant__ WarpGradients g, const Tiling tiling) {
     const WarpArguments& a = g.forward;
     const std::int64_t tiles = tiling.tiles_x * tiling.tiles_y;
