@@ -133,7 +133,8 @@ def _offset(y, x, stride_h, stride_w, PACK: tl.constexpr):
 def _channels(pointer, b, stride_b, stride_c, channel, LAST: tl.constexpr, PACK: tl.constexpr):
     """Pointers to channels of image b, a row."""
     stride = 1 if LAST else stride_c
-    return pointer + b * stride_b * PACK + (channel.to(tl.int64) * stride)[None, :]
+    pointers = pointer + b * stride_b * PACK + (channel.to(tl.int64) * stride)[None, :]
+    return tl.multiple_of(pointers, (1, 16)) if PACK > 1 else pointers  # bytes
 
 
 @triton.jit
@@ -155,8 +156,6 @@ def forward_kernel(
     TILE_W: tl.constexpr, TILE_H: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
     TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
-    if PACK > 1:
-        image, out = tl.multiple_of(image, 16), tl.multiple_of(out, 16)
     tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
     b = (tl.program_id(0) // tiles).to(tl.int64)
     x, y, exists = _pixels(tl.program_id(0) % tiles, width, height, TILE_W, TILE_H)
@@ -197,9 +196,6 @@ def backward_kernel(
 ):  # fmt: skip
     """A gradient without a pointer is not needed; with a scale, grad_image is added up in whole numbers."""
     TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
-    if PACK > 1:
-        image, grad_out = tl.multiple_of(image, 16), tl.multiple_of(grad_out, 16)
-        grad_image = grad_image if grad_image is None else tl.multiple_of(grad_image, 16)
     tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
     programs = tl.cdiv(tiles, tiles_of_a_program)
     b = (tl.program_id(0) // programs).to(tl.int64)
