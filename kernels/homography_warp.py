@@ -19,6 +19,8 @@ whole numbers it is one atomic a number and 32 C bytes: 2 to 4 times as long.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,15 +34,19 @@ from vsad.ops._whole import restore, scale_for
 
 from ._geometry import project
 
+WARPS = 4
 PROGRAMS = 16 * 132  # fill an H200 several times over; below, channels and tiles are spread thinner
 TILES = 8  # of a program at most, in the backward: one reduction of dH for so many
+# what a thread holds: channels of a pixel in planes, packs of channels where they lie side by side
+FORWARD = {"nearest": (4, 4), "bilinear": (4, 2), "bicubic": (2, 1)}
+BACKWARD = {"nearest": (4, 2), "bilinear": (2, 1), "bicubic": (1, 1)}
+PLANES = (32, 4)  # pixels in a row and rows of a tile
+# pixels in a row of a tile (neighbours' taps meet in L1), channels and packs of a pixel at most; the rows follow
+CHANNELS_LAST = (8, 64, 16)
 PACK_BYTES = 16
-WARPS = 4
-# a tile: pixels in a row, rows, channels at most
-PLANES = (32, 4, 4)
-# pixels in a row (neighbours' taps meet in L1), channels at most, and packs of a thread, from which follow the rows
-CHANNELS_LAST = (8, 64, {"nearest": 4, "bilinear": 2, "bicubic": 1, "backward": 1})
 OPTIONS = {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": True}
+
+Table = dict[str, tuple[int, int]]
 
 # the shape classes are constants of the kernels; what else a call brings does not compile another kernel
 GENERAL = [
@@ -134,7 +140,9 @@ def _channels(pointer, b, stride_b, stride_c, channel, LAST: tl.constexpr, PACK:
     """Pointers to channels of image b, a row."""
     stride = 1 if LAST else stride_c
     pointers = pointer + b * stride_b * PACK + (channel.to(tl.int64) * stride)[None, :]
-    return tl.multiple_of(pointers, (1, 16)) if PACK > 1 else pointers  # bytes
+    if PACK > 1:
+        pointers = tl.multiple_of(pointers, (1, PACK * pointer.dtype.element_ty.primitive_bitwidth // 8))
+    return pointers
 
 
 @triton.jit
@@ -258,7 +266,7 @@ def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, paddi
     B, C = input.shape[:2]
     out = empty_like_layout(input, C, size=(size[0], size[1]))
     mask = input.new_empty((B, *size), dtype=torch.bool)
-    constants = _constants(mode, padding, mode, (input, out))
+    constants = _constants(mode, padding, FORWARD, PACK_BYTES // input.element_size(), input, out)
     tiles, shares = _spread(out, constants)
     if B * tiles:
         homography = homography.contiguous()
@@ -292,7 +300,8 @@ def backward(
     scale = scale_for(grad_out) if whole else None
     total = empty_like_layout(input, C, dtype=torch.int64 if whole else torch.float32).zero_() if needs[0] else None
     scattered = input if total is None else total
-    constants = _constants(mode, padding, "backward", (input, grad_out, scattered))
+    # the gradient's floats come in packs of 16 bytes, and everything with them; whole numbers are added one by one
+    constants = _constants(mode, padding, BACKWARD, 1 if whole else PACK_BYTES // 4, input, grad_out, scattered)
     tiles, shares = _spread(grad_out, constants)
     run = max(1, min(TILES, B * tiles * shares // PROGRAMS))
     programs = triton.cdiv(tiles, run)  # of an image
@@ -314,23 +323,31 @@ def backward(
     return grad_input, parts.sum(1, dtype=torch.float64).to(homography.dtype)
 
 
-def _constants(mode: str, padding: str, work: str, pictures: tuple[Tensor, ...]) -> dict[str, Any]:
-    """What a kernel is compiled for, when it takes such pictures, the input first."""
-    C, element = pictures[0].shape[1], pictures[0].element_size()
+def _constants(mode: str, padding: str, table: Table, pack: int, *pictures: Tensor) -> dict[str, Any]:
+    """What a kernel is compiled for, when it takes such pictures in such packs if they are aligned to them."""
+    C = pictures[0].shape[1]
     last = C > 1 and all(p.stride(1) == 1 for p in pictures)
-    pack = PACK_BYTES // element
-    aligned = all(p.data_ptr() % PACK_BYTES == 0 and not any(p.stride(i) % pack for i in (0, 2, 3)) for p in pictures)
-    return _shape(mode, padding, work, last, pack if last and aligned and C % pack == 0 else 1, C)
+    aligned = last and C % pack == 0 and all(_aligned(p, pack) for p in pictures)
+    return _shape(mode, padding, table, last, pack if aligned else 1, C)
 
 
-def _shape(mode: str, padding: str, work: str, last: bool, pack: int, channels: int) -> dict[str, Any]:
-    width, rows, most = PLANES
+def _shape(mode: str, padding: str, table: Table, last: bool, pack: int, channels: int) -> dict[str, Any]:
     channels = triton.next_power_of_2(max(channels, 1))
+    in_planes, packs = table[mode]
     if last:
-        width, most, packs = CHANNELS_LAST
-        rows = max(1, 32 * WARPS * packs[work] * pack // (width * min(channels, most)))
-    tile = {"TILE_W": width, "TILE_H": rows, "TILE_C": min(channels, most)}
+        width, most, lanes = CHANNELS_LAST
+        channels = min(channels, most, lanes * pack)
+        rows = max(1, 32 * WARPS * packs * pack // (width * channels))
+    else:
+        channels = min(channels, in_planes)
+        width, rows = PLANES
+    tile = {"TILE_W": width, "TILE_H": rows, "TILE_C": channels}
     return {"MODE": mode, "PADDING": padding, "LAST": last, "PACK": pack, **tile}
+
+
+def _aligned(picture: Tensor, pack: int) -> bool:
+    apart = any(picture.stride(i) % pack for i in (0, 2, 3))
+    return not apart and picture.data_ptr() % (pack * picture.element_size()) == 0
 
 
 def _spread(out: Tensor, constants: dict[str, Any]) -> tuple[int, int]:
@@ -357,3 +374,36 @@ def _sizes(input: Tensor, out: Tensor, constants: dict[str, Any]) -> tuple[float
 
 def _batch_stride(homography: Tensor) -> int:
     return homography.stride(0) if homography.shape[0] > 1 else 0
+
+
+def variants() -> Iterator[tuple[Any, ...]]:
+    """What ships: ``(kernel, signature, constants, options, wanted)``, wanted in machine code.
+
+    Of the combinations that differ in their padding only, every dtype and layout has the longest, and one has all.
+    """
+    elements = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.uint8: "*u8"}
+    layouts = ((False, False, 3), (True, False, 3), (True, True, 64))  # channels last, aligned, channels
+    for element, (last, aligned, channels), mode in product(elements, layouts, FORWARD):
+        every = element == torch.bfloat16 and aligned
+        for padding in ("zeros", "border", "reflection") if every else ("reflection",):
+            pack = PACK_BYTES // element.itemsize if aligned else 1
+            wanted = (r"LDG\.E\.128", r"STG\.E\.128") if aligned else ()
+            shape = _shape(mode, padding, FORWARD, last, pack, channels)
+            yield forward_kernel, *_signature(forward_kernel, elements[element], shape), OPTIONS, wanted
+            for whole in (False, True) if element.is_floating_point else ():
+                pack = PACK_BYTES // 4 if aligned and not whole else 1
+                shape = _shape(mode, padding, BACKWARD, last, pack, channels)
+                shape |= {} if whole else {"scale": None}
+                wide = rf"LDG\.E\.{32 * element.itemsize}"
+                wanted = (r"RED|ATOM", wide) if pack > 1 and mode != "nearest" else (r"RED|ATOM",)
+                types = _signature(backward_kernel, elements[element], shape, "*i64" if whole else "*fp32")
+                yield backward_kernel, *types, OPTIONS, wanted
+
+
+def _signature(
+    kernel: Any, element: str, constants: dict[str, Any], gradient: str = ""
+) -> tuple[dict[str, str], dict[str, Any]]:
+    types = dict.fromkeys(("image", "out", "grad_out"), element) | {"grad_image": gradient, "mask": "*u8"}
+    types |= {"homography": "*fp32", "grad_homography": "*fp32", "scale": "*fp64", "anywhere": "fp32"}
+    types |= dict.fromkeys(constants, "constexpr")
+    return {name: types.get(name, "i32") for name in kernel.arg_names}, constants
