@@ -124,7 +124,10 @@ def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
     from triton.compiler import ASTSource
 
     kernel, signature, constants, options, wanted = variant
-    source = ASTSource(kernel, signature, constexprs=constants)
+    # a type may end in ":16", as in Triton's own tools: a pointer or number that 16 divides
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.endswith(":16")}
+    signature = {argument: kind.removesuffix(":16") for argument, kind in signature.items()}
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", int(arch), 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernel.cubin")

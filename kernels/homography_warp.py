@@ -1,7 +1,27 @@
-"""Triton kernels of homography_warp: bilinear with zeros outside, forward and backward, for any strides."""
+"""Triton kernels of homography_warp: every mode and padding, forward and backward, for any strides.
+
+A program takes a tile of pixels and goes through the channels. Where channels lie side by side ("channels last"), lanes
+run along them and read packs of 16 bytes; elsewhere ("planes") lanes run along the rows.
+
+Arithmetic, bilinear, a pixel of C channels of s bytes: 2 C s bytes of device memory (every source pixel is read once,
+its other three taps come from L1), 8 C float32 operations, some 80 instructions to locate it, repeated by every lane
+that works on it. An H200 moves 19 bytes a clock and multiprocessor and starts 4 warp instructions. At C = 64, bfloat16,
+a pixel is 13 clocks of memory, against 8 lanes x (80 + 4 loads + 8 x (4 conversions + 6 multiply-adds)) / 128 = 10
+clocks of issue; in float32 27 against 16 x (80 + 4 + 4 x 6) / 128 = 14. Memory binds: 256 x 256 x 64 at B = 8 in
+bfloat16 is 134 MB, 31 us at 4.3 TB/s, and 70 to 80 % of that rate is expected. Bicubic has 16 taps: 8 x (160 + 16 + 8 x
+(16 + 20)) / 128 = 29 clocks, so that issue binds. Planes of bytes have a lane for every byte: 4 loads and 20
+instructions a byte beside 80 / C to locate it, 128 a clock: at C = 3 some 0.4 clocks a byte against 0.1 of memory.
+The backward reads input and grad_out once and adds 4 C floats a pixel in L2, 4 an instruction on sm_90 and later:
+16 C bytes at some 2.5 TB/s of L2 atomics against 2 C s at 4.3, so that L2 binds: 215 us at the shape above. In 64-bit
+whole numbers it is one atomic a number and 32 C bytes: 2 to 4 times as long.
+"""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
 
 import torch
 import triton
@@ -9,141 +29,253 @@ import triton.language as tl
 from torch import Tensor
 
 from vsad.ops._layout import empty_like_layout
+from vsad.ops._sample import anywhere
+from vsad.ops._whole import restore, scale_for
 
-# pixels x channels of a program's tile: the memory's fast dimension gets the longer side; beyond 512 cells the
-# backward kernel's registers spill
-PLANES = (128, 4)
-CHANNELS_LAST = (16, 32)
+from ._geometry import project
 
+WARPS = 4
+PROGRAMS = 16 * 132  # fill an H200 several times over; below, channels and tiles are spread thinner
+TILES = 8  # of a program at most, in the backward: one reduction of dH for so many
+# what a thread holds: channels of a pixel in planes, packs of channels where they lie side by side
+FORWARD = {"nearest": (4, 4), "bilinear": (4, 2), "bicubic": (2, 1)}
+BACKWARD = {"nearest": (4, 2), "bilinear": (2, 1), "bicubic": (1, 1)}
+PLANES = (32, 4)  # pixels in a row and rows of a tile
+# pixels in a row of a tile (neighbours' taps meet in L1), channels and packs of a pixel at most; the rows follow
+CHANNELS_LAST = (8, 64, 16)
+PACK_BYTES = 16
+OPTIONS = {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": True}
 
-@triton.jit
-def _locate(homography, stride, b, pixel, pixels, width, source_height, source_width):
-    """Where target pixels land: ``x, y, Z, sx, sy, near``; what is not near the source is moved to (0, 0)."""
-    h = homography + b * stride
-    x, y = (pixel % width).to(tl.float32), (pixel // width).to(tl.float32)
-    X = tl.load(h) * x + tl.load(h + 1) * y + tl.load(h + 2)
-    Y = tl.load(h + 3) * x + tl.load(h + 4) * y + tl.load(h + 5)
-    Z = tl.load(h + 6) * x + tl.load(h + 7) * y + tl.load(h + 8)
-    # a NaN fails every comparison, so it is never near; the divide is by 1 where Z is not positive
-    front = (Z > 0) & (pixel < pixels)
-    Z = tl.where(front, Z, 1.0)
-    sx, sy = X / Z, Y / Z
-    near = front & (sx > -1) & (sx < source_width) & (sy > -1) & (sy < source_height)
-    return x, y, Z, tl.where(near, sx, 0.0), tl.where(near, sy, 0.0), near
+Table = dict[str, tuple[int, int]]
 
-
-@triton.jit
-def _tap(column, row, near, stride_h, stride_w, height, width):
-    """Offset of one tap and whether it lies in the source."""
-    exists = near & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return row.to(tl.int64) * stride_h + column.to(tl.int64) * stride_w, exists
+# the shape classes are constants of the kernels; what else a call brings does not compile another kernel
+GENERAL = [
+    "image", "homography", "out", "mask", "scale", "grad_out", "grad_image", "grad_homography",
+    "image_b", "image_c", "image_h", "image_w", "out_b", "out_c", "out_h", "out_w", "to_b", "to_c", "to_h", "to_w",
+    "homography_b", "packs", "source_height", "source_width", "height", "width", "tiles_of_a_program",
+]  # fmt: skip
 
 
 @triton.jit
+def _locate(homography, x, y, last_x, last_y, anywhere):
+    """Where target pixels land: ``sx, sy, Z, near``; what is nowhere near is moved to (0, 0)."""
+    sx, sy, Z, front = project(homography, x.to(tl.float32), y.to(tl.float32))
+    # a NaN fails every comparison, so it never becomes an index
+    near = front & (sx >= -anywhere) & (sx <= last_x + anywhere) & (sy >= -anywhere) & (sy <= last_y + anywhere)
+    return tl.where(near, sx, 0.0), tl.where(near, sy, 0.0), Z, near
+
+
+@triton.jit
+def _clamp(x, low, high):
+    return tl.minimum(tl.maximum(x, low), high)
+
+
+@triton.jit
+def _even(x):
+    """The nearest whole number, of two the even one."""
+    down = tl.floor(x)
+    above = x - down
+    odd = down != 2 * tl.floor(down / 2)
+    return tl.where((above > 0.5) | ((above == 0.5) & odd), down + 1, down)
+
+
+@triton.jit
+def _pad(s, last, PADDING: tl.constexpr):
+    """Where padding puts a coordinate, and the slope of that: none on the border and beyond, as grid_sample has it."""
+    slope = tl.zeros_like(s) + 1
+    if PADDING == "zeros":
+        s = _clamp(s, -4.0, last + 4)
+    else:
+        if PADDING == "reflection":
+            period = 2 * (last + 1)
+            distance = tl.abs(s + 0.5)
+            ahead = distance - tl.floor(distance / period) * period
+            back = period - ahead
+            slope = tl.where((ahead > back) != (s < -0.5), -1.0, 1.0)
+            s = tl.minimum(ahead, back) - 0.5
+        slope = tl.where((s > 0) & (s < last), slope, 0.0)
+        s = _clamp(s, 0.0, last)
+    return s, slope
+
+
+@triton.jit
+def _cubic(f, k: tl.constexpr):
+    """Weight of tap k of four, and its slope: cubic convolution with a = -3/4, as grid_sample has it."""
+    d = f + (1 - k) if k < 2 else (k - 1) - f
+    if k == 1 or k == 2:
+        weight, slope = (1.25 * d - 2.25) * d * d + 1, (3.75 * d - 4.5) * d
+    else:
+        weight, slope = ((-0.75 * d + 3.75) * d - 6) * d + 3, (-2.25 * d + 7.5) * d - 6
+    return weight, slope if k < 2 else -slope
+
+
+@triton.jit
+def _tap(s, last, k: tl.constexpr, MODE: tl.constexpr, PADDING: tl.constexpr):
+    """Tap k of one axis: where it lies, whether that is inside, its weight, and d weight / d s."""
+    if MODE == "bicubic":
+        s = s if PADDING == "reflection" else _clamp(s, -8.0, last + 8)  # nothing changes beyond
+        left = tl.floor(s)
+        weight, slope = _cubic(s - left, k)
+        at, _ = _pad(left + (k - 1), last, PADDING)
+    else:
+        s, slope = _pad(s, last, PADDING)
+        if MODE == "nearest":
+            at, weight, slope = _even(s), tl.zeros_like(s) + 1, tl.zeros_like(s)
+        else:
+            left = tl.floor(s)
+            at = left + k
+            weight = s - left if k else 1 - (s - left)
+            slope = slope if k else -slope
+    return at.to(tl.int32), (at >= 0) & (at <= last), weight, slope
+
+
+@triton.jit
+def _offset(y, x, stride_h, stride_w, PACK: tl.constexpr):
+    """Of pixels, a column. Strides are in packs, so that the compiler sees what they are multiples of."""
+    return ((y.to(tl.int64) * stride_h + x.to(tl.int64) * stride_w) * PACK)[:, None]
+
+
+@triton.jit
+def _channels(pointer, b, stride_b, stride_c, channel, LAST: tl.constexpr, PACK: tl.constexpr):
+    """Pointers to channels of image b, a row."""
+    stride = 1 if LAST else stride_c
+    pointers = pointer + b * stride_b * PACK + (channel.to(tl.int64) * stride)[None, :]
+    if PACK > 1:
+        pointers = tl.multiple_of(pointers, (1, PACK * pointer.dtype.element_ty.primitive_bitwidth // 8))
+    return pointers
+
+
+@triton.jit
+def _pixels(tile, width, height, TILE_W: tl.constexpr, TILE_H: tl.constexpr):
+    """``x, y`` of the pixels of a tile, and whether they exist."""
+    tiles_x = tl.cdiv(width, TILE_W)
+    pixel = tl.arange(0, TILE_W * TILE_H)
+    x = (tile % tiles_x) * TILE_W + pixel % TILE_W
+    y = (tile // tiles_x) * TILE_H + pixel // TILE_W
+    return x, y, (x < width) & (y < height)
+
+
+@triton.jit(do_not_specialize=GENERAL)
 def forward_kernel(
     image, homography, out, mask,
     image_b, image_c, image_h, image_w, homography_b, out_b, out_c, out_h, out_w,
-    channels, source_height, source_width, height, width,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    packs, source_height, source_width, height, width, anywhere,
+    MODE: tl.constexpr, PADDING: tl.constexpr, LAST: tl.constexpr, PACK: tl.constexpr,
+    TILE_W: tl.constexpr, TILE_H: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
-    pixels = height * width
-    blocks = tl.cdiv(pixels, BLOCK_P)
-    b = (tl.program_id(0) // blocks).to(tl.int64)
-    pixel = (tl.program_id(0) % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
-    _, _, _, sx, sy, near = _locate(homography, homography_b, b, pixel, pixels, width, source_height, source_width)
-    inside = near & (sx >= 0) & (sx <= source_width - 1) & (sy >= 0) & (sy <= source_height - 1)
-    tl.store(mask + b * pixels + pixel, inside.to(tl.uint8), mask=pixel < pixels)
+    TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
+    tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
+    b = (tl.program_id(0) // tiles).to(tl.int64)
+    x, y, exists = _pixels(tl.program_id(0) % tiles, width, height, TILE_W, TILE_H)
+    last_x, last_y = (source_width - 1).to(tl.float32), (source_height - 1).to(tl.float32)
+    sx, sy, _, near = _locate(homography + b * homography_b, x, y, last_x, last_y, anywhere)
+    if tl.program_id(1) == 0:
+        inside = near & (sx >= 0) & (sx <= last_x) & (sy >= 0) & (sy <= last_y)
+        tl.store(mask + (b * height + y) * width + x, inside.to(tl.uint8), mask=exists)
 
-    left, top = tl.floor(sx), tl.floor(sy)
-    fx, fy = (sx - left)[:, None], (sy - top)[:, None]
-    column, row = left.to(tl.int32), top.to(tl.int32)
-    at00, has00 = _tap(column, row, near, image_h, image_w, source_height, source_width)
-    at01, has01 = _tap(column + 1, row, near, image_h, image_w, source_height, source_width)
-    at10, has10 = _tap(column, row + 1, near, image_h, image_w, source_height, source_width)
-    at11, has11 = _tap(column + 1, row + 1, near, image_h, image_w, source_height, source_width)
-    to = (pixel // width).to(tl.int64) * out_h + (pixel % width).to(tl.int64) * out_w
+    near &= exists
+    for start in range(tl.program_id(1) * TILE_C, packs * PACK, tl.num_programs(1) * TILE_C):
+        channel = start + tl.arange(0, TILE_C)
+        counts = (channel < packs * PACK)[None, :]
+        source = _channels(image, b, image_b, image_c, channel, LAST, PACK)
+        value = tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32)
+        for j in tl.static_range(TAPS):
+            at_y, in_y, weight_y, _ = _tap(sy, last_y, j, MODE, PADDING)
+            row = tl.zeros_like(value)
+            for i in tl.static_range(TAPS):
+                at_x, in_x, weight_x, _ = _tap(sx, last_x, i, MODE, PADDING)
+                from_here = source + _offset(at_y, at_x, image_h, image_w, PACK)
+                tap = tl.load(from_here, mask=(near & in_y & in_x)[:, None] & counts, other=0).to(tl.float32)
+                row += weight_x[:, None] * tap
+            value += weight_y[:, None] * row
+        if out.dtype.element_ty == tl.uint8:
+            value = _clamp(value, 0.0, 255.0) + 8388608.0 - 8388608.0  # beyond 2^23 there are whole numbers only
+        to = _channels(out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, PACK)
+        tl.store(to, value.to(out.dtype.element_ty), mask=exists[:, None] & counts)
 
-    for start in range(0, channels, BLOCK_C):
-        channel = start + tl.arange(0, BLOCK_C)
-        exists = (channel < channels)[None, :]
-        source = image + b * image_b + (channel.to(tl.int64) * image_c)[None, :]
-        v00 = tl.load(source + at00[:, None], mask=has00[:, None] & exists, other=0.0).to(tl.float32)
-        v01 = tl.load(source + at01[:, None], mask=has01[:, None] & exists, other=0.0).to(tl.float32)
-        v10 = tl.load(source + at10[:, None], mask=has10[:, None] & exists, other=0.0).to(tl.float32)
-        v11 = tl.load(source + at11[:, None], mask=has11[:, None] & exists, other=0.0).to(tl.float32)
-        value = (1 - fy) * ((1 - fx) * v00 + fx * v01) + fy * ((1 - fx) * v10 + fx * v11)
-        target = out + b * out_b + (channel.to(tl.int64) * out_c)[None, :] + to[:, None]
-        tl.store(target, value.to(out.dtype.element_ty), mask=(pixel < pixels)[:, None] & exists)
 
-
-@triton.jit
+@triton.jit(do_not_specialize=GENERAL)
 def backward_kernel(
-    grad_out, image, homography, grad_image, grad_homography,
-    grad_b, grad_c, grad_h, grad_w, image_b, image_c, image_h, image_w, homography_b,
-    to_b, to_c, to_h, to_w, channels, source_height, source_width, height, width,
-    NEED_IMAGE: tl.constexpr, NEED_HOMOGRAPHY: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    grad_out, image, homography, scale, grad_image, grad_homography,
+    out_b, out_c, out_h, out_w, image_b, image_c, image_h, image_w, homography_b, to_b, to_c, to_h, to_w,
+    packs, source_height, source_width, height, width, anywhere, tiles_of_a_program,
+    MODE: tl.constexpr, PADDING: tl.constexpr, LAST: tl.constexpr, PACK: tl.constexpr,
+    TILE_W: tl.constexpr, TILE_H: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
-    pixels = height * width
-    blocks = tl.cdiv(pixels, BLOCK_P)
-    b = (tl.program_id(0) // blocks).to(tl.int64)
-    pixel = (tl.program_id(0) % blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
-    x, y, Z, sx, sy, near = _locate(homography, homography_b, b, pixel, pixels, width, source_height, source_width)
-    left, top = tl.floor(sx), tl.floor(sy)
-    fx, fy = (sx - left)[:, None], (sy - top)[:, None]
-    column, row = left.to(tl.int32), top.to(tl.int32)
-    at = (pixel // width).to(tl.int64) * grad_h + (pixel % width).to(tl.int64) * grad_w
-    gx, gy = tl.zeros((BLOCK_P,), tl.float32), tl.zeros((BLOCK_P,), tl.float32)
+    """A gradient without a pointer is not needed; with a scale, grad_image is added up in whole numbers."""
+    TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
+    tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
+    programs = tl.cdiv(tiles, tiles_of_a_program)
+    b = (tl.program_id(0) // programs).to(tl.int64)
+    first = tl.program_id(0) % programs * tiles_of_a_program
+    last_x, last_y = (source_width - 1).to(tl.float32), (source_height - 1).to(tl.float32)
+    moment = tl.arange(0, 4)[None, :]
+    HX = tl.zeros((TILE_W * TILE_H, 4), tl.float32)  # (x, y, 1) dX; the fourth column is not stored
+    HY, HZ = tl.zeros_like(HX), tl.zeros_like(HX)
 
-    for start in range(0, channels, BLOCK_C):
-        channel = start + tl.arange(0, BLOCK_C)
-        exists = (channel < channels)[None, :]
-        wide = channel.to(tl.int64)
-        grads = grad_out + b * grad_b + (wide * grad_c)[None, :] + at[:, None]
-        g = tl.load(grads, mask=near[:, None] & exists, other=0.0).to(tl.float32)
-        for dy in tl.static_range(2):
-            for dx in tl.static_range(2):
-                wx = fx if dx else 1 - fx
-                wy = fy if dy else 1 - fy
-                if NEED_HOMOGRAPHY:
-                    offset, has = _tap(column + dx, row + dy, near, image_h, image_w, source_height, source_width)
-                    taps = image + b * image_b + (wide * image_c)[None, :] + offset[:, None]
-                    v = g * tl.load(taps, mask=has[:, None] & exists, other=0.0).to(tl.float32)
-                    gx += tl.sum(v * (wy if dx else -wy), 1)
-                    gy += tl.sum(v * (wx if dy else -wx), 1)
-                if NEED_IMAGE:
-                    offset, has = _tap(column + dx, row + dy, near, to_h, to_w, source_height, source_width)
-                    to = grad_image + b * to_b + (wide * to_c)[None, :] + offset[:, None]
-                    tl.atomic_add(to, g * (wx * wy), mask=has[:, None] & exists, sem="relaxed")
+    for tile in range(first, tl.minimum(first + tiles_of_a_program, tiles)):
+        x, y, exists = _pixels(tile, width, height, TILE_W, TILE_H)
+        sx, sy, Z, near = _locate(homography + b * homography_b, x, y, last_x, last_y, anywhere)
+        near &= exists
+        gx, gy = tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32), tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32)
+        for start in range(tl.program_id(1) * TILE_C, packs * PACK, tl.num_programs(1) * TILE_C):
+            channel = start + tl.arange(0, TILE_C)
+            counts = (channel < packs * PACK)[None, :]
+            grads = _channels(grad_out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, PACK)
+            g = tl.load(grads, mask=near[:, None] & counts, other=0).to(tl.float32)
+            for j in tl.static_range(TAPS):
+                at_y, in_y, weight_y, slope_y = _tap(sy, last_y, j, MODE, PADDING)
+                for i in tl.static_range(TAPS):
+                    at_x, in_x, weight_x, slope_x = _tap(sx, last_x, i, MODE, PADDING)
+                    has = (near & in_y & in_x)[:, None] & counts
+                    if grad_homography is not None:
+                        source = _channels(image, b, image_b, image_c, channel, LAST, PACK)
+                        source += _offset(at_y, at_x, image_h, image_w, PACK)
+                        v = g * tl.load(source, mask=has, other=0).to(tl.float32)
+                        gx += (weight_y * slope_x)[:, None] * v
+                        gy += (slope_y * weight_x)[:, None] * v
+                    if grad_image is not None:
+                        to = _channels(grad_image, b, to_b, to_c, channel, LAST, PACK)
+                        to += _offset(at_y, at_x, to_h, to_w, PACK)
+                        weight = (weight_y * weight_x)[:, None]
+                        if scale is None:
+                            share = weight * g
+                        else:  # in float64, the scale a power of two: only the last step rounds
+                            exact = weight.to(tl.float64) * g.to(tl.float64) * tl.load(scale)
+                            share = tl.floor(exact + 0.5).to(tl.int64)
+                        tl.atomic_add(to, share, mask=has, sem="relaxed")
+        if grad_homography is not None:
+            dX, dY = tl.sum(gx, 1) / Z, tl.sum(gy, 1) / Z
+            dZ = -(dX * sx + dY * sy)
+            at = tl.where(moment == 0, x[:, None], tl.where(moment == 1, y[:, None], 1)).to(tl.float32)
+            HX += dX[:, None] * at
+            HY += dY[:, None] * at
+            HZ += dZ[:, None] * at
 
-    if NEED_HOMOGRAPHY:
-        gX, gY, gZ = gx / Z, gy / Z, -(gx * sx + gy * sy) / Z
-        to = grad_homography + tl.program_id(0).to(tl.int64) * 9
-        tl.store(to + 0, tl.sum(gX * x, 0))
-        tl.store(to + 1, tl.sum(gX * y, 0))
-        tl.store(to + 2, tl.sum(gX, 0))
-        tl.store(to + 3, tl.sum(gY * x, 0))
-        tl.store(to + 4, tl.sum(gY * y, 0))
-        tl.store(to + 5, tl.sum(gY, 0))
-        tl.store(to + 6, tl.sum(gZ * x, 0))
-        tl.store(to + 7, tl.sum(gZ * y, 0))
-        tl.store(to + 8, tl.sum(gZ, 0))
+    if grad_homography is not None:
+        program = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+        moment = tl.arange(0, 4)
+        to = grad_homography + program * 9 + moment
+        tl.store(to, tl.sum(HX, 0), mask=moment < 3)
+        tl.store(to + 3, tl.sum(HY, 0), mask=moment < 3)
+        tl.store(to + 6, tl.sum(HZ, 0), mask=moment < 3)
 
 
 def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str) -> tuple[Tensor, Tensor]:
     """``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
-    B, C, H, W = input.shape
-    height, width = size
-    out = empty_like_layout(input, C, size=(height, width))
-    mask = input.new_empty((B, height, width), dtype=torch.bool)
-    block_p, block_c = _tile(input)
-    programs = B * triton.cdiv(height * width, block_p)
-    if programs:
+    B, C = input.shape[:2]
+    out = empty_like_layout(input, C, size=(size[0], size[1]))
+    mask = input.new_empty((B, *size), dtype=torch.bool)
+    constants = _constants(mode, padding, FORWARD, PACK_BYTES // input.element_size(), input, out)
+    tiles, shares = _spread(out, constants)
+    if B * tiles:
         homography = homography.contiguous()
-        forward_kernel[(programs,)](
-            input, homography, out, mask.view(torch.uint8),
-            *input.stride(), _batch_stride(homography), *out.stride(), C, H, W, height, width,
-            BLOCK_P=block_p, BLOCK_C=block_c, enable_fp_fusion=True,
-        )  # fmt: skip
+        with torch.cuda.device_of(input):
+            forward_kernel[(B * tiles, shares)](
+                input, homography, out, mask.view(torch.uint8),
+                *_strides(input, constants), _batch_stride(homography), *_strides(out, constants),
+                *_sizes(input, out, constants), **constants, **OPTIONS,
+            )  # fmt: skip
     return out, mask
 
 
@@ -152,37 +284,126 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of input and homography; an empty tensor where ``needs`` says no.
 
-    The input's gradient is added up atomically, in float32, so its last bits differ from run to run.
+    The input's gradient is added up atomically, in float32, so its last bits differ from run to run. Under
+    ``torch.use_deterministic_algorithms`` it is added up in 64-bit whole numbers, which needs twice the memory and
+    gives the same bits on every run; a gradient that is not finite then makes all of the input's NaN.
+
+    Raises:
+        ValueError: input is not floating point. The public function asks for no such gradient; the schema can.
     """
-    B, C, H, W = input.shape
-    height, width = grad_out.shape[2:]
-    block_p, block_c = _tile(input)
-    blocks = triton.cdiv(height * width, block_p)
-    need_input, need_homography = needs
-    grad_input = empty_like_layout(input, C, dtype=torch.float32).zero_() if need_input else None
-    parts = homography.new_empty((B, blocks, 3, 3)) if need_homography else None
-    if B * blocks:
-        homography = homography.contiguous()
-        scattered = input if grad_input is None else grad_input
-        backward_kernel[(B * blocks,)](
-            grad_out, input, homography, grad_input, parts,
-            *grad_out.stride(), *input.stride(), _batch_stride(homography), *scattered.stride(),
-            C, H, W, height, width,
-            NEED_IMAGE=need_input, NEED_HOMOGRAPHY=need_homography, BLOCK_P=block_p, BLOCK_C=block_c,
-            enable_fp_fusion=True,
-        )  # fmt: skip
-    if grad_input is None:
-        grad_input = input.new_empty((0,))
+    if not input.is_floating_point():
+        raise ValueError(f"homography_warp: input must be floating point to have a gradient, got {input.dtype}")
+    (B, C), (H, W) = input.shape[:2], grad_out.shape[2:]
+    if input.stride(1) == 1 and C > 1 and grad_out.stride(1) != 1:
+        grad_out = empty_like_layout(input, C, size=(H, W)).copy_(grad_out)
+    whole = needs[0] and torch.are_deterministic_algorithms_enabled()
+    scale = scale_for(grad_out) if whole else None
+    total = empty_like_layout(input, C, dtype=torch.int64 if whole else torch.float32).zero_() if needs[0] else None
+    scattered = input if total is None else total
+    # the gradient's floats come in packs of 16 bytes, and everything with them; whole numbers are added one by one
+    constants = _constants(mode, padding, BACKWARD, 1 if whole else PACK_BYTES // 4, input, grad_out, scattered)
+    tiles, shares = _spread(grad_out, constants)
+    run = max(1, min(TILES, B * tiles * shares // PROGRAMS))
+    programs = triton.cdiv(tiles, run)  # of an image
+    parts = None
+    if needs[1] and mode != "nearest":  # a staircase
+        images = B if homography.shape[0] == 1 else 1  # one homography gathers the whole batch
+        parts = homography.new_empty((homography.shape[0], images * programs * shares, 3, 3))
+    if B * programs and (total is not None or parts is not None):
+        dense = homography.contiguous()
+        with torch.cuda.device_of(input):
+            backward_kernel[(B * programs, shares)](
+                grad_out, input, dense, scale, total, parts,
+                *_strides(grad_out, constants), *_strides(input, constants), _batch_stride(dense),
+                *_strides(scattered, constants), *_sizes(input, grad_out, constants), run, **constants, **OPTIONS,
+            )  # fmt: skip
+    grad_input = input.new_empty((0,)) if total is None else restore(total, scale, input.dtype)
     if parts is None:
-        return grad_input.to(input.dtype), homography.new_empty((0,))
-    parts = parts if homography.shape[0] == B else parts.flatten(0, 1)[None]  # one homography gathers the whole batch
-    return grad_input.to(input.dtype), parts.sum(1, dtype=torch.float64).to(homography.dtype)
+        return grad_input, homography.new_zeros(homography.shape if needs[1] else (0,))
+    return grad_input, parts.sum(1, dtype=torch.float64).to(homography.dtype)
 
 
-def _tile(input: Tensor) -> tuple[int, int]:
-    """Pixels and channels that one program takes."""
-    return CHANNELS_LAST if input.stride(1) == 1 and input.shape[1] > 1 else PLANES
+def _constants(mode: str, padding: str, table: Table, pack: int, *pictures: Tensor) -> dict[str, Any]:
+    """What a kernel is compiled for, when it takes such pictures in such packs if they are aligned to them."""
+    C = pictures[0].shape[1]
+    last = C > 1 and all(p.stride(1) == 1 for p in pictures)
+    aligned = last and C % pack == 0 and all(_aligned(p, pack) for p in pictures)
+    return _shape(mode, padding, table, last, pack if aligned else 1, C)
+
+
+def _shape(mode: str, padding: str, table: Table, last: bool, pack: int, channels: int) -> dict[str, Any]:
+    channels = triton.next_power_of_2(max(channels, 1))
+    in_planes, packs = table[mode]
+    if last:
+        width, most, lanes = CHANNELS_LAST
+        channels = min(channels, most, lanes * pack)
+        rows = max(1, 32 * WARPS * packs * pack // (width * channels))
+    else:
+        channels = min(channels, in_planes)
+        width, rows = PLANES
+    tile = {"TILE_W": width, "TILE_H": rows, "TILE_C": channels}
+    return {"MODE": mode, "PADDING": padding, "LAST": last, "PACK": pack, **tile}
+
+
+def _aligned(picture: Tensor, pack: int) -> bool:
+    apart = any(picture.stride(i) % pack for i in (0, 2, 3))
+    return not apart and picture.data_ptr() % (pack * picture.element_size()) == 0
+
+
+def _spread(out: Tensor, constants: dict[str, Any]) -> tuple[int, int]:
+    """How many tiles an image of the target has, and to how many programs the channels of a tile are given."""
+    B, C, H, W = out.shape
+    tiles = triton.cdiv(W, constants["TILE_W"]) * triton.cdiv(H, constants["TILE_H"])
+    shares = 1
+    while shares * constants["TILE_C"] < C and B * tiles * shares < PROGRAMS:
+        shares *= 2
+    return tiles, shares
+
+
+def _strides(picture: Tensor, constants: dict[str, Any]) -> tuple[int, ...]:
+    """Of batch, channels, rows and columns; all but the channels' in packs."""
+    b, c, h, w = picture.stride()
+    pack = constants["PACK"]
+    return b // pack, c, h // pack, w // pack
+
+
+def _sizes(input: Tensor, out: Tensor, constants: dict[str, Any]) -> tuple[float, ...]:
+    _, C, Hs, Ws = input.shape
+    return C // constants["PACK"], Hs, Ws, *out.shape[2:], anywhere(torch.float32, (Hs, Ws))
 
 
 def _batch_stride(homography: Tensor) -> int:
     return homography.stride(0) if homography.shape[0] > 1 else 0
+
+
+def variants() -> Iterator[tuple[Any, ...]]:
+    """What ships: ``(kernel, signature, constants, options, wanted)``, wanted in machine code.
+
+    Of the combinations that differ in their padding only, every dtype and layout has the longest, and one has all.
+    """
+    elements = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.uint8: "*u8"}
+    layouts = ((False, False, 3), (True, False, 3), (True, True, 64))  # channels last, aligned, channels
+    for element, (last, aligned, channels), mode in product(elements, layouts, FORWARD):
+        every = element == torch.bfloat16 and aligned
+        for padding in ("zeros", "border", "reflection") if every else ("reflection",):
+            pack = PACK_BYTES // element.itemsize if aligned else 1
+            wanted = (r"LDG\.E\.128", r"STG\.E\.128") if aligned else ()
+            shape = _shape(mode, padding, FORWARD, last, pack, channels)
+            yield forward_kernel, *_signature(forward_kernel, elements[element], shape), OPTIONS, wanted
+            for whole in (False, True) if element.is_floating_point else ():
+                pack = PACK_BYTES // 4 if aligned and not whole else 1
+                shape = _shape(mode, padding, BACKWARD, last, pack, channels)
+                shape |= {} if whole else {"scale": None}
+                wide = rf"LDG\.E\.{32 * element.itemsize}"
+                wanted = (r"RED|ATOM", wide) if pack > 1 and mode != "nearest" else (r"RED|ATOM",)
+                types = _signature(backward_kernel, elements[element], shape, "*i64" if whole else "*fp32")
+                yield backward_kernel, *types, OPTIONS, wanted
+
+
+def _signature(
+    kernel: Any, element: str, constants: dict[str, Any], gradient: str = ""
+) -> tuple[dict[str, str], dict[str, Any]]:
+    types = dict.fromkeys(("image", "out", "grad_out"), element) | {"grad_image": gradient, "mask": "*u8"}
+    types |= {"homography": "*fp32", "grad_homography": "*fp32", "scale": "*fp64", "anywhere": "fp32"}
+    types |= dict.fromkeys(constants, "constexpr")
+    return {name: types.get(name, "i32") for name in kernel.arg_names}, constants

@@ -16,6 +16,9 @@ if "VSAD_EMULATED" in os.environ:  # the folder of the CUDA kernels that run on 
     vsad._cuda = sys.modules["vsad._cuda"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(vsad._cuda)
 
+if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
+    import tests.interpreter  # noqa: F401  (makes it faster)
+
 import vsad.ops
 from tests.samples import SAMPLES
 from vsad.ops._op import OPS
@@ -31,6 +34,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--one-layout", action="store_true", help="each sample in one memory layout only, taking turns")
     parser.addoption("--isa", help="the instruction set that the CPU kernels use, where a test does not choose one")
 
 
@@ -79,22 +83,23 @@ def shared_data() -> Path:
     return folder
 
 
-def _cases():
+def _cases(thin):
     here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     for op in OPS.values():
         rows = [(row.name, row.devices, row.dtypes) for row in op.backends] + [("torch", here, FLOATS)]
         for backend, devices, dtypes in rows:
             for device in sorted(set(here) & set(devices)):
                 for dtype in filter(FLOATS.__contains__, dtypes):  # bytes have tests of their own
-                    for sample in SAMPLES[op.name]:
+                    for i, sample in enumerate(SAMPLES[op.name]):
                         one_layout = not sample.images or (backend == "torch" and dtype != torch.float64)
-                        for layout in LAYOUTS[:1] if one_layout else LAYOUTS:
+                        layouts = LAYOUTS[:1] if one_layout else LAYOUTS
+                        for layout in layouts[i % len(layouts) :][:1] if thin else layouts:
                             name = f"{op.name}-{backend}-{device}-{str(dtype)[6:]}-{sample.id}-{layout}"
                             yield pytest.param((op, backend, device, dtype, layout, sample), id=name)
 
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", list(_cases()))
+        metafunc.parametrize("case", list(_cases(metafunc.config.getoption("--one-layout"))))
     if "op" in metafunc.fixturenames:
         metafunc.parametrize("op", list(OPS.values()), ids=list(OPS))

@@ -1,99 +1,169 @@
 """The Triton kernels where there is no GPU: run by Triton's interpreter, and compiled ahead of time for what ships."""
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import vsad.kernels
 from tests.samples import SAMPLES
-from tests.test_ops import LAYOUTS, generator, run, within_budget
-from vsad.ops._layout import empty_like_layout
-from vsad.ops.homography_warp import OP, _HomographyWarp, reference
+from tests.test_ops import LAYOUTS, _schema_calls, floats, generator, run, within_budget
+from vsad.bench.gpu_compile import compile_triton
+from vsad.ops._op import OPS
 
-triton = pytest.importorskip("triton", reason="needs triton")
+pytest.importorskip("triton", reason="needs triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
-POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+STEMS = sorted(path.stem for path in Path(vsad.kernels.__path__[0]).glob("*.py"))
+HERE = [OPS[stem] for stem in STEMS if stem in OPS]  # operators that have a kernel
+NAMES = [op.name for op in HERE]
 
 
-def warps():
-    """What the interpreter runs: every sample that the kernel takes; each half of the gradients alone."""
-    for sample in SAMPLES["homography_warp"]:
-        tensors, options = sample.make(generator())
-        how = options.get("mode", "bilinear"), options.get("padding", "zeros")
-        if OP.backend("triton").why_not(*tensors.values(), *how) is None:
-            for layout in LAYOUTS:
-                yield sample, torch.float32, layout, False, sample.differentiable
-            yield sample, torch.float16, "dense", True, sample.differentiable  # bfloat16 is wrong in the interpreter
-    for alone in ("input", "homography"):
-        yield SAMPLES["homography_warp"][0], torch.float32, "dense", False, (alone,)
+def triton_row(op, tensors, options):
+    """A call of the public function on the Triton backend; skips where that refuses."""
+    try:
+        return op.public(**tensors, **options, backend="triton")
+    except RuntimeError as refusal:
+        if f"{op.name}: backend 'triton'" not in str(refusal):
+            raise
+        pytest.skip(str(refusal))
 
 
-@pytest.mark.parametrize(("sample", "dtype", "layout", "shared", "wanted"), warps() if INTERPRETED else ())
-def test_interpreted_warp(sample, dtype, layout, shared, wanted):
+def first(op):
+    sample = SAMPLES[op.name][0]
     tensors, options = sample.make(generator())
-    image, H = tensors["input"].to(dtype), tensors["homography"].float()
-    if shared:
-        H = H[:1]
-
-    def plain(input, homography):
-        return reference(input, homography, options["size"], "bilinear", "zeros")
-
-    def kernel(input, homography):
-        return _HomographyWarp.apply(input, homography, options["size"], "bilinear", "zeros", "triton")
-
-    wide = {"input": image.double(), "homography": H.double()}
-    exact_result, exact, exact_grads = run(plain, wide, {}, wanted)
-    placed = {"input": LAYOUTS[layout](image), "homography": H}
-    _, own, own_grads = run(plain, placed, {}, wanted)
-    result, got, grads = run(kernel, placed, {}, wanted)
-    within_budget("out", got[0], exact[0], own[0], dtype)
-    for name, grad in grads.items():
-        within_budget(f"grad_{name}", grad, exact_grads[name], own_grads[name], dtype)
-    assert torch.equal(result[1], exact_result[1])
-    assert result[0].stride() == empty_like_layout(placed["input"], image.shape[1], size=options["size"]).stride()
+    if op.name == "homography_align":
+        options["return_lse"] = True
+    return sample, {n: t.float() for n, t in tensors.items()}, options
 
 
-@pytest.mark.parametrize("layout", LAYOUTS if INTERPRETED else ())
-def test_interpreted_warp_passes_opcheck(layout):
-    tensors, options = SAMPLES["homography_warp"][0].make(generator())
-    image, H, how = LAYOUTS[layout](tensors["input"].float()), tensors["homography"].float(), ("bilinear", "zeros")
-    torch.library.opcheck(torch.ops.vsad.homography_warp_fwd.default, (image, H, options["size"], *how, "triton"))
-    grad = torch.randn(*image.shape[:2], *options["size"], generator=generator())
-    for needs in ([True, True], [True, False], [False, True]):
-        torch.library.opcheck(torch.ops.vsad.homography_warp_bwd.default, (grad, image, H, *how, needs, "triton"))
+def small_call(op):
+    """Arguments of the registered forward: opcheck makes many calls."""
+    calls = [call for call in _schema_calls(op, "triton") if call[0].numel()]
+    return min(calls, key=lambda call: call[0].numel()) if op.name == "homography_align" else calls[0]
+
+
+def alone():
+    for op in HERE:
+        for name in SAMPLES[op.name][0].differentiable:
+            yield pytest.param(op, name, id=f"{op.name}-{name}")
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="runs under the interpreter")
+@pytest.mark.parametrize(("operator", "name"), list(alone()))
+def test_interpreted_gradient_alone(operator, name):
+    """One gradient asked for, of one output where there are two: the kernel leaves the others out."""
+    _, tensors, options = first(operator)
+
+    def function(backend):
+        return lambda **arguments: floats(operator.public(**arguments, **options, backend=backend))[0]
+
+    triton_row(operator, tensors, options)
+    _, _, exact = run(function("torch"), {n: t.double() for n, t in tensors.items()}, {}, (name,))
+    _, _, plain = run(function("torch"), tensors, {}, (name,))
+    _, _, grads = run(function("triton"), tensors, {}, (name,))
+    within_budget(name, grads[name], exact[name], plain[name], torch.float32)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="runs under the interpreter")
+@pytest.mark.parametrize("operator", HERE, ids=NAMES)
+def test_interpreted_results_keep_layout_and_masks(operator):
+    sample, tensors, options = first(operator)
+    options |= {"return_mask": True} if operator.name == "homography_warp" else {}
+    for layout in LAYOUTS if sample.images else ():
+        placed = {n: LAYOUTS[layout](t) if n in sample.images else t for n, t in tensors.items()}
+        got = triton_row(operator, placed, options)
+        plain = operator.public(**placed, **options, backend="torch")
+        for a, b in zip(got, plain):
+            assert a.is_floating_point() or torch.equal(a, b)
+        assert (got[0].stride(-3) == 1) == (layout == "channels last")
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="runs under the interpreter")
+@pytest.mark.parametrize("operator", HERE, ids=NAMES)
+def test_interpreted_schemas_pass_opcheck(operator):
+    _, tensors, options = first(operator)
+    triton_row(operator, tensors, options)
+    forward = getattr(torch.ops.vsad, f"{operator.name}_fwd").default
+    torch.library.opcheck(forward, small_call(operator))
+
+
+def backward_calls(op):
+    """Arguments of the registered backward, all gradients wanted and the first alone."""
+    _, tensors, _ = first(op)
+    forward = small_call(op)
+    outs = getattr(torch.ops.vsad, f"{op.name}_fwd").default(*forward)
+    if op.name == "homography_warp":
+        _, H, _, *how = forward
+        for needs in ([True, True], [True, False], [False, True]):
+            yield torch.randn_like(outs[0]), tensors["input"], H, *how[:-1], needs, "triton"
+    if op.name == "homography_align":
+        *call, backend = forward
+        for deterministic, needs in ((False, [True] * 5), (True, [False, True, True, False, False])):
+            grads = [torch.randn_like(t) for t in outs]
+            yield *grads, *call[:6], *outs, *call[6:], deterministic, needs, backend
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="runs under the interpreter")
+@pytest.mark.parametrize("operator", [op for op in HERE if op.name.startswith("homography")], ids=lambda op: op.name)
+def test_interpreted_backwards_pass_opcheck(operator):
+    for arguments in backward_calls(operator):
+        torch.library.opcheck(getattr(torch.ops.vsad, f"{operator.name}_bwd").default, arguments)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="runs under the interpreter")
+@pytest.mark.parametrize("id", ["no bias", "horizon"])
+def test_interpreted_align_sums_integers_where_runs_must_agree(id):
+    """The same gradients within the budget, from sums that no order can change."""
+    op = OPS["homography_align"]
+    (sample,) = (s for s in SAMPLES[op.name] if s.id == id)
+    tensors, options = sample.make(generator())
+    tensors = {n: t.float() for n, t in tensors.items()}
+    wanted = ("key", "value")
+    _, _, exact = run(op.public, {n: t.double() for n, t in tensors.items()}, {**options, "backend": "torch"}, wanted)
+    _, _, plain = run(op.public, tensors, {**options, "backend": "torch"}, wanted)
+    _, _, grads = run(op.public, tensors, {**options, "backend": "triton", "deterministic": True}, wanted)
+    for name in wanted:
+        within_budget(name, grads[name], exact[name], plain[name], torch.float32)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="is that process")
 def test_kernels_match_the_reference_under_the_interpreter():
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "interpreted_warp"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-5000:]
-    assert " passed" in result.stdout
+    """The matrix of all rows, in a process for each dtype: what the interpreter needs is set before triton's import."""
+    rows = " or ".join(f"{name}-triton-cpu-{{}}" for name in NAMES)
+    # bfloat16 is wrong in the interpreter
+    selections = rows.format(*["float32"] * len(NAMES)) + " or interpreted", rows.format(*["float16"] * len(NAMES))
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--one-layout", "tests/test_ops.py"]
+    running = [
+        subprocess.Popen(
+            [*command, __file__, "-k", selection],
+            env=environment, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for selection in selections
+    ]  # fmt: skip
+    for process in running:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output[-5000:]
+        assert " passed" in output
 
 
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", POINTERS, ids=str)
-@pytest.mark.parametrize("name", ["forward_kernel", "backward_kernel"])
-def test_kernels_compile_for_gpus(name, dtype, capability):
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+def shipped():
+    """Every variant for sm_90; without --slow, the first of each kernel."""
+    seen = set()
+    for stem in () if INTERPRETED else STEMS:
+        module = importlib.import_module(f"vsad.kernels.{stem}")
+        for i, variant in enumerate(module.variants() if hasattr(module, "variants") else ()):
+            marks = [pytest.mark.slow] if variant[0] in seen else []
+            seen.add(variant[0])
+            yield pytest.param(stem, variant, marks=marks, id=f"{stem}-{variant[0].__name__}-{i}")
 
-    from vsad.kernels import homography_warp
 
-    kernel = getattr(homography_warp, name)
-    pointers = {"image": POINTERS[dtype], "out": POINTERS[dtype], "grad_out": POINTERS[dtype], "mask": "*u8"}
-    pointers |= dict.fromkeys(("homography", "grad_image", "grad_homography"), "*fp32")
-    constants = {"NEED_IMAGE": True, "NEED_HOMOGRAPHY": True}
-    constants |= dict(zip(("BLOCK_P", "BLOCK_C"), homography_warp.CHANNELS_LAST))
-    constants = {n: v for n, v in constants.items() if n in kernel.arg_names}
-    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in kernel.arg_names}
-    compiled = triton.compile(
-        ASTSource(kernel, signature, constexprs=constants), target=GPUTarget("cuda", capability, 32)
-    )
-    assert len(compiled.asm["cubin"]) > 1000
-    assert f".target sm_{capability}" in compiled.asm["ptx"]
-    assert ("red.global" in compiled.asm["ptx"] or "atom.global" in compiled.asm["ptx"]) == (name == "backward_kernel")
+@pytest.mark.parametrize(("stem", "variant"), list(shipped()))
+def test_kernels_compile_for_gpus(stem, variant):
+    kernel = compile_triton(stem, "90", variant)
+    assert not kernel.faults, kernel
+    assert 0 < kernel.registers <= 255

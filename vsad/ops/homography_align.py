@@ -59,7 +59,7 @@ def homography_align(
         return_lse: also return the logarithm of the sum of exponentials.
         deterministic: bit-identical gradients on every run; None follows
             ``torch.are_deterministic_algorithms_enabled()``. The CPU backend always is.
-        backend: ``"cpu"``, ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"triton"`` (on a GPU), ``"torch"``; None takes the first that can.
 
     Returns:
         ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,
@@ -320,8 +320,17 @@ class _HomographyAlign(torch.autograd.Function):
 CUDA_WINDOWS = (1, 3, 5, 7)  # that csrc/cuda is compiled for
 
 
-def _why_not_cuda(*tensors: Tensor, window: int, heads: int) -> str | None:
+def _cuda_why_not(*tensors: Tensor, window: int, heads: int) -> str | None:
     return None if window in CUDA_WINDOWS else f"takes windows {CUDA_WINDOWS}, got {window}"
+
+
+def _triton_why_not(query: Tensor, key: Tensor, value: Tensor, window: int, heads: int) -> str | None:
+    channels = query.shape[2] // heads, value.shape[2] // heads
+    if not 1 <= min(channels) <= max(channels) <= 1024:
+        return f"takes 1 to 1024 channels a head, got C={query.shape[2]}, Cv={value.shape[2]}, heads={heads}"
+    if window > 15:
+        return f"takes windows up to 15, got {window}"
+    return None
 
 
 OP = register(
@@ -329,6 +338,6 @@ OP = register(
         name=NAME,
         public=homography_align,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME, _why_not_cuda), triton_backend(NAME)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME, _cuda_why_not), triton_backend(NAME, _triton_why_not)),
     )
 )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ._check import autocast, check_choice, check_device, check_shapes, compute_dtype
 from ._layout import empty_like_layout
-from ._op import FLOATS, GPU_FLOATS, REFERENCE, Op, cpu_backend, cuda_backend, register, triton_backend
+from ._op import REFERENCE, Op, cpu_backend, cuda_backend, register, triton_backend
 from ._sample import anywhere, project
 
 NAME = "homography_warp"
@@ -49,7 +49,7 @@ def homography_warp(
         mode: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
         padding: ``"zeros"``, ``"border"`` or ``"reflection"``.
         return_mask: also return where the output is backed by the input.
-        backend: ``"cpu"``, ``"triton"`` (bilinear with zeros, on a GPU), ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first that can.
 
     Returns:
         ``(B, C, *size)`` in input's dtype; with ``return_mask`` also a boolean ``(B, *size)``, True where the point is
@@ -176,23 +176,14 @@ class _HomographyWarp(torch.autograd.Function):
         return *(g if need else None for g, need in zip(grads, needs)), None, None, None, None
 
 
-def _triton_why_not(input: Tensor, homography: Tensor, mode: str, padding: str) -> str | None:
-    if (mode, padding) != ("bilinear", "zeros"):
-        return f"has mode='bilinear' with padding='zeros' only, got {mode!r} with {padding!r}"
-    if input.requires_grad and torch.are_deterministic_algorithms_enabled():
-        return "adds up input's gradient in no fixed order, and deterministic algorithms are asked for"
-    return None
-
-
 OP = register(
     Op(
         name=NAME,
         public=homography_warp,
         reference=reference,
-        backends=(
-            replace(cpu_backend(NAME), dtypes=(*FLOATS, torch.uint8)),
-            replace(cuda_backend(NAME), dtypes=(*GPU_FLOATS, torch.uint8)),
-            triton_backend(NAME, _triton_why_not),
+        backends=tuple(
+            replace(row, dtypes=(*row.dtypes, torch.uint8))
+            for row in (cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME))
         ),
     )
 )

@@ -9,11 +9,11 @@ from vsad import _cuda
 
 from .._layout import empty_like_layout
 from .._sample import anywhere
+from .._whole import restore, scale_for
 from ._call import DTYPES, image, on, pointer
 
 MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}  # Mode in csrc/homography_warp_arguments.h
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}  # Padding, there
-WHOLE_BITS = 61  # of the largest sum in whole numbers
 
 
 def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ def backward(
         H, W = grad_out.shape[2:]
         grad_out = empty_like_layout(input, C, size=(H, W)).copy_(grad_out)
     whole = needs[0] and torch.are_deterministic_algorithms_enabled()
-    scale = _scale(grad_out) if whole else None
+    scale = scale_for(grad_out) if whole else None
     total = empty_like_layout(input, C, dtype=torch.int64 if whole else torch.float32).zero_() if needs[0] else None
     forward_call, _keep = _describe(input, homography, grad_out, None, mode, padding)
     call = _cuda.WarpGradients(
@@ -55,29 +55,11 @@ def backward(
     call.homography = pointer(parts)
     with on(input) as stream:
         _cuda.homography_warp_backward(call, stream)
-    if total is None:
-        grad_input = input.new_empty((0,))
-    elif scale is None:
-        grad_input = total.to(input.dtype)
-    else:
-        grad_input = (total.double() / scale).to(input.dtype)
+    grad_input = input.new_empty((0,)) if total is None else restore(total, scale, input.dtype)
     if parts is None:
         return grad_input, homography.new_empty((0,))
     parts = parts if homography.shape[0] == B else parts.flatten(0, 1)[None]  # one homography gathers the whole batch
     return grad_input, parts.sum(1).to(homography.dtype)
-
-
-def _scale(grad_out: Tensor) -> Tensor:
-    """The power of two that fills whole numbers with the largest sum that can come about; NaN where there is none.
-
-    At most every pixel of the target adds its gradient to one pixel of the source, with weights that together are
-    below 4 (bicubic weights exceed 1, those of the border add up).
-    """
-    if grad_out.numel() == 0:
-        return grad_out.new_ones((), dtype=torch.float64)
-    largest = grad_out.abs().amax().double() * (16 * grad_out.shape[2] * grad_out.shape[3])
-    exponent = torch.where(largest > 0, WHOLE_BITS - largest.log2().ceil(), 0)
-    return torch.where(largest.isfinite(), exponent.exp2(), float("nan"))
 
 
 def _describe(
