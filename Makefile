@@ -2,16 +2,18 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp)
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.c*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isas sanitize lint format bench bench-quick clean
+.PHONY: help demo test test-isas emulate gpu-compile sanitize lint format bench bench-quick clean
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
 	@echo "make test         every test"
 	@echo "make test-isas    the CPU kernels' tests with every instruction set of this machine forced but the best"
-	@echo "make sanitize     the CPU kernels' tests under the address and undefined-behaviour sanitizers (GCC, 5 minutes)"
+	@echo "make emulate      the CUDA kernels' tests without a GPU: the kernels run on the CPU (needs nvcc)"
+	@echo "make gpu-compile  registers, spills and instructions of every GPU kernel (needs nvcc, no GPU)"
+	@echo "make sanitize     the same and the emulated CUDA kernels under the address and undefined-behaviour sanitizers (GCC)"
 	@echo "make lint         ruff, mypy, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"
@@ -40,11 +42,20 @@ test-isas: $(VENV)/installed
 	isas=$$($(BIN)/python -c "from vsad import _cpu; print(*_cpu.isas()[:-1])") && \
 		for isa in $$isas; do $(BIN)/python -m pytest -q --isa $$isa $(KERNEL_TESTS) || exit 1; done
 
+# the rows of the matrix that the emulated CUDA kernels run
+emulate: $(VENV)/installed
+	VSAD_CUDA=emulate $(BIN)/python setup.py --quiet build_ext --build-lib build/emulate
+	VSAD_EMULATED=build/emulate $(BIN)/python -m pytest -q tests -k cuda
+
+gpu-compile: $(VENV)/installed
+	$(BIN)/python -m vsad.bench.gpu_compile
+
 # In a copy of the tree, so that the extension in use stays as it is. The leaks that are found are Python's own.
 sanitize: $(VENV)/installed
 	mkdir -p build/sanitize
 	git ls-files -z -- . ':!docs' ':!bench/results' | xargs -0 cp -pP --parents -t build/sanitize
-	cd build/sanitize && VSAD_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd build/sanitize && for cuda in 0 emulate; do VSAD_SANITIZE=1 VSAD_CUDA=$$cuda \
+		$(abspath $(BIN))/python setup.py --quiet build_ext --inplace || exit 1; done
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 		$(abspath $(BIN))/python -m pytest -q -p no:cacheprovider $(SANITIZED_TESTS)
@@ -54,12 +65,12 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --allow-untyped-calls --allow-untyped-decorators --allow-subclassing-any -p vsad.ops
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 # the libraries that we compare ourselves with
 $(VENV)/installed-bench: $(VENV)/installed

@@ -1,10 +1,17 @@
-"""Builds ``vsad._cpu``: one C++ module whose kernels are compiled once per instruction set.
+"""Builds ``vsad._cpu``, whose kernels are compiled once per instruction set, and ``vsad._cuda`` where there is nvcc.
 
-The module neither includes nor links libtorch. Everything else about the package stands in ``pyproject.toml``.
+Neither module includes or links libtorch. Everything else about the package stands in ``pyproject.toml``.
+
+Environment:
+    VSAD_CUDA: 0 leaves ``vsad._cuda`` out, 1 fails without nvcc; ``emulate`` builds it
+        alone, its kernels running on the CPU, for tests.
+    VSAD_CUDA_ARCHS: what to compile for, such as ``"80 90a"``; ``native`` is the GPU of this machine.
+    VSAD_SANITIZE: 1 ends the process at every bad address and undefined operation.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +23,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+HEADERS = sorted(str(path) for folder in ("csrc", "tests/cuda_on_cpu") for path in Path(folder).rglob("*.h"))
 SOURCES = {path.as_posix() for path in Path("csrc/cpu").glob("*.cpp")}
 MODULE = sorted({"csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp", *(s for s in SOURCES if "/bind_" in s)})
 INT8 = sorted(s for s in SOURCES if s.endswith("_int8.cpp"))  # compiled once per set of INT8_FLAGS
@@ -25,8 +32,7 @@ KERNELS = sorted(SOURCES - {*MODULE, *INT8})  # compiled once per set of ISA_FLA
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
 FLAGS += ["-pthread", "-Wall", "-Wextra", "-Wno-psabi", "-Icsrc"]  # psabi: no vector crosses a call
-# VSAD_SANITIZE=1 while building, as `make sanitize` does: every bad address and undefined operation ends the process.
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1"]
+SANITIZE = ["-fsanitize=address", "-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1"]
 SANITIZE = SANITIZE if os.environ.get("VSAD_SANITIZE") == "1" else []
 FLAGS += SANITIZE
 ISA_FLAGS = {
@@ -38,8 +44,38 @@ INT8_FLAGS = {"avx512_vnni": [*ISA_FLAGS["avx512"], "-mavx512vnni"]}
 INT8_FLAGS["amx"] = [*INT8_FLAGS["avx512_vnni"], "-mamx-tile", "-mamx-int8"]  # GCC 9 and 10 lack it: tried first
 
 
+CUDA_SOURCES = sorted(path.as_posix() for path in Path("csrc/cuda").glob("*.c*"))
+CUDA_ARCHS = ["80", "86", "89", "90a", "100", "120"]  # and PTX of the last; 90a has wgmma, which 90 lacks
+CUDA_FLAGS = ["-std=c++17", "-O3", "-DVSAD_ISA=cuda", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wno-psabi"]
+EMULATE_FLAGS = ["-x", "c++", "-std=c++17", "-DVSAD_ISA=cuda", "-DVSAD_EMULATE", "-Itests/cuda_on_cpu", "-Icsrc"]
+EMULATE_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden,-O1,-g1,-ffp-contract=off,-Wall,-Wextra"]
+EMULATE_FLAGS += ["-Xcompiler=-Wno-psabi,-Wno-unknown-pragmas,-Wno-clobbered"]
+Unit = tuple[str, str, list[str]]  # source, object, the command that compiles it but for -c and -o
+
+
+def cuda_mode() -> str | None:
+    """``build``, ``emulate``, or None: ``vsad._cuda`` is left out."""
+    wanted = os.environ.get("VSAD_CUDA", "auto")
+    if wanted not in ("auto", "0", "1", "emulate"):
+        raise SystemExit(f"VSAD_CUDA must be 0, 1 or emulate, got {wanted!r}")
+    if wanted == "0" or (wanted == "auto" and shutil.which("nvcc") is None):
+        return None
+    if shutil.which("nvcc") is None:
+        raise SystemExit(f"VSAD_CUDA={wanted} needs nvcc on the PATH; install CUDA's toolkit, or set VSAD_CUDA=0")
+    return "emulate" if wanted == "emulate" else "build"
+
+
+def cuda_archs() -> list[str]:
+    wanted = os.environ.get("VSAD_CUDA_ARCHS", "").replace(",", " ").split() or CUDA_ARCHS
+    if wanted != ["native"]:
+        return wanted
+    ask = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    found = sorted(set(subprocess.check_output(ask, text=True).replace(".", "").split()))
+    return ["90a" if arch == "90" else arch for arch in found]
+
+
 class BuildKernels(build_ext):
-    """Compiles every kernel once per instruction set, with ninja where there is one."""
+    """Compiles every kernel once per instruction set or architecture, with ninja where there is one."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -53,35 +89,57 @@ class BuildKernels(build_ext):
         super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
-        units = self._units()
+        cuda = ext.name == "vsad._cuda"
+        units = self._cuda_units() if cuda else self._cpu_units()
+        for _, object_, _ in units:
+            Path(object_).parent.mkdir(parents=True, exist_ok=True)
         if shutil.which("ninja"):
-            self._compile_with_ninja(units)
+            self._compile_with_ninja(ext.name, units)
         else:
-            for source, directory, flags in units:
-                self.compiler.compile([source], output_dir=directory, extra_postargs=flags)
-        objects = [self._object(source, directory) for source, directory, _ in units]
-        self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-pthread", *SANITIZE], target_lang="c++"
-        )
+            for source, object_, command in units:
+                self.spawn([*command, "-c", source, "-o", object_])
+        objects = [object_ for _, object_, _ in units]
+        module = self.get_ext_fullpath(ext.name)
+        Path(module).parent.mkdir(parents=True, exist_ok=True)
+        if cuda:
+            host = [f"-Xcompiler={flag}" for flag in SANITIZE if flag.startswith("-fsanitize")]
+            self.spawn(["nvcc", "-shared", "-cudart", "static", *host, *objects, "-o", module])
+        else:
+            self.compiler.link_shared_object(objects, module, extra_postargs=["-pthread", *SANITIZE], target_lang="c++")
 
-    def _units(self) -> list[tuple[str, str, list[str]]]:
-        """``(source, object directory, flags)`` of everything that is compiled."""
-        import pybind11
+    def _cuda_units(self) -> list[Unit]:
+        archs = cuda_archs()
+        flags = [*self._python_includes(), "-DVSAD_ARCHITECTURES=" + json.dumps(" ".join(archs))]
+        if cuda_mode() == "emulate":
+            flags += EMULATE_FLAGS + [f"-Xcompiler={','.join(SANITIZE)}"] * bool(SANITIZE)
+            folder = Path(self.build_temp, "emulate")
+        else:
+            flags += CUDA_FLAGS + [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+            if archs[-1].isdigit():
+                flags += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
+            folder = Path(self.build_temp, "cuda")
+        return [(source, str(folder / f"{source}.o"), ["nvcc", *flags]) for source in CUDA_SOURCES]
 
+    def _cpu_units(self) -> list[Unit]:
         x86 = self.plat_name.endswith(("x86_64", "amd64"))
         isas = list(ISA_FLAGS) if x86 else ["baseline"]
-        python = [f"-I{path}" for path in (pybind11.get_include(), *self.include_dirs)]
         defines = [*FLAGS, *(["-DVSAD_X86", "-DVSAD_INT8"] if x86 else [])]
         sets = [(isa, ISA_FLAGS[isa], KERNELS) for isa in isas]
         if x86:
             amx = self._compiles("#include <immintrin.h>\nvoid f() { _tile_dpbssd(0, 1, 2); }", INT8_FLAGS["amx"])
             defines += ["-DVSAD_AMX"] if amx else []
             sets += [(isa, flags, INT8) for isa, flags in INT8_FLAGS.items() if amx or isa != "amx"]
-        units = [(source, str(Path(self.build_temp, "module")), [*defines, *python]) for source in MODULE]
-        for isa, flags, sources in sets:
-            flags = [*defines, f"-DVSAD_ISA={isa}", *flags]
-            units += [(source, str(Path(self.build_temp, isa)), flags) for source in sources]
+        sets = [(isa, [f"-DVSAD_ISA={isa}", *flags], sources) for isa, flags, sources in sets]
+        units = []
+        for folder, flags, sources in [("module", self._python_includes(), MODULE), *sets]:
+            command = [*self.compiler.compiler_so_cxx, *defines, *flags]
+            units += [(source, str(Path(self.build_temp, folder, f"{source}.o")), command) for source in sources]
         return units
+
+    def _python_includes(self) -> list[str]:
+        import pybind11
+
+        return [f"-I{path}" for path in (pybind11.get_include(), *self.include_dirs)]
 
     def _compiles(self, code: str, flags: list[str]) -> bool:
         with tempfile.TemporaryDirectory() as folder:
@@ -90,32 +148,30 @@ class BuildKernels(build_ext):
             command = [*self.compiler.compiler_so_cxx, *flags, "-c", str(source), "-o", str(source.with_suffix(".o"))]
             return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
-    def _object(self, source: str, directory: str) -> str:
-        return self.compiler.object_filenames([source], output_dir=directory)[0]
-
-    def _compile_with_ninja(self, units: list[tuple[str, str, list[str]]]) -> None:
+    def _compile_with_ninja(self, name: str, units: list[Unit]) -> None:
         def escape(text: str) -> str:
             return text.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
-        compiler = subprocess.list2cmdline(self.compiler.compiler_so_cxx).replace("$", "$$")
         lines = [
             f"builddir = {escape(self.build_temp)}",
             "rule compile",
-            f"  command = {compiler} $flags -MMD -MF $out.d -c $in -o $out",
+            "  command = $compiler -MMD -MF $out.d -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
         ]
-        for source, directory, flags in units:
-            lines.append(f"build {escape(self._object(source, directory))}: compile {escape(source)}")
-            lines.append(f"  flags = {subprocess.list2cmdline(flags).replace('$', '$$')}")
-        file = Path(self.build_temp, "build.ninja")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        for source, object_, command in units:
+            lines.append(f"build {escape(object_)}: compile {escape(source)}")
+            lines.append(f"  compiler = {subprocess.list2cmdline(command).replace('$', '$$')}")
+        file = Path(self.build_temp, f"{name}.ninja")
         file.write_text("\n".join(lines) + "\n")
         if subprocess.run(["ninja", "-f", str(file)]).returncode:
-            raise CompileError("vsad._cpu did not compile; it needs GCC 9 or Clang 10, or newer")
+            needs = "CUDA 12.8 or newer" if name == "vsad._cuda" else "GCC 9 or Clang 10, or newer"
+            raise CompileError(f"{name} did not compile; it needs {needs}")
 
 
-setup(
-    ext_modules=[Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=HEADERS, language="c++")],
-    cmdclass={"build_ext": BuildKernels},
-)
+# what is not compiled here must still be in the archive of sources
+CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=[*HEADERS, *CUDA_SOURCES], language="c++")
+CUDA = Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++")
+EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "emulate": [CUDA]}
+
+setup(ext_modules=EXTENSIONS[cuda_mode()], cmdclass={"build_ext": BuildKernels})

@@ -1,11 +1,22 @@
 """Fixtures, and the matrix: every operator x backend x dtype x sample."""
 
+import importlib.util
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-import vsad.ops  # noqa: F401  (registers the operators)
+if "VSAD_EMULATED" in os.environ:  # the folder of the CUDA kernels that run on the CPU; see `make emulate`
+    import vsad
+
+    (_module,) = Path(os.environ["VSAD_EMULATED"], "vsad").glob("_cuda.*.so")
+    _spec = importlib.util.spec_from_file_location("vsad._cuda", _module)
+    vsad._cuda = sys.modules["vsad._cuda"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(vsad._cuda)
+
+import vsad.ops
 from tests.samples import SAMPLES
 from vsad.ops._op import OPS
 

@@ -4,7 +4,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
-#include "cpu/scalar.h"
+#include "scalar.h"
 
 namespace vsad {
 

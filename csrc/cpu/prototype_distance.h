@@ -5,7 +5,7 @@
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/prototype_distance_int8.h"
-#include "cpu/scalar.h"
+#include "scalar.h"
 
 namespace vsad {
 

@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/scalar.h"
+#include "scalar.h"
 
 namespace vsad {
 namespace VSAD_ISA {

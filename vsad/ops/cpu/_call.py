@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Scalar in csrc/cpu/scalar.h
+# Scalar in csrc/scalar.h
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3, torch.uint8: 4}
 OPERATIONS_PER_THREAD = 1 << 19  # multiply-adds that pay for waking one more thread of torch's, some 5 to 20 us
 

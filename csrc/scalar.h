@@ -42,10 +42,16 @@ VSAD_HD float widen(bfloat16 x) { return bit_cast<float>(std::uint32_t(x.bits) <
 
 // Branchless, so that loops over it become vector code: the exponent is rebased by an exact multiplication.
 VSAD_HD float widen(float16 x) {
+#if defined(__CUDA_ARCH__)
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));
+    return wide;
+#else
     const std::uint32_t sign = std::uint32_t(x.bits & 0x8000u) << 16, rest = std::uint32_t(x.bits & 0x7fffu) << 13;
     const std::uint32_t rebased = bit_cast<std::uint32_t>(bit_cast<float>(rest) * 0x1p112f);
     const std::uint32_t special = 0x7f800000u | rest;  // infinity and NaN
     return bit_cast<float>(sign | (rest >= 0x0f800000u ? special : rebased));
+#endif
 }
 
 // Round to nearest, ties to even.
@@ -57,12 +63,23 @@ VSAD_HD float narrow<float>(float x) {
 }
 template <>
 VSAD_HD bfloat16 narrow<bfloat16>(float x) {
+#if defined(__CUDA_ARCH__)
+    bfloat16 half;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half.bits) : "f"(x));
+    return half;
+#else
     const std::uint32_t bits = bit_cast<std::uint32_t>(x);
     const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     return {std::uint16_t(x == x ? rounded : (bits >> 16) | 0x40u)};
+#endif
 }
 template <>
 VSAD_HD float16 narrow<float16>(float x) {
+#if defined(__CUDA_ARCH__)
+    float16 half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half.bits) : "f"(x));
+    return half;
+#else
     const std::uint32_t bits = bit_cast<std::uint32_t>(x), sign = (bits >> 16) & 0x8000u;
     const std::uint32_t magnitude = bits & 0x7fffffffu;
     std::uint32_t rounded;
@@ -77,6 +94,7 @@ VSAD_HD float16 narrow<float16>(float x) {
         rounded = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     }
     return {std::uint16_t(sign | rounded)};
+#endif
 }
 // Clamped to 0..255; beyond 2^23 a float has no fraction, so the sum is rounded as the others are.
 template <>

@@ -1,0 +1,170 @@
+"""What the GPU kernels became: registers, shared memory, spills, instructions. ``python -m vsad.bench.gpu_compile``.
+
+Needs no GPU. Reads the CUDA kernels out of ``vsad._cuda`` and compiles every variant of the Triton kernels ahead of
+time. Fails where a kernel spills registers or lacks an instruction that it is there for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import vsad.kernels
+
+TRITON_ARCHS = ("80", "90", "100")
+# (kernel and its template arguments, architectures, instruction): what the CUDA kernels are there for
+WANTED = (
+    (r"homography_warp.*forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
+    (r"homography_warp.*backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel in machine code."""
+
+    name: str
+    arch: str
+    registers: int
+    shared: int
+    stack: int
+    missing: tuple[str, ...] = ()  # instructions
+
+    @property
+    def faults(self) -> list[str]:
+        spills = [f"spills registers ({self.stack} bytes)"] if self.stack else []
+        return spills + [f"lacks {pattern}" for pattern in self.missing]
+
+    def __str__(self) -> str:
+        faults = f"   <-- {', '.join(self.faults)}" if self.faults else ""
+        return f"{self.arch:>5} {self.registers:>9} {self.shared:>7}  {self.name}{faults}"
+
+
+def cuobjdump() -> str:
+    """CUDA's own tool, or the one that Triton brings along.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    found = shutil.which("cuobjdump")
+    spec = importlib.util.find_spec("triton")
+    if found is None and spec is not None and spec.origin is not None:
+        found = shutil.which("cuobjdump", path=str(Path(spec.origin).parent / "backends" / "nvidia" / "bin"))
+    if found is None:
+        raise SystemExit("gpu_compile needs cuobjdump: install CUDA's toolkit, or triton")
+    return found
+
+
+def disassemble(path: Path, arch: str | None = None) -> Iterator[tuple[str, str, dict[str, int], str]]:
+    """``(name, architecture, resources, machine code)`` of every kernel in a library or cubin."""
+    options = ["-arch", f"sm_{arch}"] if arch else []
+    usage, code = (
+        subprocess.run([cuobjdump(), what, *options, str(path)], capture_output=True, text=True, check=True).stdout
+        for what in ("-res-usage", "-sass")
+    )
+    bodies = dict(part.split("\n", 1) for part in code.split("Function : ")[1:])
+    for section in re.split(r"^arch = sm_", usage, flags=re.MULTILINE)[1:] or [f"{arch}\n{usage}"]:
+        for name, numbers in re.findall(r"Function (\S+):\s+(REG:.*)", section):
+            resources = {key: int(value) for key, value in re.findall(r"(\w+)(?:\[\d+\])?:(\d+)", numbers)}
+            yield name, section.split(maxsplit=1)[0], resources, bodies.get(name, "")
+
+
+def readable(names: list[str]) -> list[str]:
+    """``homography_warp::forward_kernel<float, 2, 4>``: the file, the kernel, its template arguments."""
+    pattern = r"\d+_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]{8}"  # what an anonymous namespace is called
+    names = [re.sub(pattern, lambda m: f"{len(m[1])}{m[1]}", name) for name in names]
+    if shutil.which("c++filt"):
+        result = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+        names = result.stdout.splitlines()
+    names = [
+        re.sub(r"^void |vsad::cuda::|\(.*$", "", name.replace("(bool)1", "true").replace("(bool)0", "false"))
+        for name in names
+    ]
+    return [re.sub(r"\((int|bool)\)", "", name) for name in names]
+
+
+def cuda_kernels(archs: list[str] | None) -> Iterator[Kernel]:
+    """Every kernel of ``vsad._cuda``."""
+    from vsad import _cuda
+
+    if _cuda.EMULATED:
+        raise SystemExit("gpu_compile: this vsad._cuda emulates CUDA; build it with VSAD_CUDA=1")
+    for arch in archs or _cuda.ARCHITECTURES.split():
+        found = list(disassemble(Path(_cuda.__file__), arch))
+        for name, (_, _, resources, code) in zip(readable([name for name, *_ in found]), found):
+            wanted = [what for kernel, on, what in WANTED if re.match(kernel + "$", name) and re.match(on + "$", arch)]
+            missing = tuple(what for what in wanted if not re.search(what, code))
+            yield Kernel(name, arch, resources["REG"], resources["SHARED"], resources["STACK"], missing)
+
+
+def triton_kernels(archs: tuple[str, ...], only: str) -> Iterator[Kernel]:
+    """Every variant of the Triton kernels, compiled for each architecture."""
+    jobs = []
+    for path in sorted(Path(vsad.kernels.__path__[0]).glob("*.py")):
+        module = importlib.import_module(f"vsad.kernels.{path.stem}")
+        if only in path.stem and hasattr(module, "variants"):
+            jobs += [(path.stem, arch, variant) for variant in module.variants() for arch in archs]
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(lambda job: compile_triton(*job), jobs)
+
+
+def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel, signature, constants, options, wanted = variant
+    source = ASTSource(kernel, signature, constexprs=constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", int(arch), 32), options=options)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "kernel.cubin")
+        cubin.write_bytes(compiled.asm["cubin"])
+        ((_, _, resources, code),) = disassemble(cubin)
+    text = code + compiled.asm["ptx"]
+    missing = tuple(pattern for pattern in wanted if not re.search(pattern, text))
+    pointers = "/".join(sorted({t[1:] for t in signature.values() if t.startswith("*")}))
+    shape = ", ".join(f"{name}={value}" for name, value in constants.items())
+    name = f"{stem}.{kernel.fn.__name__}[{pointers}; {shape}]"
+    return Kernel(name, arch, resources["REG"], compiled.metadata.shared, resources["STACK"], missing)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=("cuda", "triton"), help="one of the two only")
+    parser.add_argument("--archs", nargs="+", help="such as 80 90a; what was built, and 80 90 100 for Triton")
+    parser.add_argument("--only", default="", help="part of a kernel's name")
+    parser.add_argument("--quiet", action="store_true", help="print the faults and the totals only")
+    arguments = parser.parse_args()
+    families = []
+    if arguments.family != "triton":
+        families.append(cuda_kernels(arguments.archs))
+    if arguments.family != "cuda":
+        archs = tuple(arch.rstrip("a") for arch in arguments.archs or TRITON_ARCHS)
+        families.append(triton_kernels(archs, arguments.only))
+    print(f"{'sm_':>5} {'registers':>9} {'shared':>7}  kernel")
+    kernels = 0
+    faulty = 0
+    for family in families:
+        for kernel in family:
+            if arguments.only not in kernel.name:
+                continue
+            kernels += 1
+            faulty += bool(kernel.faults)
+            if kernel.faults or not arguments.quiet:
+                print(kernel, flush=True)
+    print(f"{kernels} kernels, {faulty} with faults")
+    return 1 if faulty or not kernels else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+// Single instructions that C++ has no word for. tests/cuda_on_cpu/cuda/ptx.h has the same functions for the emulator.
+#pragma once
+#include "cuda/launch.h"
+
+namespace vsad {
+namespace cuda {
+
+// Adds to global memory and returns nothing; relaxed, the device's scope. `to` is aligned to all that is added.
+__device__ __forceinline__ void red_add(float* to, float v) {
+    asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(to), "f"(v) : "memory");
+}
+__device__ __forceinline__ void red_add(float* to, float2 v) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(v.x), "f"(v.y) : "memory");
+#else
+    red_add(to, v.x), red_add(to + 1, v.y);
+#endif
+}
+__device__ __forceinline__ void red_add(float* to, float4 v) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y), "f"(v.z),
+                 "f"(v.w)
+                 : "memory");
+#else
+    red_add(to, make_float2(v.x, v.y)), red_add(to + 2, make_float2(v.z, v.w));
+#endif
+}
+
+}  // namespace cuda
+}  // namespace vsad

@@ -1,0 +1,19 @@
+// csrc/cuda/ptx.h for the emulator.
+#pragma once
+#include "cuda/launch.h"
+
+namespace vsad {
+namespace cuda {
+
+inline void red_add(float* to, float v) { *to += v; }
+inline void red_add(float* to, float2 v) {
+    to[0] += v.x, to[1] += v.y;
+    if (reinterpret_cast<std::uintptr_t>(to) % sizeof v) throw std::logic_error("red_add: not aligned");
+}
+inline void red_add(float* to, float4 v) {
+    to[0] += v.x, to[1] += v.y, to[2] += v.z, to[3] += v.w;
+    if (reinterpret_cast<std::uintptr_t>(to) % sizeof v) throw std::logic_error("red_add: not aligned");
+}
+
+}  // namespace cuda
+}  // namespace vsad

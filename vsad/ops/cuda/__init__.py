@@ -1,0 +1,1 @@
+"""Launchers of ``vsad._cuda``, one module an operator."""
