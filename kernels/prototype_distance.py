@@ -1,4 +1,4 @@
-"""Triton kernels of prototype_distance: screening in float16 on tensor cores, certified; what it cannot settle, exactly.
+"""Triton kernels of prototype_distance: screening in float16 on tensor cores, certified, and an exact way out.
 
 Launches: the bank's centre and scale; both operands rounded; the product with the selection in its epilogue; direct
 differences of what was selected; and for the rows that are not certified, which a counter on the device counts, brute
@@ -8,12 +8,14 @@ force. Nothing waits for the host.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .prototype_distance_backward import grad_features_kernel, grad_prototypes_kernel, weights_kernel
 from .prototype_distance_exact import exact_kernel, finish_kernel, normalize_kernel
@@ -118,7 +120,9 @@ def _screen(features, prototypes, flat, distances, indices, metric):
         features, center, statistics, rounded_f, slope, margin, square, M, C, *features.stride(), width, **pack
     )
     screen_kernel[(blocks * splits,)](
-        rounded_f, rounded_p, slope, offset, values, tile_of, bounds, blocks, tiles, splits, width,
+        TensorDescriptor.from_tensor(rounded_f, [shape.block_m, shape.block_c]),
+        TensorDescriptor.from_tensor(rounded_p, [shape.block_p, shape.block_c]),
+        slope, offset, values, tile_of, bounds, blocks, tiles, splits,
         BLOCK_M=shape.block_m, BLOCK_P=shape.block_p, BLOCK_C=shape.block_c, STEPS=width // shape.block_c, LIST=size,
         num_warps=shape.num_warps, num_stages=shape.num_stages, enable_fp_fusion=True,
     )  # fmt: skip
@@ -191,3 +195,28 @@ def backward(
             features, prototypes, order, begin, weights, grads[1], pairs, k, *strides, **how
         )
     return grads[0], grads[1]
+
+
+FLOATS = {"*fp32": "fp32", "*fp16": "fp16", "*bf16": "bf16"}
+
+
+def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, Any], tuple[str, ...]]]:
+    """Everything that ships, for compiling ahead of time: kernel, signature, constants, options, instructions wanted."""
+    for C, k in ((128, 1), (128, 5), (64, 1), (512, 1), (512, 9), (1536, 1), (1536, 32)):
+        shape = screen_shape(C, k)
+        width = triton.cdiv(C, shape.block_c) * shape.block_c
+        blocks = {"BLOCK_M": shape.block_m, "BLOCK_P": shape.block_p, "BLOCK_C": shape.block_c}
+        constants = {**blocks, "STEPS": width // shape.block_c, "LIST": list_size(k)}
+        pointers = {"tiles_out": "*i32"}
+        pointers["rounded_f"] = f"tensordesc<fp16[{shape.block_m}, {shape.block_c}]>"
+        pointers["rounded_p"] = f"tensordesc<fp16[{shape.block_p}, {shape.block_c}]>"
+        pointers |= dict.fromkeys(("slope", "offset", "values", "bounds"), "*fp32")
+        options = {"num_warps": shape.num_warps, "num_stages": shape.num_stages, "enable_fp_fusion": True}
+        yield screen_kernel, _signature(screen_kernel, pointers, constants), constants, options, (MMA,)
+
+
+MMA = "HGMMA|HMMA|UTC.*MMA|tcgen05"
+
+
+def _signature(kernel: Any, pointers: dict[str, str], constants: dict[str, Any]) -> dict[str, str]:
+    return {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in kernel.arg_names}

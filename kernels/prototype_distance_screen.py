@@ -28,32 +28,30 @@ def _cell_minima(scores, BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr):
 
 @triton.jit
 def screen_kernel(
-    rounded_f, rounded_p, slope, offset, values, tiles_out, bounds, blocks_m, tiles, splits, WIDTH,
+    rounded_f, rounded_p, slope, offset, values, tiles_out, bounds, blocks_m, tiles, splits,
     BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, STEPS: tl.constexpr, LIST: tl.constexpr,
 ):  # fmt: skip
     """The LIST least cells of every row of features in a split of the bank; what they leave out is no less."""
     block, split = tl.program_id(0) % blocks_m, tl.program_id(0) // blocks_m
     m = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = tl.arange(0, BLOCK_C)
     column = tl.arange(0, BLOCK_P)
     slot = tl.arange(0, LIST)
-    feature = rounded_f + m.to(tl.int64)[:, None] * WIDTH + c[None, :]
     a = tl.load(slope + m)
     value = tl.zeros((BLOCK_M, LIST), tl.float32) + ((slot.to(tl.float32) + 1) * (2 * FAR))[None, :]
     tile_of = tl.zeros((BLOCK_M, LIST), tl.int32)
     worst = tl.max(value, 1)
     if STEPS == 1:
-        f = tl.load(feature)
+        f = rounded_f.load([block * BLOCK_M, 0])
     for tile in range(tiles * split // splits, tiles * (split + 1) // splits):
         p = tile * BLOCK_P + column
-        prototype = rounded_p + p.to(tl.int64)[None, :] * WIDTH + c[:, None]
         if STEPS == 1:
-            product = tl.dot(f, tl.load(prototype))
+            product = tl.dot(f, rounded_p.load([tile * BLOCK_P, 0]).T)
         else:
             product = tl.zeros((BLOCK_M, BLOCK_P), tl.float32)
             for step in range(STEPS):
-                f = tl.load(feature + step * BLOCK_C)
-                product = tl.dot(f, tl.load(prototype + step * BLOCK_C), product)
+                f = rounded_f.load([block * BLOCK_M, step * BLOCK_C])
+                p_part = rounded_p.load([tile * BLOCK_P, step * BLOCK_C])
+                product = tl.dot(f, p_part.T, product)
         scores = a[:, None] * tl.load(offset + p)[None, :] - product
         cells = _cell_minima(scores, BLOCK_M, BLOCK_P)
         least = tl.min(cells, 1)
