@@ -91,7 +91,8 @@ def _exact(features, prototypes, flat, listed, count, distances, indices, metric
 def _screen(features, prototypes, flat, distances, indices, metric):
     """Writes what is certified; returns the list of other rows, and their number."""
     (M, C), P, k = features.shape, prototypes.shape[0], distances.shape[1]
-    shape = screen_shape(C, k)
+    capability = _capability(features.device)
+    shape = screen_shape(C, k, capability)
     width = triton.cdiv(C, shape.block_c) * shape.block_c
     blocks, tiles = triton.cdiv(M, shape.block_m), triton.cdiv(P, shape.block_p)
     rows, padded = blocks * shape.block_m, tiles * shape.block_p
@@ -119,11 +120,15 @@ def _screen(features, prototypes, flat, distances, indices, metric):
     pack_features_kernel[(rows // PACK["BLOCK_N"],)](
         features, center, statistics, rounded_f, slope, margin, square, M, C, *features.stride(), width, **pack
     )
+    constants = _screen_constants(C, k, shape, capability)
+    operands = rounded_f, rounded_p
+    if constants["DESCRIBED"]:
+        operands = (
+            TensorDescriptor.from_tensor(rounded_f, [shape.block_m, shape.block_c]),
+            TensorDescriptor.from_tensor(rounded_p, [shape.block_p, shape.block_c]),
+        )
     screen_kernel[(blocks * splits,)](
-        TensorDescriptor.from_tensor(rounded_f, [shape.block_m, shape.block_c]),
-        TensorDescriptor.from_tensor(rounded_p, [shape.block_p, shape.block_c]),
-        slope, offset, values, tile_of, bounds, blocks, tiles, splits,
-        BLOCK_M=shape.block_m, BLOCK_P=shape.block_p, BLOCK_C=shape.block_c, STEPS=width // shape.block_c, LIST=size,
+        *operands, slope, offset, values, tile_of, bounds, blocks, tiles, splits, **constants,
         num_warps=shape.num_warps, num_stages=shape.num_stages, enable_fp_fusion=True,
     )  # fmt: skip
     settle_kernel[(M,)](
@@ -136,10 +141,25 @@ def _screen(features, prototypes, flat, distances, indices, metric):
     return listed, count
 
 
-def screen_shape(C: int, k: int) -> Screen:
-    if C <= 128:
-        return Screen(128, 128, max(16, triton.next_power_of_2(C)), 4, 2)
-    return Screen(128, 256 if k == 1 else 128, 64, 8, 3)
+def screen_shape(C: int, k: int, capability: tuple[int, int]) -> Screen:
+    """Launch shape for C channels and k neighbors on a GPU."""
+    wide = 1 if k > 16 else 2
+    major = capability[0]
+    if major in (9, 10):  # 227 KB of shared memory; one warp group's product on sm_100 needs the registers of two
+        narrow_warps = 4 if major == 9 and k <= 4 else 8
+        if C <= 128:
+            return Screen(64 * wide, 128, max(16, triton.next_power_of_2(C)), narrow_warps, 2)
+        if C <= 256:
+            return Screen(64 * wide, 128, 256, 8, 2)
+        return Screen(64 * wide, 256 if k == 1 else 128, 64, 8, 4)
+    small = capability != (8, 0)  # 99 KB of shared memory, otherwise 163 KB
+    return Screen(64 * wide, 128, min(64, max(16, triton.next_power_of_2(C))), 8, 2 if small else 3)
+
+
+def _screen_constants(C: int, k: int, shape: Screen, capability: tuple[int, int]) -> dict[str, Any]:
+    blocks = {"BLOCK_M": shape.block_m, "BLOCK_P": shape.block_p, "BLOCK_C": shape.block_c}
+    steps = triton.cdiv(C, shape.block_c)
+    return {**blocks, "STEPS": steps, "LIST": list_size(k), "DESCRIBED": capability >= (9, 0)}
 
 
 def list_size(k: int) -> int:
@@ -159,6 +179,11 @@ def _splits(blocks: int, tiles: int, processors: int, size: int) -> int:
         if busy > 0.9:
             break
     return best
+
+
+@lru_cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
 
 
 @lru_cache
@@ -201,18 +226,18 @@ FLOATS = {"*fp32": "fp32", "*fp16": "fp16", "*bf16": "bf16"}
 
 
 def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, Any], tuple[str, ...]]]:
-    """Everything that ships, for compiling ahead of time: kernel, signature, constants, options, instructions wanted."""
-    for C, k in ((128, 1), (128, 5), (64, 1), (512, 1), (512, 9), (1536, 1), (1536, 32)):
-        shape = screen_shape(C, k)
-        width = triton.cdiv(C, shape.block_c) * shape.block_c
-        blocks = {"BLOCK_M": shape.block_m, "BLOCK_P": shape.block_p, "BLOCK_C": shape.block_c}
-        constants = {**blocks, "STEPS": width // shape.block_c, "LIST": list_size(k)}
-        pointers = {"tiles_out": "*i32"}
-        pointers["rounded_f"] = f"tensordesc<fp16[{shape.block_m}, {shape.block_c}]>"
-        pointers["rounded_p"] = f"tensordesc<fp16[{shape.block_p}, {shape.block_c}]>"
-        pointers |= dict.fromkeys(("slope", "offset", "values", "bounds"), "*fp32")
-        options = {"num_warps": shape.num_warps, "num_stages": shape.num_stages, "enable_fp_fusion": True}
-        yield screen_kernel, _signature(screen_kernel, pointers, constants), constants, options, (MMA,)
+    """What ships, for compiling ahead of time: kernel, signature, constants, options, instructions wanted."""
+    for capability in ((8, 0), (9, 0), (10, 0)):
+        for C, k in ((128, 1), (128, 4), (128, 9), (64, 1), (256, 1), (512, 1), (512, 9), (1536, 1), (1536, 32)):
+            shape = screen_shape(C, k, capability)
+            constants = _screen_constants(C, k, shape, capability)
+            pointers = {"rounded_f": "*fp16", "rounded_p": "*fp16", "tiles_out": "*i32"}
+            pointers |= dict.fromkeys(("slope", "offset", "values", "bounds"), "*fp32")
+            if constants["DESCRIBED"]:
+                pointers["rounded_f"] = f"tensordesc<fp16[{shape.block_m}, {shape.block_c}]>"
+                pointers["rounded_p"] = f"tensordesc<fp16[{shape.block_p}, {shape.block_c}]>"
+            options = {"num_warps": shape.num_warps, "num_stages": shape.num_stages, "enable_fp_fusion": True}
+            yield screen_kernel, _signature(screen_kernel, pointers, constants), constants, options, (MMA,)
 
 
 MMA = "HGMMA|HMMA|UTC.*MMA|tcgen05"

@@ -73,7 +73,7 @@ def survey_kernel(rows, center, statistics, count, N, C, row, column, SIZE: tl.c
     median = _at(tl.where(ordered < float("inf"), ordered, 0.0), taken // 2, SIZE)
     median = tl.where(median > 0, median, tl.max(tl.where(lane < taken, squares, 0.0), 0))
     length = tl.sqrt(median).to(tl.float32)
-    element = tl.minimum(tl.maximum(length / tl.sqrt_rn(C.to(tl.float32)), 1e-30), 1e30)
+    element = tl.minimum(tl.maximum(length / tl.sqrt_rn(tl.maximum(C, 1).to(tl.float32)), 1e-30), 1e30)
     inverse = 1.0 / ((element.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True) * 64)
     tl.store(statistics + INVERSE, inverse)
     tl.store(statistics + TYPICAL, tl.maximum(length * inverse, 1e-6))
@@ -82,7 +82,7 @@ def survey_kernel(rows, center, statistics, count, N, C, row, column, SIZE: tl.c
 
 
 @triton.jit
-def _round_rows(rows, center, rounded, inverse, n, N, C, row, column, WIDTH, BLOCK_N: tl.constexpr,
+def round_rows(rows, center, rounded, inverse, n, N, C, row, column, WIDTH, BLOCK_N: tl.constexpr,
                 BLOCK_C: tl.constexpr):  # fmt: skip
     """Writes rounded rows; returns their squared length, that of what rounding changed, and which fit float16."""
     squares = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
@@ -112,7 +112,7 @@ def _round_rows(rows, center, rounded, inverse, n, N, C, row, column, WIDTH, BLO
 
 
 @triton.jit
-def _lost(losses, length, C):
+def lost(losses, length, C):
     """A bound on how far a centred row was moved: by rounding, and by float32 when it was centred."""
     return tl.sqrt_rn(losses) * (1 + (C + 256) * UNIT) + length * (2 * UNIT)
 
@@ -124,10 +124,10 @@ def pack_bank_kernel(
     """Rounded rows, and ``offset``, half their squared length; rows past the end are beyond reach."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inverse, typical = tl.load(statistics + INVERSE), tl.load(statistics + TYPICAL)
-    square, losses, fit = _round_rows(rows, center, rounded, inverse, n, N, C, row, column, WIDTH, BLOCK_N, BLOCK_C)
+    square, losses, fit = round_rows(rows, center, rounded, inverse, n, N, C, row, column, WIDTH, BLOCK_N, BLOCK_C)
     regular = fit & (n < N)
     length = tl.sqrt_rn(tl.where(regular, square, 0.0))
-    loss = _lost(tl.where(regular, losses, 0.0), length, C) / (length + typical / 16) * 1.01
+    loss = lost(tl.where(regular, losses, 0.0), length, C) / (length + typical / 16) * 1.01
     # as integers, which order as floats >= 0 do
     tl.atomic_max((statistics + WORST).to(tl.pointer_type(tl.int32)), tl.max(loss, 0).to(tl.int32, bitcast=True))
     # a finite row that does not fit is rounded to zero: t >= B^2 / 2 - A B >= B^2 / 4 for all features within REACH
@@ -146,12 +146,12 @@ def pack_features_kernel(
     inverse, typical, worst = (
         tl.load(statistics + INVERSE), tl.load(statistics + TYPICAL), tl.load(statistics + WORST),
     )  # fmt: skip
-    square, losses, fit = _round_rows(rows, center, rounded, inverse, n, N, C, row, column, WIDTH, BLOCK_N, BLOCK_C)
+    square, losses, fit = round_rows(rows, center, rounded, inverse, n, N, C, row, column, WIDTH, BLOCK_N, BLOCK_C)
     z = (C * 0.0625 + 128) * UNIT
     length = tl.sqrt_rn(square) * (1 + z)
     fit &= length <= REACH  # not NaN
     square, length = tl.where(fit, square, 0.0), tl.where(fit, length, 0.0)
-    loss = tl.where(length > 0, _lost(tl.where(fit, losses, 0.0), length, C) / tl.where(length > 0, length, 1.0), 0.0)
+    loss = tl.where(length > 0, lost(tl.where(fit, losses, 0.0), length, C) / tl.where(length > 0, length, 1.0), 0.0)
     E = (loss + worst + (1.1 * C + 32) * 2 * UNIT + 256 * UNIT) * 1.01
     w = tl.minimum(tl.maximum(length / typical, 0.0009765625), 0.25 / E)
     a = (1 - 2 * z - 256 * UNIT) - E * w

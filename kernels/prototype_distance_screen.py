@@ -27,31 +27,45 @@ def _cell_minima(scores, BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr):
 
 
 @triton.jit
+def _load(
+    rounded, row, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, DESCRIBED: tl.constexpr
+):
+    """A tile of a rounded operand, which a tensor descriptor or a pointer leads to; both are padded to whole tiles."""
+    if DESCRIBED:
+        tile = rounded.load([row, column])
+    else:
+        n, c = row + tl.arange(0, ROWS), column + tl.arange(0, COLUMNS)
+        tile = tl.load(rounded + n.to(tl.int64)[:, None] * WIDTH + c[None, :])
+    return tile
+
+
+@triton.jit
 def screen_kernel(
     rounded_f, rounded_p, slope, offset, values, tiles_out, bounds, blocks_m, tiles, splits,
     BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, STEPS: tl.constexpr, LIST: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """The LIST least cells of every row of features in a split of the bank; what they leave out is no less."""
     block, split = tl.program_id(0) % blocks_m, tl.program_id(0) // blocks_m
     m = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    column = tl.arange(0, BLOCK_P)
+    WIDTH: tl.constexpr = STEPS * BLOCK_C
     slot = tl.arange(0, LIST)
     a = tl.load(slope + m)
     value = tl.zeros((BLOCK_M, LIST), tl.float32) + ((slot.to(tl.float32) + 1) * (2 * FAR))[None, :]
     tile_of = tl.zeros((BLOCK_M, LIST), tl.int32)
     worst = tl.max(value, 1)
     if STEPS == 1:
-        f = rounded_f.load([block * BLOCK_M, 0])
+        f = _load(rounded_f, block * BLOCK_M, 0, BLOCK_M, BLOCK_C, WIDTH, DESCRIBED)
     for tile in range(tiles * split // splits, tiles * (split + 1) // splits):
-        p = tile * BLOCK_P + column
+        p = tile * BLOCK_P + tl.arange(0, BLOCK_P)
         if STEPS == 1:
-            product = tl.dot(f, rounded_p.load([tile * BLOCK_P, 0]).T)
+            product = tl.dot(f, _load(rounded_p, tile * BLOCK_P, 0, BLOCK_P, BLOCK_C, WIDTH, DESCRIBED).T)
         else:
             product = tl.zeros((BLOCK_M, BLOCK_P), tl.float32)
             for step in range(STEPS):
-                f = rounded_f.load([block * BLOCK_M, step * BLOCK_C])
-                p_part = rounded_p.load([tile * BLOCK_P, step * BLOCK_C])
-                product = tl.dot(f, p_part.T, product)
+                f = _load(rounded_f, block * BLOCK_M, step * BLOCK_C, BLOCK_M, BLOCK_C, WIDTH, DESCRIBED)
+                x = _load(rounded_p, tile * BLOCK_P, step * BLOCK_C, BLOCK_P, BLOCK_C, WIDTH, DESCRIBED)
+                product = tl.dot(f, x.T, product)
         scores = a[:, None] * tl.load(offset + p)[None, :] - product
         cells = _cell_minima(scores, BLOCK_M, BLOCK_P)
         least = tl.min(cells, 1)
