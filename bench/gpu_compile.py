@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
@@ -113,7 +114,10 @@ def triton_kernels(archs: tuple[str, ...], only: str) -> Iterator[Kernel]:
     for path in sorted(Path(vsad.kernels.__path__[0]).glob("*.py")):
         module = importlib.import_module(f"vsad.kernels.{path.stem}")
         if only in path.stem and hasattr(module, "variants"):
-            jobs += [(path.stem, arch, variant) for variant in module.variants() for arch in archs]
+            for arch in archs:  # launch shapes may depend on it
+                capability = divmod(int(arch), 10)
+                given = (capability,) if inspect.signature(module.variants).parameters else ()
+                jobs += [(path.stem, arch, variant) for variant in module.variants(*given)]
     with ThreadPoolExecutor() as pool:
         yield from pool.map(lambda job: compile_triton(*job), jobs)
 
@@ -124,7 +128,9 @@ def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
     from triton.compiler import ASTSource
 
     kernel, signature, constants, options, wanted = variant
-    source = ASTSource(kernel, signature, constexprs=constants)
+    # torch aligns what it allocates, and Triton's launcher finds that out
+    aligned = {(i,): [["tt.divisibility", 16]] for i, t in enumerate(signature.values()) if t.startswith("*")}
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", int(arch), 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernel.cubin")

@@ -9,13 +9,16 @@ that the index fits below them, and one maximum finds the farthest point and, of
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .prototype_distance_launch import signature
 from .prototype_distance_pack import INVERSE, SAMPLE, STATISTICS, UNIT, lost, round_rows, survey_kernel
 
 # 200,000 x 128 in float32, 20,000 picks, on an H200. A pick reads 200,000 x (256 + 8 + 4) bytes = 54 MB: 12.5 us at
@@ -67,8 +70,8 @@ def _measure(features, m, pick, needed, C, row, column, BLOCK_M: tl.constexpr):
 
 @triton.jit(do_not_specialize=["i"])
 def pick_kernel(
-    features, rounded, radius, statistics, nearest, leaders, picks, i, M, C, row, column, programs, WIDTH,
-    LEADERS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+    features, rounded, radius, statistics, nearest, leaders, picks, i, M, C, row, column, programs,
+    WIDTH: tl.constexpr, LEADERS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Pick number i, and the farthest point of every program afterwards."""
     program = tl.program_id(0)
@@ -131,8 +134,8 @@ def forward(features: Tensor, size: int, start: int) -> Tensor:
     leading = triton.next_power_of_2(programs)
     for i in range(size):
         pick_kernel[(programs,)](
-            features, rounded, radius, statistics, nearest, leaders, picks, i, *place, programs, width,
-            LEADERS=leading, BLOCK_M=block_m, BLOCK_C=block_c, num_warps=4, enable_fp_fusion=True,
+            features, rounded, radius, statistics, nearest, leaders, picks, i, *place, programs,
+            WIDTH=width, LEADERS=leading, BLOCK_M=block_m, BLOCK_C=block_c, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
     return picks
 
@@ -140,3 +143,21 @@ def forward(features: Tensor, size: int, start: int) -> Tensor:
 @lru_cache
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, Any], tuple[str, ...]]]:
+    """What ships, for compiling ahead of time: kernel, signature, constants, options, instructions wanted."""
+    pointers = {"rounded": "*fp16", "nearest": "*fp64", "leaders": "*i64", "picks": "*i64"}
+    pointers |= dict.fromkeys(("center", "statistics", "radius"), "*fp32")
+    options = {"num_warps": 4, "enable_fp_fusion": True}
+    for dtype in ("*fp32", "*fp16", "*bf16"):
+        given = {**pointers, "features": dtype}
+        for kernel, constants, wanted in (
+            (begin_kernel, {"BLOCK_N": 16, "BLOCK_C": BLOCK_C}, ()),
+            (
+                pick_kernel,
+                {"WIDTH": BLOCK_C, "LEADERS": 2048, "BLOCK_M": BLOCK_M, "BLOCK_C": BLOCK_C},
+                ("LDG.E.*128", "DADD|DFMA"),
+            ),
+        ):
+            yield kernel, signature(kernel, given, constants), constants, options, wanted

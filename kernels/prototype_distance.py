@@ -8,9 +8,7 @@ force. Nothing waits for the host.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -20,26 +18,13 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from .prototype_distance_backward import grad_features_kernel, grad_prototypes_kernel, weights_kernel
 from .prototype_distance_exact import exact_kernel, finish_kernel, normalize_kernel
 from .prototype_distance_keys import METRICS
-from .prototype_distance_pack import SAMPLE, STATISTICS, pack_bank_kernel, pack_features_kernel, survey_kernel
+from .prototype_distance_launch import EXACT, GRAD, PACK, SURVEY, list_size, screen_constants, screen_shape
+from .prototype_distance_pack import STATISTICS, pack_bank_kernel, pack_features_kernel, survey_kernel
 from .prototype_distance_screen import screen_kernel, settle_kernel
 
 LEAST_CHANNELS = 16  # with fewer, direct differences cost less than screening
 LEAST_PROTOTYPES = 512
 LEAST_PER_NEIGHBOR = 8  # prototypes: with fewer, the lists hold much of the bank
-
-
-class Screen(NamedTuple):
-    """Launch shape of ``screen_kernel``: a program's features, prototypes and channels of one product."""
-
-    block_m: int
-    block_p: int
-    block_c: int
-    num_warps: int
-    num_stages: int
-
-
-EXACT = {"BLOCK_Q": 32, "BLOCK_P": 64}
-PACK = {"BLOCK_N": 16, "BLOCK_C": 128}
 
 
 def forward(features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
@@ -53,7 +38,7 @@ def forward(features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int,
     indices = features.new_empty((M, k), dtype=torch.int64)
     if M == 0:
         return distances, indices
-    flat = None, None
+    flat: tuple[Tensor | None, Tensor | None] = None, None
     if metric == "cosine":
         (features, flat_f), (prototypes, flat_p) = _normalize(features), _normalize(prototypes)
         flat = flat_f, flat_p
@@ -110,9 +95,7 @@ def _screen(features, prototypes, flat, distances, indices, metric):
     bounds = new((splits, rows), dtype=torch.float32)
 
     block_c = min(128, triton.next_power_of_2(C))
-    survey_kernel[(1,)](
-        prototypes, center, statistics, count, P, C, *prototypes.stride(), SIZE=SAMPLE, BLOCK_C=64, num_warps=8
-    )
+    survey_kernel[(1,)](prototypes, center, statistics, count, P, C, *prototypes.stride(), **SURVEY, num_warps=8)
     pack = {"BLOCK_N": PACK["BLOCK_N"], "BLOCK_C": block_c, "num_warps": 4, "enable_fp_fusion": True}
     pack_bank_kernel[(padded // PACK["BLOCK_N"],)](
         prototypes, center, statistics, rounded_p, offset, P, C, *prototypes.stride(), width, **pack
@@ -120,7 +103,7 @@ def _screen(features, prototypes, flat, distances, indices, metric):
     pack_features_kernel[(rows // PACK["BLOCK_N"],)](
         features, center, statistics, rounded_f, slope, margin, square, M, C, *features.stride(), width, **pack
     )
-    constants = _screen_constants(C, k, shape, capability)
+    constants = screen_constants(C, k, shape, capability)
     operands = rounded_f, rounded_p
     if constants["DESCRIBED"]:
         operands = (
@@ -139,32 +122,6 @@ def _screen(features, prototypes, flat, distances, indices, metric):
         num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
     return listed, count
-
-
-def screen_shape(C: int, k: int, capability: tuple[int, int]) -> Screen:
-    """Launch shape for C channels and k neighbors on a GPU."""
-    wide = 1 if k > 16 else 2
-    major = capability[0]
-    if major in (9, 10):  # 227 KB of shared memory; one warp group's product on sm_100 needs the registers of two
-        narrow_warps = 4 if major == 9 and k <= 4 else 8
-        if C <= 128:
-            return Screen(64 * wide, 128, max(16, triton.next_power_of_2(C)), narrow_warps, 2)
-        if C <= 256:
-            return Screen(64 * wide, 128, 256, 8, 2)
-        return Screen(64 * wide, 256 if k == 1 else 128, 64, 8, 4)
-    small = capability != (8, 0)  # 99 KB of shared memory, otherwise 163 KB
-    return Screen(64 * wide, 128, min(64, max(16, triton.next_power_of_2(C))), 8, 2 if small else 3)
-
-
-def _screen_constants(C: int, k: int, shape: Screen, capability: tuple[int, int]) -> dict[str, Any]:
-    blocks = {"BLOCK_M": shape.block_m, "BLOCK_P": shape.block_p, "BLOCK_C": shape.block_c}
-    steps = triton.cdiv(C, shape.block_c)
-    return {**blocks, "STEPS": steps, "LIST": list_size(k), "DESCRIBED": capability >= (9, 0)}
-
-
-def list_size(k: int) -> int:
-    """Cells that a row keeps: some more than the k that may be needed."""
-    return triton.next_power_of_2(k + 3)
 
 
 def _splits(blocks: int, tiles: int, processors: int, size: int) -> int:
@@ -203,7 +160,7 @@ def backward(
         return grads[0].zero_(), grads[1].zero_()
     weights = features.new_empty((4, pairs), dtype=torch.float32)
     strides = C, *features.stride(), *prototypes.stride()
-    how = {"METRIC": METRICS[metric], "BLOCK_N": 16, "BLOCK_C": min(128, triton.next_power_of_2(C))}
+    how = {"METRIC": METRICS[metric], **GRAD}
     how |= {"num_warps": 4, "enable_fp_fusion": True}
     columns, rows = triton.cdiv(C, how["BLOCK_C"]), how["BLOCK_N"]
     weights_kernel[(triton.cdiv(pairs, rows),)](
@@ -220,28 +177,3 @@ def backward(
             features, prototypes, order, begin, weights, grads[1], pairs, k, *strides, **how
         )
     return grads[0], grads[1]
-
-
-FLOATS = {"*fp32": "fp32", "*fp16": "fp16", "*bf16": "bf16"}
-
-
-def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, Any], tuple[str, ...]]]:
-    """What ships, for compiling ahead of time: kernel, signature, constants, options, instructions wanted."""
-    for capability in ((8, 0), (9, 0), (10, 0)):
-        for C, k in ((128, 1), (128, 4), (128, 9), (64, 1), (256, 1), (512, 1), (512, 9), (1536, 1), (1536, 32)):
-            shape = screen_shape(C, k, capability)
-            constants = _screen_constants(C, k, shape, capability)
-            pointers = {"rounded_f": "*fp16", "rounded_p": "*fp16", "tiles_out": "*i32"}
-            pointers |= dict.fromkeys(("slope", "offset", "values", "bounds"), "*fp32")
-            if constants["DESCRIBED"]:
-                pointers["rounded_f"] = f"tensordesc<fp16[{shape.block_m}, {shape.block_c}]>"
-                pointers["rounded_p"] = f"tensordesc<fp16[{shape.block_p}, {shape.block_c}]>"
-            options = {"num_warps": shape.num_warps, "num_stages": shape.num_stages, "enable_fp_fusion": True}
-            yield screen_kernel, _signature(screen_kernel, pointers, constants), constants, options, (MMA,)
-
-
-MMA = "HGMMA|HMMA|UTC.*MMA|tcgen05"
-
-
-def _signature(kernel: Any, pointers: dict[str, str], constants: dict[str, Any]) -> dict[str, str]:
-    return {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in kernel.arg_names}
