@@ -18,7 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from .prototype_distance_backward import grad_features_kernel, grad_prototypes_kernel, weights_kernel
 from .prototype_distance_exact import exact_kernel, finish_kernel, normalize_kernel
 from .prototype_distance_keys import METRICS
-from .prototype_distance_launch import EXACT, GRAD, PACK, SURVEY, list_size, screen_constants, screen_shape
+from .prototype_distance_launch import EXACT, GRAD, INTERPRETED, PACK, SURVEY, list_size, screen_constants, screen_shape
 from .prototype_distance_pack import STATISTICS, pack_bank_kernel, pack_features_kernel, survey_kernel
 from .prototype_distance_screen import screen_kernel, settle_kernel
 
@@ -59,11 +59,12 @@ def _normalize(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _exact(features, prototypes, flat, listed, count, distances, indices, metric):
     (M, C), P, k = features.shape, prototypes.shape[0], distances.shape[1]
     size, programs = triton.next_power_of_2(k), 4 * _processors(features.device)
-    blocks = triton.cdiv(M, EXACT["BLOCK_Q"])
+    shape = EXACT if features.is_cuda else INTERPRETED
+    blocks = triton.cdiv(M, shape["BLOCK_Q"])
     if listed is None:  # no more programs than there is work
-        programs = min(programs, blocks * triton.cdiv(P, EXACT["BLOCK_P"]))
-    keys = features.new_empty((max(blocks, programs) * EXACT["BLOCK_Q"] * size,), dtype=torch.int64)
-    how = {"LISTED": listed is not None, "METRIC": METRICS[metric], "K": k, "SIZE": size, **EXACT}
+        programs = min(programs, blocks * triton.cdiv(P, shape["BLOCK_P"]))
+    keys = features.new_empty((max(blocks, programs) * shape["BLOCK_Q"] * size,), dtype=torch.int64)
+    how = {"LISTED": listed is not None, "METRIC": METRICS[metric], "K": k, "SIZE": size, **shape}
     exact_kernel[(programs,)](
         features, prototypes, *flat, listed, count, keys, M, P, C, *features.stride(), *prototypes.stride(),
         **how, num_warps=4, enable_fp_fusion=True,

@@ -35,6 +35,7 @@ from .prototype_distance_pack import SAMPLE, pack_bank_kernel, pack_features_ker
 from .prototype_distance_screen import screen_kernel, settle_kernel
 
 EXACT = {"BLOCK_Q": 32, "BLOCK_P": 64}
+INTERPRETED = {"BLOCK_Q": 32, "BLOCK_P": 1024}  # the interpreter's time goes by the number of blocks
 PACK = {"BLOCK_N": 16, "BLOCK_C": 128}
 SURVEY = {"SIZE": SAMPLE, "BLOCK_C": 64}
 GRAD = {"BLOCK_N": 16, "BLOCK_C": 128}
@@ -103,7 +104,7 @@ def variants(capability: tuple[int, int] = (9, 0)) -> Iterator[Variant]:
                 lists = {"METRIC": metric, "K": k, "SIZE": triton.next_power_of_2(k)}
                 read = "*fp32" if metric == METRICS["cosine"] else dtype  # rows of unit length
                 cells = {"LIST": list_size(k), "SPLITS": 4, "BLOCK_P": 128, "BLOCK_C": 128}
-                yield _variant(settle_kernel, read, {**lists, **cells}, 1, distances=dtype)
+                yield _variant(settle_kernel, read, {**lists, **cells}, 1, distances=dtype, rows="i32")
                 for listed in (True, False):
                     yield _variant(exact_kernel, read, {"LISTED": listed, **lists, **EXACT})
                     yield _variant(finish_kernel, read, {"LISTED": listed, **lists, **EXACT}, distances=dtype)

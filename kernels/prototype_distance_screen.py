@@ -103,11 +103,8 @@ def settle_kernel(
     bound = tl.min(tl.load(bounds + split.to(tl.int64) * rows + m, mask=split < splits, other=4 * FAR), 0)
     inverse, g, A2 = tl.load(statistics + INVERSE), tl.load(margin + m), tl.load(square + m)
     error = (C * 0.0625 + 144) * UNIT
-    nowhere = False
-    if METRIC == COSINE:
-        nowhere = tl.load(flat_f + m) != 0
-    if nowhere:
-        g = float("inf")
+    if METRIC == COSINE:  # a row without direction is equally far from all
+        g = tl.where(tl.load(flat_f + m) != 0, float("inf"), g)
 
     best = first_keys(1, K, SIZE)
     reach = float("inf")  # what is certainly farther than `reach` is not wanted
