@@ -67,7 +67,7 @@ def _exact(features, prototypes, flat, listed, count, distances, indices, metric
     how = {"LISTED": listed is not None, "METRIC": METRICS[metric], "K": k, "SIZE": size, **shape}
     exact_kernel[(programs,)](
         features, prototypes, *flat, listed, count, keys, M, P, C, *features.stride(), *prototypes.stride(),
-        **how, num_warps=4, enable_fp_fusion=True,
+        **how, num_warps=8, enable_fp_fusion=True,
     )  # fmt: skip
     finish_kernel[(min(blocks, programs),)](
         keys, listed, count, distances, indices, M, P, programs, **how, num_warps=4, enable_fp_fusion=True

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from .prototype_distance_keys import COSINE, LAST, first_keys, insert_keys, pack_key, store_nearest
 
-TOGETHER = tl.constexpr(16)  # channels of a partial sum: a sum of C terms rounds at most C / 16 + 16 times
+TOGETHER = tl.constexpr(8)  # channels of a partial sum: a sum of C terms rounds at most C / 8 + 8 times
 
 
 @triton.jit

@@ -106,7 +106,7 @@ def variants(capability: tuple[int, int] = (9, 0)) -> Iterator[Variant]:
                 cells = {"LIST": list_size(k), "SPLITS": 4, "BLOCK_P": 128, "BLOCK_C": 128}
                 yield _variant(settle_kernel, read, {**lists, **cells}, 1, distances=dtype, rows="i32")
                 for listed in (True, False):
-                    yield _variant(exact_kernel, read, {"LISTED": listed, **lists, **EXACT})
+                    yield _variant(exact_kernel, read, {"LISTED": listed, **lists, **EXACT}, 8)
                     yield _variant(finish_kernel, read, {"LISTED": listed, **lists, **EXACT}, distances=dtype)
         for metric in METRICS.values():
             for kernel in (weights_kernel, grad_features_kernel, grad_prototypes_kernel):
