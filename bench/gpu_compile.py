@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
@@ -113,7 +114,10 @@ def triton_kernels(archs: tuple[str, ...], only: str) -> Iterator[Kernel]:
     for path in sorted(Path(vsad.kernels.__path__[0]).glob("*.py")):
         module = importlib.import_module(f"vsad.kernels.{path.stem}")
         if only in path.stem and hasattr(module, "variants"):
-            jobs += [(path.stem, arch, variant) for variant in module.variants() for arch in archs]
+            for arch in archs:  # launch shapes may depend on it
+                capability = divmod(int(arch), 10)
+                given = (capability,) if inspect.signature(module.variants).parameters else ()
+                jobs += [(path.stem, arch, variant) for variant in module.variants(*given)]
     with ThreadPoolExecutor() as pool:
         yield from pool.map(lambda job: compile_triton(*job), jobs)
 

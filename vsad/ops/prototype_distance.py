@@ -305,11 +305,15 @@ class _PrototypeDistance(torch.autograd.Function):
         return *(g if need else None for g, need in zip(grads, needs)), None, None, None, None
 
 
+def _triton_refuses(*tensors: Tensor, k: int = 1) -> str | None:
+    return None if k <= 32 else f"takes k up to 32, got {k}"
+
+
 OP = register(
     Op(
         name=NAME,
         public=prototype_distance,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME, _triton_refuses)),
     )
 )
