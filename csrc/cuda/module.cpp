@@ -11,5 +11,6 @@ PYBIND11_MODULE(_cuda, m) {
 #endif
     m.attr("ARCHITECTURES") = VSAD_ARCHITECTURES;
     bind_greedy_coreset(m);
+    bind_homography_align(m);
     bind_homography_warp(m);
 }
