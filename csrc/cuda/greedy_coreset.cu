@@ -31,14 +31,14 @@ namespace {
 // of 128 points; 94 KB of shared memory, which every architecture has.
 //
 // What to expect of 200,000 x 128 -> 20,000 in float32 on an H200, by arithmetic, nothing of it measured on a GPU.
-// Counted on the CPU, on Gaussian points, clusters and a curved surface: 120 to 140 rounds of 150 to 170 picks; 8 pairs
-// a point in all are measured, of 20,000; 6 to 8 of them bring a point nearer. For each round:
+// Counted on the CPU, in numpy, on Gaussian points, clusters and a curved surface: 116 to 130 rounds of 154 to 172
+// picks with 192 candidates each; the kernel has about 180 and takes some more. On 50,000 -> 5,000 it measures 5 to 10
+// pairs a point in all, of 5,000; 5 to 7 of them bring a point nearer. For each round:
 //     two waits of all blocks                                      3 us
 //     offers, candidates                                           2 us
 //     16,000 distances in float64 between 180 candidates           4 us  latency; 1 us of conversions
 //     160 picks of about 200 cycles                               19 us  latency of one warp
-//     200,000 x 192 x 128 products, 9.8 GFLOP                     20 us  at 60 % of 790 Tflop/s, which mma.sync
-//     reaches;
+//     200,000 x 192 x 128 products, 9.8 GFLOP                     20 us  at 60 % of 790 Tflop/s, for mma.sync
 //         51 MB of halves, most of them in L2                     12 us  hidden behind them
 //         comparing 38 million scores                              3 us
 //     12,000 pairs measured, 12 MB                                 4 us  latency
