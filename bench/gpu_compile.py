@@ -25,6 +25,9 @@ import vsad.kernels
 TRITON_ARCHS = ("80", "90", "100")
 # (kernel and its template arguments, architectures, instruction): what the CUDA kernels are there for
 WANTED = (
+    (r"coreset::.*coreset_kernel.*", r".*", r"HMMA\.16816\.F32"),
+    (r"coreset::.*coreset_kernel.*", r".*", r"LDGSTS\.E\.BYPASS\.128"),
+    (r"coreset::.*coreset_kernel.*", r".*", r"REDUX\.MAX"),
     (r"homography_warp.*forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
     (r"homography_warp.*backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
 )

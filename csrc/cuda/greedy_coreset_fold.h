@@ -225,6 +225,7 @@ struct Fold {
                 }
             __syncthreads();
         }
+        if (threadIdx.x == 0) shared.waiting = kFound;  // what was wanted beyond must not add up
     }
 
     // Measures the pairs on the list, but for those that the others before have settled. A threshold may be written by

@@ -31,7 +31,7 @@ struct Shared {
     int count, kept, waiting;
 };
 static_assert(sizeof(Shared) <= 99 * 1024, "what a block has on sm_86, sm_89 and sm_120");
-static_assert(kMost * (kMost - 1) / 2 * 4 <= kRegion && kMost < 256, "a round fits");
+static_assert(kMost == 6 * 32 && kMost * (kMost + 1) / 2 * 4 <= kRegion, "a round fits");
 
 __device__ __forceinline__ Key warp_highest(Key v) {
     const unsigned high = __reduce_max_sync(kWarp, static_cast<unsigned>(v >> 32));
@@ -140,7 +140,7 @@ __device__ __forceinline__ unsigned above(Key rounded, Key limit) {
 }
 
 // Below the diagonal, row by row. 32 rows that follow each other from a multiple of 32 have a column in 32 banks.
-__device__ __forceinline__ int triangle(int i) { return i * (i - 1) / 2; }
+__device__ __forceinline__ unsigned triangle(unsigned i) { return i * (i - 1) / 2; }
 
 // The distances between candidates, shared among all blocks: pair k n + i is i and the one k + 1 further round.
 template <typename Element>
@@ -156,7 +156,7 @@ __device__ __forceinline__ void measure_candidates(const State& s, const Shared&
 __device__ __forceinline__ void load_distances(const State& s, Shared& shared) {
     const uint4* from = reinterpret_cast<const uint4*>(s.distances);
     uint4* to = reinterpret_cast<uint4*>(shared.region);
-    const int n = (triangle(shared.count) + 3) / 4;
+    const int n = (static_cast<int>(triangle(shared.count)) + 3) / 4;
 #pragma unroll 4
     for (int i = threadIdx.x; i < n; i += kThreads) to[i] = from[i];
     __syncthreads();
@@ -164,38 +164,42 @@ __device__ __forceinline__ void load_distances(const State& s, Shared& shared) {
 
 // The greedy among the candidates, by one warp, for as long as the best of them comes before the limit: then it comes
 // before all points that are no candidates, for those can only have come nearer. Returns how many picks there are.
+// All other warps wait: no branches, and all loads of a pick at once.
 __device__ __forceinline__ int pick_candidates(Shared& shared, int wanted) {
     constexpr int each = kMost / 32;
     const unsigned* distances = reinterpret_cast<const unsigned*>(shared.region);
-    const int lane = threadIdx.x, n = shared.count;
+    const unsigned lane = threadIdx.x, n = shared.count;
     const Key limit = shared.limit;
-    unsigned far[each], least[each];  // at the limit's distance, indices below the limit's come before it
+    unsigned far[each], least[each], row[each];  // at the limit's distance, indices below the limit's come before it
 #pragma unroll
     for (int i = 0; i < each; ++i) {
-        const int slot = lane + 32 * i;
+        const unsigned slot = lane + 32 * i;
         const Key key = slot < n ? shared.candidates[slot] : 0;
         far[i] = slot < n ? above(rounded_of(key), limit) : 0;
         least[i] = (key & kLastIndex) > (limit & kLastIndex) ? 1 : 2;
+        row[i] = triangle(slot);
     }
     int count = 0;
+#pragma unroll 1
     for (; count < wanted; ++count) {
-        unsigned best = 0, first = kMost;
-#pragma unroll
-        for (int i = 0; i < each; ++i) best = max(best, far[i]);
-        best = __reduce_max_sync(kWarp, best);
+        const unsigned best =
+            __reduce_max_sync(kWarp, max(max(max(far[0], far[1]), max(far[2], far[3])), max(far[4], far[5])));
         if (best == 0) break;
+        unsigned slots[each], met[each];
 #pragma unroll
-        for (int i = each - 1; i >= 0; --i)
-            if (far[i] == best) first = lane + 32 * i;
-        const int chosen = __reduce_min_sync(kWarp, first);
+        for (int i = 0; i < each; ++i) slots[i] = far[i] == best ? lane + 32 * i : unsigned(kMost);
+        const unsigned first = min(min(min(slots[0], slots[1]), min(slots[2], slots[3])), min(slots[4], slots[5]));
+        const unsigned chosen = __reduce_min_sync(kWarp, first), chosen_row = triangle(chosen);
         if (lane == 0) shared.chosen[count] = chosen;
-        const unsigned* row = distances + triangle(chosen);
+#pragma unroll
+        for (int i = 0; i < each; ++i) {  // where there is no such pair, any place of the region
+            const unsigned slot = lane + 32 * i;
+            met[i] = distances[slot < chosen ? chosen_row + slot : row[i] + chosen];
+        }
 #pragma unroll
         for (int i = 0; i < each; ++i) {
-            const int slot = lane + 32 * i;
-            if (slot >= n) continue;
-            far[i] = slot == chosen ? 0 : min(far[i], slot < chosen ? row[slot] : distances[triangle(slot) + chosen]);
-            if (far[i] < least[i]) far[i] = 0;
+            const unsigned nearer = min(far[i], met[i]);
+            far[i] = nearer < least[i] || lane + 32 * i == chosen ? 0 : nearer;
         }
     }
     return count;

@@ -109,6 +109,7 @@ template <typename Element>
 __device__ __forceinline__ Bound pack_row(const State& s, double scale, int m, float16* to) {
     const Element* from = reinterpret_cast<const Element*>(s.arguments.features) + m * s.arguments.stride;
     double square = 0, residual = 0;
+#pragma unroll 4
     for (int c = group_lane(); c < s.padded; c += kLanes) {
         const double x = c < s.arguments.C ? (double(widen(from[c])) - double(s.arguments.center[c])) * scale : 0;
         to[c] = narrow<float16>(static_cast<float>(x));
