@@ -132,9 +132,12 @@ class BuildKernels(build_ext):
         sets = [(isa, [f"-DVSAD_ISA={isa}", *flags], sources) for isa, flags, sources in sets]
         units = []
         for folder, flags, sources in [("module", self._python_includes(), MODULE), *sets]:
-            command = [*self.compiler.compiler_so_cxx, *defines, *flags]
+            command = [*self._cxx(), *defines, *flags]
             units += [(source, str(Path(self.build_temp, folder, f"{source}.o")), command) for source in sources]
         return units
+
+    def _cxx(self) -> list[str]:
+        return getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)  # setuptools before 72 has one
 
     def _python_includes(self) -> list[str]:
         import pybind11
@@ -145,7 +148,7 @@ class BuildKernels(build_ext):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.cpp")
             source.write_text(code)
-            command = [*self.compiler.compiler_so_cxx, *flags, "-c", str(source), "-o", str(source.with_suffix(".o"))]
+            command = [*self._cxx(), *flags, "-c", str(source), "-o", str(source.with_suffix(".o"))]
             return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
     def _compile_with_ninja(self, name: str, units: list[Unit]) -> None:
