@@ -69,3 +69,15 @@ class WarpGradients:
 
 def homography_warp_forward(arguments: WarpArguments, stream: int) -> None: ...
 def homography_warp_backward(gradients: WarpGradients, stream: int) -> None: ...
+def greedy_coreset_workspace(M: int, C: int) -> int: ...
+def greedy_coreset(
+    *,
+    dtype: int,
+    sizes: tuple[int, ...],
+    features: tuple[int, ...],
+    center: int,
+    spread: int,
+    picks: int,
+    workspace: int,
+    stream: int,
+) -> None: ...
