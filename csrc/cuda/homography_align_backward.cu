@@ -3,8 +3,8 @@
 // memory. Then the block goes through the source pixels that its windows touch: their sums over the tile's windows are
 // added to memory once, not once a window, which at a scale near one makes eight times fewer atomic additions.
 //
-// Launch table: 256 threads, 4 lanes a pixel; a slice for each 64 channels of a half type's head, 48 of a float's; two
-// blocks a multiprocessor for windows of 1 and 3, one for larger ones.
+// Launch table: 256 threads, 4 lanes a pixel; a slice for each 64 channels of a half type's head, 48 of a float's.
+// Windows of 3 want 180 registers, so one block a multiprocessor; in 128 they would spill 16 to 36 bytes.
 //
 // Arithmetic, counted and not measured, for an H200 as in homography_align.cu: B = 8, V = 5, N = 4, 64 x 64, R = 3, 8
 // heads of 40, so 81,920 tiles, heads and slots. A float tile: 8 warps find the weights with 16 taps x 3 tensors' turns
@@ -45,11 +45,12 @@ __device__ __forceinline__ void add_floats(float* to, float weight, const float 
 // Adds weights[tap] * row to all taps of a window.
 template <typename Element, int R>
 __device__ __forceinline__ void scatter(float* to, const float* weights, const StagedRow<Element>& row,
-                                        const Window<R>& w, const AlignArguments& a, std::int64_t step) {
+                                        const float4* staged, const Window<R>& w, const AlignArguments& a,
+                                        std::int64_t step) {
     const int end = row.begin + Staged<Element>::kPacks < row.packs ? row.begin + Staged<Element>::kPacks : row.packs;
     for (int pack = row.begin + static_cast<int>(threadIdx.x % kLanes); pack < end; pack += kLanes) {
         float values[kPack<Element>];
-        row.get(values, pack);
+        row.get(values, staged, pack);
 #pragma unroll 1
         for (int tap = 0; tap < (R + 1) * (R + 1); ++tap) {
             const int y = tap / (R + 1), x = tap % (R + 1);
@@ -76,7 +77,7 @@ __device__ __forceinline__ void write_sums(const Shared<Element, R>& s, double* 
 }
 
 template <typename Element, int R>
-__global__ void __launch_bounds__(kThreads, R <= 3 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     backward_kernel(const __grid_constant__ AlignGradients g, int tiles, int tiles_across, int slices) {
     const AlignArguments& a = g.forward;
     const int slice = blockIdx.x % slices, head = blockIdx.x / slices % a.heads;
@@ -97,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, R <= 3 ? 2 : 1)
         const Element* out = pixel_at<Element>(a.out, b, v, target.x, target.y, head * value_channels);
         for (int pack = lane; pack < target.grad_out.packs; pack += kLanes) {
             float own[kPack<Element>];
-            target.grad_out.get(own, pack);
+            target.grad_out.get(own, s.staged.grad_out[pixel], pack);
             inner = dot<Element>(own, load_packed(out + pack * kPack<Element>), inner);
         }
         float sums[1] = {inner};
@@ -123,20 +124,24 @@ __global__ void __launch_bounds__(kThreads, R <= 3 ? 2 : 1)
                 if (lane == 0) s.point[pixel] = w.point;  // registers are scarce until it is needed
                 __syncthreads();
             }
-            if (__any_sync(kWarp, w.useful))
-                differentiate(
-                    g, target, slot, keys, values, w, inner,
-                    [&](int row, int i, float alpha, float value, float d, float by_x, float by_y) {
-                        gx += turn == 0 ? alpha * value : by_x;
-                        if (turn == 0) return;
-                        gy += by_y;
-                        if (lane == 0) s.sums[pixel][row * R + i] = d;
-                    },
-                    [&](int row, const float (&gamma)[R + 1], const float (&beta)[R + 1]) {
-                        if (turn == 0) return;
-                        s.weights.put_row(pixel, row, gamma, beta);
-                        if (g.query) grad_query.add_row(gamma, keys, w, row);
-                    });
+            if (__any_sync(kWarp, w.useful)) {
+                differentiate(g, target, slot, keys, values, w, inner, s.staged, s.weights,
+                              [&](int row, int i, float alpha, float value, float d, float by_x, float by_y) {
+                                  gx += turn == 0 ? alpha * value : by_x;
+                                  gy += by_y;
+                                  if (turn == 1 && lane == 0) s.sums[pixel][row * R + i] = d;
+                              });
+                if (turn == 1 && g.query) {
+                    __syncwarp();
+#pragma unroll 1
+                    for (int row = 0; row <= R; ++row) {
+                        float gamma[R + 1];
+#pragma unroll
+                        for (int i = 0; i <= R; ++i) gamma[i] = s.weights.gamma[pixel][row * (R + 1) + i];
+                        grad_query.add_row(gamma, keys, w, row);
+                    }
+                }
+            }
             if (turn == 0) {
                 found += gx;
                 continue;
@@ -179,8 +184,11 @@ __global__ void __launch_bounds__(kThreads, R <= 3 ? 2 : 1)
             const int width = box.right - box.left + 1;
             const std::int64_t touched = static_cast<std::int64_t>(width) * (box.bottom - box.top + 1);
             if (touched > kMostTouched) {
-                if (to_key) scatter(to_key, s.weights.gamma[pixel], target.query, w, a, key_step);
-                if (to_value) scatter(to_value, s.weights.beta[pixel], target.grad_out, w, a, value_step);
+                if (to_key)
+                    scatter(to_key, s.weights.gamma[pixel], target.query, s.staged.query[pixel], w, a, key_step);
+                if (to_value)
+                    scatter(to_value, s.weights.beta[pixel], target.grad_out, s.staged.grad_out[pixel], w, a,
+                            value_step);
                 continue;
             }
             for (int i = pixel; i < touched; i += kPixels) {

@@ -3,11 +3,11 @@
 // registers: no atomics, and the same bits on every run. Where H minifies many target tiles touch a source tile, where
 // it magnifies few, and the boxes that the backward left tell which.
 //
-// Launch table as in homography_align_backward.cu, with one block a multiprocessor.
+// Launch table as in homography_align_backward.cu.
 //
-// Arithmetic, counted and not measured, for the same shape in bfloat16: at a scale near one a source tile meets 5 target
-// tiles, of whose warps half have windows that touch it: 21 warps that find weights (1,540 instructions), and 5 x 64
-// pixels that 8 warps look at, of which 35 add: 66,000 instructions a tile, head and slot beside the 27,000 of the
+// Arithmetic, counted and not measured, for the same shape in bfloat16: at a scale near one a source tile meets 5
+// target tiles, of whose warps half have windows that touch it: 21 warps that find weights (1,540 instructions), and 5
+// x 64 pixels that 8 warps look at, of which 35 add: 66,000 instructions a tile, head and slot beside the 27,000 of the
 // backward's: 8.5 ms in all, half as much again as with atomics.
 #include "cuda/homography_align.h"
 #include "cuda/homography_align_differentiate.h"
@@ -69,11 +69,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                         const Taps<Element, R> keys(a.key, b, source, head * key_channels, a, w);
                         const Taps<Element, R> values(a.value, b, source, head * value_channels, a, w);
                         const float inner = target.exists ? g.inner[number_at(a, b, v, head, target_x, target_y)] : 0.f;
-                        differentiate(
-                            g, target, slot, keys, values, w, inner, [](int, int, float, float, float, float, float) {},
-                            [&](int row, const float (&gamma)[R + 1], const float (&beta)[R + 1]) {
-                                s.weights.put_row(pixel, row, gamma, beta);
-                            });
+                        differentiate(g, target, slot, keys, values, w, inner, s.staged, s.weights,
+                                      [](int, int, float, float, float, float, float) {});
                     }
                     __syncthreads();
                     collect(key, value, s.weights, s.staged, x, y);
