@@ -30,6 +30,9 @@ WANTED = (
     (r"coreset::.*coreset_kernel.*", r".*", r"REDUX\.MAX"),
     (r"homography_warp.*forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
     (r"homography_warp.*backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
+    (r"homography_align.*_kernel<.*>", r".*", r"LDG\.E\.128"),
+    (r"homography_align_mma.*", r".*", r"HMMA\.16816\.F32"),
+    (r"homography_align_backward.*", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
 )
 
 

@@ -2,6 +2,17 @@
 // has two steps. First every pixel finds the weights of its taps, adds up grad_query and leaves the weights in shared
 // memory. Then the block goes through the source pixels that its windows touch: their sums over the tile's windows are
 // added to memory once, not once a window, which at a scale near one makes eight times fewer atomic additions.
+//
+// Launch table: 256 threads, 4 lanes a pixel; a slice for each 64 channels of a half type's head, 48 of a float's.
+// Windows of 3 want 180 registers, so one block a multiprocessor; in 128 they would spill 16 to 36 bytes.
+//
+// Arithmetic, counted and not measured, for an H200 as in homography_align.cu: B = 8, V = 5, N = 4, 64 x 64, R = 3, 8
+// heads of 40, so 81,920 tiles, heads and slots. A float tile: 8 warps find the weights with 16 taps x 3 tensors' turns
+// x 3 packs x 6 instructions and 450 others, 10,500 together; 121 source pixels in 16 turns of a warp look at 64 pixels
+// (8 instructions each) and add some 32 of them (2 tensors x 3 packs x 6), 27,000: 37,000 in all, 3.4 ms, and it binds.
+// bfloat16 converts as much as it multiplies, and finds <grad_out, out> in a turn of its own: 60,000, 5.5 ms. Atomic
+// additions: 121 pixels x 80 channels x 4 bytes, 3.2 GB, 1.3 ms at some 2.5 TB/s, beside that; window by window they
+// would be 27 GB and 11 ms.
 #include "cuda/homography_align.h"
 #include "cuda/homography_align_differentiate.h"
 #include "cuda/ptx.h"
@@ -13,11 +24,13 @@ namespace {
 constexpr int kMostTouched =
     8 * kThreads / kLanes;  // source pixels; more, where H minifies, are added window by window
 
-template <int R>
+template <typename Element, int R>
 struct Shared {
     Weights<R> weights;
+    Staged<Element> staged;
     static constexpr int kSums = R * R + 9, kStride = kSums | 1;
     float sums[kPixels][kStride];  // dlogit of the cells, then dH
+    Projection<float> point[kPixels];
     AlignBox box;
 };
 
@@ -31,12 +44,13 @@ __device__ __forceinline__ void add_floats(float* to, float weight, const float 
 
 // Adds weights[tap] * row to all taps of a window.
 template <typename Element, int R>
-__device__ __forceinline__ void scatter(float* to, const float* weights, const Row<Element, kLanes>& row, int begin,
-                                        const Window<R>& w, const AlignArguments& a, std::int64_t step) {
-    const int end = begin + kSlicePacks<Element, kLanes> < row.packs ? begin + kSlicePacks<Element, kLanes> : row.packs;
-    for (int pack = begin + row.lane(); pack < end; pack += kLanes) {
+__device__ __forceinline__ void scatter(float* to, const float* weights, const StagedRow<Element>& row,
+                                        const float4* staged, const Window<R>& w, const AlignArguments& a,
+                                        std::int64_t step) {
+    const int end = row.begin + Staged<Element>::kPacks < row.packs ? row.begin + Staged<Element>::kPacks : row.packs;
+    for (int pack = row.begin + static_cast<int>(threadIdx.x % kLanes); pack < end; pack += kLanes) {
         float values[kPack<Element>];
-        unpack<Element>(row.pack(pack), values);
+        row.get(values, staged, pack);
 #pragma unroll 1
         for (int tap = 0; tap < (R + 1) * (R + 1); ++tap) {
             const int y = tap / (R + 1), x = tap % (R + 1);
@@ -48,8 +62,8 @@ __device__ __forceinline__ void scatter(float* to, const float* weights, const R
 }
 
 // The sums of a block over its pixels, in double, always in the same order.
-template <int R>
-__device__ __forceinline__ void write_sums(const Shared<R>& s, double* bias, double* homography) {
+template <typename Element, int R>
+__device__ __forceinline__ void write_sums(const Shared<Element, R>& s, double* bias, double* homography) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (int i = warp; i < s.kSums; i += kThreads / 32) {
         const double sum = warp_sum(static_cast<double>(s.sums[lane][i]) + static_cast<double>(s.sums[lane + 32][i]));
@@ -63,7 +77,7 @@ __device__ __forceinline__ void write_sums(const Shared<R>& s, double* bias, dou
 }
 
 template <typename Element, int R>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
     backward_kernel(const __grid_constant__ AlignGradients g, int tiles, int tiles_across, int slices) {
     const AlignArguments& a = g.forward;
     const int slice = blockIdx.x % slices, head = blockIdx.x / slices % a.heads;
@@ -72,18 +86,21 @@ __global__ void __launch_bounds__(kThreads)
     const int tile_x = tile % tiles_across * BackwardTile::kWidth, tile_y = tile / tiles_across * BackwardTile::kHeight;
     const int key_channels = a.key_packs * kPack<Element>, value_channels = a.value_packs * kPack<Element>;
     const int begin = slice * kSlicePacks<Element, kLanes>;
-    const Target<Element> target(g, b, v, head, tile_x + BackwardTile::x(pixel), tile_y + BackwardTile::y(pixel));
-    const int lane = target.query.lane();
     const bool gathers = g.inner;
-    Shared<R>& s = *reinterpret_cast<Shared<R>*>(dynamic_shared());
+    Shared<Element, R>& s = *reinterpret_cast<Shared<Element, R>*>(dynamic_shared());
+    const Target<Element> target(g, s.staged, begin, b, v, head, tile_x + BackwardTile::x(pixel),
+                                 tile_y + BackwardTile::y(pixel));
+    const int lane = threadIdx.x % kLanes;
     Sums<Element, kLanes> grad_query(begin, a.key_packs);
 
     float inner = 0;
     if (a.out.data) {
-        const Row<Element, kLanes> out(a.out, b, v, target.x, target.y, head * value_channels, a.value_packs,
-                                       target.exists);
-        for (int pack = lane; pack < out.packs; pack += kLanes)
-            inner = dot<Element>(out.pack(pack), target.grad_out.pack(pack), inner);
+        const Element* out = pixel_at<Element>(a.out, b, v, target.x, target.y, head * value_channels);
+        for (int pack = lane; pack < target.grad_out.packs; pack += kLanes) {
+            float own[kPack<Element>];
+            target.grad_out.get(own, s.staged.grad_out[pixel], pack);
+            inner = dot<Element>(own, load_packed(out + pack * kPack<Element>), inner);
+        }
         float sums[1] = {inner};
         sum_over_lanes<kLanes>(sums);
         inner = sums[0];
@@ -104,27 +121,35 @@ __global__ void __launch_bounds__(kThreads)
             if (turn == 1) {
                 s.weights.put_corner(pixel, w, w.useful);
                 for (int i = lane; i < s.kSums; i += kLanes) s.sums[pixel][i] = 0;
+                if (lane == 0) s.point[pixel] = w.point;  // registers are scarce until it is needed
                 __syncthreads();
             }
-            if (__any_sync(kWarp, w.useful))
-                differentiate(
-                    g, target, slot, keys, values, w, inner,
-                    [&](int row, int i, float alpha, float value, float d, float by_x, float by_y) {
-                        found += alpha * value;
-                        if (turn == 0) return;
-                        gx += by_x;
-                        gy += by_y;
-                        if (lane == 0) s.sums[pixel][row * R + i] = d;
-                    },
-                    [&](int row, const float (&gamma)[R + 1], const float (&beta)[R + 1]) {
-                        if (turn == 0) return;
-                        s.weights.put_row(pixel, row, gamma, beta);
-                        if (g.query) grad_query.add_row(gamma, keys, w, row);
-                    });
-            if (turn == 0) continue;
+            if (__any_sync(kWarp, w.useful)) {
+                differentiate(g, target, slot, keys, values, w, inner, s.staged, s.weights,
+                              [&](int row, int i, float alpha, float value, float d, float by_x, float by_y) {
+                                  gx += turn == 0 ? alpha * value : by_x;
+                                  gy += by_y;
+                                  if (turn == 1 && lane == 0) s.sums[pixel][row * R + i] = d;
+                              });
+                if (turn == 1 && g.query) {
+                    __syncwarp();
+#pragma unroll 1
+                    for (int row = 0; row <= R; ++row) {
+                        float gamma[R + 1];
+#pragma unroll
+                        for (int i = 0; i <= R; ++i) gamma[i] = s.weights.gamma[pixel][row * (R + 1) + i];
+                        grad_query.add_row(gamma, keys, w, row);
+                    }
+                }
+            }
+            if (turn == 0) {
+                found += gx;
+                continue;
+            }
             if (w.useful && lane == 0) {
                 // as in geometry.h, but in float: double is slow on many a GPU
-                const float dX = gx / w.point.Z, dY = gy / w.point.Z, dZ = -(dX * w.point.x + dY * w.point.y);
+                const Projection<float> point = s.point[pixel];
+                const float dX = gx / point.Z, dY = gy / point.Z, dZ = -(dX * point.x + dY * point.y);
                 const float column[3] = {dX, dY, dZ};
 #pragma unroll
                 for (int i = 0; i < 3; ++i) {
@@ -159,16 +184,17 @@ __global__ void __launch_bounds__(kThreads)
             const int width = box.right - box.left + 1;
             const std::int64_t touched = static_cast<std::int64_t>(width) * (box.bottom - box.top + 1);
             if (touched > kMostTouched) {
-                if (to_key) scatter(to_key, s.weights.gamma[pixel], target.query, begin, w, a, key_step);
-                if (to_value) scatter(to_value, s.weights.beta[pixel], target.grad_out, begin, w, a, value_step);
+                if (to_key)
+                    scatter(to_key, s.weights.gamma[pixel], target.query, s.staged.query[pixel], w, a, key_step);
+                if (to_value)
+                    scatter(to_value, s.weights.beta[pixel], target.grad_out, s.staged.grad_out[pixel], w, a,
+                            value_step);
                 continue;
             }
-            const Element* query = tile_at<Element>(a.query, b, v, tile_x, tile_y, head * key_channels);
-            const Element* grad_out = tile_at<Element>(g.grad_out, b, v, tile_x, tile_y, head * value_channels);
             for (int i = pixel; i < touched; i += kPixels) {
                 const int x = box.left + i % width, y = box.top + i / width;
                 Sums<Element, kLanes> key(begin, to_key ? a.key_packs : 0), value(begin, to_value ? a.value_packs : 0);
-                collect(key, value, s.weights, g, query, grad_out, x, y);
+                collect(key, value, s.weights, s.staged, x, y);
                 const std::int64_t at = static_cast<std::int64_t>(y) * a.Ws + x;
                 key.for_each([&](int pack, const float (&sum)[kPack<Element>]) {
                     add_floats<Element>(to_key + at * key_step + pack * kPack<Element>, 1, sum);
@@ -200,8 +226,8 @@ void homography_align_backward(const AlignGradients& g, cudaStream_t stream) {
         const int shares = slices<Element, kLanes>(a.key_packs > a.value_packs ? a.key_packs : a.value_packs);
         with_window(a.window, [&](auto R) {
             launch(backward_kernel<Element, R>, dim3(blocks(a.B * a.V * tiles * a.heads * shares)), dim3(kThreads),
-                   sizeof(Shared<R>), stream, g, static_cast<int>(tiles), static_cast<int>(BackwardTile::across(a.W)),
-                   shares);
+                   sizeof(Shared<Element, R>), stream, g, static_cast<int>(tiles),
+                   static_cast<int>(BackwardTile::across(a.W)), shares);
         });
     });
 }

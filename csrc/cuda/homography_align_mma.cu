@@ -7,6 +7,19 @@
 // come from memory in the order in which products want them: which channel stands where in a product is free. Weights
 // are rounded to the dtype, as plain torch does; all sums are float32.
 //
+// Launch table: windows of 3 and 5, heads of 4, 5 and 8 packs; 8 warps a block, 2 blocks a multiprocessor (1 for 5 with
+// 8 packs). An even number of heads: a block has 8 x 8 pixels of two heads, whose channels fill sectors together, else
+// 16 x 8 pixels of one.
+//
+// Arithmetic, counted in the machine code for sm_90a and not measured, for an H200 as in homography_align.cu, bfloat16.
+// For B = 8, V = 5, N = 4, 64 x 64, R = 3, 8 heads of 40: memory 419 MB, 98 us. 327,680 warps and slots, each with 4
+// steps of 16 box pixels: 44 products of 16 x 8 x 16, 107 us at 60 % of the tensor cores; about 220 wavefronts of L1
+// and shared memory, 320 us; L2 gives each block 121 pixels x 160 bytes x 2 a slot, 1.6 GB, 290 us at 5.5 TB/s; some
+// 1,570 instructions (220 for the keys, 320 for the values, 120 to find where the box lies, 900 to project, for the
+// softmax and to place weights), 570 us, and they bind: 600 to 700 us are expected, 6 to 7 times the memory's, where
+// plain instructions would take about 1.2 ms. Two heads of a pixel in one warp would share the projection and the box.
+// For V = 16, N = 4, 256 x 256, one head of 64: memory 537 MB, 125 us; some 1,750 instructions, 510 us: 4 to 5 times.
+//
 // Where a box is too large, where H minifies or a horizon is near, or where a sum is not finite, as zero times infinity
 // in a box would make it, the warp's pixels are done again with ordinary instructions.
 #include "cuda/homography_align_attend.h"
@@ -140,12 +153,12 @@ __device__ __forceinline__ void put_half(unsigned* words, int at, float value) {
 template <typename Element, int R>
 __device__ __noinline__ void attend_again(const AlignArguments& a, int b, int v, int head, int first_x, int first_y) {
 #pragma unroll 1
-    for (int i = threadIdx.x % 32 / 4; i < kRows; i += 8)
-        attend<Element, R, 4>(a, b, v, head, 0, first_x + i % kSide, first_y + i / kSide);
+    for (int i = threadIdx.x % 32 / 8; i < kRows; i += 4)
+        attend<Element, R, 8>(a, b, v, head, 0, first_x + i % kSide, first_y + i / kSide);
 }
 
 template <typename Element, int R, int packs>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, R == 5 && packs > kHead ? 1 : 2)
     mma_kernel(const __grid_constant__ AlignArguments a, int tiles, int tiles_across, int together) {
     constexpr int kHalf = (R + 1) / 2;  // rows of taps of each of the two lanes that share a pixel's softmax
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
@@ -338,7 +351,11 @@ void forward(const AlignArguments& a, cudaStream_t stream) {
 bool homography_align_forward_mma(const AlignArguments& a, cudaStream_t stream) {
     const bool fits = a.key_packs == a.value_packs && (a.window == 3 || a.window == 5) &&
                       (a.dtype == Scalar::bfloat16 || a.dtype == Scalar::float16);
-    if (!fits) return false;
+    const auto near = [](const AlignImage& t) {  // offsets within a box fit 32 bits
+        constexpr std::int64_t most = 1 << 23;
+        return t.y < most && t.y > -most && t.x < most && t.x > -most;
+    };
+    if (!fits || !near(a.key) || !near(a.value)) return false;
     const auto with = [&](auto element) {
         using Element = decltype(element);
         if (a.key_packs == kNarrowHead) return forward<Element, kNarrowHead>(a, stream), true;

@@ -16,8 +16,11 @@ constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 
 template <typename Element>
 constexpr int kPack = kPackBytes / sizeof(Element);  // channels
-template <typename Element>
-constexpr int kHeld = sizeof(Element) == 4 ? 3 : 2;  // packs of a lane in registers
+// Packs of a lane in registers. Eight lanes are those who do a half type's pixels again.
+template <typename Element, int kLanes>
+constexpr int kHeld = kLanes == 8            ? 1
+                      : sizeof(Element) == 4 ? 3
+                                             : 2;
 
 template <typename Element>
 __device__ __forceinline__ void unpack(const uint4& pack, float (&to)[kPack<Element>]) {
@@ -41,13 +44,18 @@ __device__ __forceinline__ uint4 load_packed(const Element* from) {
     return __ldg(reinterpret_cast<const uint4*>(from));
 }
 
+// Keeps the compiler from unpacking what it holds once and for all: the registers are needed.
+__device__ __forceinline__ uint4 still_packed(uint4 pack) {
+    asm volatile("" : "+r"(pack.x), "+r"(pack.y), "+r"(pack.z), "+r"(pack.w));
+    return pack;
+}
+
 template <typename Element>
-__device__ __forceinline__ float dot(const uint4& a, const uint4& b, float sum) {
-    float x[kPack<Element>], y[kPack<Element>];
-    unpack<Element>(a, x);
-    unpack<Element>(b, y);
+__device__ __forceinline__ float dot(const float (&own)[kPack<Element>], const uint4& pack, float sum) {
+    float x[kPack<Element>];
+    unpack<Element>(pack, x);
 #pragma unroll
-    for (int i = 0; i < kPack<Element>; ++i) sum += x[i] * y[i];
+    for (int i = 0; i < kPack<Element>; ++i) sum += own[i] * x[i];
     return sum;
 }
 
@@ -175,7 +183,7 @@ template <typename Element, int kLanes>
 struct Row {
     const Element* from;
     int packs;
-    uint4 held[kHeld<Element>];
+    uint4 held[kHeld<Element, kLanes>];
 
     __device__ __forceinline__ Row(const AlignImage& image, int b, int view, int x, int y, int channel, int packs,
                                    bool exists)
@@ -183,13 +191,24 @@ struct Row {
                x * image.x + channel),
           packs(exists ? packs : 0) {
 #pragma unroll
-        for (int j = 0; j < kHeld<Element>; ++j) held[j] = pack(lane() + j * kLanes);
+        for (int j = 0; j < kHeld<Element, kLanes>; ++j) held[j] = pack(lane() + j * kLanes);
     }
     static __device__ __forceinline__ int lane() { return threadIdx.x % kLanes; }
     __device__ __forceinline__ uint4 pack(int i) const {
         return i < packs ? load_packed(from + i * kPack<Element>) : make_uint4(0, 0, 0, 0);
     }
 };
+
+// t[b] += <own, tap b of a line> for taps that take part.
+template <typename Element, int R>
+__device__ __forceinline__ void dot_pack(float (&t)[R + 1], const uint4& pack, const Element* line,
+                                         const Taps<Element, R>& taps, const Window<R>& w) {
+    float own[kPack<Element>];
+    unpack<Element>(pack, own);
+#pragma unroll
+    for (int b = 0; b <= R; ++b)
+        if (w.has_column(b)) t[b] = dot<Element>(own, load_packed(line + taps.offset(b)), t[b]);
+}
 
 // t[b] = <row, tap (a, b)>; zero for taps that take no part.
 template <typename Element, int kLanes, int R>
@@ -201,21 +220,13 @@ __device__ __forceinline__ void dot_row(float (&t)[R + 1], const Row<Element, kL
     if (w.has_row(a)) {
         const Element* line = taps.line(a);
 #pragma unroll
-        for (int j = 0; j < kHeld<Element>; ++j) {
+        for (int j = 0; j < kHeld<Element, kLanes>; ++j) {
             const int pack = lane + j * kLanes;
             if (pack >= row.packs) break;
-#pragma unroll
-            for (int b = 0; b <= R; ++b)
-                if (w.has_column(b))
-                    t[b] = dot<Element>(row.held[j], load_packed(line + pack * kPack<Element> + taps.offset(b)), t[b]);
+            dot_pack(t, still_packed(row.held[j]), line + pack * kPack<Element>, taps, w);
         }
-        for (int pack = lane + kHeld<Element> * kLanes; pack < row.packs; pack += kLanes) {
-            const uint4 own = row.pack(pack);
-#pragma unroll
-            for (int b = 0; b <= R; ++b)
-                if (w.has_column(b))
-                    t[b] = dot<Element>(own, load_packed(line + pack * kPack<Element> + taps.offset(b)), t[b]);
-        }
+        for (int pack = lane + kHeld<Element, kLanes> * kLanes; pack < row.packs; pack += kLanes)
+            dot_pack(t, row.pack(pack), line + pack * kPack<Element>, taps, w);
     }
     sum_over_lanes<kLanes>(t);
 }
@@ -223,7 +234,7 @@ __device__ __forceinline__ void dot_row(float (&t)[R + 1], const Row<Element, kL
 // The sums of a lane's packs, of `packs` in all; the first of them is `begin`.
 template <typename Element, int kLanes>
 struct Sums {
-    float sum[kHeld<Element>][kPack<Element>] = {};
+    float sum[kHeld<Element, kLanes>][kPack<Element>] = {};
     int begin, packs;
 
     __device__ __forceinline__ Sums(int begin, int packs) : begin(begin), packs(packs) {}
@@ -232,7 +243,7 @@ struct Sums {
     __device__ __forceinline__ void for_each(const Visit& visit) {
         const int lane = threadIdx.x % kLanes;
 #pragma unroll
-        for (int j = 0; j < kHeld<Element>; ++j) {
+        for (int j = 0; j < kHeld<Element, kLanes>; ++j) {
             const int pack = begin + lane + j * kLanes;
             if (pack < packs) visit(pack, sum[j]);
         }
@@ -273,7 +284,7 @@ __device__ __forceinline__ void mix_rows(float (&to)[n], float f, const float (&
 }
 
 template <typename Element, int kLanes>
-constexpr int kSlicePacks = kHeld<Element> * kLanes;
+constexpr int kSlicePacks = kHeld<Element, kLanes> * kLanes;
 
 // How many blocks share the channels of a head; each finds all weights for itself.
 template <typename Element, int kLanes>

@@ -34,6 +34,8 @@
 #define __global__
 #undef __device__
 #define __device__
+#undef __noinline__
+#define __noinline__ __attribute__((noinline))
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 #undef __noinline__

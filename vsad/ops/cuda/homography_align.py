@@ -16,7 +16,7 @@ from .._layout import empty_like_layout
 from ._call import DTYPES, on, pointer
 
 PACK_BYTES = 16
-MAX_STEP = 2**31 - 1  # elements that a row of a source view may span
+MAX_STEP, MARGIN = 2**31 - 1, 8  # elements that a row of a source view and a window beside it may span
 NOWHERE = (0, 0, 0, 0, 0)
 
 
@@ -136,7 +136,7 @@ def _is_packed(t: Tensor, heads: int) -> bool:
         and (channel == 1 or t.shape[2] <= 1)
         and t.data_ptr() % PACK_BYTES == 0
         and all(stride % pack == 0 for stride in (batch, view, y, x))
-        and abs(x) * t.shape[4] <= MAX_STEP
+        and abs(x) * (t.shape[4] + MARGIN) <= MAX_STEP
     )
 
 
