@@ -11,4 +11,5 @@ PYBIND11_MODULE(_cuda, m) {
 #endif
     m.attr("ARCHITECTURES") = VSAD_ARCHITECTURES;
     bind_homography_warp(m);
+    bind_prototype_distance(m);
 }

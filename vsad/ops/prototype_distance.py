@@ -14,6 +14,7 @@ from ._op import REFERENCE, Op, cpu_backend, cuda_backend, register, triton_back
 
 NAME = "prototype_distance"
 METRICS = ("euclidean", "sqeuclidean", "cosine")
+MOST_NEIGHBORS = 64  # of the CUDA kernel
 CHUNK_BYTES = 64 << 20  # of one block of the reference's distance matrix
 
 
@@ -305,11 +306,15 @@ class _PrototypeDistance(torch.autograd.Function):
         return *(g if need else None for g, need in zip(grads, needs)), None, None, None, None
 
 
+def _why_not_cuda(features: Tensor, prototypes: Tensor | None = None, k: int = 1) -> str | None:
+    return f"takes k up to {MOST_NEIGHBORS}, got {k}" if k > MOST_NEIGHBORS else None
+
+
 OP = register(
     Op(
         name=NAME,
         public=prototype_distance,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME, _why_not_cuda), triton_backend(NAME)),
     )
 )

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -81,6 +82,12 @@ struct Thread {
     const char* waits = nullptr;  // for what
     std::function<bool()> ready;  // whether it may go on
     ucontext_t context;
+    std::vector<std::function<void()>> begun;               // copies that no group holds yet
+    std::deque<std::vector<std::function<void()>>> groups;  // of copies under way
+    std::deque<std::vector<std::function<void()>>> product_groups;
+    std::vector<std::function<void()>> products;
+    unsigned char given[2][64];  // what exchange hands to the other lanes
+    unsigned gifts = 0;
 };
 
 struct Grid {
@@ -152,6 +159,28 @@ inline Meeting& meet_warp(unsigned mask, std::uint64_t v, const char* what = "a 
 }
 
 inline int lane() { return self().linear % 32; }
+
+// What every lane of a warp has.
+template <typename T>
+struct Lanes {
+    const Meeting& meeting;
+    const T& operator[](int lane) const { return *reinterpret_cast<const T*>(meeting.out[lane]); }
+};
+// Every lane gives a value to all others; it stands until the warp's next but one exchange.
+template <typename T>
+Lanes<T> exchange(const T& v, const char* what) {
+    static_assert(sizeof(T) <= sizeof Thread::given[0], "an exchange moves at most 64 bytes");
+    unsigned char* given = self().given[self().gifts++ % 2];
+    std::memcpy(given, &v, sizeof v);
+    return {meet_warp(0xffffffffu, reinterpret_cast<std::uint64_t>(given), what)};
+}
+
+// Copies and products that a kernel does not wait for at once happen as late as they may, or with
+// VSAD_EMULATOR_ORDER=reverse at once: both must do.
+inline bool at_once() {
+    const char* name = std::getenv("VSAD_EMULATOR_ORDER");
+    return name && std::string(name) == "reverse";
+}
 
 template <typename T>
 std::uint64_t to_bits(T v) {

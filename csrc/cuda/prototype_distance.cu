@@ -1,0 +1,128 @@
+// Exact nearest prototypes at the speed of tensor cores: how the passes follow one another, and where things lie.
+//
+// Rows are taken relative to the bank's centre and coded in bfloat16 or int8 (prototype_distance_prepare.cu). Screening
+// multiplies the codes and keeps the few prototypes of every row that may be near (prototype_distance_mma.cu, _wgmma.cu,
+// _select.h); ranking measures these directly, in float32, and certifies rows (prototype_distance_rank.cu). What int8
+// does not certify is screened again in bfloat16, what that does not certify is measured against the whole bank
+// (prototype_distance_brute.cu). How many rows that are stays on the device.
+#include "cuda/prototype_distance.h"
+
+#include "cuda/prototype_distance_brute.h"
+#include "cuda/prototype_distance_rows.h"
+
+namespace vsad {
+namespace cuda {
+namespace {
+
+constexpr std::int64_t kMostChannels = 1 << 14;
+constexpr std::int64_t kInt8Least = 256, kInt8Most = 768;
+
+// Hands out memory, in parts that are aligned; from null it only counts.
+class Arena {
+  public:
+    explicit Arena(char* memory) : memory_(memory) {}
+    template <typename T>
+    T* take(std::int64_t count) {
+        constexpr std::int64_t alignment = 256;
+        char* at = memory_ ? memory_ + used_ : nullptr;
+        used_ += round_up(count * std::int64_t(sizeof(T)), alignment);
+        return reinterpret_cast<T*>(at);
+    }
+    std::int64_t used() const { return used_; }
+
+  private:
+    char* memory_;
+    std::int64_t used_ = 0;
+};
+
+template <typename T>
+T larger(T a, T b) {
+    return a > b ? a : b;
+}
+
+}  // namespace
+
+Bank bank_in(char* memory, std::int64_t P, std::int64_t C, Metric metric, bool screened, bool int8) {
+    Bank bank{};
+    Arena arena(memory);
+    bank.rows = round_up(P, kTilePrototypes);
+    bank.inverse = arena.take<double>(metric == Metric::cosine ? P : 0);
+    if (screened) {
+        bank.stats = arena.take<Stats>(1);
+        bank.center = arena.take<float>(C);
+        bank.largest = arena.take<float>(P);
+        for (int format = 0; format < (int8 ? 2 : 1); ++format) {
+            Coded& coded = bank.coded[format];
+            coded.width = code_width(C, format);
+            coded.offset = arena.take<float>(bank.rows);
+            coded.codes = arena.take<unsigned char>(bank.rows * coded.width);
+        }
+    }
+    bank.bytes = arena.used();
+    return bank;
+}
+
+Workspace workspace_in(char* memory, const DistanceArguments& a) {
+    Workspace work{};
+    Arena arena(memory);
+    const int blocks = brute_blocks();
+    work.counters = arena.take<int>(kFormats + (a.M + kBruteRows - 1) / kBruteRows);
+    work.inverse = arena.take<double>(a.metric == Metric::cosine ? a.M : 0);
+    work.keys = arena.take<unsigned long long>(most_pieces(blocks) * kBruteRows * a.k);
+    if (a.screen != Screen::none) {
+        const std::int64_t rows = round_up(a.M, kTileRows);
+        std::int64_t width = 0, lists = 0, entries = 0;
+        for (int format = 0; format < kFormats; ++format) {
+            if (!a.formats[format]) continue;
+            const Shape shape = shape_of(a.screen, static_cast<Format>(format), a.k);
+            const std::int64_t mine = most_items(a.M, shape, a.k) * kTileRows * shape.lists;
+            width = larger(width, code_width(a.C, format));
+            lists = larger(lists, mine);
+            entries = larger(entries, mine * shape.kept);
+            work.failed[format] = arena.take<std::int32_t>(a.M);
+        }
+        work.terms = arena.take<Terms>(rows);
+        work.codes = arena.take<unsigned char>(rows * width);
+        work.bound = arena.take<float>(lists);
+        work.entries = arena.take<Entry>(entries);
+    }
+    work.bytes = arena.used();
+    return work;
+}
+
+// Launch table. What a call takes, by shape class.
+//
+// | class                                               | way                                        |
+// |-----------------------------------------------------|--------------------------------------------|
+// | k > P / 8, C > 2^14, or M P C < 2^24 (2^22 packed)  | brute force: packing a bank costs more     |
+// | sm_90                                               | wgmma + TMA                                |
+// | sm_80 and later                                     | mma.sync                                   |
+// | kInt8Least <= C <= kInt8Most, P >= 2^12             | int8 first, what it leaves in bfloat16     |
+// | other C                                             | bfloat16                                   |
+Choice choose(std::int64_t M, std::int64_t P, std::int64_t C, std::int64_t k, bool packed) {
+    const bool small = double(M) * double(P) * double(C) < (packed ? 1 << 22 : 1 << 24);
+    const int capable = capability();
+    if (small || 8 * k > P || C > kMostChannels || capable < 80) return {Screen::none, {false, false}};
+    return {capable == 90 ? Screen::wgmma : Screen::mma, {true, codes_in_int8(P, C)}};
+}
+
+bool codes_in_int8(std::int64_t P, std::int64_t C) { return P >= 4096 && C >= kInt8Least && C <= kInt8Most; }
+
+void prototype_distance(const DistanceArguments& a, cudaStream_t stream) {
+    if (a.M == 0) return;
+    zero(a.work.counters, (kFormats + (a.M + kBruteRows - 1) / kBruteRows) * sizeof(int), stream);
+    if (a.metric == Metric::cosine) inverse_lengths(a, a.features, a.M, a.work.inverse, stream);
+    Rows rows{nullptr, nullptr, static_cast<int>(a.M)};
+    for (const Format format : {Format::int8, Format::bfloat16}) {
+        if (a.screen == Screen::none || !a.formats[int(format)]) continue;
+        code_features(a, format, rows, stream);
+        a.screen == Screen::wgmma ? screen_wgmma(a, format, rows, stream) : screen_mma(a, format, rows, stream);
+        rank(a, format, rows, stream);
+        rows.list = a.work.failed[int(format)];
+        rows.count = a.work.counters + int(format);
+    }
+    measure_all(a, rows, stream);
+}
+
+}  // namespace cuda
+}  // namespace vsad
