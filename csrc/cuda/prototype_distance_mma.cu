@@ -79,7 +79,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         __syncthreads();  // the stages are no longer read for an earlier item
         for (int step = 0; step < kStages - 1; ++step) load(step);
 
-        if (threadIdx.x < kTileRows) margins[threadIdx.x].start(format, a.work.terms[row + threadIdx.x], *a.bank.stats);
+        if (threadIdx.x < kTileRows) 
+            margins[threadIdx.x].start(format, a.work.terms[row + threadIdx.x], *a.bank.stats, a.C);
         __syncthreads();
         const Margin* margin = margins + warp % 4 * 32 + lane / 4;  // of every eighth row
         Nearest<kept> nearest[4];
@@ -96,6 +97,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             float2 offset[8];
 #pragma unroll
             for (int j = 0; j < 8; ++j) offset[j] = *reinterpret_cast<const float2*>(o.offset + column + j * 8);
+            bool took = false;
             unrolled<4>([&](auto i) {
                 float v[kChunk];
                 const float factor = margin[i * 8].factor;
@@ -105,10 +107,13 @@ __global__ void __launch_bounds__(kThreads, 1)
                     v[2 * j + 1] = screened<format>(factor, offset[j].y, sum[i / 2][j][i % 2 * 2 + 1]);
                 }
                 const float least = least_of(v);
-                if (a.k == 1) nearest[i].lower(margin[i * 8].needed(least_of_four(least)));
+                // The first tile says what is far, which spares taking most of it.
+                if (a.k == 1 && tile == 0) nearest[i].lower(margin[i * 8].needed(least_of_four(least)));
+                took = took || least < nearest[i].limit;
                 if (least < nearest[i].limit) nearest[i].take(v, least, column);
-                if (a.k > 1) nearest[i].lower(margin[i * 8].needed(nearest[i].kth(static_cast<int>(a.k))));
             });
+            if (__any_sync(kWarp, took))
+                unrolled<4>([&](auto i) { tighten(nearest[i], margin[i * 8], static_cast<int>(a.k)); });
         }
         unrolled<4>([&](auto i) {
             const std::int64_t list =

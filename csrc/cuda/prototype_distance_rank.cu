@@ -6,7 +6,7 @@
 //   - in bfloat16 by the accumulation of K exact products in float32. Tensor cores align some terms to the largest and
 //     cut them off below its last place; with groups of as few as 4 products and the sum so far, a term loses at most
 //     2^-23 of the largest magnitude, which is at most |F| N by Cauchy and Schwarz, up to its binade: 2 |F| N. So
-//     K / 4 groups of 5 terms lose less than 2.5 K 2^-23 |F| N; kAccumulated takes 3, of K + 16 terms.
+//     K / 4 groups of 5 terms lose less than 2.5 K 2^-23 |F| N; screening_error takes 3, of K + 16 terms.
 //   - in int8 by nothing: the sums of products are whole; turning them into floats rounds once.
 //   - by the rounding of |P|^2 / 2 and of the difference: some 2^-24 of |F| N + N^2, and of what |P|^2 was added up of.
 // Whatever screening left out has v >= bound, so that d^2 is known from below. A row is certified when that exceeds the
@@ -18,7 +18,6 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr double kAccumulated = 3 * 0x1p-23;
 
 // The k nearest of a row over a warp: lane i holds places i and i + 32, in ascending order.
 struct Best {
@@ -44,9 +43,8 @@ struct Certificate {
         const double F2 = terms.square, F = sqrt(F2), N = stats.length[int(format)], sums = (C / 32.0 + 16) * kUnit;
         unit = double(stats.scale[int(format)]) * terms.scale;
         radius = double(terms.radius) + stats.radius[int(format)];
-        const double arithmetic = format == Format::bfloat16 ? kAccumulated * (C + 16) * F * N : 0;
         square = F2 * (1 - 2 * sums);
-        off = arithmetic + 4 * kUnit * (F * N + N * N) + (sums + kUnit) * N * N;
+        off = screening_error(format, F, N, C);
         error = direct_error(C);
         under = underflow(C);
     }

@@ -65,6 +65,14 @@ __device__ __forceinline__ float squared_distance(const Row<Element>& f, const R
 __host__ __device__ __forceinline__ double direct_error(std::int64_t C) { return (C / 16.0 + 32) * kUnit; }
 __host__ __device__ __forceinline__ double underflow(std::int64_t C) { return 8.0 * (C + 1) * 0x1p-126; }
 
+// How far the screened value of a feature of length F may be off, N the largest length of a coded prototype; what it is
+// made of is argued in prototype_distance_rank.cu.
+template <typename T>
+__device__ __forceinline__ T screening_error(Format format, T F, T N, std::int64_t C) {
+    const T accumulated = format == Format::bfloat16 ? T(3 * 0x1p-23) * T(C + 16) * F * N : T(0);
+    return accumulated + T(4 * kUnit) * (F * N + N * N) + (T(C) / 32 + 17) * T(kUnit) * N * N;
+}
+
 template <typename Element>
 __device__ __forceinline__ void write_result(const DistanceArguments& a, std::int64_t place, unsigned long long key) {
     const float squared = value_of(static_cast<unsigned>(key >> 32));

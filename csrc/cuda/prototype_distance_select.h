@@ -44,18 +44,19 @@ __device__ __forceinline__ void unrolled(F f) {
 struct Margin {
     float factor, unit, square, slope, more, limit;
 
-    __device__ __forceinline__ void start(Format format, const Terms& terms, const Stats& stats) {
+    __device__ __forceinline__ void start(Format format, const Terms& terms, const Stats& stats, std::int64_t C) {
         const float radius = terms.radius + stats.radius[int(format)];
         factor = stats.scale[int(format)] / (2 * terms.scale);
         unit = stats.scale[int(format)] * terms.scale;
         square = terms.square;
         slope = 2 * radius / unit;
-        more = 2 * radius * radius / unit;
+        const float off = screening_error(format, sqrtf(terms.square), stats.length[int(format)], C);
+        more = (2 * radius * radius + 2 * off) / unit;
         limit = radius < kInfinity ? kInfinity : -kInfinity;
     }
 
     // The limit that the k nearest, and the certificate that nothing else is as near, will need where the k-th value is
-    // `kth`: with D the distance from the coded feature that it says, prototypes up to D + 2 radius. A guess, that no
+    // `kth`: with D the distance from the coded feature that it says, prototypes up to D + 2 radius, and what rounding may add. A guess, that no
     // result depends on.
     __device__ __forceinline__ float needed(float kth) const {
         if (!(kth < kInfinity)) return kInfinity;
@@ -131,6 +132,12 @@ struct Nearest {
 __device__ __forceinline__ float least_of_four(float v) {
     v = fminf(v, __shfl_xor_sync(kWarp, v, 1));
     return fminf(v, __shfl_xor_sync(kWarp, v, 2));
+}
+
+// Lowers the limits of a warp's rows, if they took anything, to what their k nearest so far ask for.
+template <int kept>
+__device__ __forceinline__ void tighten(Nearest<kept>& nearest, const Margin& margin, int k) {
+    nearest.lower(margin.needed(k == 1 ? least_of_four(nearest.value[0]) : nearest.kth(k)));
 }
 
 template <int n>
