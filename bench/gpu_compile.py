@@ -25,6 +25,12 @@ TRITON_ARCHS = ("80", "90", "100")
 WANTED = (
     (r"homography_warp.*forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
     (r"homography_warp.*backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
+    (r"prototype_distance_mma.*screen_kernel<.*0, \d>", r".*", r"HMMA\.16816\.F32\.BF16"),
+    (r"prototype_distance_mma.*screen_kernel<.*1, \d>", r".*", r"IMMA\.16832\.S8\.S8"),
+    (r"prototype_distance_mma.*screen_kernel<.*>", r".*", r"LDGSTS\.E\.BYPASS\.128"),
+    (r"prototype_distance_wgmma.*screen_kernel<.*0, \d>", r"90a", r"HGMMA\.64x256x16\.F32\.BF16"),
+    (r"prototype_distance_wgmma.*screen_kernel<.*1, \d>", r"90a", r"IGMMA\.64x256x32\.S8\.S8"),
+    (r"prototype_distance_wgmma.*screen_kernel<.*>", r"90a", r"UTMALDG\.2D"),
 )
 
 

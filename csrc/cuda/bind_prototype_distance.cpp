@@ -41,12 +41,10 @@ void bind_prototype_distance(py::module_& m) {
         .def_property_readonly("work_bytes", [](const DistanceArguments& a) { return workspace_in(nullptr, a).bytes; })
         .def("place_bank", &place_bank, py::arg("memory"))
         .def("place_work", [](DistanceArguments& a, Pointer memory) { a.work = workspace_in(at<char>(memory), a); });
-    m.def("pack_prototypes", [](const DistanceArguments& arguments, Pointer stream) {
-        pack_prototypes(arguments, stream_at(stream));
-    });
-    m.def("prototype_distance", [](const DistanceArguments& arguments, Pointer stream) {
-        prototype_distance(arguments, stream_at(stream));
-    });
+    m.def("pack_prototypes",
+          [](const DistanceArguments& arguments, Pointer stream) { pack_prototypes(arguments, stream_at(stream)); });
+    m.def("prototype_distance",
+          [](const DistanceArguments& arguments, Pointer stream) { prototype_distance(arguments, stream_at(stream)); });
     m.def(
         "prototype_distance_choice",
         [](const std::array<std::int64_t, 4>& sizes, bool packed) {

@@ -1,10 +1,10 @@
 // Exact nearest prototypes at the speed of tensor cores: how the passes follow one another, and where things lie.
 //
 // Rows are taken relative to the bank's centre and coded in bfloat16 or int8 (prototype_distance_prepare.cu). Screening
-// multiplies the codes and keeps the few prototypes of every row that may be near (prototype_distance_mma.cu, _wgmma.cu,
-// _select.h); ranking measures these directly, in float32, and certifies rows (prototype_distance_rank.cu). What int8
-// does not certify is screened again in bfloat16, what that does not certify is measured against the whole bank
-// (prototype_distance_brute.cu). How many rows that are stays on the device.
+// multiplies the codes and keeps the few prototypes of every row that may be near (prototype_distance_mma.cu,
+// _wgmma.cu, _select.h); ranking measures these directly, in float32, and certifies rows (prototype_distance_rank.cu).
+// What int8 does not certify is screened again in bfloat16, what that does not certify is measured against the whole
+// bank (prototype_distance_brute.cu). How many rows that are stays on the device.
 #include "cuda/prototype_distance.h"
 
 #include "cuda/prototype_distance_brute.h"
@@ -14,8 +14,17 @@ namespace vsad {
 namespace cuda {
 namespace {
 
-constexpr std::int64_t kMostChannels = 1 << 14;
-constexpr std::int64_t kInt8Least = 256, kInt8Most = 768;
+// Launch table: how a call is served, by the class of its shape.
+constexpr double kFewProducts = 1 << 22;         // M P C: below it brute force ends before a bank is packed
+constexpr std::int64_t kFewFeatures = 64;        // one row tile of brute force reads the bank once, packing does twice
+constexpr std::int64_t kPerNeighbor = 8;         // prototypes: with fewer, most are near
+constexpr std::int64_t kMostChannels = 1 << 14;  // beyond, rounding bounds of sums grow wide
+// Bytes multiply at twice bfloat16's rate, but of channels that vary alike they leave 5 to 8 times as much uncertain,
+// while the k-th distance stands out from the next ones by less of itself as C grows. Of 400 normal features and 16,384
+// prototypes, simulated, int8 left none to bfloat16 at C = 512 and 5 in 100 at 768; 7 and 13 prototypes had to be
+// measured, where bfloat16 asks for 1.4. Below 256 channels looking through the sums takes longer than the product.
+constexpr std::int64_t kInt8Least = 256, kInt8Most = 768, kInt8Prototypes = 4096, kInt8Neighbors = 4;
+constexpr std::int64_t kInt8Features = 1024;  // with fewer, coding the bank once more costs more than it saves
 
 // Hands out memory, in parts that are aligned; from null it only counts.
 class Arena {
@@ -74,7 +83,7 @@ Workspace workspace_in(char* memory, const DistanceArguments& a) {
         std::int64_t width = 0, lists = 0, entries = 0;
         for (int format = 0; format < kFormats; ++format) {
             if (!a.formats[format]) continue;
-            const Shape shape = shape_of(a.screen, static_cast<Format>(format), a.k);
+            const Shape shape = shape_of(a, static_cast<Format>(format));
             const std::int64_t mine = most_items(a.M, shape, a.k) * kTileRows * shape.lists;
             width = larger(width, code_width(a.C, format));
             lists = larger(lists, mine);
@@ -90,23 +99,15 @@ Workspace workspace_in(char* memory, const DistanceArguments& a) {
     return work;
 }
 
-// Launch table. What a call takes, by shape class.
-//
-// | class                                               | way                                        |
-// |-----------------------------------------------------|--------------------------------------------|
-// | k > P / 8, C > 2^14, or M P C < 2^24 (2^22 packed)  | brute force: packing a bank costs more     |
-// | sm_90                                               | wgmma + TMA                                |
-// | sm_80 and later                                     | mma.sync                                   |
-// | kInt8Least <= C <= kInt8Most, P >= 2^12             | int8 first, what it leaves in bfloat16     |
-// | other C                                             | bfloat16                                   |
-Choice choose(std::int64_t M, std::int64_t P, std::int64_t C, std::int64_t k, bool packed) {
-    const bool small = double(M) * double(P) * double(C) < (packed ? 1 << 22 : 1 << 24);
-    const int capable = capability();
-    if (small || 8 * k > P || C > kMostChannels || capable < 80) return {Screen::none, {false, false}};
-    return {capable == 90 ? Screen::wgmma : Screen::mma, {true, codes_in_int8(P, C)}};
-}
+bool codes_in_int8(std::int64_t P, std::int64_t C) { return P >= kInt8Prototypes && C >= kInt8Least && C <= kInt8Most; }
 
-bool codes_in_int8(std::int64_t P, std::int64_t C) { return P >= 4096 && C >= kInt8Least && C <= kInt8Most; }
+Choice choose(std::int64_t M, std::int64_t P, std::int64_t C, std::int64_t k, bool packed) {
+    const bool small = (!packed && M <= kFewFeatures) || double(M) * double(P) * double(C) < kFewProducts;
+    const int capable = capability();
+    if (small || kPerNeighbor * k > P || C > kMostChannels || capable < 80) return {Screen::none, {false, false}};
+    const bool int8 = codes_in_int8(P, C) && k <= kInt8Neighbors && (packed || M >= kInt8Features);
+    return {capable == 90 ? Screen::wgmma : Screen::mma, {true, int8}};
+}
 
 void prototype_distance(const DistanceArguments& a, cudaStream_t stream) {
     if (a.M == 0) return;

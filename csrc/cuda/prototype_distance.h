@@ -14,13 +14,13 @@ enum class Format : int { bfloat16, int8 };                  // of what the tens
 enum class Screen : int { none, mma, wgmma };                // the kernel that screens
 
 constexpr int kFormats = 2;
-constexpr int kTileRows = 128;       // features that share a pass over the bank
+constexpr int kTileRows = 128;        // features that share a pass over the bank
 constexpr int kTilePrototypes = 256;  // the bank is padded to whole tiles of the larger kernel
-constexpr int kSlice = 128;          // bytes of a row that a stage of shared memory holds: what TMA swizzles
-constexpr int kMostSpecial = 32;     // prototypes of unusual size, measured directly
-constexpr int kMostNeighbors = 64;   // k
-constexpr int kBins = 1024;          // of sizes: exponents and two bits below them
-constexpr int kMostSegments = 32;    // pieces of the bank that one row tile is screened against
+constexpr int kSlice = 128;           // bytes of a row that a stage of shared memory holds: what TMA swizzles
+constexpr int kMostSpecial = 32;      // prototypes of unusual size, measured directly
+constexpr int kMostNeighbors = 64;    // k
+constexpr int kBins = 1024;           // of sizes: exponents and two bits below them
+constexpr int kMostSegments = 32;     // pieces of the bank that one row tile is screened against
 
 // Rows of floats, their columns side by side.
 struct Matrix {
@@ -30,15 +30,15 @@ struct Matrix {
 
 // What screening must know of the whole bank; filled on the device.
 struct Stats {
-    float most;               // prototypes with a larger element are special
-    float scale[kFormats];    // a code's unit
-    float radius[kFormats];   // the largest |p - coded p|
-    float length[kFormats];   // the largest |coded p|
-    int specials;             // how many; more than kMostSpecial: the bank cannot be screened
-    int zeros;                // whether prototypes without length exist, at a cosine distance of 1 to everything
+    float most;              // prototypes with a larger element are special
+    float scale[kFormats];   // a code's unit
+    float radius[kFormats];  // the largest |p - coded p|
+    float length[kFormats];  // the largest |coded p|
+    int specials;            // how many; more than kMostSpecial: the bank cannot be screened
+    int zeros;               // whether prototypes without length exist, at a cosine distance of 1 to everything
     int special[kMostSpecial];
-    unsigned count[kBins];    // of prototypes, by the size of their largest element
-    float largest[kBins];     // element of these prototypes
+    unsigned count[kBins];  // of prototypes, by the size of their largest element
+    float largest[kBins];   // element of these prototypes
 };
 
 // Rows in codes, K-major: `width` bytes each, zeros where they are longer than C.
@@ -72,14 +72,14 @@ struct Entry {
 
 struct Workspace {
     std::int64_t bytes;
-    double* inverse;            // (M,) as the bank's
-    Terms* terms;               // (rows,)
-    unsigned char* codes;       // (rows, width)
-    Entry* entries;             // (items, kTileRows, lists, kept): what the lists of an item hold
-    float* bound;               // (items, kTileRows, lists): nothing below was left out
+    double* inverse;                 // (M,) as the bank's
+    Terms* terms;                    // (rows,)
+    unsigned char* codes;            // (rows, width)
+    Entry* entries;                  // (items, kTileRows, lists, kept): what the lists of an item hold
+    float* bound;                    // (items, kTileRows, lists): nothing below was left out
     std::int32_t* failed[kFormats];  // (M,) the features that a format did not settle
-    int* counters;              // how many of these, by format; then arrivals (tiles,)
-    unsigned long long* keys;   // (items, kBruteRows, k) of brute force in pieces
+    int* counters;                   // how many of these, by format; then arrivals (tiles,)
+    unsigned long long* keys;        // (items, kBruteRows, k) of brute force in pieces
 };
 
 struct DistanceArguments {
@@ -134,6 +134,7 @@ struct Cut {
 // How a screening kernel keeps what is near: in `lists` threads a row, `kept` each.
 struct Shape {
     int tile_prototypes, lists, kept, blocks;
+    int cluster;  // blocks that share what they copy of the bank, each with a row tile of its own
 };
 
 VSAD_HD std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
@@ -162,10 +163,10 @@ void rank(const DistanceArguments& a, Format format, const Rows& rows, cudaStrea
 void measure_all(const DistanceArguments& a, const Rows& rows, cudaStream_t stream);
 
 Shape shape_mma(Format format, std::int64_t k);
-Shape shape_wgmma(Format format, std::int64_t k);
+Shape shape_wgmma(Format format, std::int64_t M, std::int64_t k);
 int brute_blocks();
-inline Shape shape_of(Screen screen, Format format, std::int64_t k) {
-    return screen == Screen::wgmma ? shape_wgmma(format, k) : shape_mma(format, k);
+inline Shape shape_of(const DistanceArguments& a, Format format) {
+    return a.screen == Screen::wgmma ? shape_wgmma(format, a.M, a.k) : shape_mma(format, a.k);
 }
 
 }  // namespace cuda

@@ -107,7 +107,9 @@ __global__ void __launch_bounds__(kThreads) prototypes_kernel(const __grid_const
     }
 }
 
-unsigned at_most(std::int64_t blocks, std::int64_t most) { return static_cast<unsigned>(blocks < most ? blocks : most); }
+unsigned at_most(std::int64_t blocks, std::int64_t most) {
+    return static_cast<unsigned>(blocks < most ? blocks : most);
+}
 
 template <typename Element>
 void run(const DistanceGradArguments& a, cudaStream_t stream) {

@@ -47,7 +47,8 @@ __device__ __forceinline__ void multiply(T (&sum)[2][8][4], const unsigned char*
             ldmatrix(a[i], rows + place(warp % 4 * 32 + i * 16 + lane % 16, step * 2 + lane / 16));
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-            ldmatrix(b[j], prototypes + place(warp / 4 * 64 + j * 16 + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
+            ldmatrix(b[j],
+                     prototypes + place(warp / 4 * 64 + j * 16 + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
 #pragma unroll
         for (int i = 0; i < 2; ++i)
 #pragma unroll
@@ -72,14 +73,14 @@ __global__ void __launch_bounds__(kThreads, 1)
         const int steps = tiles * slices;
         const auto load = [&](int step) {
             if (step < steps)
-                load_stage(memory + step % kStages * kStageBytes, o, row,
-                           (first + step / slices) * std::int64_t(kTile), std::int64_t(step % slices) * kSlice);
+                load_stage(memory + step % kStages * kStageBytes, o, row, (first + step / slices) * std::int64_t(kTile),
+                           std::int64_t(step % slices) * kSlice);
             cp_async_commit();
         };
         __syncthreads();  // the stages are no longer read for an earlier item
         for (int step = 0; step < kStages - 1; ++step) load(step);
 
-        if (threadIdx.x < kTileRows) 
+        if (threadIdx.x < kTileRows)
             margins[threadIdx.x].start(format, a.work.terms[row + threadIdx.x], *a.bank.stats, a.C);
         __syncthreads();
         const Margin* margin = margins + warp % 4 * 32 + lane / 4;  // of every eighth row
@@ -139,7 +140,7 @@ Shape shape_mma(Format format, std::int64_t k) {
                        : format == Format::bfloat16
                            ? resident_blocks(screen_kernel<Format::bfloat16, 8>, kThreads, kShared)
                            : resident_blocks(screen_kernel<Format::int8, 8>, kThreads, kShared);
-    return {kTile, kLists, few ? 4 : 8, blocks};
+    return {kTile, kLists, few ? 4 : 8, blocks, 1};
 }
 
 void screen_mma(const DistanceArguments& a, Format format, const Rows& rows, cudaStream_t stream) {

@@ -11,7 +11,7 @@ constexpr int kCenterRows = 256;     // any centre gives the same result; the me
 constexpr int kCenterThreads = 512;  // 32 channels, 16 groups of rows
 constexpr float kHuge = 1e36f;       // squared lengths that may overflow when they are added up
 constexpr float kLeastScale = 1e-30f;
-constexpr float kSafe = 1.001f;      // covers the rounding of sums of 2^17 terms, over 32 lanes
+constexpr float kSafe = 1.001f;               // covers the rounding of sums of 2^17 terms, over 32 lanes
 constexpr float kCenterError = 1.1f * kUnit;  // of a centred row, relative to its length
 constexpr float kLost = 0x1p-64f;             // of a length, by the underflow of squares
 constexpr float kLeaveOut = -1;
@@ -220,8 +220,7 @@ __global__ void __launch_bounds__(kThreads)
             const Size size = size_of(row, a.bank.center, a.C);
             if (size.finite && size.squared < kHuge && !row.no_length()) {
                 terms.scale = format == Format::bfloat16 ? 1 : fmaxf(size.largest / 127, kLeastScale);
-                const Coding c = code_row<format>(to, row, a.bank.center, a.C, width, terms.scale,
-                                                  sqrtf(size.squared));
+                const Coding c = code_row<format>(to, row, a.bank.center, a.C, width, terms.scale, sqrtf(size.squared));
                 terms.square = c.squared;
                 terms.radius = c.residual;
             }

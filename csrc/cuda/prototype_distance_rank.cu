@@ -130,7 +130,7 @@ void rank(const DistanceArguments& a, Format format, const Rows& rows, cudaStrea
     const int blocks = (rows.most + kWarps - 1) / kWarps;
     with_float_type(a.dtype, [&](auto element) {
         launch(rank_kernel<decltype(element)>, dim3(blocks < 8192 ? blocks : 8192), dim3(kThreads), 0, stream, a,
-               format, rows, shape_of(a.screen, format, a.k));
+               format, rows, shape_of(a, format));
     });
 }
 

@@ -8,7 +8,7 @@ namespace vsad {
 namespace cuda {
 
 constexpr float kInfinity = __builtin_inff();
-constexpr float kUnit = 0x1p-24f;  // rounding error of a float
+constexpr float kUnit = 0x1p-24f;               // rounding error of a float
 constexpr unsigned long long kNothing = ~0ull;  // a key after every prototype's
 
 // A row in float32, of unit length for the cosine. A row without length stays zero.
@@ -87,20 +87,21 @@ __host__ __device__ __forceinline__ int least_segments(const Shape& s, std::int6
     return s.kept < 8 ? 1 : static_cast<int>((k + 2 * s.lists - 1) / (2 * s.lists));
 }
 
-// So many pieces of the bank that the blocks finish at nearly the same time. A list of `kept` should get k' / 2 of the k
-// nearest on average, which bounds the pieces from below.
+// So many pieces of the bank that the blocks finish at nearly the same time. A list of `kept` should get k' / 2 of the
+// k nearest on average, which bounds the pieces from below.
 __host__ __device__ __forceinline__ Cut cut(std::int64_t count, std::int64_t P, const Shape& s, std::int64_t k) {
     const int row_tiles = static_cast<int>((count + kTileRows - 1) / kTileRows);
     const int tiles = static_cast<int>((P + s.tile_prototypes - 1) / s.tile_prototypes), least = least_segments(s, k);
     Cut best{row_tiles, 1, tiles};
     if (row_tiles == 0) return best;
-    int most = 4 * s.blocks / row_tiles;
+    const int teams = s.blocks / s.cluster, team_tiles = (row_tiles + s.cluster - 1) / s.cluster;
+    int most = 4 * teams / team_tiles;
     most = most < least ? least : most > kMostSegments ? kMostSegments : most;
     std::int64_t least_cost = LLONG_MAX;
     for (int segments = least < tiles ? least : tiles; segments <= most && segments <= tiles; ++segments) {
         const int each = (tiles + segments - 1) / segments, used = (tiles + each - 1) / each;
-        const std::int64_t items = static_cast<std::int64_t>(row_tiles) * used;
-        const std::int64_t cost = (items + s.blocks - 1) / s.blocks * (each + 1);  // 1: an item's start and end
+        const std::int64_t items = static_cast<std::int64_t>(team_tiles) * used;
+        const std::int64_t cost = (items + teams - 1) / teams * (each + 1);  // 1: an item's start and end
         if (cost >= least_cost) continue;
         least_cost = cost;
         best = {row_tiles, used, each};

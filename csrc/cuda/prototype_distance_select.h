@@ -46,8 +46,8 @@ struct Margin {
 
     __device__ __forceinline__ void start(Format format, const Terms& terms, const Stats& stats, std::int64_t C) {
         const float radius = terms.radius + stats.radius[int(format)];
-        factor = stats.scale[int(format)] / (2 * terms.scale);
-        unit = stats.scale[int(format)] * terms.scale;
+        factor = format == Format::bfloat16 ? 1 : stats.scale[int(format)] / (2 * terms.scale);
+        unit = format == Format::bfloat16 ? 1 : stats.scale[int(format)] * terms.scale;
         square = terms.square;
         slope = 2 * radius / unit;
         const float off = screening_error(format, sqrtf(terms.square), stats.length[int(format)], C);
@@ -56,8 +56,8 @@ struct Margin {
     }
 
     // The limit that the k nearest, and the certificate that nothing else is as near, will need where the k-th value is
-    // `kth`: with D the distance from the coded feature that it says, prototypes up to D + 2 radius, and what rounding may add. A guess, that no
-    // result depends on.
+    // `kth`: with D the distance from the coded feature that it says, prototypes up to D + 2 radius, and what rounding
+    // may add. A guess, that no result depends on.
     __device__ __forceinline__ float needed(float kth) const {
         if (!(kth < kInfinity)) return kInfinity;
         const float D = sqrtf(fmaxf(0, fmaf(2 * unit, kth, square)));

@@ -3,6 +3,7 @@
 #include <cuda.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/launch.h"
 
@@ -87,6 +88,68 @@ __device__ __forceinline__ void copy_bytes(void* shared, const void* global, int
                  : "memory");
 }
 
+// Clusters of blocks, which run at the same time and reach one another's shared memory.
+template <typename... Parameters, typename... Arguments>
+void launch_cluster(void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block, std::size_t shared,
+                    cudaStream_t stream, const Arguments&... arguments) {
+    allow_shared(kernel, shared);
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid, config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &attribute, config.numAttrs = 1;
+    check(cudaLaunchKernelEx(&config, kernel, arguments...), "launch");
+}
+__device__ __forceinline__ int cluster_rank() {
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return static_cast<int>(rank);
+}
+// All threads of all blocks of the cluster.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// At the barrier in the same place of another block.
+__device__ __forceinline__ void barrier_arrive_at(Barrier* barrier, int rank) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+        "}\n" ::"r"(shared_address(barrier)),
+        "r"(rank)
+        : "memory");
+}
+// A tile to the same place of both blocks of a cluster, counted by the barrier in the same place of each.
+__device__ __forceinline__ void copy_tile_to_both(void* shared, const TileMap& map, int byte, int row,
+                                                  Barrier* barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+        "[%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(shared)),
+        "l"(reinterpret_cast<std::uint64_t>(&map)), "r"(byte), "r"(row), "r"(shared_address(barrier)),
+        "h"(static_cast<std::uint16_t>(3))
+        : "memory");
+}
+
+// The same value; the compiler does not know that it is.
+__device__ __forceinline__ const float* opaque(const float* v) {
+    asm volatile("" : "+l"(v));
+    return v;
+}
+__device__ __forceinline__ float opaque(float v) {
+    asm volatile("" : "+f"(v));
+    return v;
+}
+__device__ __forceinline__ int opaque(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
+
 // Registers of a warpgroup's threads; all of its warps ask.
 template <int count>
 __device__ __forceinline__ void more_registers() {
@@ -110,6 +173,17 @@ __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_g
 template <int n>
 __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(n) : "memory");
+}
+
+// After the wait: nothing that reads the sums may move before it.
+template <typename T>
+__device__ __forceinline__ void products_settle(T (&sum)[128]) {
+#pragma unroll
+    for (int i = 0; i < 128; ++i)
+        if constexpr (std::is_same<T, float>::value)
+            asm volatile("" : "+f"(sum[i])::"memory");
+        else
+            asm volatile("" : "+r"(sum[i])::"memory");
 }
 
 // sum = a b, or += where `adds`, of a warpgroup: 64 rows of `a`, 256 of `b`, 32 bytes of depth. The thread of lane l in

@@ -19,8 +19,8 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
-// Four matrices of 8 rows of 16 bytes; lane i says where row i % 8 of matrix i / 8 lies. Each lane gets 4 bytes of every
-// matrix: of row lane / 4, from byte 4 * (lane % 4).
+// Four matrices of 8 rows of 16 bytes; lane i says where row i % 8 of matrix i / 8 lies. Each lane gets 4 bytes of
+// every matrix: of row lane / 4, from byte 4 * (lane % 4).
 __device__ __forceinline__ void ldmatrix(unsigned (&to)[4], const void* shared) {
     const auto from = static_cast<unsigned>(__cvta_generic_to_shared(shared));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

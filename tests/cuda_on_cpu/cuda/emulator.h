@@ -67,6 +67,8 @@ struct Warp {
 struct Block {
     uint3 index;
     int threads = 0, alive = 0;
+    Block* first = nullptr;  // of those that run together
+    int together = 1;
     unsigned char* shared = nullptr;
     std::size_t shared_bytes = 0;
     Barrier barrier;
@@ -252,6 +254,8 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         Block& block = blocks[i];
         block.index = indices[i];
+        block.first = blocks.data();
+        block.together = static_cast<int>(blocks.size());
         block.threads = block.alive = count;
         block.warps.resize((count + 31) / 32);
         const std::size_t bytes = std::max<std::size_t>(shared, 1);
@@ -300,7 +304,9 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
     }
 }
 
-inline void run(dim3 grid_size, dim3 block_size, std::size_t shared, bool together, std::function<void()> body) {
+// Runs all blocks side by side if `together`, else `cluster` of them at a time.
+inline void run(dim3 grid_size, dim3 block_size, std::size_t shared, bool together, std::function<void()> body,
+                std::size_t cluster = 1) {
     Grid& grid = current();
     if (shared > 227 * 1024) throw std::runtime_error("emulator: a block has at most 227 KB of shared memory");
     if (block_size.x * block_size.y * block_size.z > 1024)
@@ -319,8 +325,11 @@ inline void run(dim3 grid_size, dim3 block_size, std::size_t shared, bool togeth
         run_blocks(indices, shared, order);
         return;
     }
-    order.apply(indices);
-    for (const uint3& index : indices) run_blocks({index}, shared, order);
+    std::vector<std::vector<uint3>> clusters;
+    for (std::size_t i = 0; i < indices.size(); i += cluster)
+        clusters.emplace_back(indices.begin() + i, indices.begin() + std::min(i + cluster, indices.size()));
+    order.apply(clusters);
+    for (const auto& blocks : clusters) run_blocks(blocks, shared, order);
 }
 
 }  // namespace emulator

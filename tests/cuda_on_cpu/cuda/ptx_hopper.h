@@ -1,5 +1,5 @@
-// csrc/cuda/ptx_hopper.h for the emulator. Copies happen at once, into stages that must be free; products happen as late
-// as they may, from stages that must still be what they were.
+// csrc/cuda/ptx_hopper.h for the emulator. Copies happen at once, into stages that must be free; products happen as
+// late as they may, from stages that must still be what they were.
 #pragma once
 #include "cuda/launch.h"
 
@@ -25,7 +25,7 @@ struct Barrier {
     std::int32_t bytes;
 
     void settle() {
-        if (missing > 0 || bytes != 0) return;
+        if (missing > 0 || bytes != 0) return;  // bytes may come before they are expected
         phase ^= 1;
         missing = count;
     }
@@ -52,6 +52,27 @@ inline void barrier_wait(Barrier* barrier, int parity) {
     emulator::wait("barrier_wait", [=] { return barrier->phase != parity; });
 }
 
+// Runs the blocks of a cluster side by side, the clusters one after the other.
+template <typename... Parameters, typename... Arguments>
+void launch_cluster(void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block, std::size_t shared, cudaStream_t,
+                    const Arguments&... arguments) {
+    if (grid.x % cluster) throw std::logic_error("launch_cluster: the grid is not made of whole clusters");
+    emulator::run(grid, block, shared, false, [&] { kernel(arguments...); }, cluster);
+}
+inline int cluster_rank() { return static_cast<int>(emulator::self().block - emulator::self().block->first); }
+inline void cluster_sync() {
+    const emulator::Block& first = *emulator::self().block->first;
+    emulator::meet(emulator::current().barrier, first.threads * first.together, "cluster_sync");
+}
+// The same place in the shared memory of another block of the cluster.
+template <typename T>
+T* place_in(T* shared, int rank) {
+    const emulator::Block& mine = *emulator::self().block;
+    const auto at = reinterpret_cast<unsigned char*>(shared) - mine.shared;
+    return reinterpret_cast<T*>(mine.first[rank].shared + at);
+}
+inline void barrier_arrive_at(Barrier* barrier, int rank) { barrier_arrive(place_in(barrier, rank)); }
+
 inline void copy_tile(void* shared, const TileMap& map, int byte, int row, Barrier* barrier) {
     if (reinterpret_cast<std::uintptr_t>(shared) % 1024) throw std::logic_error("copy_tile: not aligned");
     for (int r = 0; r < map.box; ++r)
@@ -65,11 +86,20 @@ inline void copy_tile(void* shared, const TileMap& map, int byte, int row, Barri
         }
     barrier_complete(barrier, map.box * 128);
 }
+inline void copy_tile_to_both(void* shared, const TileMap& map, int byte, int row, Barrier* barrier) {
+    for (int rank = 0; rank < 2; ++rank)
+        copy_tile(place_in(static_cast<unsigned char*>(shared), rank), map, byte, row, place_in(barrier, rank));
+}
 inline void copy_bytes(void* shared, const void* global, int bytes, Barrier* barrier) {
     if ((reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global) | bytes) % 16)
         throw std::logic_error("copy_bytes: not aligned");
     std::memcpy(shared, global, bytes);
     barrier_complete(barrier, bytes);
+}
+
+template <typename T>
+T opaque(T v) {
+    return v;
 }
 
 template <int count>
@@ -96,6 +126,9 @@ void products_wait() {
     for (; groups.size() > n; groups.pop_front())
         for (auto& product : groups.front()) product();
 }
+
+template <typename T>
+void products_settle(T (&)[128]) {}
 
 // 32 bytes from `start` (in units of 16, within an atom of 1024 bytes) of a row, swizzled.
 inline void swizzled_row(unsigned char (&to)[32], std::uint64_t start, int row) {

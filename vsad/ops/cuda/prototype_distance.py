@@ -44,7 +44,11 @@ def nearest(
     features, prototypes = _rows(features), _rows(prototypes)
     ours = packed if packed is not None and packed.dtype == PACKED else None
     with on(features) as stream:
-        way = (SCREENS[screen], FORMATS[formats]) if screen else _cuda.prototype_distance_choice((M, P, C, k), ours is not None)
+        way = (
+            (SCREENS[screen], FORMATS[formats])
+            if screen
+            else _cuda.prototype_distance_choice((M, P, C, k), ours is not None)
+        )
         call = _cuda.DistanceArguments(
             dtype=DTYPES[features.dtype],
             metric=METRICS[metric],
