@@ -64,7 +64,7 @@ def test_hard_banks(make, metric, k, way):
         (1, 600, 64, 1),  # one row
         (129, 257, 3, 1),  # just past whole tiles
         (40, 900, 131, 2),  # a slice of one column
-        (20, 520, 600, 1),  # rows too long to stay in shared memory
+        (130, 520, 600, 1),  # rows too long to stay in shared memory, two blocks that share copies
         (30, 3000, 40, 9),
         (5, 5000, 20, 64),  # the largest k, in many pieces
     ],
@@ -102,6 +102,15 @@ def test_members_of_the_bank_are_certified(way):
     assert left["bfloat16"] == 0
 
 
+def test_features_far_from_the_bank_are_certified(screen):
+    """As anomalies are: what coding changed in them grows with their length, but moves all distances alike."""
+    features, bank = banks.plain(60, 800, 48)
+    features *= 30
+    (_, indices), left = nearest(features, bank, 1, way=(screen, "bfloat16"))
+    assert torch.equal(indices, reference(features.double(), bank.double(), 1, "euclidean")[1])
+    assert left["bfloat16"] <= 3
+
+
 def test_what_cannot_be_certified_goes_on(screen):
     """Some features tie with more prototypes than a row keeps; they, and no others, are measured against everything."""
     features, bank = clusters(200, 1200, 32)
@@ -117,9 +126,10 @@ def test_what_cannot_be_certified_goes_on(screen):
 
 
 def test_int8_leaves_to_bfloat16_what_it_cannot_tell(screen):
-    """Neighbours nearer to one another than bytes can tell, and farther than bfloat16's rounding."""
-    features, bank = clusters(100, 600, 64)
-    bank[1:601:2] = bank[0:600:2] + 0.02 * torch.randn(300, 64, generator=banks.generator(2))
+    """A hundred prototypes around each feature, nearer to one another than bytes can tell, and bfloat16 can."""
+    g = banks.generator()
+    bank = torch.randn(6, 64, generator=g).repeat_interleave(100, 0) + 0.01 * torch.randn(600, 64, generator=g)
+    features = bank[torch.randint(0, 600, (60,), generator=g)] + 0.005 * torch.randn(60, 64, generator=g)
     (_, indices), left = nearest(features, bank, 1, way=(screen, "both"))
     assert torch.equal(indices, reference(features.double(), bank.double(), 1, "euclidean")[1])
     assert left["int8"] > 0

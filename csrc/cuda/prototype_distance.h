@@ -60,8 +60,8 @@ struct Bank {
 
 // What screening must know of a feature.
 struct Terms {
-    float scale, square;  // a code's unit, |coded f|^2
-    float radius;         // |f - coded f|; infinite: this feature cannot be screened
+    float scale, square, length;  // a code's unit, |coded f|^2, |f|
+    float radius;                 // |f - coded f|; infinite: this feature cannot be screened
 };
 
 // A prototype that may be near: the screened value, and which one it is.

@@ -41,7 +41,8 @@ __device__ __forceinline__ void insert(unsigned long long* best, int k, unsigned
 }
 
 template <typename Element>
-__global__ void __launch_bounds__(kThreads) brute_kernel(const __grid_constant__ DistanceArguments a, const Rows rows) {
+__global__ void __launch_bounds__(kThreads, 1)
+    brute_kernel(const __grid_constant__ DistanceArguments a, const Rows rows) {
     Tiles& tiles = *reinterpret_cast<Tiles*>(dynamic_shared());
     unsigned long long* best = reinterpret_cast<unsigned long long*>(dynamic_shared() + sizeof(Tiles));  // [row][k]
     const int count = count_of(rows), k = static_cast<int>(a.k), x = threadIdx.x % 16, y = threadIdx.x / 16;

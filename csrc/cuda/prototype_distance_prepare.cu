@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kThreads)
     const std::int64_t padded = round_up(count, kTileRows);
     for (std::int64_t i = blockIdx.x * std::int64_t(kWarps) + threadIdx.x / 32; i < padded; i += gridDim.x * kWarps) {
         unsigned char* to = a.work.codes + i * width;
-        Terms terms{1, 0, kInfinity};
+        Terms terms{1, 0, 0, kInfinity};
         if (i < count) {
             const Row<Element> row(a.features, a.work.inverse, row_at(rows, i), a.metric);
             const Size size = size_of(row, a.bank.center, a.C);
@@ -222,6 +222,7 @@ __global__ void __launch_bounds__(kThreads)
                 terms.scale = format == Format::bfloat16 ? 1 : fmaxf(size.largest / 127, kLeastScale);
                 const Coding c = code_row<format>(to, row, a.bank.center, a.C, width, terms.scale, sqrtf(size.squared));
                 terms.square = c.squared;
+                terms.length = sqrtf(size.squared);
                 terms.radius = c.residual;
             }
         }

@@ -2,7 +2,9 @@
 //
 // Let F and P be the coded feature and prototype, N the largest |P|, s = |P|^2 / 2 - <F, P>, and d the distance between
 // the rows themselves. Then |F - P|^2 = |F|^2 + 2 s, and the triangle inequality gives d >= |F - P| - R, with R the sum
-// of what coding changed in both. Screening computed v instead of s, which is off
+// of what coding changed in both. For a feature f far from all prototypes p the inequality of Cauchy and Schwarz says
+// more: d^2 = |f|^2 + 2 (|p|^2 / 2 - <f, p>), whose second part coding changed by |f - F| N + (|f| + N) |p - P| at
+// most. Screening computed v instead of s, which is off
 //   - in bfloat16 by the accumulation of K exact products in float32. Tensor cores align some terms to the largest and
 //     cut them off below its last place; with groups of as few as 4 products and the sum so far, a term loses at most
 //     2^-23 of the largest magnitude, which is at most |F| N by Cauchy and Schwarz, up to its binade: 2 |F| N. So
@@ -37,27 +39,31 @@ struct Best {
 
 // Bounds on distances of one feature.
 struct Certificate {
-    double unit, square, radius, off, error, under;
+    double unit, square, exact, radius, coding, centring, off, error, under;
 
     __device__ __forceinline__ Certificate(Format format, const Terms& terms, const Stats& stats, std::int64_t C) {
         const double F2 = terms.square, F = sqrt(F2), N = stats.length[int(format)], sums = (C / 32.0 + 16) * kUnit;
         unit = double(stats.scale[int(format)]) * terms.scale;
         radius = double(terms.radius) + stats.radius[int(format)];
         square = F2 * (1 - 2 * sums);
+        exact = double(terms.length) * terms.length * (1 - 4 * sums);
+        coding = coding_error<double>(terms.length, terms.radius, N, stats.radius[int(format)]) * 1.001;
+        centring = 3 * kUnit * (terms.length + N);
         off = screening_error(format, F, N, C);
         error = direct_error(C);
         under = underflow(C);
     }
     // Whether nothing with a screened value of `value` at least can be as near as a measured squared distance.
     __device__ __forceinline__ bool beyond(float value, float squared) const {
-        const double D2 = square + 2 * (unit * value - off);
-        const double nearest = sqrt(D2 > 0 ? D2 : 0) * (1 - 1e-12) - radius;
+        const double s = unit * value - off, D2 = square + 2 * s, d2 = exact + 2 * (s - coding);
+        const double by_triangle = sqrt(D2 > 0 ? D2 : 0) - radius, by_products = sqrt(d2 > 0 ? d2 : 0) - centring;
+        const double nearest = (by_triangle > by_products ? by_triangle : by_products) * (1 - 1e-12);
         return nearest > 0 && nearest * nearest * (1 - error) > (squared + under) * (1 + 1e-12);
     }
 };
 
 template <typename Element>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     rank_kernel(const __grid_constant__ DistanceArguments a, const Format format, const Rows rows, const Shape shape) {
     const int lane = threadIdx.x % 32, count = count_of(rows), k = static_cast<int>(a.k);
     const Cut c = cut(count, a.P, shape, a.k);

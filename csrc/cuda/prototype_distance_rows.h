@@ -73,6 +73,13 @@ __device__ __forceinline__ T screening_error(Format format, T F, T N, std::int64
     return accumulated + T(4 * kUnit) * (F * N + N * N) + (T(C) / 32 + 17) * T(kUnit) * N * N;
 }
 
+// What coding changed in half a squared distance, at most, by Cauchy and Schwarz: of a feature of length F by f, of
+// prototypes, up to N long, by p.
+template <typename T>
+__device__ __forceinline__ T coding_error(T F, T f, T N, T p) {
+    return f * N + (F + N + p) * p;
+}
+
 template <typename Element>
 __device__ __forceinline__ void write_result(const DistanceArguments& a, std::int64_t place, unsigned long long key) {
     const float squared = value_of(static_cast<unsigned>(key >> 32));

@@ -42,7 +42,7 @@ __device__ __forceinline__ void unrolled(F f) {
 
 // What a row's values mean, in shared memory. `limit` is where it starts: nothing is taken where nothing can be known.
 struct Margin {
-    float factor, unit, square, slope, more, limit;
+    float factor, unit, square, slope, more, off, flat, limit;
 
     __device__ __forceinline__ void start(Format format, const Terms& terms, const Stats& stats, std::int64_t C) {
         const float radius = terms.radius + stats.radius[int(format)];
@@ -50,18 +50,20 @@ struct Margin {
         unit = format == Format::bfloat16 ? 1 : stats.scale[int(format)] * terms.scale;
         square = terms.square;
         slope = 2 * radius / unit;
-        const float off = screening_error(format, sqrtf(terms.square), stats.length[int(format)], C);
-        more = (2 * radius * radius + 2 * off) / unit;
+        more = 2 * radius * radius / unit;
+        const float N = stats.length[int(format)];
+        off = 2 * screening_error(format, sqrtf(terms.square), N, C) / unit;
+        flat = 2 * coding_error(terms.length, terms.radius, N, stats.radius[int(format)]) / unit;
         limit = radius < kInfinity ? kInfinity : -kInfinity;
     }
 
     // The limit that the k nearest, and the certificate that nothing else is as near, will need where the k-th value is
-    // `kth`: with D the distance from the coded feature that it says, prototypes up to D + 2 radius, and what rounding
-    // may add. A guess, that no result depends on.
+    // `kth`: with D the distance from the coded feature that it says, prototypes up to D + 2 radius, or what coding
+    // changes in products, and what rounding may add. A guess, that no result depends on.
     __device__ __forceinline__ float needed(float kth) const {
         if (!(kth < kInfinity)) return kInfinity;
         const float D = sqrtf(fmaxf(0, fmaf(2 * unit, kth, square)));
-        const float value = kth + fmaf(slope, D, more);
+        const float value = kth + fminf(fmaf(slope, D, more), flat) + off;
         return value + 1e-5f * fabsf(value) + 1e-30f;
     }
 };

@@ -34,7 +34,6 @@ constexpr int kLists = 4;  // lanes
 constexpr int kRowBytes = kTileRows * kSlice, kPrototypeBytes = kTile * kSlice, kOffsetBytes = kTile * 4;
 constexpr int kMostStages = 8, kLeastResident = 3;  // stages beside rows that stay
 constexpr int kMostShared = 227 * 1024, kBarrierBytes = 256;
-constexpr int kLag = 2;  // slices
 
 struct Maps {
     TileMap features, prototypes;  // the latter in tiles that a block copies: its share of kTile rows
@@ -75,6 +74,10 @@ struct Memory {
           offsets(reinterpret_cast<float*>(stages + ring.stages * ring.stage_bytes())),
           barriers(reinterpret_cast<Barriers*>(offsets + ring.slots * kTile)) {}
 };
+
+#if defined(VSAD_SM90A) || !defined(__CUDA_ARCH__)
+
+constexpr int kLag = 2;  // slices that the second warpgroup is behind
 
 // Where a ring stands; `parity` changes with every round.
 struct Turn {
@@ -201,7 +204,7 @@ __device__ __forceinline__ void consume(const DistanceArguments& a, const Ring& 
         Margin margin[2];
         Nearest<kept> nearest[2];
         unrolled<2>([&](auto n) {
-            const Terms nowhere{1, 0, kInfinity};
+            const Terms nowhere{1, 0, 0, kInfinity};
             margin[n].start(format, item.exists ? a.work.terms[item.row + row + n * 8] : nowhere, *a.bank.stats, a.C);
             nearest[n].start(margin[n].limit);
         });
@@ -247,6 +250,8 @@ __device__ __forceinline__ void consume(const DistanceArguments& a, const Ring& 
         });
     });
 }
+
+#endif
 
 template <Format format, int kept, int cluster>
 __global__ void __launch_bounds__(kThreads, 1)
