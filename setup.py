@@ -32,7 +32,7 @@ KERNELS = sorted(SOURCES - {*MODULE, *INT8})  # compiled once per set of ISA_FLA
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
 FLAGS += ["-pthread", "-Wall", "-Wextra", "-Wno-psabi", "-Icsrc"]  # psabi: no vector crosses a call
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1"]
+SANITIZE = ["-fsanitize=address", "-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1"]
 SANITIZE = SANITIZE if os.environ.get("VSAD_SANITIZE") == "1" else []
 FLAGS += SANITIZE
 ISA_FLAGS = {
@@ -100,6 +100,7 @@ class BuildKernels(build_ext):
                 self.spawn([*command, "-c", source, "-o", object_])
         objects = [object_ for _, object_, _ in units]
         module = self.get_ext_fullpath(ext.name)
+        Path(module).parent.mkdir(parents=True, exist_ok=True)
         if cuda:
             host = [f"-Xcompiler={flag}" for flag in SANITIZE if flag.startswith("-fsanitize")]
             self.spawn(["nvcc", "-shared", "-cudart", "static", *host, *objects, "-o", module])
@@ -168,7 +169,8 @@ class BuildKernels(build_ext):
             raise CompileError(f"{name} did not compile; it needs {needs}")
 
 
-CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=HEADERS, language="c++")
+# what is not compiled here must still be in the archive of sources
+CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=[*HEADERS, *CUDA_SOURCES], language="c++")
 CUDA = Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++")
 EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "emulate": [CUDA]}
 

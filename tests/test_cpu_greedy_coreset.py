@@ -3,25 +3,10 @@
 import pytest
 import torch
 
+from tests.samples.greedy_coreset import KINDS, points
 from vsad.ops import greedy_coreset
 
 _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
-
-
-def points(M=3000, C=37, kind="normal"):
-    g = torch.Generator().manual_seed(0)
-    if kind == "normal":
-        return torch.randn(M, C, generator=g)
-    if kind == "clusters":
-        return 5 * torch.randn(40, C, generator=g)[torch.arange(M) % 40] + torch.randn(M, C, generator=g)
-    if kind == "heavy tails":
-        return torch.randn(M, C, generator=g) * torch.randn(M, 1, generator=g).exp() ** 2
-    if kind == "equidistant":
-        return torch.eye(M, C)
-    return torch.randn(M // 7, C, generator=g).repeat(7, 1)[torch.randperm(M // 7 * 7, generator=g)]  # duplicates
-
-
-KINDS = ("normal", "clusters", "heavy tails", "equidistant", "duplicates")
 
 
 def reference(features, size):

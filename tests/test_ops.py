@@ -5,7 +5,7 @@ import torch
 
 import vsad.ops
 from tests.samples import ERRORS, SAMPLES
-from vsad.ops._op import OPS
+from vsad.ops._op import OPS, runs_on
 
 
 def amid_nan(t):
@@ -229,3 +229,21 @@ def test_errors_teach(operator, arguments, kind, message):
     with pytest.raises(kind, match=message) as raised:
         operator.public(**arguments())
     assert str(raised.value).startswith(f"{operator.name}: ")
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "runs"),
+    [
+        ("80 86 89 90a 100 120", (8, 0), True),
+        ("80 86 89 90a 100 120", (8, 7), True),  # machine code of 8.6
+        ("80 86 89 90a 100 120", (9, 0), True),
+        ("80 86 89 90a 100 120", (12, 1), True),
+        ("80 86 89 90a 100 120", (13, 0), True),  # PTX
+        ("80 86 89 90a 100 120", (7, 5), False),
+        ("90a", (8, 0), False),
+        ("90a", (10, 0), False),
+        ("86", (8, 0), False),
+    ],
+)
+def test_built_architectures_say_which_gpus_they_run_on(architectures, capability, runs):
+    assert runs_on(architectures, capability) == runs

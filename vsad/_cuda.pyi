@@ -3,6 +3,48 @@
 EMULATED: bool
 ARCHITECTURES: str
 
+class AlignArguments:
+    def __init__(
+        self,
+        *,
+        dtype: int,
+        heads: int,
+        window: int,
+        scale: float,
+        sizes: tuple[int, ...],
+        packs: tuple[int, int],
+        query: tuple[int, ...],
+        key: tuple[int, ...],
+        value: tuple[int, ...],
+        out: tuple[int, ...],
+        homography: int,
+        homography_batch: int,
+        neighbors: int,
+        bias: int,
+        lse: int,
+    ) -> None: ...
+
+class AlignGradients:
+    def __init__(
+        self,
+        forward: AlignArguments,
+        *,
+        grad_out: tuple[int, ...],
+        grad_lse: int,
+        query: int,
+        key: int,
+        value: int,
+        homography: int,
+        bias: int,
+        inner: int,
+        boxes: int,
+    ) -> None: ...
+
+def homography_align_tiles(H: int, W: int) -> int: ...
+def homography_align_forward(arguments: AlignArguments, stream: int) -> None: ...
+def homography_align_backward(gradients: AlignGradients, stream: int) -> None: ...
+def homography_align_gather(gradients: AlignGradients, stream: int) -> None: ...
+
 class WarpArguments:
     def __init__(
         self,
@@ -27,6 +69,18 @@ class WarpGradients:
 
 def homography_warp_forward(arguments: WarpArguments, stream: int) -> None: ...
 def homography_warp_backward(gradients: WarpGradients, stream: int) -> None: ...
+def greedy_coreset_workspace(M: int, C: int) -> int: ...
+def greedy_coreset(
+    *,
+    dtype: int,
+    sizes: tuple[int, ...],
+    features: tuple[int, ...],
+    center: int,
+    spread: int,
+    picks: int,
+    workspace: int,
+    stream: int,
+) -> None: ...
 
 class DistanceArguments:
     def __init__(

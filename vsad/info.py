@@ -18,7 +18,8 @@ def info() -> str:
         f"vsad {vsad.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads, "
         f"instruction set {_instruction_set()}",
-        f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none usable'}",
+        f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none usable'}, "
+        f"CUDA kernels for {_architectures()}",
         "",
         f"{'operator':<20}{'backend':<10}usable",
     ]
@@ -41,6 +42,14 @@ def _instruction_set() -> str:
     except ImportError:
         return "unknown (vsad._cpu is not built)"
     return str(_cpu.isa())
+
+
+def _architectures() -> str:
+    try:
+        from vsad import _cuda
+    except ImportError:
+        return "no architecture (vsad._cuda is not built)"
+    return ", ".join(f"sm_{arch}" for arch in _cuda.ARCHITECTURES.split())
 
 
 if __name__ == "__main__":

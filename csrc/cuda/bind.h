@@ -19,6 +19,8 @@ T* at(Pointer address) {
 
 inline cudaStream_t stream_at(Pointer stream) { return reinterpret_cast<cudaStream_t>(stream); }
 
+void bind_greedy_coreset(pybind11::module_& m);
+void bind_homography_align(pybind11::module_& m);
 void bind_homography_warp(pybind11::module_& m);
 void bind_prototype_distance(pybind11::module_& m);
 

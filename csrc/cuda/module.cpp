@@ -10,6 +10,8 @@ PYBIND11_MODULE(_cuda, m) {
     m.attr("EMULATED") = false;
 #endif
     m.attr("ARCHITECTURES") = VSAD_ARCHITECTURES;
+    bind_greedy_coreset(m);
+    bind_homography_align(m);
     bind_homography_warp(m);
     bind_prototype_distance(m);
 }

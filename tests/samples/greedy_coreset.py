@@ -35,6 +35,22 @@ def _clusters(g):
     return {"features": (centers[:, None] + randn(g, 30, 40, 19)).flatten(0, 1)}, {"size": 700}
 
 
+def points(M=3000, C=37, kind="normal"):
+    """Data of a kind, for the tests of single backends."""
+    g = torch.Generator().manual_seed(0)
+    if kind == "normal":
+        return torch.randn(M, C, generator=g)
+    if kind == "clusters":
+        return 5 * torch.randn(40, C, generator=g)[torch.arange(M) % 40] + torch.randn(M, C, generator=g)
+    if kind == "heavy tails":
+        return torch.randn(M, C, generator=g) * torch.randn(M, 1, generator=g).exp() ** 2
+    if kind == "equidistant":
+        return torch.eye(M, C)
+    return torch.randn(M // 7, C, generator=g).repeat(7, 1)[torch.randperm(M // 7 * 7, generator=g)]  # duplicates
+
+
+KINDS = ("normal", "clusters", "heavy tails", "equidistant", "duplicates")
+
 SAMPLES = [
     Sample("odd", _make(57, 13, 20)),
     Sample("all", _make(9, 4, 9, start=2)),

@@ -119,12 +119,44 @@ def cpu_backend(op: str) -> Backend:
     return Backend("cpu", f"vsad.ops.cpu.{op}", ("cpu",), FLOATS, missing_extension("vsad._cpu"))
 
 
+def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether kernels built for these architectures run on a GPU of this compute capability.
+
+    Machine code serves its own generation from its own number on, and with a letter that number only; of the last
+    architecture there is PTX too, which the driver compiles for whatever came later.
+    """
+    for architecture in architectures.split():
+        number = int(architecture.rstrip("af"))
+        major, minor = number // 10, number % 10
+        if capability == (major, minor) or (
+            architecture.isdigit() and capability[0] == major and minor < capability[1]
+        ):
+            return True
+    last = architectures.split()[-1]
+    return last.isdigit() and capability >= (int(last) // 10, int(last) % 10)
+
+
+@torch.compiler.assume_constant_result
+def _unsupported_gpu(index: int) -> str | None:
+    from vsad import _cuda
+
+    capability = torch.cuda.get_device_capability(index)
+    if runs_on(_cuda.ARCHITECTURES, capability):
+        return None
+    number = f"{capability[0]}{capability[1]}"
+    return f"was not built for this GPU's architecture, sm_{number}; reinstall vsad with VSAD_CUDA_ARCHS=native"
+
+
 def cuda_backend(op: str, why_not: Callable[..., str | None] = _nothing) -> Backend:
     """The row of an operator's CUDA C++ kernel. A build that emulates CUDA, for tests, takes tensors on the CPU."""
     missing = missing_extension("vsad._cuda")
     emulated = missing is None and importlib.import_module("vsad._cuda").EMULATED
-    device = "cpu" if emulated else "cuda"
-    return Backend("cuda", f"vsad.ops.cuda.{op}", (device,), GPU_FLOATS, missing, why_not)
+
+    def refuses(*tensors: Tensor, **options: Any) -> str | None:
+        unsupported = None if emulated else _unsupported_gpu(tensors[0].device.index)
+        return unsupported or why_not(*tensors, **options)
+
+    return Backend("cuda", f"vsad.ops.cuda.{op}", ("cpu" if emulated else "cuda",), GPU_FLOATS, missing, refuses)
 
 
 def triton_backend(op: str, why_not: Callable[..., str | None] = _nothing) -> Backend:

@@ -29,7 +29,7 @@ def greedy_coreset(
         size: how many to pick, 1 <= size <= M.
         start: index of the first pick; drawn from ``seed`` by default.
         seed: of that draw.
-        backend: ``"cpu"`` or ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"`` or ``"torch"``; None takes the first that can.
 
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.
@@ -93,11 +93,18 @@ def _(features: Tensor, size: int, start: int | None, seed: int, backend: str) -
     return features.new_empty((size,), dtype=torch.int64)
 
 
+MOST_POINTS = 1 << 28  # whose index and distance fit 64 bits, and whose place in a block 24
+
+
+def _why_not_cuda(features: Tensor, **options: object) -> str | None:
+    return None if features.shape[0] < MOST_POINTS else f"takes fewer than 2^28 points, got {features.shape[0]}"
+
+
 OP = register(
     Op(
         name=NAME,
         public=greedy_coreset,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME, _why_not_cuda), triton_backend(NAME)),
     )
 )

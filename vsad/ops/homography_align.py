@@ -317,11 +317,18 @@ class _HomographyAlign(torch.autograd.Function):
         return *(g if need else None for g, need in zip(grads, needs)), None, None
 
 
+CUDA_WINDOWS = (1, 3, 5, 7)  # that csrc/cuda is compiled for
+
+
+def _why_not_cuda(*tensors: Tensor, window: int, heads: int) -> str | None:
+    return None if window in CUDA_WINDOWS else f"takes windows {CUDA_WINDOWS}, got {window}"
+
+
 OP = register(
     Op(
         name=NAME,
         public=homography_align,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME, _why_not_cuda), triton_backend(NAME)),
     )
 )

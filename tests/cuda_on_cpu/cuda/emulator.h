@@ -37,6 +37,8 @@
 #define __device__
 #undef __launch_bounds__
 #define __launch_bounds__(...)
+#undef __noinline__
+#define __noinline__ __attribute__((noinline))
 #undef __grid_constant__
 #define __grid_constant__
 #define VSAD_SM90A

@@ -33,12 +33,5 @@ inline void zero(void* data, std::size_t bytes, cudaStream_t) { std::memset(data
 
 inline unsigned char* dynamic_shared() { return emulator::self().block->shared; }
 
-// Where all blocks of a cooperative kernel wait for one another.
-inline void grid_sync() {
-    const dim3 grid = emulator::current().grid, block = emulator::current().block;
-    emulator::meet(emulator::current().barrier,
-                   static_cast<int>(grid.x * grid.y * grid.z * block.x * block.y * block.z), "grid_sync");
-}
-
 }  // namespace cuda
 }  // namespace vsad

@@ -1,0 +1,94 @@
+#include "cuda/greedy_coreset.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cuda/greedy_coreset_fold.h"
+#include "cuda/grid.h"
+
+namespace vsad {
+namespace cuda {
+namespace coreset {
+namespace {
+
+constexpr std::int64_t kMostPoints = 1 << 28;
+constexpr std::int64_t kMostChannels = 1 << 17;  // rounding errors of more add up to nothing that screens
+
+template <typename Element>
+__global__ void __launch_bounds__(kThreads, 1) coreset_kernel(const __grid_constant__ State s) {
+    Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared());
+    const double scale = scale_of(s);
+    if (blockIdx.x == 0 && threadIdx.x == 0) s.arguments.picks[0] = s.arguments.start;
+    prepare<Element>(s, scale);
+    __syncthreads();
+    for (std::int64_t picked = 1; picked < s.arguments.size;) {
+        offer(s, shared);
+        grid_sync();
+        find_candidates(s, shared);
+        measure_candidates<Element>(s, shared);
+        grid_sync();
+        load_distances(s, shared);
+        if (threadIdx.x < 32) {
+            const std::int64_t left = s.arguments.size - picked;
+            const int count = pick_candidates(shared, left < kMost ? static_cast<int>(left) : kMost);
+            __syncwarp();
+            if (threadIdx.x == 0) shared.count = count;
+        }
+        __syncthreads();
+        const int count = shared.count;
+        take_picks(s, shared, picked, count);
+        picked += count;
+        if (picked < s.arguments.size) Fold<Element>(s, shared, scale, count).run();
+    }
+}
+
+// Lays out the workspace; returns its size.
+std::size_t lay_out(State& s) {
+    const CoresetArguments& a = s.arguments;
+    const std::int64_t resident = resident_blocks(coreset_kernel<float>, kThreads, sizeof(Shared));
+    s.layout.M = static_cast<int>(a.M);
+    s.layout.blocks = static_cast<int>(std::max<std::int64_t>(1, std::min(resident, (a.M + kTile - 1) / kTile)));
+    s.layout.rows = (s.layout.M + s.layout.blocks - 1) / s.layout.blocks;
+    if (a.M >= kMostPoints || s.layout.rows >= 1 << 24) throw std::invalid_argument("greedy_coreset: too many points");
+    const double share = double(kMost) / s.layout.blocks;
+    s.offered = static_cast<int>(std::ceil(share + 3 * std::sqrt(share)));
+    s.padded = static_cast<int>((std::max<std::int64_t>(a.C, 1) + 7) / 8 * 8);
+    s.slack = a.C > kMostChannels ? 0x1p100f : float(s.padded + kChunk + 32) * 0x1p-21f;
+
+    const std::size_t places = std::size_t(s.layout.blocks) * s.layout.rows;
+    std::size_t bytes = 0;
+    const auto take = [&](auto*& array, std::size_t count) {
+        array = reinterpret_cast<std::decay_t<decltype(array)>>(static_cast<char*>(a.workspace) + bytes);
+        bytes += (count * sizeof *array + 255) / 256 * 256;
+    };
+    take(s.halves, places * s.padded);
+    take(s.keys, places);
+    take(s.thresholds, places);
+    take(s.bounds, places);
+    take(s.offers, std::size_t(s.layout.blocks) * (s.offered + 1));
+    take(s.distances, kMost * (kMost - 1) / 2);
+    return bytes;
+}
+
+}  // namespace
+}  // namespace coreset
+
+std::size_t coreset_workspace(std::int64_t M, std::int64_t C) {
+    coreset::State state{};
+    state.arguments.M = M;
+    state.arguments.C = C;
+    return coreset::lay_out(state);
+}
+
+void greedy_coreset(const CoresetArguments& arguments, cudaStream_t stream) {
+    coreset::State state{};
+    state.arguments = arguments;
+    coreset::lay_out(state);
+    with_float_type(arguments.dtype, [&](auto element) {
+        launch_cooperative(coreset::coreset_kernel<decltype(element)>, dim3(state.layout.blocks),
+                           dim3(coreset::kThreads), sizeof(coreset::Shared), stream, state);
+    });
+}
+
+}  // namespace cuda
+}  // namespace vsad

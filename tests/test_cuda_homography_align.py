@@ -1,0 +1,223 @@
+"""What the CUDA kernels of homography_align promise beyond the matrix of test_ops.py; on a GPU, or emulated."""
+
+import importlib
+
+import pytest
+import torch
+
+from vsad.ops._op import OPS
+
+OP = OPS["homography_align"]
+ROW = OP.backend("cuda")
+DEVICE = ROW.devices[0]
+pytestmark = [
+    pytest.mark.skipif(ROW.missing is not None, reason=str(ROW.missing)),
+    pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="needs a GPU"),
+]
+ORDERS = ("reverse", "1")  # of the emulator's threads and blocks; a GPU has its own
+NAMES = ("query", "key", "value", "homography", "bias")
+
+
+def about_centres(matrix, target, source):
+    """A homography that takes the target's centre to the source's, ``matrix`` in between."""
+    (h, w), (hs, ws) = target, source
+    to, back = torch.eye(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    to[:2, 2] = -torch.tensor([w - 1, h - 1]) / 2
+    back[:2, 2] = torch.tensor([ws - 1, hs - 1]) / 2
+    return back @ torch.tensor(matrix, dtype=torch.float64) @ to
+
+
+TURN = [[0.7, -0.7, 0.3], [0.7, 0.7, -0.2], [0, 0, 1]]
+CASES = {
+    # target, source, matrix about the centres, sizes
+    "turned": ((11, 12), (10, 13), TURN, {}),
+    "mirrored": ((9, 10), (11, 8), [[-1.1, 0.1, 0], [0, 0.9, 0], [0, 0, 1]], {}),
+    "perspective": ((12, 12), (12, 12), [[1, 0.1, 0], [0, 1, 0], [0.05, -0.08, 1]], {}),
+    "many pixels to few": ((17, 18), (9, 7), [[0.3, 0, 0], [0, 0.3, 0], [0, 0, 1]], {"V": 1}),
+    "few pixels among many": ((8, 9), (36, 34), [[4.3, 0, 0], [0, 4.1, 0], [0, 0, 1]], {"V": 1}),
+    "many tiles": (
+        (130, 130),
+        (11, 10),
+        [[0.08, 0, 0], [0, 0.08, 0], [0, 0, 1]],
+        {"V": 1, "C": 4, "Cv": 4, "heads": 1, "window": 1},
+    ),
+    "wide": ((5, 9), (7, 8), TURN, {"C": 404, "Cv": 520, "heads": 2, "V": 1}),
+    "window 7": ((10, 7), (14, 12), TURN, {"window": 7, "V": 1}),
+}
+
+
+def make(name, dtype):
+    target, source, matrix, sizes = CASES[name]
+    B, V, S, N, C, Cv, heads, window = ({
+        "B": 1, "V": 2, "S": 3, "N": 2, "C": 8, "Cv": 16, "heads": 2, "window": 3, **sizes
+    }).values()  # fmt: skip
+    g = torch.Generator().manual_seed(0)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    H = about_centres(matrix, target, source) + 1e-3 * randn(B, V, N, 3, 3)
+    tensors = {
+        "query": randn(B, V, *target, C).movedim(-1, 2).to(dtype),
+        "key": randn(B, S, *source, C).movedim(-1, 2).to(dtype),
+        "value": randn(B, S, *source, Cv).movedim(-1, 2).to(dtype),
+        "homography": H.float(),
+        "bias": randn(heads, N, window, window).float(),
+    }
+    neighbors = torch.tensor([[2, 0], [0, 2]])[:V]  # source 1 is nobody's
+    return tensors, {"neighbors": neighbors, "heads": heads, "window": window}
+
+
+def gradients(tensors, options, backend, deterministic, dtype=None):
+    device = DEVICE if backend == "cuda" else "cpu"
+    leaves = {n: t.detach().to(device, dtype).requires_grad_() for n, t in tensors.items()}
+    placed = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
+    out, lse = OP.public(**leaves, **placed, return_lse=True, deterministic=deterministic, backend=backend)
+    g = torch.Generator().manual_seed(1)
+    rounded = tensors["query"].dtype  # what every dtype can hold
+    grads_out = [torch.randn(t.shape, generator=g, dtype=torch.float64).to(rounded).to(t) for t in (out, lse)]
+    return [t.cpu() for t in torch.autograd.grad([out, lse], list(leaves.values()), grads_out)]
+
+
+def within_budget(name, got, exact, plain):
+    """As in test_ops.py, but however wrong plain torch is where coordinates are large."""
+    error, own = ((t.double() - exact).abs().max() for t in (got, plain))
+    budget = 2 * own + 8 * torch.finfo(got.dtype).eps * exact.abs().max()
+    assert error <= budget, f"{name}: error {error:.2e} > budget {budget:.2e}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CASES)
+def test_gathered_gradients_are_right_and_always_the_same(name, dtype, monkeypatch):
+    tensors, options = make(name, dtype)
+    exact = gradients(tensors, options, "torch", True, torch.float64)
+    plain = gradients(tensors, options, "torch", True)
+    first = gradients(tensors, options, "cuda", True)
+    for n, got, e, p in zip(NAMES, first, exact, plain):
+        within_budget(f"grad_{n}", got, e, p)
+    for order in ORDERS:
+        monkeypatch.setenv("VSAD_EMULATOR_ORDER", order)
+        for n, a, b in zip(NAMES, first, gradients(tensors, options, "cuda", True)):
+            assert torch.equal(a, b), f"grad_{n} differs in order {order}"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", CASES)
+def test_scattered_gradients_are_right_in_any_order(name, order, monkeypatch):
+    monkeypatch.setenv("VSAD_EMULATOR_ORDER", order)
+    tensors, options = make(name, torch.float32)
+    exact = gradients(tensors, options, "torch", False, torch.float64)
+    plain = gradients(tensors, options, "torch", False)
+    for n, got, e, p in zip(NAMES, gradients(tensors, options, "cuda", False), exact, plain):
+        within_budget(f"grad_{n}", got, e, p)
+
+
+def test_deterministic_algorithms_select_the_gather(monkeypatch):
+    tensors, options = make("turned", torch.float32)
+    launcher = importlib.import_module("vsad.ops.cuda.homography_align")
+    asked = []
+
+    def backward(*arguments):
+        asked.append(arguments[-2])
+        return real(*arguments)
+
+    real = launcher.backward
+    monkeypatch.setattr(launcher, "backward", backward)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        for wanted in (False, True):
+            torch.use_deterministic_algorithms(wanted)
+            gradients(tensors, options, "cuda", None)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert asked == [False, True]
+
+
+def test_neighbors_out_of_range_are_empty_slots():
+    """A GPU's values are not looked at by the public function, so kernels must not follow them."""
+    tensors, options = make("turned", torch.float32)
+    launcher = importlib.import_module("vsad.ops.cuda.homography_align")
+    arguments = [t.to(DEVICE) for t in tensors.values()]
+    *arguments, bias = arguments
+    wild = torch.tensor([[2, 3], [-7, 1 << 40]], device=DEVICE)
+    empty = torch.tensor([[2, -1], [-1, -1]], device=DEVICE)
+    rest = (bias, options["heads"], options["window"], 0.3)
+    got, expected = (launcher.forward(*arguments, n, *rest) for n in (wild, empty))
+    assert all(torch.equal(a, b) for a, b in zip(got, expected))
+    assert torch.equal(got[1][:, 1], torch.full_like(got[1][:, 1], float("-inf")))
+    for deterministic in (False, True):
+        grads = [
+            launcher.backward(got[0], None, *arguments, n, bias, *got, *rest[1:], deterministic, [True] * 5)
+            for n in (wild, empty)
+        ]
+        for n, a, b in zip(NAMES, *grads):
+            torch.testing.assert_close(a, b, msg=f"grad_{n}")
+            assert a.abs().sum() > 0
+
+
+def test_only_wanted_gradients_are_made():
+    tensors, options = make("turned", torch.float32)
+    launcher = importlib.import_module("vsad.ops.cuda.homography_align")
+    query, key, value, homography, bias = (t.to(DEVICE) for t in tensors.values())
+    neighbors, rest = options["neighbors"].to(DEVICE), (options["heads"], options["window"], 0.3)
+    out, lse = launcher.forward(query, key, value, homography, neighbors, bias, *rest)
+    for deterministic in (False, True):
+        call = (out, None, query, key, value, homography, neighbors, bias, out, lse, *rest, deterministic)
+        everything = launcher.backward(*call, [True] * 5)
+        for i in range(5):
+            some = launcher.backward(*call, [j == i for j in range(5)])
+            torch.testing.assert_close(some[i], everything[i])
+            assert all(t.numel() == 0 for j, t in enumerate(some) if j != i)
+
+
+def test_larger_windows_are_refused_with_a_reason():
+    assert "takes windows" in ROW.refusal(torch.ones(1, device=DEVICE), window=9, heads=1)
+
+
+def forward(tensors, options, backend, dtype=None):
+    device = DEVICE if backend == "cuda" else "cpu"
+    placed = {n: t.to(device, dtype) for n, t in tensors.items()}
+    rest = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
+    return [t.cpu() for t in OP.public(**placed, **rest, return_lse=True, backend=backend)]
+
+
+HEADS = {  # channels of a head, heads, window
+    "32 x 2": (32, 2, 3),
+    "40 x 3": (40, 3, 3),
+    "40 x 2": (40, 2, 5),
+    "64 x 1": (64, 1, 3),
+    "64 x 2": (64, 2, 5),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("name", ["turned", "mirrored", "perspective", "many pixels to few", "few pixels among many"])
+def test_heads_for_tensor_cores(name, heads, dtype, monkeypatch):
+    channels, count, window = HEADS[heads]
+    monkeypatch.setitem(CASES[name][3], "V", 2)
+    for key, size in {"C": channels * count, "Cv": channels * count, "heads": count, "window": window}.items():
+        monkeypatch.setitem(CASES[name][3], key, size)
+    tensors, options = make(name, dtype)
+    exact, plain = forward(tensors, options, "torch", torch.float64), forward(tensors, options, "torch")
+    for order in ("forward", "reverse", "1"):
+        monkeypatch.setenv("VSAD_EMULATOR_ORDER", order)
+        for n, got, e, p in zip(("out", "lse"), forward(tensors, options, "cuda"), exact, plain):
+            nowhere = e == float("-inf")
+            assert torch.equal(got == float("-inf"), nowhere)
+            within_budget(n, *(torch.where(nowhere, 0, t) for t in (got, e, p)))
+
+
+@pytest.mark.parametrize("what", ["key", "value"])
+def test_heads_for_tensor_cores_keep_what_is_not_finite_to_its_place(what):
+    tensors, options = make("turned", torch.bfloat16)
+    for n in ("query", "key", "value"):
+        tensors[n] = tensors[n].repeat_interleave(80 // tensors[n].shape[2], dim=2).contiguous()
+    tensors[what][:, 2, 5, 3, 4] = float("inf")
+    tensors[what][:, 0, 44, 6, 6] = float("nan")
+    # weights that bfloat16 rounds to zero would make plain torch's infinities NaN
+    expected, got = forward(tensors, options, "torch", torch.float32), forward(tensors, options, "cuda")
+    for a, b in zip(expected, got):
+        assert torch.equal(a.isfinite(), b.isfinite())
+    assert not got[0].isfinite().all()
+    assert got[0].isfinite().any()
