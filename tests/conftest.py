@@ -26,7 +26,6 @@ except ImportError:  # the tests that choose an instruction set are skipped then
     _cpu = None
 
 
-
 def cuda_device(kernel=""):
     """Where vsad._cuda's kernels run; skips the test where they, or those for Hopper, cannot."""
     from vsad import _cuda

@@ -24,6 +24,7 @@ constexpr std::int64_t kMostChannels = 1 << 14;  // beyond, rounding bounds of s
 // prototypes, simulated, int8 left none to bfloat16 at C = 512 and 5 in 100 at 768; 7 and 13 prototypes had to be
 // measured, where bfloat16 asks for 1.4. Below 256 channels looking through the sums takes longer than the product.
 constexpr std::int64_t kInt8Least = 256, kInt8Most = 768, kInt8Prototypes = 4096, kInt8Neighbors = 4;
+constexpr int kInt8Before = 100;  // newer tensor cores multiply bytes no faster than bfloat16 with mma.sync, if at all
 constexpr std::int64_t kInt8Features = 1024;  // with fewer, coding the bank once more costs more than it saves
 
 // Hands out memory, in parts that are aligned; from null it only counts.
@@ -105,7 +106,8 @@ Choice choose(std::int64_t M, std::int64_t P, std::int64_t C, std::int64_t k, bo
     const bool small = (!packed && M <= kFewFeatures) || double(M) * double(P) * double(C) < kFewProducts;
     const int capable = capability();
     if (small || kPerNeighbor * k > P || C > kMostChannels || capable < 80) return {Screen::none, {false, false}};
-    const bool int8 = codes_in_int8(P, C) && k <= kInt8Neighbors && (packed || M >= kInt8Features);
+    const bool int8 =
+        codes_in_int8(P, C) && k <= kInt8Neighbors && (packed || M >= kInt8Features) && capable < kInt8Before;
     return {capable == 90 ? Screen::wgmma : Screen::mma, {true, int8}};
 }
 
