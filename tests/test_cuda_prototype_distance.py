@@ -43,12 +43,12 @@ def screen(request):
     return request.param
 
 
-@pytest.mark.parametrize(("metric", "k"), [("euclidean", 1), ("cosine", 3)])
+@pytest.mark.parametrize(("metric", "k", "formats"), [("euclidean", 1, "bfloat16"), ("cosine", 3, "both")])
 @pytest.mark.parametrize("make", banks.BANKS, ids=lambda make: make.__name__)
-def test_hard_banks(make, metric, k, way):
+def test_hard_banks(make, metric, k, formats, screen):
     """As near as brute force finds, which is as near as the nearest in float64."""
     features, bank = make()
-    (distances, indices), _ = nearest(features, bank, k, metric, way)
+    (distances, indices), _ = nearest(features, bank, k, metric, (screen, formats))
     (expected, _), _ = nearest(features, bank, k, metric)
     torch.testing.assert_close(distances, expected, rtol=1e-5, atol=1e-37, equal_nan=True)
     assert all(len(set(row)) == k for row in indices.tolist())

@@ -15,7 +15,9 @@ namespace cuda {
 namespace {
 
 // Launch table: how a call is served, by the class of its shape.
-constexpr double kFewProducts = 1 << 22;         // M P C: below it brute force ends before a bank is packed
+// Products M P C: brute force, at some 5e12 a second, ends before the launches that screening, and packing, need
+// besides.
+constexpr double kFewProducts = 1 << 26, kFewUnpacked = 1 << 27;
 constexpr std::int64_t kFewFeatures = 64;        // one row tile of brute force reads the bank once, packing does twice
 constexpr std::int64_t kPerNeighbor = 8;         // prototypes: with fewer, most are near
 constexpr std::int64_t kMostChannels = 1 << 14;  // beyond, rounding bounds of sums grow wide
@@ -103,7 +105,8 @@ Workspace workspace_in(char* memory, const DistanceArguments& a) {
 bool codes_in_int8(std::int64_t P, std::int64_t C) { return P >= kInt8Prototypes && C >= kInt8Least && C <= kInt8Most; }
 
 Choice choose(std::int64_t M, std::int64_t P, std::int64_t C, std::int64_t k, bool packed) {
-    const bool small = (!packed && M <= kFewFeatures) || double(M) * double(P) * double(C) < kFewProducts;
+    const double products = double(M) * double(P) * double(C);
+    const bool small = products < (packed ? kFewProducts : kFewUnpacked) || (!packed && M <= kFewFeatures);
     const int capable = capability();
     if (small || kPerNeighbor * k > P || C > kMostChannels || capable < 80) return {Screen::none, {false, false}};
     const bool int8 =
