@@ -33,6 +33,12 @@ WANTED = (
     (r"homography_align.*_kernel<.*>", r".*", r"LDG\.E\.128"),
     (r"homography_align_mma.*", r".*", r"HMMA\.16816\.F32"),
     (r"homography_align_backward.*", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
+    (r"prototype_distance_mma.*screen_kernel<0, .*>", r".*", r"HMMA\.16816\.F32\.BF16"),
+    (r"prototype_distance_mma.*screen_kernel<1, .*>", r".*", r"IMMA\.16832\.S8\.S8"),
+    (r"prototype_distance_mma.*screen_kernel<.*>", r".*", r"LDGSTS\.E\.BYPASS\.128"),
+    (r"prototype_distance_wgmma.*screen_kernel<0, .*>", r"90a", r"HGMMA\.64x256x16\.F32\.BF16"),
+    (r"prototype_distance_wgmma.*screen_kernel<1, .*>", r"90a", r"IGMMA\.64x256x32\.S8\.S8"),
+    (r"prototype_distance_wgmma.*screen_kernel<.*>", r"90a", r"UTMALDG\.2D"),
 )
 
 
@@ -93,6 +99,7 @@ def readable(names: list[str]) -> list[str]:
     if shutil.which("c++filt"):
         result = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
         names = result.stdout.splitlines()
+    names = [re.sub(r"\(vsad::cuda::\w+\)", "", name) for name in names]  # enumerations
     names = [
         re.sub(r"^void |vsad::cuda::|\(.*$", "", name.replace("(bool)1", "true").replace("(bool)0", "false"))
         for name in names

@@ -28,6 +28,20 @@ try:
 except ImportError:  # the tests that choose an instruction set are skipped then
     _cpu = None
 
+
+def cuda_device(kernel=""):
+    """Where vsad._cuda's kernels run; skips the test where they, or those for Hopper, cannot."""
+    from vsad import _cuda
+
+    if _cuda.EMULATED:
+        return "cpu"
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    if kernel == "wgmma" and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a Hopper GPU")
+    return "cuda"
+
+
 LAYOUTS = ("dense", "channels last", "strided")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 

@@ -81,3 +81,43 @@ def greedy_coreset(
     workspace: int,
     stream: int,
 ) -> None: ...
+
+class DistanceArguments:
+    def __init__(
+        self,
+        *,
+        dtype: int,
+        metric: int,
+        screen: int,
+        formats: tuple[bool, bool],
+        sizes: tuple[int, ...],
+        features: tuple[int, int],
+        prototypes: tuple[int, int],
+        distances: int,
+        indices: int,
+    ) -> None: ...
+    @property
+    def bank_bytes(self) -> int: ...
+    @property
+    def work_bytes(self) -> int: ...
+    def place_bank(self, memory: int) -> None: ...
+    def place_work(self, memory: int) -> None: ...
+
+def prototype_distance_choice(sizes: tuple[int, ...], packed: bool) -> tuple[int, tuple[bool, bool]]: ...
+def pack_prototypes(arguments: DistanceArguments, stream: int) -> None: ...
+def prototype_distance(arguments: DistanceArguments, stream: int) -> None: ...
+def prototype_distance_backward(
+    *,
+    dtype: int,
+    metric: int,
+    sizes: tuple[int, ...],
+    features: tuple[int, int],
+    prototypes: tuple[int, int],
+    indices: int,
+    grad_distances: int,
+    grads: tuple[int, int],
+    weights: int,
+    chosen: int,
+    begin: int,
+    stream: int,
+) -> None: ...

@@ -22,6 +22,7 @@ inline cudaStream_t stream_at(Pointer stream) { return reinterpret_cast<cudaStre
 void bind_greedy_coreset(pybind11::module_& m);
 void bind_homography_align(pybind11::module_& m);
 void bind_homography_warp(pybind11::module_& m);
+void bind_prototype_distance(pybind11::module_& m);
 
 }  // namespace cuda
 }  // namespace vsad

@@ -13,4 +13,5 @@ PYBIND11_MODULE(_cuda, m) {
     bind_greedy_coreset(m);
     bind_homography_align(m);
     bind_homography_warp(m);
+    bind_prototype_distance(m);
 }

@@ -14,6 +14,7 @@ from ._op import REFERENCE, Op, cpu_backend, cuda_backend, register, triton_back
 
 NAME = "prototype_distance"
 METRICS = ("euclidean", "sqeuclidean", "cosine")
+MOST_NEIGHBORS = 64  # of the CUDA kernel
 CHUNK_BYTES = 64 << 20  # of one block of the reference's distance matrix
 
 
@@ -64,9 +65,10 @@ class PackedPrototypes:
 def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedPrototypes:
     """Make a bank ready once for any number of calls of :func:`prototype_distance`, which gives the same results.
 
-    The CPU kernel screens prototypes in bytes; packing makes these, and what bounds their error. It costs about as
-    much as a call with few features, and a quarter of the bank's memory beside a copy of it. A bank above 48 MB in
-    bytes is screened in bytes only if it is packed. On other devices nothing is packed or copied.
+    The CPU kernel screens prototypes in bytes, the CUDA kernel in bfloat16 or bytes; packing makes these, and what
+    bounds their error. It costs about as much as a call with few features, and on the CPU a quarter of the bank's
+    memory beside a copy of it, on a GPU half of it or three quarters. On the CPU a bank above 48 MB in bytes is
+    screened in bytes only if it is packed. Where neither kernel runs nothing is packed.
 
     Convention:
         A bank packed for ``"euclidean"`` serves ``"sqeuclidean"`` too, and the other way round. No gradient reaches
@@ -305,7 +307,11 @@ class _PrototypeDistance(torch.autograd.Function):
         return *(g if need else None for g, need in zip(grads, needs)), None, None, None, None
 
 
-def _triton_refuses(*tensors: Tensor, k: int = 1) -> str | None:
+def _cuda_why_not(features: Tensor, prototypes: Tensor | None = None, k: int = 1) -> str | None:
+    return f"takes k up to {MOST_NEIGHBORS}, got {k}" if k > MOST_NEIGHBORS else None
+
+
+def _triton_why_not(*tensors: Tensor, k: int = 1) -> str | None:
     return None if k <= 32 else f"takes k up to 32, got {k}"
 
 
@@ -314,6 +320,6 @@ OP = register(
         name=NAME,
         public=prototype_distance,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME), triton_backend(NAME, _triton_refuses)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME, _cuda_why_not), triton_backend(NAME, _triton_why_not)),
     )
 )

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -70,6 +71,8 @@ struct Warp {
 struct Block {
     uint3 index;
     int threads = 0, alive = 0;
+    Block* first = nullptr;  // of those that run together
+    int together = 1;
     unsigned char* shared = nullptr;
     std::size_t shared_bytes = 0;
     Barrier barrier;
@@ -85,6 +88,12 @@ struct Thread {
     const char* waits = nullptr;  // for what
     std::function<bool()> ready;  // whether it may go on
     ucontext_t context;
+    std::vector<std::function<void()>> begun;               // copies that no group holds yet
+    std::deque<std::vector<std::function<void()>>> groups;  // of copies under way
+    std::deque<std::vector<std::function<void()>>> product_groups;
+    std::vector<std::function<void()>> products;
+    unsigned char given[2][64];  // what exchange hands to the other lanes
+    unsigned gifts = 0;
 };
 
 struct Grid {
@@ -157,6 +166,28 @@ inline Meeting& meet_warp(unsigned mask, std::uint64_t v, const char* what = "a 
 
 inline int lane() { return self().linear % 32; }
 
+// What every lane of a warp has.
+template <typename T>
+struct Lanes {
+    const Meeting& meeting;
+    const T& operator[](int lane) const { return *reinterpret_cast<const T*>(meeting.out[lane]); }
+};
+// Every lane gives a value to all others; it stands until the warp's next but one exchange.
+template <typename T>
+Lanes<T> exchange(const T& v, const char* what) {
+    static_assert(sizeof(T) <= sizeof Thread::given[0], "an exchange moves at most 64 bytes");
+    unsigned char* given = self().given[self().gifts++ % 2];
+    std::memcpy(given, &v, sizeof v);
+    return {meet_warp(0xffffffffu, reinterpret_cast<std::uint64_t>(given), what)};
+}
+
+// Copies and products that a kernel does not wait for at once happen as late as they may, or with
+// VSAD_EMULATOR_ORDER=reverse at once: both must do.
+inline bool at_once() {
+    const char* name = std::getenv("VSAD_EMULATOR_ORDER");
+    return name && std::string(name) == "reverse";
+}
+
 template <typename T>
 std::uint64_t to_bits(T v) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 64 bits");
@@ -227,6 +258,8 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         Block& block = blocks[i];
         block.index = indices[i];
+        block.first = blocks.data();
+        block.together = static_cast<int>(blocks.size());
         block.threads = block.alive = count;
         block.warps.resize((count + 31) / 32);
         const std::size_t bytes = std::max<std::size_t>(shared, 1);
@@ -275,7 +308,9 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
     }
 }
 
-inline void run(dim3 grid_size, dim3 block_size, std::size_t shared, bool together, std::function<void()> body) {
+// Runs all blocks side by side if `together`, else `cluster` of them at a time.
+inline void run(dim3 grid_size, dim3 block_size, std::size_t shared, bool together, std::function<void()> body,
+                std::size_t cluster = 1) {
     Grid& grid = current();
     if (shared > 227 * 1024) throw std::runtime_error("emulator: a block has at most 227 KB of shared memory");
     if (block_size.x * block_size.y * block_size.z > 1024)
@@ -294,8 +329,11 @@ inline void run(dim3 grid_size, dim3 block_size, std::size_t shared, bool togeth
         run_blocks(indices, shared, order);
         return;
     }
-    order.apply(indices);
-    for (const uint3& index : indices) run_blocks({index}, shared, order);
+    std::vector<std::vector<uint3>> clusters;
+    for (std::size_t i = 0; i < indices.size(); i += cluster)
+        clusters.emplace_back(indices.begin() + i, indices.begin() + std::min(i + cluster, indices.size()));
+    order.apply(clusters);
+    for (const auto& blocks : clusters) run_blocks(blocks, shared, order);
 }
 
 }  // namespace emulator
