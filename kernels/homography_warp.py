@@ -57,16 +57,27 @@ GENERAL = [
 
 
 @triton.jit
-def _offset(y, x, stride_h, stride_w, PACK: tl.constexpr):
-    """Of pixels, a column. Strides are in packs, so that the compiler sees what they are multiples of."""
-    return ((y.to(tl.int64) * stride_h + x.to(tl.int64) * stride_w) * PACK)[:, None]
+def _over_channels(pixels, LAST: tl.constexpr):
+    """Makes numbers of pixels fit a tile, whose last dimension is the one that lanes run along."""
+    return tl.expand_dims(pixels, 1 if LAST else 0)
+
+
+@triton.jit
+def _over_pixels(channels, LAST: tl.constexpr):
+    return tl.expand_dims(channels, 0 if LAST else 1)
+
+
+@triton.jit
+def _offset(y, x, stride_h, stride_w, LAST: tl.constexpr, PACK: tl.constexpr):
+    """Of pixels in an image. Strides are in packs, so that the compiler sees what they are multiples of."""
+    return _over_channels((y.to(tl.int64) * stride_h + x.to(tl.int64) * stride_w) * PACK, LAST)
 
 
 @triton.jit
 def _channels(pointer, b, stride_b, stride_c, channel, LAST: tl.constexpr, PACK: tl.constexpr):
-    """Pointers to channels of image b, a row."""
+    """Pointers to channels of image b."""
     stride = 1 if LAST else stride_c
-    pointers = pointer + b * stride_b * PACK + (channel.to(tl.int64) * stride)[None, :]
+    pointers = pointer + b * stride_b * PACK + _over_pixels(channel.to(tl.int64) * stride, LAST)
     if PACK > 1:
         pointers = tl.multiple_of(pointers, (1, PACK * pointer.dtype.element_ty.primitive_bitwidth // 8))
     return pointers
@@ -91,6 +102,7 @@ def forward_kernel(
     TILE_W: tl.constexpr, TILE_H: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
     TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
+    TILE: tl.constexpr = (TILE_W * TILE_H, TILE_C) if LAST else (TILE_C, TILE_W * TILE_H)
     tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
     b = (tl.program_id(0) // tiles).to(tl.int64)
     x, y, exists = _pixels(tl.program_id(0) % tiles, width, height, TILE_W, TILE_H)
@@ -103,22 +115,22 @@ def forward_kernel(
     near &= exists
     for start in range(tl.program_id(1) * TILE_C, packs * PACK, tl.num_programs(1) * TILE_C):
         channel = start + tl.arange(0, TILE_C)
-        counts = (channel < packs * PACK)[None, :]
+        counts = _over_pixels(channel < packs * PACK, LAST)
         source = _channels(image, b, image_b, image_c, channel, LAST, PACK)
-        value = tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32)
+        value = tl.zeros(TILE, tl.float32)
         for j in tl.static_range(TAPS):
             at_y, in_y, weight_y, _ = axis_tap(sy, last_y, j, MODE, PADDING)
             row = tl.zeros_like(value)
             for i in tl.static_range(TAPS):
                 at_x, in_x, weight_x, _ = axis_tap(sx, last_x, i, MODE, PADDING)
-                from_here = source + _offset(at_y, at_x, image_h, image_w, PACK)
-                tap = tl.load(from_here, mask=(near & in_y & in_x)[:, None] & counts, other=0).to(tl.float32)
-                row += weight_x[:, None] * tap
-            value += weight_y[:, None] * row
+                from_here = source + _offset(at_y, at_x, image_h, image_w, LAST, PACK)
+                tap = tl.load(from_here, mask=_over_channels(near & in_y & in_x, LAST) & counts, other=0).to(tl.float32)
+                row += _over_channels(weight_x, LAST) * tap
+            value += _over_channels(weight_y, LAST) * row
         if out.dtype.element_ty == tl.uint8:
             value = clamp(value, 0.0, 255.0) + 8388608.0 - 8388608.0  # beyond 2^23 there are whole numbers only
-        to = _channels(out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, PACK)
-        tl.store(to, value.to(out.dtype.element_ty), mask=exists[:, None] & counts)
+        to = _channels(out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, LAST, PACK)
+        tl.store(to, value.to(out.dtype.element_ty), mask=_over_channels(exists, LAST) & counts)
 
 
 @triton.jit(do_not_specialize=GENERAL)
@@ -131,6 +143,7 @@ def backward_kernel(
 ):  # fmt: skip
     """A gradient without a pointer is not needed; with a scale, grad_image is added up in whole numbers."""
     TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
+    TILE: tl.constexpr = (TILE_W * TILE_H, TILE_C) if LAST else (TILE_C, TILE_W * TILE_H)
     tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
     programs = tl.cdiv(tiles, tiles_of_a_program)
     b = (tl.program_id(0) // programs).to(tl.int64)
@@ -144,27 +157,27 @@ def backward_kernel(
         x, y, exists = _pixels(tile, width, height, TILE_W, TILE_H)
         sx, sy, Z, near = locate(homography + b * homography_b, x, y, last_x, last_y, anywhere)
         near &= exists
-        gx, gy = tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32), tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32)
+        gx, gy = tl.zeros(TILE, tl.float32), tl.zeros(TILE, tl.float32)
         for start in range(tl.program_id(1) * TILE_C, packs * PACK, tl.num_programs(1) * TILE_C):
             channel = start + tl.arange(0, TILE_C)
-            counts = (channel < packs * PACK)[None, :]
-            grads = _channels(grad_out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, PACK)
-            g = tl.load(grads, mask=near[:, None] & counts, other=0).to(tl.float32)
+            counts = _over_pixels(channel < packs * PACK, LAST)
+            grads = _channels(grad_out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, LAST, PACK)
+            g = tl.load(grads, mask=_over_channels(near, LAST) & counts, other=0).to(tl.float32)
             for j in tl.static_range(TAPS):
                 at_y, in_y, weight_y, slope_y = axis_tap(sy, last_y, j, MODE, PADDING)
                 for i in tl.static_range(TAPS):
                     at_x, in_x, weight_x, slope_x = axis_tap(sx, last_x, i, MODE, PADDING)
-                    has = (near & in_y & in_x)[:, None] & counts
+                    has = _over_channels(near & in_y & in_x, LAST) & counts
                     if grad_homography is not None:
                         source = _channels(image, b, image_b, image_c, channel, LAST, PACK)
-                        source += _offset(at_y, at_x, image_h, image_w, PACK)
+                        source += _offset(at_y, at_x, image_h, image_w, LAST, PACK)
                         v = g * tl.load(source, mask=has, other=0).to(tl.float32)
-                        gx += (weight_y * slope_x)[:, None] * v
-                        gy += (slope_y * weight_x)[:, None] * v
+                        gx += _over_channels(weight_y * slope_x, LAST) * v
+                        gy += _over_channels(slope_y * weight_x, LAST) * v
                     if grad_image is not None:
                         to = _channels(grad_image, b, to_b, to_c, channel, LAST, PACK)
-                        to += _offset(at_y, at_x, to_h, to_w, PACK)
-                        weight = (weight_y * weight_x)[:, None]
+                        to += _offset(at_y, at_x, to_h, to_w, LAST, PACK)
+                        weight = _over_channels(weight_y * weight_x, LAST)
                         if scale is None:
                             share = weight * g
                         else:  # in float64, the scale a power of two: only the last step rounds
@@ -172,7 +185,7 @@ def backward_kernel(
                             share = tl.floor(exact + 0.5).to(tl.int64)
                         tl.atomic_add(to, share, mask=has, sem="relaxed")
         if grad_homography is not None:
-            dX, dY = tl.sum(gx, 1) / Z, tl.sum(gy, 1) / Z
+            dX, dY = tl.sum(gx, 1 if LAST else 0) / Z, tl.sum(gy, 1 if LAST else 0) / Z
             dZ = -(dX * sx + dY * sy)
             at = tl.where(moment == 0, x[:, None], tl.where(moment == 1, y[:, None], 1)).to(tl.float32)
             HX += dX[:, None] * at
