@@ -32,7 +32,7 @@ from vsad.ops._layout import empty_like_layout
 from vsad.ops._sample import anywhere
 from vsad.ops._whole import restore, scale_for
 
-from ._geometry import project
+from .homography_warp_taps import axis_tap, clamp, locate
 
 WARPS = 4
 PROGRAMS = 16 * 132  # fill an H200 several times over; below, channels and tiles are spread thinner
@@ -57,89 +57,27 @@ GENERAL = [
 
 
 @triton.jit
-def _locate(homography, x, y, last_x, last_y, anywhere):
-    """Where target pixels land: ``sx, sy, Z, near``; what is nowhere near is moved to (0, 0)."""
-    sx, sy, Z, front = project(homography, x.to(tl.float32), y.to(tl.float32))
-    # a NaN fails every comparison, so it never becomes an index
-    near = front & (sx >= -anywhere) & (sx <= last_x + anywhere) & (sy >= -anywhere) & (sy <= last_y + anywhere)
-    return tl.where(near, sx, 0.0), tl.where(near, sy, 0.0), Z, near
+def _over_channels(pixels, LAST: tl.constexpr):
+    """Makes numbers of pixels fit a tile, whose last dimension is the one that lanes run along."""
+    return tl.expand_dims(pixels, 1 if LAST else 0)
 
 
 @triton.jit
-def _clamp(x, low, high):
-    return tl.minimum(tl.maximum(x, low), high)
+def _over_pixels(channels, LAST: tl.constexpr):
+    return tl.expand_dims(channels, 0 if LAST else 1)
 
 
 @triton.jit
-def _even(x):
-    """The nearest whole number, of two the even one."""
-    down = tl.floor(x)
-    above = x - down
-    odd = down != 2 * tl.floor(down / 2)
-    return tl.where((above > 0.5) | ((above == 0.5) & odd), down + 1, down)
-
-
-@triton.jit
-def _pad(s, last, PADDING: tl.constexpr):
-    """Where padding puts a coordinate, and the slope of that: none on the border and beyond, as grid_sample has it."""
-    slope = tl.zeros_like(s) + 1
-    if PADDING == "zeros":
-        s = _clamp(s, -4.0, last + 4)
-    else:
-        if PADDING == "reflection":
-            period = 2 * (last + 1)
-            distance = tl.abs(s + 0.5)
-            ahead = distance - tl.floor(distance / period) * period
-            back = period - ahead
-            slope = tl.where((ahead > back) != (s < -0.5), -1.0, 1.0)
-            s = tl.minimum(ahead, back) - 0.5
-        slope = tl.where((s > 0) & (s < last), slope, 0.0)
-        s = _clamp(s, 0.0, last)
-    return s, slope
-
-
-@triton.jit
-def _cubic(f, k: tl.constexpr):
-    """Weight of tap k of four, and its slope: cubic convolution with a = -3/4, as grid_sample has it."""
-    d = f + (1 - k) if k < 2 else (k - 1) - f
-    if k == 1 or k == 2:
-        weight, slope = (1.25 * d - 2.25) * d * d + 1, (3.75 * d - 4.5) * d
-    else:
-        weight, slope = ((-0.75 * d + 3.75) * d - 6) * d + 3, (-2.25 * d + 7.5) * d - 6
-    return weight, slope if k < 2 else -slope
-
-
-@triton.jit
-def _tap(s, last, k: tl.constexpr, MODE: tl.constexpr, PADDING: tl.constexpr):
-    """Tap k of one axis: where it lies, whether that is inside, its weight, and d weight / d s."""
-    if MODE == "bicubic":
-        s = s if PADDING == "reflection" else _clamp(s, -8.0, last + 8)  # nothing changes beyond
-        left = tl.floor(s)
-        weight, slope = _cubic(s - left, k)
-        at, _ = _pad(left + (k - 1), last, PADDING)
-    else:
-        s, slope = _pad(s, last, PADDING)
-        if MODE == "nearest":
-            at, weight, slope = _even(s), tl.zeros_like(s) + 1, tl.zeros_like(s)
-        else:
-            left = tl.floor(s)
-            at = left + k
-            weight = s - left if k else 1 - (s - left)
-            slope = slope if k else -slope
-    return at.to(tl.int32), (at >= 0) & (at <= last), weight, slope
-
-
-@triton.jit
-def _offset(y, x, stride_h, stride_w, PACK: tl.constexpr):
-    """Of pixels, a column. Strides are in packs, so that the compiler sees what they are multiples of."""
-    return ((y.to(tl.int64) * stride_h + x.to(tl.int64) * stride_w) * PACK)[:, None]
+def _offset(y, x, stride_h, stride_w, LAST: tl.constexpr, PACK: tl.constexpr):
+    """Of pixels in an image. Strides are in packs, so that the compiler sees what they are multiples of."""
+    return _over_channels((y.to(tl.int64) * stride_h + x.to(tl.int64) * stride_w) * PACK, LAST)
 
 
 @triton.jit
 def _channels(pointer, b, stride_b, stride_c, channel, LAST: tl.constexpr, PACK: tl.constexpr):
-    """Pointers to channels of image b, a row."""
+    """Pointers to channels of image b."""
     stride = 1 if LAST else stride_c
-    pointers = pointer + b * stride_b * PACK + (channel.to(tl.int64) * stride)[None, :]
+    pointers = pointer + b * stride_b * PACK + _over_pixels(channel.to(tl.int64) * stride, LAST)
     if PACK > 1:
         pointers = tl.multiple_of(pointers, (1, PACK * pointer.dtype.element_ty.primitive_bitwidth // 8))
     return pointers
@@ -164,11 +102,12 @@ def forward_kernel(
     TILE_W: tl.constexpr, TILE_H: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
     TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
+    TILE: tl.constexpr = (TILE_W * TILE_H, TILE_C) if LAST else (TILE_C, TILE_W * TILE_H)
     tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
     b = (tl.program_id(0) // tiles).to(tl.int64)
     x, y, exists = _pixels(tl.program_id(0) % tiles, width, height, TILE_W, TILE_H)
     last_x, last_y = (source_width - 1).to(tl.float32), (source_height - 1).to(tl.float32)
-    sx, sy, _, near = _locate(homography + b * homography_b, x, y, last_x, last_y, anywhere)
+    sx, sy, _, near = locate(homography + b * homography_b, x, y, last_x, last_y, anywhere)
     if tl.program_id(1) == 0:
         inside = near & (sx >= 0) & (sx <= last_x) & (sy >= 0) & (sy <= last_y)
         tl.store(mask + (b * height + y) * width + x, inside.to(tl.uint8), mask=exists)
@@ -176,22 +115,22 @@ def forward_kernel(
     near &= exists
     for start in range(tl.program_id(1) * TILE_C, packs * PACK, tl.num_programs(1) * TILE_C):
         channel = start + tl.arange(0, TILE_C)
-        counts = (channel < packs * PACK)[None, :]
+        counts = _over_pixels(channel < packs * PACK, LAST)
         source = _channels(image, b, image_b, image_c, channel, LAST, PACK)
-        value = tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32)
+        value = tl.zeros(TILE, tl.float32)
         for j in tl.static_range(TAPS):
-            at_y, in_y, weight_y, _ = _tap(sy, last_y, j, MODE, PADDING)
+            at_y, in_y, weight_y, _ = axis_tap(sy, last_y, j, MODE, PADDING)
             row = tl.zeros_like(value)
             for i in tl.static_range(TAPS):
-                at_x, in_x, weight_x, _ = _tap(sx, last_x, i, MODE, PADDING)
-                from_here = source + _offset(at_y, at_x, image_h, image_w, PACK)
-                tap = tl.load(from_here, mask=(near & in_y & in_x)[:, None] & counts, other=0).to(tl.float32)
-                row += weight_x[:, None] * tap
-            value += weight_y[:, None] * row
+                at_x, in_x, weight_x, _ = axis_tap(sx, last_x, i, MODE, PADDING)
+                from_here = source + _offset(at_y, at_x, image_h, image_w, LAST, PACK)
+                tap = tl.load(from_here, mask=_over_channels(near & in_y & in_x, LAST) & counts, other=0).to(tl.float32)
+                row += _over_channels(weight_x, LAST) * tap
+            value += _over_channels(weight_y, LAST) * row
         if out.dtype.element_ty == tl.uint8:
-            value = _clamp(value, 0.0, 255.0) + 8388608.0 - 8388608.0  # beyond 2^23 there are whole numbers only
-        to = _channels(out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, PACK)
-        tl.store(to, value.to(out.dtype.element_ty), mask=exists[:, None] & counts)
+            value = clamp(value, 0.0, 255.0) + 8388608.0 - 8388608.0  # beyond 2^23 there are whole numbers only
+        to = _channels(out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, LAST, PACK)
+        tl.store(to, value.to(out.dtype.element_ty), mask=_over_channels(exists, LAST) & counts)
 
 
 @triton.jit(do_not_specialize=GENERAL)
@@ -204,6 +143,7 @@ def backward_kernel(
 ):  # fmt: skip
     """A gradient without a pointer is not needed; with a scale, grad_image is added up in whole numbers."""
     TAPS: tl.constexpr = 4 if MODE == "bicubic" else 2 if MODE == "bilinear" else 1
+    TILE: tl.constexpr = (TILE_W * TILE_H, TILE_C) if LAST else (TILE_C, TILE_W * TILE_H)
     tiles = tl.cdiv(width, TILE_W) * tl.cdiv(height, TILE_H)
     programs = tl.cdiv(tiles, tiles_of_a_program)
     b = (tl.program_id(0) // programs).to(tl.int64)
@@ -215,29 +155,29 @@ def backward_kernel(
 
     for tile in range(first, tl.minimum(first + tiles_of_a_program, tiles)):
         x, y, exists = _pixels(tile, width, height, TILE_W, TILE_H)
-        sx, sy, Z, near = _locate(homography + b * homography_b, x, y, last_x, last_y, anywhere)
+        sx, sy, Z, near = locate(homography + b * homography_b, x, y, last_x, last_y, anywhere)
         near &= exists
-        gx, gy = tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32), tl.zeros((TILE_W * TILE_H, TILE_C), tl.float32)
+        gx, gy = tl.zeros(TILE, tl.float32), tl.zeros(TILE, tl.float32)
         for start in range(tl.program_id(1) * TILE_C, packs * PACK, tl.num_programs(1) * TILE_C):
             channel = start + tl.arange(0, TILE_C)
-            counts = (channel < packs * PACK)[None, :]
-            grads = _channels(grad_out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, PACK)
-            g = tl.load(grads, mask=near[:, None] & counts, other=0).to(tl.float32)
+            counts = _over_pixels(channel < packs * PACK, LAST)
+            grads = _channels(grad_out, b, out_b, out_c, channel, LAST, PACK) + _offset(y, x, out_h, out_w, LAST, PACK)
+            g = tl.load(grads, mask=_over_channels(near, LAST) & counts, other=0).to(tl.float32)
             for j in tl.static_range(TAPS):
-                at_y, in_y, weight_y, slope_y = _tap(sy, last_y, j, MODE, PADDING)
+                at_y, in_y, weight_y, slope_y = axis_tap(sy, last_y, j, MODE, PADDING)
                 for i in tl.static_range(TAPS):
-                    at_x, in_x, weight_x, slope_x = _tap(sx, last_x, i, MODE, PADDING)
-                    has = (near & in_y & in_x)[:, None] & counts
+                    at_x, in_x, weight_x, slope_x = axis_tap(sx, last_x, i, MODE, PADDING)
+                    has = _over_channels(near & in_y & in_x, LAST) & counts
                     if grad_homography is not None:
                         source = _channels(image, b, image_b, image_c, channel, LAST, PACK)
-                        source += _offset(at_y, at_x, image_h, image_w, PACK)
+                        source += _offset(at_y, at_x, image_h, image_w, LAST, PACK)
                         v = g * tl.load(source, mask=has, other=0).to(tl.float32)
-                        gx += (weight_y * slope_x)[:, None] * v
-                        gy += (slope_y * weight_x)[:, None] * v
+                        gx += _over_channels(weight_y * slope_x, LAST) * v
+                        gy += _over_channels(slope_y * weight_x, LAST) * v
                     if grad_image is not None:
                         to = _channels(grad_image, b, to_b, to_c, channel, LAST, PACK)
-                        to += _offset(at_y, at_x, to_h, to_w, PACK)
-                        weight = (weight_y * weight_x)[:, None]
+                        to += _offset(at_y, at_x, to_h, to_w, LAST, PACK)
+                        weight = _over_channels(weight_y * weight_x, LAST)
                         if scale is None:
                             share = weight * g
                         else:  # in float64, the scale a power of two: only the last step rounds
@@ -245,7 +185,7 @@ def backward_kernel(
                             share = tl.floor(exact + 0.5).to(tl.int64)
                         tl.atomic_add(to, share, mask=has, sem="relaxed")
         if grad_homography is not None:
-            dX, dY = tl.sum(gx, 1) / Z, tl.sum(gy, 1) / Z
+            dX, dY = tl.sum(gx, 1 if LAST else 0) / Z, tl.sum(gy, 1 if LAST else 0) / Z
             dZ = -(dX * sx + dY * sy)
             at = tl.where(moment == 0, x[:, None], tl.where(moment == 1, y[:, None], 1)).to(tl.float32)
             HX += dX[:, None] * at
@@ -387,7 +327,7 @@ def variants() -> Iterator[tuple[Any, ...]]:
         every = element == torch.bfloat16 and aligned
         for padding in ("zeros", "border", "reflection") if every else ("reflection",):
             pack = PACK_BYTES // element.itemsize if aligned else 1
-            wanted = (r"LDG\.E\.128", r"STG\.E\.128") if aligned else ()
+            wanted: tuple[str, ...] = (r"LDG\.E\.128", r"STG\.E\.128") if aligned else ()
             shape = _shape(mode, padding, FORWARD, last, pack, channels)
             yield forward_kernel, *_signature(forward_kernel, elements[element], shape), OPTIONS, wanted
             for whole in (False, True) if element.is_floating_point else ():
