@@ -162,7 +162,8 @@ def _packed(t: Tensor, heads: int) -> Tensor:
 
 def _heads(t: Tensor, channels: int, heads: int) -> Tensor:
     """A view ``(B, V, heads, channels of a head, H, W)`` of a tensor that may be padded."""
-    return t.unflatten(2, (heads, t.shape[2] // heads))[:, :, :, : channels // heads]
+    split: Tensor = t.unflatten(2, (heads, t.shape[2] // heads))
+    return split[:, :, :, : channels // heads]
 
 
 def _in_layout_of(like: Tensor, grad: Tensor, heads: int) -> Tensor:
