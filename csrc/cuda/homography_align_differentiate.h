@@ -23,9 +23,10 @@ struct Weights {
     // A lane's columns of a row of taps: lane, lane + kLanes, ...
     static constexpr int kOwn = (R + kLanes) / kLanes;
     static __device__ __forceinline__ void own_columns(float (&own)[kOwn], const float (&row)[R + 1]) {
+        const int lane = threadIdx.x % kLanes;
 #pragma unroll
         for (int i = 0; i <= R; ++i)
-            if (i % kLanes == 0 || i % kLanes == threadIdx.x % kLanes) own[i / kLanes] = row[i];
+            if (i % kLanes == 0 || i % kLanes == lane) own[i / kLanes] = row[i];
     }
     __device__ __forceinline__ void put_row(int a, const float (&own_gamma)[kOwn], const float (&own_beta)[kOwn]) {
         const int pixel = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;

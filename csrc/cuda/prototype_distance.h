@@ -1,10 +1,12 @@
 // What the binding passes to the prototype_distance kernels, and how the packed bank and the workspace lie in memory.
 #pragma once
+#include <cuda_runtime_api.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 
-#include "cuda/device.h"
+#include "scalar.h"
 
 namespace vsad {
 namespace cuda {
