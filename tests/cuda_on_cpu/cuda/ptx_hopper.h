@@ -125,6 +125,7 @@ void products_wait() {
     auto& groups = emulator::self().product_groups;
     for (; groups.size() > n; groups.pop_front())
         for (auto& product : groups.front()) product();
+    emulator::meet_warp(0xffffffffu, 0, "products_wait");  // a warp waits as one: none of its lanes goes ahead
 }
 
 template <typename T>
