@@ -1,5 +1,6 @@
 // How brute force cuts the bank.
 #pragma once
+#include "cuda/device.h"
 #include "cuda/prototype_distance.h"
 
 namespace vsad {

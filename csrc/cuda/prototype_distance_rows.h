@@ -2,6 +2,7 @@
 #pragma once
 #include <climits>
 
+#include "cuda/device.h"
 #include "cuda/prototype_distance.h"
 
 namespace vsad {
