@@ -113,12 +113,17 @@ def cuda_kernels(archs: list[str] | None) -> Iterator[Kernel]:
 
     if _cuda.EMULATED:
         raise SystemExit("gpu_compile: this vsad._cuda emulates CUDA; build it with VSAD_CUDA=1")
+    unmet = {row[0] for row in WANTED}
     for arch in archs or _cuda.ARCHITECTURES.split():
         found = list(disassemble(Path(_cuda.__file__), arch))
         for name, (_, _, resources, code) in zip(readable([name for name, *_ in found]), found):
-            wanted = [what for kernel, on, what in WANTED if re.match(kernel + "$", name) and re.match(on + "$", arch)]
+            rows = [row for row in WANTED if re.match(row[0] + "$", name)]
+            wanted = [what for _, on, what in rows if re.match(on + "$", arch)]
+            unmet -= {row[0] for row in rows}
             missing = tuple(what for what in wanted if not re.search(what, code))
             yield Kernel(name, arch, resources["REG"], resources["SHARED"], resources["STACK"], missing)
+    if unmet:
+        raise SystemExit(f"gpu_compile: WANTED speaks of kernels that there are none of: {sorted(unmet)}")
 
 
 def triton_kernels(archs: tuple[str, ...], only: str) -> Iterator[Kernel]:

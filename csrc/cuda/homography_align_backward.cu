@@ -77,7 +77,7 @@ __device__ __forceinline__ void write_sums(const Shared<Element, R>& s, double* 
 }
 
 template <typename Element, int R>
-__global__ void __launch_bounds__(kThreads, R == 1 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, R == 1 ? kSharing : 1)
     backward_kernel(const __grid_constant__ AlignGradients g, int tiles, int tiles_across, int slices) {
     const AlignArguments& a = g.forward;
     const int slice = blockIdx.x % slices, head = blockIdx.x / slices % a.heads;

@@ -12,6 +12,15 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
+
+// Where the compiler fits the larger kernels into 128 registers, so that two blocks share a multiprocessor; elsewhere
+// they would spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+constexpr int kSharing = 2;
+#else
+constexpr int kSharing = 1;
+#endif
+
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 
 template <typename Element>

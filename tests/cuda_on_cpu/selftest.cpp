@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "cuda/grid.h"
 
 using namespace vsad::cuda;
 
