@@ -34,19 +34,19 @@ from vsad.ops._whole import restore, scale_for
 
 from .homography_warp_taps import axis_tap, clamp, locate
 
-WARPS = 4
 PROGRAMS = 16 * 132  # fill an H200 several times over; below, channels and tiles are spread thinner
 TILES = 8  # of a program at most, in the backward: one reduction of dH for so many
-# what a thread holds: channels of a pixel in planes, packs of channels where they lie side by side
-FORWARD = {"nearest": (4, 4), "bilinear": (4, 2), "bicubic": (2, 1)}
-BACKWARD = {"nearest": (4, 2), "bilinear": (2, 1), "bicubic": (1, 1)}
-PLANES = (32, 4)  # pixels in a row and rows of a tile
+# what a thread holds, channels of a pixel in planes, packs of channels where they lie side by side; and warps: with
+# 8 a thread may have 255 registers, with 4 the compiler spills some of the bicubic backward's 200, to fit more programs
+FORWARD = {"nearest": (4, 4, 4), "bilinear": (4, 2, 4), "bicubic": (2, 1, 4)}
+BACKWARD = {"nearest": (4, 2, 4), "bilinear": (2, 1, 4), "bicubic": (1, 1, 8)}
+PLANES = (32, 1)  # pixels in a row of a tile, and rows for a warp
 # pixels in a row of a tile (neighbours' taps meet in L1), channels and packs of a pixel at most; the rows follow
 CHANNELS_LAST = (8, 64, 16)
 PACK_BYTES = 16
-OPTIONS = {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": True}
+OPTIONS = {"num_stages": 1, "enable_fp_fusion": True}
 
-Table = dict[str, tuple[int, int]]
+Table = dict[str, tuple[int, int, int]]
 
 # the shape classes are constants of the kernels; what else a call brings does not compile another kernel
 GENERAL = [
@@ -133,6 +133,11 @@ def forward_kernel(
         tl.store(to, value.to(out.dtype.element_ty), mask=_over_channels(exists, LAST) & counts)
 
 
+@triton.jit
+def _add_moments(a, b, c, x, y, d):
+    return a + d * x.to(tl.float32), b + d * y.to(tl.float32), c + d
+
+
 @triton.jit(do_not_specialize=GENERAL)
 def backward_kernel(
     grad_out, image, homography, scale, grad_image, grad_homography,
@@ -149,9 +154,8 @@ def backward_kernel(
     b = (tl.program_id(0) // programs).to(tl.int64)
     first = tl.program_id(0) % programs * tiles_of_a_program
     last_x, last_y = (source_width - 1).to(tl.float32), (source_height - 1).to(tl.float32)
-    moment = tl.arange(0, 4)[None, :]
-    HX = tl.zeros((TILE_W * TILE_H, 4), tl.float32)  # (x, y, 1) dX; the fourth column is not stored
-    HY, HZ = tl.zeros_like(HX), tl.zeros_like(HX)
+    none = tl.zeros((TILE_W * TILE_H,), tl.float32)
+    XX, XY, X1, YX, YY, Y1, ZX, ZY, Z1 = none, none, none, none, none, none, none, none, none  # (dX, dY, dZ) (x, y, 1)
 
     for tile in range(first, tl.minimum(first + tiles_of_a_program, tiles)):
         x, y, exists = _pixels(tile, width, height, TILE_W, TILE_H)
@@ -187,18 +191,22 @@ def backward_kernel(
         if grad_homography is not None:
             dX, dY = tl.sum(gx, 1 if LAST else 0) / Z, tl.sum(gy, 1 if LAST else 0) / Z
             dZ = -(dX * sx + dY * sy)
-            at = tl.where(moment == 0, x[:, None], tl.where(moment == 1, y[:, None], 1)).to(tl.float32)
-            HX += dX[:, None] * at
-            HY += dY[:, None] * at
-            HZ += dZ[:, None] * at
+            XX, XY, X1 = _add_moments(XX, XY, X1, x, y, dX)
+            YX, YY, Y1 = _add_moments(YX, YY, Y1, x, y, dY)
+            ZX, ZY, Z1 = _add_moments(ZX, ZY, Z1, x, y, dZ)
 
     if grad_homography is not None:
         program = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
-        moment = tl.arange(0, 4)
-        to = grad_homography + program * 9 + moment
-        tl.store(to, tl.sum(HX, 0), mask=moment < 3)
-        tl.store(to + 3, tl.sum(HY, 0), mask=moment < 3)
-        tl.store(to + 6, tl.sum(HZ, 0), mask=moment < 3)
+        to = grad_homography + program * 9
+        tl.store(to + 0, tl.sum(XX, 0))
+        tl.store(to + 1, tl.sum(XY, 0))
+        tl.store(to + 2, tl.sum(X1, 0))
+        tl.store(to + 3, tl.sum(YX, 0))
+        tl.store(to + 4, tl.sum(YY, 0))
+        tl.store(to + 5, tl.sum(Y1, 0))
+        tl.store(to + 6, tl.sum(ZX, 0))
+        tl.store(to + 7, tl.sum(ZY, 0))
+        tl.store(to + 8, tl.sum(Z1, 0))
 
 
 def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str) -> tuple[Tensor, Tensor]:
@@ -214,7 +222,7 @@ def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, paddi
             forward_kernel[(B * tiles, shares)](
                 input, homography, out, mask.view(torch.uint8),
                 *_strides(input, constants), _batch_stride(homography), *_strides(out, constants),
-                *_sizes(input, out, constants), **constants, **OPTIONS,
+                *_sizes(input, out, constants), **constants, **_options(mode, FORWARD),
             )  # fmt: skip
     return out, mask
 
@@ -240,8 +248,8 @@ def backward(
     scale = scale_for(grad_out) if whole else None
     total = empty_like_layout(input, C, dtype=torch.int64 if whole else torch.float32).zero_() if needs[0] else None
     scattered = input if total is None else total
-    # the gradient's floats come in packs of 16 bytes, and everything with them; whole numbers are added one by one
-    constants = _constants(mode, padding, BACKWARD, 1 if whole else PACK_BYTES // 4, input, grad_out, scattered)
+    pack = _backward_pack(mode, whole, _capability(input.device))
+    constants = _constants(mode, padding, BACKWARD, pack, input, grad_out, scattered)
     tiles, shares = _spread(grad_out, constants)
     run = max(1, min(TILES, B * tiles * shares // PROGRAMS))
     programs = triton.cdiv(tiles, run)  # of an image
@@ -255,7 +263,8 @@ def backward(
             backward_kernel[(B * programs, shares)](
                 grad_out, input, dense, scale, total, parts,
                 *_strides(grad_out, constants), *_strides(input, constants), _batch_stride(dense),
-                *_strides(scattered, constants), *_sizes(input, grad_out, constants), run, **constants, **OPTIONS,
+                *_strides(scattered, constants), *_sizes(input, grad_out, constants), run,
+                **constants, **_options(mode, BACKWARD),
             )  # fmt: skip
     grad_input = input.new_empty((0,)) if total is None else restore(total, scale, input.dtype)
     if parts is None:
@@ -273,16 +282,34 @@ def _constants(mode: str, padding: str, table: Table, pack: int, *pictures: Tens
 
 def _shape(mode: str, padding: str, table: Table, last: bool, pack: int, channels: int) -> dict[str, Any]:
     channels = triton.next_power_of_2(max(channels, 1))
-    in_planes, packs = table[mode]
+    in_planes, packs, warps = table[mode]
     if last:
         width, most, lanes = CHANNELS_LAST
         channels = min(channels, most, lanes * pack)
-        rows = max(1, 32 * WARPS * packs * pack // (width * channels))
+        rows = max(1, 32 * warps * packs * pack // (width * channels))
     else:
         channels = min(channels, in_planes)
-        width, rows = PLANES
+        width, rows = PLANES[0], PLANES[1] * warps
     tile = {"TILE_W": width, "TILE_H": rows, "TILE_C": channels}
     return {"MODE": mode, "PADDING": padding, "LAST": last, "PACK": pack, **tile}
+
+
+def _options(mode: str, table: Table) -> dict[str, Any]:
+    return {**OPTIONS, "num_warps": table[mode][2]}
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+
+
+def _backward_pack(mode: str, whole: bool, capability: tuple[int, int]) -> int:
+    """Whole numbers are added one by one; floats, and all that is read with them, come in packs of 16 bytes.
+
+    Before sm_90 floats are added one by one too, each through a pointer of its own: too many for 4 of 16 taps.
+    """
+    if whole:
+        return 1
+    return 2 if mode == "bicubic" and capability < (9, 0) else PACK_BYTES // 4
 
 
 def _aligned(picture: Tensor, pack: int) -> bool:
@@ -316,7 +343,7 @@ def _batch_stride(homography: Tensor) -> int:
     return homography.stride(0) if homography.shape[0] > 1 else 0
 
 
-def variants() -> Iterator[tuple[Any, ...]]:
+def variants(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[Any, ...]]:
     """What ships: ``(kernel, signature, constants, options, wanted)``, wanted in machine code.
 
     Of the combinations that differ in their padding only, every dtype and layout has the longest, and one has all.
@@ -329,15 +356,16 @@ def variants() -> Iterator[tuple[Any, ...]]:
             pack = PACK_BYTES // element.itemsize if aligned else 1
             wanted: tuple[str, ...] = (r"LDG\.E\.128", r"STG\.E\.128") if aligned else ()
             shape = _shape(mode, padding, FORWARD, last, pack, channels)
-            yield forward_kernel, *_signature(forward_kernel, elements[element], shape), OPTIONS, wanted
+            yield forward_kernel, *_signature(forward_kernel, elements[element], shape), _options(mode, FORWARD), wanted
             for whole in (False, True) if element.is_floating_point else ():
-                pack = PACK_BYTES // 4 if aligned and not whole else 1
+                pack = _backward_pack(mode, whole, capability) if aligned else 1
                 shape = _shape(mode, padding, BACKWARD, last, pack, channels)
                 shape |= {} if whole else {"scale": None}
-                wide = rf"LDG\.E\.{32 * element.itemsize}"
-                wanted = (r"RED|ATOM", wide) if pack > 1 and mode != "nearest" else (r"RED|ATOM",)
+                bits = 8 * pack * element.itemsize
+                wide = (rf"LDG\.E\.{bits}",) if bits > 32 and mode != "nearest" else ()
+                wanted = (r"RED\S*F32x4" if pack == 4 and capability >= (9, 0) else r"RED|ATOM", *wide)
                 types = _signature(backward_kernel, elements[element], shape, "*i64" if whole else "*fp32")
-                yield backward_kernel, *types, OPTIONS, wanted
+                yield backward_kernel, *types, _options(mode, BACKWARD), wanted
 
 
 def _signature(

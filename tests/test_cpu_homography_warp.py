@@ -12,28 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.samples._sample import homographies
+from tests.test_homography_warp import LAYOUTS, WAYS, assert_rounded, picture
 from vsad.ops import homography_warp
-from vsad.ops.homography_warp import MODES, OP, PADDINGS
+from vsad.ops.homography_warp import MODES, OP
 
 _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
 from vsad.ops.cpu import _call  # noqa: E402
 
-LAYOUTS = {
-    "planes": lambda t: t,
-    "pixels": lambda t: t.movedim(1, -1).contiguous().movedim(-1, 1),
-    "every other": lambda t: t.repeat_interleave(2, -1)[..., ::2],
-}
-WAYS = [(mode, padding) for mode in MODES for padding in PADDINGS]
 FORWARD, BACKWARD = torch.ops.vsad.homography_warp_fwd.default, torch.ops.vsad.homography_warp_bwd.default
-
-
-def picture(channels=3, dtype=torch.float32, batch=2, size=(45, 53)):
-    g = torch.Generator().manual_seed(channels)
-    if dtype == torch.uint8:
-        image = torch.randint(0, 256, (batch, channels, *size), generator=g, dtype=dtype)
-    else:
-        image = torch.randn(batch, channels, *size, generator=g).to(dtype)
-    return image, homographies(g, (batch,), size, size, 0.3).float()
 
 
 def everything(image, H, mode, padding):
@@ -41,15 +27,6 @@ def everything(image, H, mode, padding):
     out, mask = FORWARD(image, H, list(image.shape[2:]), mode, padding, "cpu")
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
     return out, mask, *BACKWARD(grad, image, H, mode, padding, [True, True], "cpu")
-
-
-def assert_rounded(got, exact):
-    """Nearest, ties to even; what float32's coordinates put within a fiftieth of a tie may fall on its other side."""
-    assert got.dtype == torch.uint8
-    exact = exact.clamp(0, 255)
-    clear = ((exact % 1) - 0.5).abs() > 0.02
-    assert torch.equal(got[clear].double(), exact[clear].round())
-    assert (got - exact).abs().max() <= 0.52
 
 
 @pytest.mark.parametrize("layout", ["planes", "pixels", "every other"])

@@ -134,13 +134,16 @@ def test_interpreted_align_sums_integers_where_runs_must_agree(id):
 def test_kernels_match_the_reference_under_the_interpreter():
     """The matrix of all rows, in a process for each dtype: what the interpreter needs is set before triton's import."""
     rows = " or ".join(f"{name}-triton-cpu-{{}}" for name in NAMES)
-    # bfloat16 is wrong in the interpreter
-    selections = rows.format(*["float32"] * len(NAMES)) + " or interpreted", rows.format(*["float16"] * len(NAMES))
+    files = "tests/test_ops.py", "tests/test_homography_warp.py", __file__
+    selections = (  # bfloat16 is wrong in the interpreter
+        rows.format(*["float32"] * len(NAMES)) + " or interpreted or repeatable or bytes",
+        rows.format(*["float16"] * len(NAMES)),
+    )
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--one-layout", "tests/test_ops.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--one-layout", *files]
     running = [
         subprocess.Popen(
-            [*command, __file__, "-k", selection],
+            [*command, "-k", selection],
             env=environment, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for selection in selections

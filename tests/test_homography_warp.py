@@ -1,0 +1,128 @@
+"""What every backend of the warp promises beyond the matrix of test_ops.py: bytes, and gradients without chance."""
+
+import pytest
+import torch
+
+from tests.samples._sample import homographies
+from tests.test_ops import run, within_budget
+from vsad.ops import homography_warp
+from vsad.ops.homography_warp import MODES, OP, PADDINGS
+
+LAYOUTS = {
+    "planes": lambda t: t,
+    "pixels": lambda t: t.movedim(1, -1).contiguous().movedim(-1, 1),
+    "every other": lambda t: t.repeat_interleave(2, -1)[..., ::2],
+}
+WAYS = [(mode, padding) for mode in MODES for padding in PADDINGS]
+# a kernel goes other ways through planes, pixels and packs of pixels; the C++ has tests of its own
+FORMS = [(1, "planes"), (3, "pixels"), (3, "every other"), (16, "pixels"), (5, "planes")]
+
+
+def picture(channels=3, dtype=torch.float32, batch=2, size=(45, 53)):
+    g = torch.Generator().manual_seed(channels)
+    if dtype == torch.uint8:
+        image = torch.randint(0, 256, (batch, channels, *size), generator=g, dtype=dtype)
+    else:
+        image = torch.randn(batch, channels, *size, generator=g).to(dtype)
+    return image, homographies(g, (batch,), size, size, 0.3).float()
+
+
+def assert_rounded(got, exact):
+    """Nearest, ties to even; what float32's coordinates put within a fiftieth of a tie may fall on its other side."""
+    assert got.dtype == torch.uint8
+    exact = exact.clamp(0, 255)
+    clear = ((exact % 1) - 0.5).abs() > 0.02
+    assert torch.equal(got[clear].double(), exact[clear].round())
+    assert (got - exact).abs().max() <= 0.52
+
+
+@pytest.fixture(params=["cuda", "triton"])
+def row(request):
+    """A backend of GPUs and the device it has here: a GPU, or a CPU that stands in for one."""
+    found = OP.backend(request.param)
+    device = found.devices[0]
+    if found.missing is not None or (device == "cuda" and not torch.cuda.is_available()):
+        pytest.skip(found.missing or "needs a GPU")
+    return request.param, device
+
+
+@pytest.fixture
+def repeatable():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("channels", "layout"), FORMS)
+@pytest.mark.parametrize(("mode", "padding"), WAYS)
+def test_bytes_are_float64_rounded(row, mode, padding, channels, layout):
+    backend, device = row
+    image, H = picture(channels, torch.uint8)
+    options = {"size": (39, 61), "mode": mode, "padding": padding, "return_mask": True}
+    exact, exact_mask = homography_warp(image.double(), H.double(), **options, backend="torch")
+    got, mask = homography_warp(LAYOUTS[layout](image.to(device)), H.to(device), **options, backend=backend)
+    assert_rounded(got.cpu(), exact)
+    assert torch.equal(mask.cpu(), exact_mask)
+    if channels > 1:
+        assert (got.stride(1) == 1) == (layout == "pixels")
+
+
+@pytest.mark.parametrize("layout", ["planes", "pixels"])
+def test_bytes_round_ties_to_even_and_saturate(row, layout):
+    backend, device = row
+    ramp = torch.arange(0, 256, dtype=torch.uint8).expand(1, 16, 4, 256)
+    half = torch.tensor([[1, 0, 0.5], [0, 1, 0], [0, 0, 1]], device=device)
+    got = homography_warp(LAYOUTS[layout](ramp.contiguous().to(device)), half, (4, 255), backend=backend).cpu()
+    assert torch.equal(got, (torch.arange(255) + 0.5).round().to(torch.uint8).expand_as(got))
+    steps = (255 * (torch.arange(256) // 8 % 2)).to(torch.uint8).expand(1, 16, 4, 256).contiguous().to(device)
+    got = homography_warp(LAYOUTS[layout](steps), half, (4, 255), mode="bicubic", backend=backend)
+    assert set(got.unique().tolist()) <= {0, 128, 127, 255}  # overshoots at every step
+
+
+def test_bytes_have_no_gradients_and_are_left_alone_by_autocast(row):
+    backend, device = row
+    image, H = (t.to(device) for t in picture(3, torch.uint8))
+    with torch.autocast(device, dtype=torch.bfloat16):
+        out = homography_warp(image, H.requires_grad_(), backend=backend)
+    assert out.dtype == torch.uint8
+    assert not out.requires_grad
+
+
+@pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
+@pytest.mark.parametrize(("mode", "padding"), [("bilinear", "zeros"), ("bicubic", "border"), ("nearest", "reflection")])
+def test_repeatable_gradients_are_right(row, repeatable, mode, padding, channels, layout):
+    """Sums of whole numbers, within the budget of the sums of floats."""
+    backend, device = row
+    options = {"size": (21, 26), "mode": mode, "padding": padding}
+    image, H = picture(channels, size=(18, 23))
+    tensors = {"input": LAYOUTS[layout](image), "homography": H}
+    wide = {n: t.double() for n, t in tensors.items()}
+    torch.use_deterministic_algorithms(False)  # not that of plain torch on a GPU, which has no such gradient
+    _, _, exact = run(homography_warp, wide, {**options, "backend": "torch"}, ("input",))
+    _, _, plain = run(homography_warp, tensors, {**options, "backend": "torch"}, ("input",))
+    torch.use_deterministic_algorithms(True)
+    here = {n: t.to(device) for n, t in tensors.items()}
+    _, _, grads = run(homography_warp, here, {**options, "backend": backend}, ("input", "homography"))
+    within_budget("grad_input", grads["input"].cpu(), exact["input"], plain["input"], torch.float32)
+
+
+@pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
+@pytest.mark.parametrize("mode", MODES)
+def test_repeatable_gradients_do_not_depend_on_tiles(row, repeatable, monkeypatch, mode, channels, layout):
+    """Other tiles add in another order: whole numbers come to the same bits."""
+    backend, device = row
+    if backend != "triton":
+        pytest.skip("has one tile")
+    kernels = pytest.importorskip("vsad.kernels.homography_warp")
+    image, H = picture(channels, size=(18, 23))
+    H = H @ torch.diag(torch.tensor([0.3, 0.3, 1.0]))  # many pixels to a source pixel
+    tensors = {"input": LAYOUTS[layout](image.to(device)), "homography": H.to(device)}
+    options = {"size": (21, 26), "mode": mode, "padding": "border", "backend": backend}
+    before, wanted = {}, ("input",)
+    for planes, last in ((kernels.PLANES, kernels.CHANNELS_LAST), ((8, 4), (4, 2, 16))):
+        monkeypatch.setattr(kernels, "PLANES", planes)
+        monkeypatch.setattr(kernels, "CHANNELS_LAST", last)
+        _, _, grads = run(homography_warp, tensors, options, wanted)
+        before = before or grads
+        assert torch.equal(grads["input"], before["input"])
+    assert grads["input"].abs().sum() > 0
