@@ -7,7 +7,6 @@
 #pragma once
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <vector_functions.h>
 #include <vector_types.h>
 
@@ -26,6 +25,8 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "cuda/fiber.h"
 
 #undef __shared__
 #define __shared__ static  // one block at a time; a cooperative kernel's blocks must not use it
@@ -87,7 +88,7 @@ struct Thread {
     bool finished = false;
     const char* waits = nullptr;  // for what
     std::function<bool()> ready;  // whether it may go on
-    ucontext_t context;
+    Context context;
     std::vector<std::function<void()>> begun;               // copies that no group holds yet
     std::deque<std::vector<std::function<void()>>> groups;  // of copies under way
     std::deque<std::vector<std::function<void()>>> product_groups;
@@ -98,7 +99,7 @@ struct Thread {
 
 struct Grid {
     dim3 grid, block;
-    ucontext_t scheduler;
+    Context scheduler;
     Thread* self = nullptr;
     std::vector<Thread*> threads;
     std::function<void()> body;
@@ -119,7 +120,7 @@ void wait(const char* what, Ready ready) {
     Thread& me = self();
     me.waits = what;
     me.ready = ready;
-    swapcontext(&me.context, &current().scheduler);
+    switch_to(me.context, current().scheduler);
     me.ready = nullptr;
     me.waits = nullptr;
 }
@@ -218,7 +219,7 @@ inline void trampoline() {
         block.barrier.arrived = block.barrier.sum = 0;
         ++block.barrier.generation;
     }
-    setcontext(&current().scheduler);
+    switch_to(me.context, current().scheduler);
 }
 
 struct Order {
@@ -277,11 +278,7 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
                 make_uint3(t % grid.block.x, t / grid.block.x % grid.block.y, t / (grid.block.x * grid.block.y));
             thread.block = &block;
             block.warps[t / 32].alive |= 1u << t % 32;
-            getcontext(&thread.context);
-            thread.context.uc_stack.ss_sp = stack(threads.size() - 1);
-            thread.context.uc_stack.ss_size = kStackBytes;
-            thread.context.uc_link = nullptr;
-            makecontext(&thread.context, &trampoline, 0);
+            prepare(thread.context, stack(threads.size() - 1), kStackBytes, &trampoline);
         }
     }
     std::vector<Thread*> waiting;
@@ -294,7 +291,7 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
             if (thread->ready && !thread->ready()) continue;
             moved = true;
             grid.self = thread;
-            swapcontext(&grid.scheduler, &thread->context);
+            switch_to(grid.scheduler, thread->context);
             if (grid.error) std::rethrow_exception(grid.error);
         }
         waiting.erase(std::remove_if(waiting.begin(), waiting.end(), [](Thread* t) { return t->finished; }),
