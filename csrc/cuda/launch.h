@@ -19,10 +19,14 @@ inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-// More than 48 KB must be asked for, once a kernel and device; asking again costs little.
+// More than 48 KB must be asked for, once a kernel and device. Never for less than before: a captured graph may hold
+// the kernel with more.
 template <typename... Parameters>
 void allow_shared(void (*kernel)(Parameters...), std::size_t shared) {
-    if (shared > 48 * 1024)
+    if (shared <= 48 * 1024) return;
+    cudaFuncAttributes now;
+    check(cudaFuncGetAttributes(&now, reinterpret_cast<const void*>(kernel)), "shared memory");
+    if (now.maxDynamicSharedSizeBytes < static_cast<int>(shared))
         check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared)),
               "shared memory");

@@ -15,7 +15,7 @@ constexpr int kTile = 64;      // rows, and prototypes
 constexpr int kDepth = 16;     // channels at a time, and of one partial sum
 constexpr int kPitch = kTile + 4;
 
-struct Tiles {
+struct alignas(16) Tiles {  // keys of 64 bits follow it
     float rows[kDepth][kPitch], prototypes[kDepth][kPitch];
     float squared[kTile][kTile + 1];
     bool last;

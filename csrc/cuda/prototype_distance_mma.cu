@@ -11,6 +11,7 @@ constexpr int kTile = 128;     // prototypes
 constexpr int kStages = 3;
 constexpr int kStageBytes = (kTileRows + kTile) * kSlice;
 constexpr int kShared = kStages * kStageBytes + kTileRows * int(sizeof(Margin));
+static_assert(kShared <= 99 * 1024, "what a block has on sm_86, sm_89 and sm_120");
 constexpr int kLists = 8;  // 4 lanes of 2 warps
 
 struct Operands {
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         __syncthreads();
         const Margin* margin = margins + warp % 4 * 32 + lane / 4;  // of every eighth row
         Nearest<kept> nearest[4];
-        unrolled<4>([&](auto i) { nearest[i].start(margin[i * 8].limit); });
+        unrolled<4>([&](auto i) { nearest[i].start(margin[i * 8].limit()); });
         for (int tile = 0, step = 0; tile < tiles; ++tile) {
             T sum[2][8][4] = {};
             for (int slice = 0; slice < slices; ++slice, ++step) {

@@ -40,9 +40,9 @@ __device__ __forceinline__ void unrolled(F f) {
     }
 }
 
-// What a row's values mean, in shared memory. `limit` is where it starts: nothing is taken where nothing can be known.
+// What a row's values mean, in shared memory.
 struct Margin {
-    float factor, unit, square, slope, more, off, flat, limit;
+    float factor, unit, square, slope, off, flat;
 
     __device__ __forceinline__ void start(Format format, const Terms& terms, const Stats& stats, std::int64_t C) {
         const float radius = terms.radius + stats.radius[int(format)];
@@ -50,12 +50,13 @@ struct Margin {
         unit = format == Format::bfloat16 ? 1 : stats.scale[int(format)] * terms.scale;
         square = terms.square;
         slope = 2 * radius / unit;
-        more = 2 * radius * radius / unit;
         const float N = stats.length[int(format)];
         off = 2 * screening_error(format, sqrtf(terms.square), N, C) / unit;
         flat = 2 * coding_error(terms.length, terms.radius, N, stats.radius[int(format)]) / unit;
-        limit = radius < kInfinity ? kInfinity : -kInfinity;
     }
+
+    // Where the limit starts: nothing is taken where nothing can be known.
+    __device__ __forceinline__ float limit() const { return slope < kInfinity ? kInfinity : -kInfinity; }
 
     // The limit that the k nearest, and the certificate that nothing else is as near, will need where the k-th value is
     // `kth`: with D the distance from the coded feature that it says, prototypes up to D + 2 radius, or what coding
@@ -63,7 +64,7 @@ struct Margin {
     __device__ __forceinline__ float needed(float kth) const {
         if (!(kth < kInfinity)) return kInfinity;
         const float D = sqrtf(fmaxf(0, fmaf(2 * unit, kth, square)));
-        const float value = kth + fminf(fmaf(slope, D, more), flat) + off;
+        const float value = kth + fminf(slope * (D + slope * unit / 2), flat) + off;
         return value + 1e-5f * fabsf(value) + 1e-30f;
     }
 };

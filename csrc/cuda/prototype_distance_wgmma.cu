@@ -206,7 +206,7 @@ __device__ __forceinline__ void consume(const DistanceArguments& a, const Ring& 
         unrolled<2>([&](auto n) {
             const Terms nowhere{1, 0, 0, kInfinity};
             margin[n].start(format, item.exists ? a.work.terms[item.row + row + n * 8] : nowhere, *a.bank.stats, a.C);
-            nearest[n].start(margin[n].limit);
+            nearest[n].start(margin[n].limit());
         });
         if (ring.resident) barrier_wait(&barriers.rows_full, rows.parity);
         if (group == 1) barrier_wait(&barriers.lead, rows.parity);
@@ -287,6 +287,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     __syncwarp();
     if constexpr (cluster > 1) cluster_sync();  // others still copy to this block, and arrive at its barriers
+#else
+    __trap();  // built for another architecture than sm_90a: better no result than a wrong one
 #endif
 }
 
