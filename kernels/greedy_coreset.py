@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._device import on_its_device
 from .prototype_distance_launch import signature
 from .prototype_distance_pack import INVERSE, SAMPLE, STATISTICS, UNIT, lost, round_rows, survey_kernel
 
@@ -29,7 +30,6 @@ BLOCK_M, BLOCK_C = 64, 128
 PROGRAMS = 8  # for each processor
 EXACT_C = tl.constexpr(32)  # channels measured together
 PLACE = tl.constexpr((1 << 29) - 1)  # the bits below a squared distance of 24 bits
-MOST_POINTS = 1 << 29
 
 
 @triton.jit
@@ -111,6 +111,7 @@ def pick_kernel(
     tl.store(leaders + (i % 2) * programs + program, tl.max(farthest, 0))
 
 
+@on_its_device
 def forward(features: Tensor, size: int, start: int) -> Tensor:
     """``(size,)`` int64 indices. Needs memory for a copy of the features in float16, and 12 bytes a point."""
     M, C = features.shape

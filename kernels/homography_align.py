@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vsad.kernels._device import on_its_device
 from vsad.kernels._geometry import INTERPRETED
 from vsad.kernels.homography_align_window import (
     add_row,
@@ -121,6 +122,7 @@ def forward_kernel(
         tl.store(outs + to, (result[c] / divisor[:, None]).to(out.dtype.element_ty), mask=mask)
 
 
+@on_its_device
 def forward(
     query: Tensor,
     key: Tensor,
@@ -137,6 +139,7 @@ def forward(
     return out, forward_into(out, query, key, value, homography, neighbors, bias, heads, window, scale)
 
 
+@on_its_device
 def backward(*arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no."""
     from vsad.kernels import homography_align_backward

@@ -338,6 +338,8 @@ def _integer_factors(
 
 
 def _largest(t: Tensor) -> Tensor:
+    if t.numel() == 0:
+        return t.new_zeros((), dtype=torch.float64)
     low, high = t.aminmax()
     return torch.maximum(-low, high).double()
 

@@ -15,6 +15,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ._device import on_its_device
 from .prototype_distance_backward import grad_features_kernel, grad_prototypes_kernel, weights_kernel
 from .prototype_distance_exact import exact_kernel, finish_kernel, normalize_kernel
 from .prototype_distance_keys import METRICS
@@ -27,6 +28,7 @@ LEAST_PROTOTYPES = 512
 LEAST_PER_NEIGHBOR = 8  # prototypes: with fewer, the lists hold much of the bank
 
 
+@on_its_device
 def forward(features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
     """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``.
 
@@ -149,6 +151,7 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
+@on_its_device
 def backward(
     grad_distances: Tensor, features: Tensor, prototypes: Tensor, indices: Tensor, metric: str, needs: list[bool]
 ) -> tuple[Tensor, Tensor]:

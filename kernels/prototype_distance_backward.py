@@ -53,8 +53,8 @@ def weights_kernel(
         own_f = tl.where(moves, g * cosine / ff, 0.0)
         own_p = tl.where(moves, g * cosine / pp, 0.0)
         cross = tl.where(moves, g / norms, 0.0)
-        tl.store(weights + pairs * 2 + n, own_f - cross, mask=exists)
-        tl.store(weights + pairs * 3 + n, own_p - cross, mask=exists)
+        tl.store(weights + tl.cast(pairs, tl.int64) * 2 + n, own_f - cross, mask=exists)
+        tl.store(weights + tl.cast(pairs, tl.int64) * 3 + n, own_p - cross, mask=exists)
     else:
         squared = tl.sum(first, 1)
         own_f = g * 2
@@ -81,7 +81,7 @@ def grad_features_kernel(
         p = _load(prototypes, index, c, exists, C, p_row, p_column)
         total += tl.load(weights + pair, mask=exists, other=0.0)[:, None] * (f - p)
         if METRIC == COSINE:
-            total += tl.load(weights + pairs * 2 + pair, mask=exists, other=0.0)[:, None] * p
+            total += tl.load(weights + tl.cast(pairs, tl.int64) * 2 + pair, mask=exists, other=0.0)[:, None] * p
     to = out + m.to(tl.int64)[:, None] * C + c[None, :]
     tl.store(to, total.to(out.dtype.element_ty), mask=exists[:, None] & (c < C)[None, :])
 
@@ -106,6 +106,6 @@ def grad_prototypes_kernel(
         own = tl.load(weights + pairs + pair, mask=exists, other=0.0)
         part = own[:, None] * (p[None, :] - f)
         if METRIC == COSINE:
-            part += tl.load(weights + pairs * 3 + pair, mask=exists, other=0.0)[:, None] * f
+            part += tl.load(weights + tl.cast(pairs, tl.int64) * 3 + pair, mask=exists, other=0.0)[:, None] * f
         total += tl.sum(part, 0)
     tl.store(out + index.to(tl.int64) * C + c, total.to(out.dtype.element_ty), mask=c < C)

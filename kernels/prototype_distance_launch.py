@@ -71,7 +71,9 @@ def screen_shape(C: int, k: int, capability: tuple[int, int]) -> Screen:
 def screen_constants(C: int, k: int, shape: Screen, capability: tuple[int, int]) -> dict[str, Any]:
     blocks = {"BLOCK_M": shape.block_m, "BLOCK_P": shape.block_p, "BLOCK_C": shape.block_c}
     steps = triton.cdiv(C, shape.block_c)
-    return {**blocks, "STEPS": steps, "LIST": list_size(k), "DESCRIBED": capability >= (9, 0)}
+    # behind a branch the lists leave copies in flight, but Triton 3.6 cannot compile that for sm_100
+    how = {"DESCRIBED": capability >= (9, 0), "SKIPS": capability[0] not in (10, 11)}
+    return {**blocks, "STEPS": steps, "LIST": list_size(k), **how}
 
 
 def list_size(k: int) -> int:

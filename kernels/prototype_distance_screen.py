@@ -40,10 +40,25 @@ def _load(
 
 
 @triton.jit
+def _insert_cells(value, tile_of, worst, cells, least, slot, tile, LIST: tl.constexpr):
+    """Lists with the least cells of a tile in them, and the worst of each."""
+    while tl.max((least < worst).to(tl.int32), 0) > 0:
+        # one slot: equal values of several tiles may stand in a list
+        place = tl.min(tl.where(value == worst[:, None], slot[None, :], LIST), 1)
+        replaced = (least < worst)[:, None] & (slot[None, :] == place[:, None])
+        value = tl.where(replaced, least[:, None], value)
+        tile_of = tl.where(replaced, tile, tile_of)
+        worst = tl.max(value, 1)
+        cells = tl.where(cells == least[:, None], 4 * FAR * LIST, cells)
+        least = tl.min(cells, 1)
+    return value, tile_of, worst
+
+
+@triton.jit
 def screen_kernel(
     rounded_f, rounded_p, slope, offset, values, tiles_out, bounds, blocks_m, tiles, splits,
     BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, STEPS: tl.constexpr, LIST: tl.constexpr,
-    DESCRIBED: tl.constexpr,
+    DESCRIBED: tl.constexpr, SKIPS: tl.constexpr,
 ):  # fmt: skip
     """The LIST least cells of every row of features in a split of the bank; what they leave out is no less."""
     block, split = tl.program_id(0) % blocks_m, tl.program_id(0) // blocks_m
@@ -69,16 +84,11 @@ def screen_kernel(
         scores = a[:, None] * tl.load(offset + p)[None, :] - product
         cells = _cell_minima(scores, BLOCK_M, BLOCK_P)
         least = tl.min(cells, 1)
-        if tl.max((least < worst).to(tl.int32), 0) > 0:
-            while tl.max((least < worst).to(tl.int32), 0) > 0:
-                # one slot: equal values of several tiles may stand in a list
-                place = tl.min(tl.where(value == worst[:, None], slot[None, :], LIST), 1)
-                replaced = (least < worst)[:, None] & (slot[None, :] == place[:, None])
-                value = tl.where(replaced, least[:, None], value)
-                tile_of = tl.where(replaced, tile, tile_of)
-                worst = tl.max(value, 1)
-                cells = tl.where(cells == least[:, None], 4 * FAR * LIST, cells)
-                least = tl.min(cells, 1)
+        if SKIPS:
+            if tl.max((least < worst).to(tl.int32), 0) > 0:
+                value, tile_of, worst = _insert_cells(value, tile_of, worst, cells, least, slot, tile, LIST)
+        else:
+            value, tile_of, worst = _insert_cells(value, tile_of, worst, cells, least, slot, tile, LIST)
     row = split.to(tl.int64) * blocks_m * BLOCK_M + m
     to = row[:, None] * LIST + slot[None, :]
     tl.store(values + to, value)

@@ -295,6 +295,7 @@ __global__ void __launch_bounds__(kThreads, R == 3 ? 2 : packs > kHead ? 1 : kSh
             sum[i][2] *= keep_lower;
             sum[i][3] *= keep_lower;
         }
+        __syncwarp();  // all have read the scores, which the weights overwrite
         for (int i = second; i < 2 * steps; i += 2)
             *reinterpret_cast<uint4*>(&s.weights[pixel][4 * i]) = make_uint4(0, 0, 0, 0);
         __syncwarp();

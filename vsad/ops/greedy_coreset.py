@@ -96,7 +96,7 @@ def _(features: Tensor, size: int, start: int | None, seed: int, backend: str) -
 MOST_POINTS = 1 << 28  # whose index and distance fit 64 bits, and whose place in a block 24
 
 
-def _cuda_why_not(features: Tensor, **options: object) -> str | None:
+def _gpu_why_not(features: Tensor, **options: object) -> str | None:
     return None if features.shape[0] < MOST_POINTS else f"takes fewer than 2^28 points, got {features.shape[0]}"
 
 
@@ -105,6 +105,6 @@ OP = register(
         name=NAME,
         public=greedy_coreset,
         reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME, _cuda_why_not), triton_backend(NAME)),
+        backends=(cpu_backend(NAME), cuda_backend(NAME, _gpu_why_not), triton_backend(NAME, _gpu_why_not)),
     )
 )
