@@ -36,8 +36,11 @@ SANITIZED_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototy
 demo: $(VENV)/installed
 	$(BIN)/vsad demo --out out/demo
 
+# and where nvcc is, the GPU kernels: what they compute, emulated, and what they became
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests
+	@if command -v nvcc >/dev/null; then $(MAKE) emulate && $(BIN)/python -m vsad.bench.gpu_compile --family cuda --quiet; \
+		else echo "no nvcc: the CUDA kernels were not tested"; fi
 
 test-isas: $(VENV)/installed
 	isas=$$($(BIN)/python -c "from vsad import _cpu; print(*_cpu.isas()[:-1])") && \

@@ -49,6 +49,8 @@ CUDA_ARCHS = ["80", "86", "89", "90a", "100", "120"]  # and PTX of the last; 90a
 CUDA_FLAGS = ["-std=c++17", "-O3", "-DVSAD_ISA=cuda", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wno-psabi"]
 EMULATE_FLAGS = ["-x", "c++", "-std=c++17", "-DVSAD_ISA=cuda", "-DVSAD_EMULATE", "-Itests/cuda_on_cpu", "-Icsrc"]
 EMULATE_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden,-O1,-g1,-ffp-contract=off,-Wall,-Wextra"]
+# a GPU refuses what is not aligned, x86 does not
+EMULATE_FLAGS += ["-Xcompiler=-fsanitize=alignment,-fsanitize-undefined-trap-on-error"]
 EMULATE_FLAGS += ["-Xcompiler=-Wno-psabi,-Wno-unknown-pragmas,-Wno-clobbered"]
 Unit = tuple[str, str, list[str]]  # source, object, the command that compiles it but for -c and -o
 
@@ -67,11 +69,10 @@ def cuda_mode() -> str | None:
 
 def cuda_archs() -> list[str]:
     wanted = os.environ.get("VSAD_CUDA_ARCHS", "").replace(",", " ").split() or CUDA_ARCHS
-    if wanted != ["native"]:
-        return wanted
-    ask = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    found = sorted(set(subprocess.check_output(ask, text=True).replace(".", "").split()))
-    return ["90a" if arch == "90" else arch for arch in found]
+    if wanted == ["native"]:
+        ask = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        wanted = sorted(set(subprocess.check_output(ask, text=True).replace(".", "").split()))
+    return ["90a" if arch == "90" else arch for arch in wanted]
 
 
 class BuildKernels(build_ext):

@@ -15,7 +15,7 @@ AlignImage image(const Four& t) { return {at<char>(static_cast<Pointer>(t[0])), 
 }  // namespace
 
 void bind_homography_align(py::module_& m) {
-    py::class_<AlignArguments>(m, "AlignArguments")
+    py::class_<AlignArguments>(m, "AlignArguments", py::module_local())
         .def(py::init([](int dtype, int heads, int window, float scale, const std::array<std::int64_t, 8>& sizes,
                          const std::array<int, 2>& packs, const Four& query, const Four& key, const Four& value,
                          const Four& out, Pointer homography, std::int64_t homography_batch, Pointer neighbors,
@@ -48,7 +48,7 @@ void bind_homography_align(py::module_& m) {
              py::kw_only(), py::arg("dtype"), py::arg("heads"), py::arg("window"), py::arg("scale"), py::arg("sizes"),
              py::arg("packs"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"),
              py::arg("homography"), py::arg("homography_batch"), py::arg("neighbors"), py::arg("bias"), py::arg("lse"));
-    py::class_<AlignGradients>(m, "AlignGradients")
+    py::class_<AlignGradients>(m, "AlignGradients", py::module_local())
         .def(py::init([](const AlignArguments& forward, const Four& grad_out, Pointer grad_lse, Pointer query,
                          Pointer key, Pointer value, Pointer homography, Pointer bias, Pointer inner, Pointer boxes) {
                  return AlignGradients{forward,          image(grad_out),    at<float>(grad_lse),    at<char>(query),
