@@ -13,7 +13,7 @@ help:
 	@echo "make test-isas    the CPU kernels' tests with every instruction set of this machine forced but the best"
 	@echo "make emulate      the CUDA kernels' tests without a GPU: the kernels run on the CPU (needs nvcc)"
 	@echo "make gpu-compile  registers, spills and instructions of every GPU kernel (needs nvcc, no GPU)"
-	@echo "make sanitize     the same and the emulated CUDA kernels under the address and undefined-behaviour sanitizers (GCC)"
+	@echo "make sanitize     the CPU kernels and the emulated CUDA kernels under the address and undefined-behaviour sanitizers (GCC)"
 	@echo "make lint         ruff, mypy, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"

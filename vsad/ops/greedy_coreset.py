@@ -29,7 +29,7 @@ def greedy_coreset(
         size: how many to pick, 1 <= size <= M.
         start: index of the first pick; drawn from ``seed`` by default.
         seed: of that draw.
-        backend: ``"cpu"``, ``"cuda"``, ``"triton"`` or ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first that can.
 
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.

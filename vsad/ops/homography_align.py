@@ -58,8 +58,9 @@ def homography_align(
         scale: of the dot product; ``1 / sqrt(C / heads)`` by default.
         return_lse: also return the logarithm of the sum of exponentials.
         deterministic: bit-identical gradients on every run; None follows
-            ``torch.are_deterministic_algorithms_enabled()``. The CPU backend always is.
-        backend: ``"cpu"``, ``"triton"`` (on a GPU), ``"torch"``; None takes the first that can.
+            ``torch.are_deterministic_algorithms_enabled()``. The CPU backend always is; the CUDA backend gathers then,
+            the Triton backend sums in 64-bit whole numbers.
+        backend: ``"cpu"``, ``"cuda"`` (window up to 7), ``"triton"``, ``"torch"``; None takes the first that can.
 
     Returns:
         ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,

@@ -135,7 +135,8 @@ def prototype_distance(
             packing that every call with a tensor makes. Under autocast features are taken in a packed bank's dtype.
         k: how many, 1 <= k <= P.
         metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
-        backend: ``"cpu"``, ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"cuda"`` (k up to 64), ``"triton"`` (up to 32), ``"torch"``; None takes the first that
+            can.
 
     Returns:
         :class:`Nearest`: distances ``(..., k)`` in features' dtype, non-negative and ascending, and indices.
