@@ -158,7 +158,9 @@ __device__ __noinline__ void attend_again(const AlignArguments& a, int b, int v,
 }
 
 template <typename Element, int R, int packs>
-__global__ void __launch_bounds__(kThreads, R == 3 ? 2 : packs > kHead ? 1 : kSharing)
+__global__ void __launch_bounds__(kThreads, R == 3          ? 2
+                                            : packs > kHead ? 1
+                                                            : kSharing)
     mma_kernel(const __grid_constant__ AlignArguments a, int tiles, int tiles_across, int together) {
     constexpr int kHalf = (R + 1) / 2;  // rows of taps of each of the two lanes that share a pixel's softmax
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
