@@ -25,7 +25,7 @@ def align_inputs(dtype=torch.float32, window=3, heads=2, slots=2, channels=12):
 def align(inputs, options):
     out, lse = homography_align.forward(*inputs, *options)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
-    return out, lse, *homography_align.backward(grad, None, *inputs, out, lse, *options, [True] * 5)
+    return out, lse, *homography_align.backward(grad, None, *inputs, out, lse, *options, False, [True] * 5)
 
 
 FORK = """
