@@ -55,7 +55,7 @@ struct Fold {
                                               bool exists) const {
         const int segment = threadIdx.x % kSegments, c = chunk * kChunk + segment * 8;
         exists = exists && c < s.padded;
-        copy_async_16(to + staged_at(row, segment), s.halves + (exists ? place * s.padded + c : 0), exists);
+        cp_async(to + staged_at(row, segment), s.halves + (exists ? place * s.padded + c : 0), exists);
     }
 
     __device__ __forceinline__ void stage(int step) const {
@@ -106,16 +106,15 @@ struct Fold {
             unsigned a[2][4];
 #pragma unroll
             for (int i = 0; i < 2; ++i)
-                load_matrices(a[i], a_rows + staged_at(warp_row() + 16 * i + lane % 16, k + lane / 16));
+                ldmatrix(a[i], a_rows + staged_at(warp_row() + 16 * i + lane % 16, k + lane / 16));
 #pragma unroll
             for (int j = 0; j < kColumns; j += 2) {
                 unsigned b[4];
-                load_matrices(b,
-                              b_rows + staged_at(warp_column() + 8 * j + lane % 8 + lane / 16 * 8, k + lane / 8 % 2));
+                ldmatrix(b, b_rows + staged_at(warp_column() + 8 * j + lane % 8 + lane / 16 * 8, k + lane / 8 % 2));
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
-                    multiply_halves(scores[i][j], a[i], b[0], b[1]);
-                    multiply_halves(scores[i][j + 1], a[i], b[2], b[3]);
+                    mma(scores[i][j], a[i], b[0], b[1], float16());
+                    mma(scores[i][j + 1], a[i], b[2], b[3], float16());
                 }
             }
         }
@@ -249,12 +248,12 @@ struct Fold {
         if (threadIdx.x == 0) shared.waiting = 0;
         for (int step = 0; step < kStages - 1; ++step) {
             if (step < steps) stage(step);
-            copy_async_commit();
+            cp_async_commit();
         }
         Scores scores;
         for (int step = 0; step < steps; ++step) {
             const int tile = step / chunks, row = tile * kTile + static_cast<int>(threadIdx.x);
-            copy_async_wait<kStages - 2>();
+            cp_async_wait<kStages - 2>();
             if (step % chunks == 0) {
                 if (threadIdx.x < kTile)
                     shared.thresholds[threadIdx.x] = row < count ? s.thresholds[first + row] : __builtin_inff();
@@ -262,11 +261,11 @@ struct Fold {
             }
             __syncthreads();
             if (step + kStages - 1 < steps) stage(step + kStages - 1);
-            copy_async_commit();
+            cp_async_commit();
             if (warp_column() < picks) multiply(scores, step);
             if (step % chunks == chunks - 1 && __syncthreads_or(collect(scores, tile))) settle(scores, tile, turn);
         }
-        copy_async_wait<0>();
+        cp_async_wait<0>();
         __syncthreads();
         empty_list();
     }

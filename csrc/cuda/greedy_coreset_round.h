@@ -2,7 +2,8 @@
 // the greedy among them alone.
 #pragma once
 #include "cuda/greedy_coreset_rows.h"
-#include "cuda/ptx_half.h"
+#include "cuda/ptx.h"
+#include "cuda/ptx_mma.h"
 
 namespace vsad {
 namespace cuda {

@@ -23,7 +23,8 @@
 // Where a box is too large, where H minifies or a horizon is near, or where a sum is not finite, as zero times infinity
 // in a box would make it, the warp's pixels are done again with ordinary instructions.
 #include "cuda/homography_align_attend.h"
-#include "cuda/ptx_align.h"
+#include "cuda/ptx.h"
+#include "cuda/ptx_mma.h"
 
 namespace vsad {
 namespace cuda {
@@ -98,8 +99,8 @@ __device__ __forceinline__ void multiply_rows(float (&score)[4], const unsigned 
                                               const unsigned (&lower)[packs], const unsigned (&key)[packs]) {
 #pragma unroll
     for (int i = 0; i + 1 < packs; i += 2)
-        multiply(score, {upper[i], lower[i], upper[i + 1], lower[i + 1]}, key[i], key[i + 1], Element{});
-    if constexpr (packs % 2) multiply(score, {upper[packs - 1], lower[packs - 1], 0, 0}, key[packs - 1], 0, Element{});
+        mma(score, {upper[i], lower[i], upper[i + 1], lower[i + 1]}, key[i], key[i + 1], Element{});
+    if constexpr (packs % 2) mma(score, {upper[packs - 1], lower[packs - 1], 0, 0}, key[packs - 1], 0, Element{});
 }
 
 // The value channels of four box pixels as the columns of products. A piece of n packs gives n products; lane 4 g + j
@@ -114,7 +115,7 @@ __device__ __forceinline__ void add_values(float (&sum)[packs][4], const unsigne
 #pragma unroll
             for (int i = 0; i < 4; ++i)
                 half[i] = __ldg(reinterpret_cast<const unsigned short*>(from[i] + 8 * first + group));
-            multiply(sum[first], weights, lower_halves(half[0], half[1]), lower_halves(half[2], half[3]), Element{});
+            mma(sum[first], weights, lower_halves(half[0], half[1]), lower_halves(half[2], half[3]), Element{});
         } else {
             Words<n / 2> words[4];
 #pragma unroll
@@ -122,8 +123,8 @@ __device__ __forceinline__ void add_values(float (&sum)[packs][4], const unsigne
 #pragma unroll
             for (int i = 0; i < n / 2; ++i) {
                 const unsigned a = words[0].word[i], b = words[1].word[i], c = words[2].word[i], d = words[3].word[i];
-                multiply(sum[first + 2 * i], weights, lower_halves(a, b), lower_halves(c, d), Element{});
-                multiply(sum[first + 2 * i + 1], weights, upper_halves(a, b), upper_halves(c, d), Element{});
+                mma(sum[first + 2 * i], weights, lower_halves(a, b), lower_halves(c, d), Element{});
+                mma(sum[first + 2 * i + 1], weights, upper_halves(a, b), upper_halves(c, d), Element{});
             }
         }
     });

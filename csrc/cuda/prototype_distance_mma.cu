@@ -38,6 +38,7 @@ __device__ __forceinline__ void load_stage(unsigned char* stage, const Operands&
 // Adds a slice's products to the warp's 32 x 64.
 template <typename T>
 __device__ __forceinline__ void multiply(T (&sum)[2][8][4], const unsigned char* stage) {
+    using Code = std::conditional_t<std::is_same_v<T, float>, bfloat16, std::int8_t>;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const unsigned char *rows = stage, *prototypes = stage + kTileRows * kSlice;
 #pragma unroll
@@ -53,7 +54,7 @@ __device__ __forceinline__ void multiply(T (&sum)[2][8][4], const unsigned char*
 #pragma unroll
         for (int i = 0; i < 2; ++i)
 #pragma unroll
-            for (int j = 0; j < 8; ++j) mma(sum[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+            for (int j = 0; j < 8; ++j) mma(sum[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], Code());
     }
 }
 

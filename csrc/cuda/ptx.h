@@ -26,5 +26,16 @@ __device__ __forceinline__ void red_add(float* to, float4 v) {
 #endif
 }
 
+// threadIdx.x, read again: what is computed from it is not kept in registers through the rest of a long kernel.
+__device__ __forceinline__ int reread_thread() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
+// The lower, or the upper, halves of two registers in one, a's below.
+__device__ __forceinline__ unsigned lower_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
+__device__ __forceinline__ unsigned upper_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
+
 }  // namespace cuda
 }  // namespace vsad

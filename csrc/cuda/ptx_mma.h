@@ -1,16 +1,23 @@
-// Tensor core instructions of sm_80 and later, and the copies that feed them.
+// Tensor core instructions of sm_80 and later, and the copies that feed them. tests/cuda_on_cpu/cuda/ptx_mma.h has the
+// same functions for the emulator.
 #pragma once
 #include <cstdint>
 
 #include "cuda/launch.h"
+#include "scalar.h"
 
 namespace vsad {
 namespace cuda {
 
-// 16 bytes from global to shared memory, not waiting for them.
+// 16 bytes from global to shared memory, past L1, not waiting for them; zeros where they do not exist.
 __device__ __forceinline__ void cp_async(void* shared, const void* global) {
     const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+}
+__device__ __forceinline__ void cp_async(void* shared, const void* global, bool exists) {
+    const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(exists ? 16 : 0)
+                 : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most n of this thread's committed groups are under way.
@@ -29,15 +36,23 @@ __device__ __forceinline__ void ldmatrix(unsigned (&to)[4], const void* shared) 
                  : "memory");
 }
 
-// sum += a b of a warp, 16 x 8 with 32 bytes of depth: 16 bfloat16, or 32 int8.
-__device__ __forceinline__ void mma(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+// sum (16 x 8) += a b in a warp, with 32 bytes of depth: 16 of a half type, or 32 int8; the last argument names it.
+// Lane 4 g + j holds rows g and g + 8 of a and sum, column g of b.
+__device__ __forceinline__ void mma(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, float16) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void mma(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bfloat16) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ void mma(int (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+__device__ __forceinline__ void mma(int (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, std::int8_t) {
     asm volatile(
         "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"

@@ -104,41 +104,39 @@ T __reduce_and_sync(unsigned mask, T v) {
 }
 
 // Atomics: nothing interrupts a fiber.
-template <typename T, typename V>
-T atomicAdd(T* to, V v) {
-    const T old = *to;
-    *to = old + static_cast<T>(v);
+namespace vsad {
+namespace emulator {
+template <typename T, typename F>
+T replace(T* at, F f) {
+    const T old = *at;
+    *at = f(old);
     return old;
 }
-template <typename T, typename V>
-T atomicMin(T* to, V v) {
-    const T old = *to;
-    *to = std::min(old, static_cast<T>(v));
-    return old;
+}  // namespace emulator
+}  // namespace vsad
+template <typename T>
+T atomicAdd(T* to, std::common_type_t<T> v) {
+    return vsad::emulator::replace(to, [v](T old) { return static_cast<T>(old + v); });
 }
-template <typename T, typename V>
-T atomicMax(T* to, V v) {
-    const T old = *to;
-    *to = std::max(old, static_cast<T>(v));
-    return old;
+template <typename T>
+T atomicMin(T* to, std::common_type_t<T> v) {
+    return vsad::emulator::replace(to, [v](T old) { return static_cast<T>(std::min(old, v)); });
 }
-template <typename T, typename V>
-T atomicExch(T* to, V v) {
-    const T old = *to;
-    *to = static_cast<T>(v);
-    return old;
+template <typename T>
+T atomicMax(T* to, std::common_type_t<T> v) {
+    return vsad::emulator::replace(to, [v](T old) { return static_cast<T>(std::max(old, v)); });
 }
-template <typename T, typename V>
-T atomicOr(T* to, V v) {
-    const T old = *to;
-    *to = old | static_cast<T>(v);
-    return old;
+template <typename T>
+T atomicExch(T* to, std::common_type_t<T> v) {
+    return vsad::emulator::replace(to, [v](T) { return static_cast<T>(v); });
 }
-template <typename T, typename V>
-T atomicAnd(T* to, V v) {
-    const T old = *to;
-    *to = old & static_cast<T>(v);
-    return old;
+template <typename T>
+T atomicOr(T* to, std::common_type_t<T> v) {
+    return vsad::emulator::replace(to, [v](T old) { return static_cast<T>(old | v); });
+}
+template <typename T>
+T atomicAnd(T* to, std::common_type_t<T> v) {
+    return vsad::emulator::replace(to, [v](T old) { return static_cast<T>(old & v); });
 }
 template <typename T>
 T atomicCAS(T* to, T expected, T v) {

@@ -15,5 +15,10 @@ inline void red_add(float* to, float4 v) {
     if (reinterpret_cast<std::uintptr_t>(to) % sizeof v) throw std::logic_error("red_add: not aligned");
 }
 
+inline int reread_thread() { return static_cast<int>(threadIdx.x); }
+
+inline unsigned lower_halves(unsigned a, unsigned b) { return (a & 0xffffu) | b << 16; }
+inline unsigned upper_halves(unsigned a, unsigned b) { return a >> 16 | (b & 0xffff0000u); }
+
 }  // namespace cuda
 }  // namespace vsad

@@ -1,17 +1,19 @@
 // csrc/cuda/ptx_mma.h for the emulator.
 #pragma once
 #include "cuda/launch.h"
+#include "scalar.h"
 
 namespace vsad {
 namespace cuda {
 
-inline void cp_async(void* shared, const void* global) {
+inline void cp_async(void* shared, const void* global, bool exists = true) {
     if ((reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global)) % 16)
         throw std::logic_error("cp_async: not aligned");
+    const auto copy = [=] { exists ? std::memcpy(shared, global, 16) : std::memset(shared, 0, 16); };
     if (emulator::at_once())
-        std::memcpy(shared, global, 16);
+        copy();
     else
-        emulator::self().begun.push_back([=] { std::memcpy(shared, global, 16); });
+        emulator::self().begun.push_back(copy);
 }
 inline void cp_async_commit() {
     emulator::Thread& me = emulator::self();
@@ -26,6 +28,7 @@ void cp_async_wait() {
 }
 
 inline void ldmatrix(unsigned (&to)[4], const void* shared) {
+    if (reinterpret_cast<std::uintptr_t>(shared) % 16) throw std::logic_error("ldmatrix: not aligned");
     const auto rows = emulator::exchange(static_cast<const unsigned char*>(shared), "ldmatrix");
     const int lane = emulator::lane();
     for (int i = 0; i < 4; ++i) std::memcpy(&to[i], rows[i * 8 + lane / 4] + lane % 4 * 4, 4);
@@ -33,28 +36,29 @@ inline void ldmatrix(unsigned (&to)[4], const void* shared) {
 
 struct Fragments {
     unsigned a[4], b[2];
-
-    // Element `i` of the four bytes in a register.
-    static float get(unsigned bits, int i, float) { return __uint_as_float(i ? bits & 0xffff0000u : bits << 16); }
-    static int get(unsigned bits, int i, int) { return static_cast<signed char>(bits >> 8 * i); }
 };
 
-template <typename T>
-void emulate_mma(T (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+// Element i of a register.
+template <typename Half>
+float element(unsigned bits, int i, Half) {
+    return widen(Half{static_cast<std::uint16_t>(bits >> 16 * i)});
+}
+inline int element(unsigned bits, int i, std::int8_t) { return static_cast<signed char>(bits >> 8 * i); }
+
+template <typename T, typename Element>
+void mma(T (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, Element e) {
     const auto lanes = emulator::exchange(Fragments{{a[0], a[1], a[2], a[3]}, {b0, b1}}, "mma");
-    const int lane = emulator::lane(), count = sizeof(T) == 4 && std::is_same<T, float>::value ? 2 : 4;
+    const int lane = emulator::lane();
     for (int n = 0; n < 4; ++n) {  // row lane / 4 + 8 (n / 2), column 2 (lane % 4) + n % 2
         T total = 0;
         for (int half = 0; half < 2; ++half)
             for (int quad = 0; quad < 4; ++quad)
-                for (int i = 0; i < count; ++i)
-                    total += Fragments::get(lanes[lane / 4 * 4 + quad].a[n / 2 + half * 2], i, T()) *
-                             Fragments::get(lanes[(lane % 4 * 2 + n % 2) * 4 + quad].b[half], i, T());
+                for (int i = 0; i < int(4 / sizeof(Element)); ++i)
+                    total += element(lanes[lane / 4 * 4 + quad].a[n / 2 + half * 2], i, e) *
+                             element(lanes[(lane % 4 * 2 + n % 2) * 4 + quad].b[half], i, e);
         sum[n] += total;
     }
 }
-inline void mma(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { emulate_mma(sum, a, b0, b1); }
-inline void mma(int (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { emulate_mma(sum, a, b0, b1); }
 
 }  // namespace cuda
 }  // namespace vsad
