@@ -35,6 +35,7 @@ from vsad.kernels.homography_align_window import (
     tile_of,
     zeros,
 )
+from vsad.ops._describe import batch_stride
 from vsad.ops._layout import empty_like_layout
 
 # Arithmetic, B=8 V=5 N=4 C=Cv=320 64 x 64 R=3 bf16 on an H200: 655,360 pixel-slots read 16 taps of 640 channels.
@@ -242,7 +243,3 @@ def channels_last(t: Tensor) -> Tensor:
 def beyond_int32(t: Tensor) -> bool:
     """Whether offsets within one image of t need 64 bits."""
     return sum((n - 1) * stride for n, stride in zip(t.shape[2:], t.stride()[2:])) >= 2**31
-
-
-def batch_stride(homography: Tensor) -> int:
-    return homography.stride(0) if homography.shape[0] > 1 else 0

@@ -43,7 +43,8 @@ from vsad.kernels.homography_align_window import (
     tile_of,
     zeros,
 )
-from vsad.ops._layout import empty_like_layout
+from vsad.ops._describe import batch_stride
+from vsad.ops._layout import empty_like_layout, in_layout_of
 
 INTEGER_BITS = 61  # that the largest thinkable sum of integers needs: a sign and a factor of two remain
 
@@ -285,7 +286,7 @@ def backward(
             homography, neighbors, None if bias is None else bias.contiguous(), out, lse,
             grad_query, grad_key, grad_value, grad_homography, grad_bias, factors,
             *grad_out.stride(), *queries.stride(), *keys.stride(), *values.stride(), *out.stride(),
-            *like_query.stride(), align.batch_stride(homography), V, S, N, heads, H, W, Hs, Ws, scale,
+            *like_query.stride(), batch_stride(homography), V, S, N, heads, H, W, Hs, Ws, scale,
             C=C // heads, CV=CV // heads, R=window, HAS_BIAS=bias is not None, HAS_GRAD_LSE=grad_lse is not None,
             NEED_QUERY=need_query, NEED_KEY=need_key, NEED_VALUE=need_value, NEED_HOMOGRAPHY=need_homography,
             NEED_BIAS=need_bias, FIXED=deterministic,
@@ -297,7 +298,9 @@ def backward(
     nothing = query.new_empty((0,))
     images = [nothing if grad_query is None else grad_query]
     for i, (like, grad) in enumerate(((key, grad_key), (value, grad_value))):
-        images.append(nothing if grad is None else _in_layout_of(like, grad, None if factors is None else factors[i]))
+        if grad is not None and factors is not None:
+            grad = grad / factors[i]
+        images.append(nothing if grad is None else in_layout_of(like, grad))
     if grad_homography is None:
         grad_homography = homography.new_empty((0,))
     else:
@@ -309,15 +312,6 @@ def backward(
     else:
         grad_bias = grad_bias.sum((0, 1, 2), dtype=torch.float64).to(homography.dtype)
     return images[0], images[1], images[2], grad_homography, grad_bias
-
-
-def _in_layout_of(like: Tensor, grad: Tensor, factor: Tensor | None) -> Tensor:
-    """``grad (B, S, H, W, C)`` as the gradient of ``like``: its shape, dtype and memory layout."""
-    result = empty_like_layout(like, like.shape[2])
-    grad = (grad if factor is None else grad / factor).movedim(-1, 2)
-    if grad.dtype == result.dtype and grad.stride() == result.stride():
-        return grad
-    return result.copy_(grad)
 
 
 def _integer_factors(

@@ -28,6 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vsad.ops._describe import batch_stride
 from vsad.ops._layout import empty_like_layout
 from vsad.ops._sample import anywhere
 from vsad.ops._whole import restore, scale_for
@@ -221,7 +222,7 @@ def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, paddi
         with torch.cuda.device_of(input):
             forward_kernel[(B * tiles, shares)](
                 input, homography, out, mask.view(torch.uint8),
-                *_strides(input, constants), _batch_stride(homography), *_strides(out, constants),
+                *_strides(input, constants), batch_stride(homography), *_strides(out, constants),
                 *_sizes(input, out, constants), **constants, **_options(mode, FORWARD),
             )  # fmt: skip
     return out, mask
@@ -262,7 +263,7 @@ def backward(
         with torch.cuda.device_of(input):
             backward_kernel[(B * programs, shares)](
                 grad_out, input, dense, scale, total, parts,
-                *_strides(grad_out, constants), *_strides(input, constants), _batch_stride(dense),
+                *_strides(grad_out, constants), *_strides(input, constants), batch_stride(dense),
                 *_strides(scattered, constants), *_sizes(input, grad_out, constants), run,
                 **constants, **_options(mode, BACKWARD),
             )  # fmt: skip
@@ -337,10 +338,6 @@ def _strides(picture: Tensor, constants: dict[str, Any]) -> tuple[int, ...]:
 def _sizes(input: Tensor, out: Tensor, constants: dict[str, Any]) -> tuple[float, ...]:
     _, C, Hs, Ws = input.shape
     return C // constants["PACK"], Hs, Ws, *out.shape[2:], anywhere(torch.float32, (Hs, Ws))
-
-
-def _batch_stride(homography: Tensor) -> int:
-    return homography.stride(0) if homography.shape[0] > 1 else 0
 
 
 def variants(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[Any, ...]]:

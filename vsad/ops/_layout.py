@@ -18,3 +18,12 @@ def empty_like_layout(
     if like.stride(-3) == 1 and like.shape[-3] > 1:
         return like.new_empty((*batch, height, width, channels), dtype=dtype).movedim(-1, -3)
     return like.new_empty((*batch, channels, height, width), dtype=dtype)
+
+
+def in_layout_of(like: Tensor, grad: Tensor) -> Tensor:
+    """``grad (B, V, H, W, C)`` as the gradient of ``like``: its shape, dtype and memory layout."""
+    result = empty_like_layout(like, like.shape[2])
+    grad = grad.movedim(-1, 2)
+    if grad.dtype == result.dtype and grad.stride() == result.stride():
+        return grad
+    return result.copy_(grad)

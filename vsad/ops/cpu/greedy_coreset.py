@@ -7,7 +7,8 @@ from torch import Tensor
 
 from vsad import _cpu
 
-from ._call import DTYPES, threads
+from .._describe import DTYPES
+from ._call import threads
 
 CENTER_ROWS = 1024  # any centre gives the same result; the mean of so many rows is near enough to all rows'
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from vsad import _cpu
 
-from .._layout import empty_like_layout
-from ._call import DTYPES, image, threads
+from .._describe import DTYPES, batch_stride, image, pointer
+from .._layout import empty_like_layout, in_layout_of
+from ._call import threads
 
 NAME = "homography_align"
 
@@ -78,16 +79,16 @@ def backward(
     _cpu.homography_align_backward(
         arguments,
         grad_out=image(grad_out),
-        grad_lse=_pointer(grad_lse),
-        query=_pointer(images[0]),
-        key=_pointer(images[1]),
-        value=_pointer(images[2]),
-        homography=_pointer(homographies),
-        bias=_pointer(biases),
+        grad_lse=pointer(grad_lse),
+        query=pointer(images[0]),
+        key=pointer(images[1]),
+        value=pointer(images[2]),
+        homography=pointer(homographies),
+        bias=pointer(biases),
         edges=_edges(neighbors),
     )
     nothing = query.new_empty((0,))
-    grads = [nothing if g is None else _in_layout_of(t, g) for t, g in zip((query, key, value), images)]
+    grads = [nothing if g is None else in_layout_of(t, g) for t, g in zip((query, key, value), images)]
     if homographies is not None:
         total = _sum_in_order(homographies)
         total = total if homography.shape[0] == B else _sum_in_order(total)[None]
@@ -122,22 +123,9 @@ def _edges(neighbors: Tensor) -> list[tuple[int, int, int]]:
     return [edge for members in rounds for edge in members]
 
 
-def _in_layout_of(like: Tensor, grad: Tensor) -> Tensor:
-    """``grad (B, V, H, W, C)`` as the gradient of ``like``: its shape, dtype and memory layout."""
-    result = empty_like_layout(like, like.shape[2])
-    grad = grad.movedim(-1, 2)
-    if grad.dtype == result.dtype and grad.stride() == result.stride():
-        return grad
-    return result.copy_(grad)
-
-
 def _sum_in_order(parts: Tensor) -> Tensor:
     """The sum over the first dimension, always in the same order."""
     return reduce(torch.add, parts.unbind(0), parts.new_zeros(parts.shape[1:]))
-
-
-def _pointer(t: Tensor | None) -> int:
-    return 0 if t is None else t.data_ptr()
 
 
 def _describe(
@@ -178,9 +166,9 @@ def _describe(
         out=image(out),
         wide_out=out.dtype == homography.dtype,
         homography=homography.data_ptr(),
-        homography_batch=homography.stride(0) if homography.shape[0] > 1 else 0,
+        homography_batch=batch_stride(homography),
         neighbors=neighbors.data_ptr(),
-        bias=_pointer(bias),
+        bias=pointer(bias),
         lse=lse.data_ptr(),
     )
     return arguments, (homography, neighbors, bias)

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from vsad import _cpu
 
+from .._describe import DTYPES, batch_stride, image
 from .._layout import empty_like_layout
 from .._sample import anywhere
-from ._call import DTYPES, image, threads
+from ._call import threads
 
 MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}  # Mode in csrc/cpu/homography_warp.h
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}  # Padding, there
@@ -80,7 +81,7 @@ def _describe(
         input=image(input),
         out=image(out),
         homography=homography.data_ptr(),
-        homography_batch=homography.stride(0) if homography.shape[0] > 1 else 0,
+        homography_batch=batch_stride(homography),
         mask=0 if mask is None else mask.data_ptr(),
     )
     return arguments, homography

@@ -1,4 +1,4 @@
-"""How launchers describe tensors to ``vsad._cuda``, and where their kernels run."""
+"""Where the kernels of ``vsad._cuda`` run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-
-# Scalar in csrc/scalar.h
-DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3, torch.uint8: 4}
-
-
-def image(t: Tensor) -> tuple[int, ...]:
-    """Where a tensor of images lies: its pointer and its strides in elements."""
-    return (t.data_ptr(), *t.stride())
-
-
-def pointer(t: Tensor | None) -> int:
-    return 0 if t is None else t.data_ptr()
 
 
 @contextmanager

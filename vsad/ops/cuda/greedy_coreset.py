@@ -7,7 +7,8 @@ from torch import Tensor
 
 from vsad import _cuda
 
-from ._call import DTYPES, on
+from .._describe import DTYPES
+from ._call import on
 
 SAMPLE_ROWS = 1024  # any centre and spread give the same result; those of so many rows are near enough to all rows'
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vsad import _cuda
 
+from .._describe import DTYPES, batch_stride, pointer
 from .._layout import empty_like_layout
-from ._call import DTYPES, on, pointer
+from ._call import on
 
 PACK_BYTES = 16
 MAX_STEP, MARGIN = 2**31 - 1, 8  # elements that a row of a source view and a window beside it may span
@@ -219,7 +220,7 @@ class _Call:
             value=_image(packed[2]),
             out=_image(out),
             homography=homography.data_ptr(),
-            homography_batch=homography.stride(0) if homography.shape[0] > 1 else 0,
+            homography_batch=batch_stride(homography),
             neighbors=neighbors.data_ptr(),
             bias=pointer(bias),
             lse=lse.data_ptr(),

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from vsad import _cuda
 
+from .._describe import DTYPES, batch_stride, image, pointer
 from .._layout import empty_like_layout
 from .._sample import anywhere
 from .._whole import restore, scale_for
-from ._call import DTYPES, image, on, pointer
+from ._call import on
 
 MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}  # Mode in csrc/homography_warp_arguments.h
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}  # Padding, there
@@ -77,7 +78,7 @@ def _describe(
         input=image(input),
         out=image(out),
         homography=homography.data_ptr(),
-        homography_batch=homography.stride(0) if homography.shape[0] > 1 else 0,
+        homography_batch=batch_stride(homography),
         mask=pointer(mask),
     )
     return arguments, homography

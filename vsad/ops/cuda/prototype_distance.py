@@ -7,7 +7,8 @@ from torch import Tensor
 
 from vsad import _cuda
 
-from ._call import DTYPES, on
+from .._describe import DTYPES
+from ._call import on
 
 METRICS = {"euclidean": 0, "sqeuclidean": 1, "cosine": 2}  # Metric in csrc/cuda/prototype_distance.h
 SCREENS = {"none": 0, "mma": 1, "wgmma": 2}  # Screen, there
