@@ -289,6 +289,8 @@ class _Process:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=job.folder,
                 env={**os.environ, "PYTHONPATH": path, **job.environment}, start_new_session=True,
+                # a shell's background jobs ignore it, and what they start inherits that
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
         self.start = time.monotonic()
 

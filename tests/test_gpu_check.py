@@ -85,18 +85,18 @@ def test_what_takes_too_long_is_cut_and_asked_first(check):
     start = time.monotonic()
     patient = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('7 passed in 1s')"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_check, "GRACE_S", 5.0)
+        patch.setattr(gpu_check, "GRACE_S", 1.0)
         ended = check(
             part(
                 "a",
                 script("patient", patient),
                 script("late", "print('never')"),
-                limit_s=3.0,  # a busy machine starts Python late
+                limit_s=1.0,
             ),
             part("b", script("quick", "print('ok')"), limit_s=10.0),
-            total_s=20.0,
+            total_s=12.0,
         )
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 15
     assert ended["a/patient"].state == "cut"
     assert ended["a/patient"].note == "the time was up: 7 passed"
     assert ended["a/late"] == Outcome("cut", note="no time was left")
