@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -94,8 +95,9 @@ class BuildKernels(build_ext):
         units = self._cuda_units() if cuda else self._cpu_units()
         for _, object_, _ in units:
             Path(object_).parent.mkdir(parents=True, exist_ok=True)
-        if shutil.which("ninja"):
-            self._compile_with_ninja(ext.name, units)
+        ninja = shutil.which("ninja") or shutil.which("ninja", path=Path(sys.executable).parent)
+        if ninja:
+            self._compile_with_ninja(ninja, ext.name, units)
         else:
             for source, object_, command in units:
                 self.spawn([*command, "-c", source, "-o", object_])
@@ -152,7 +154,7 @@ class BuildKernels(build_ext):
             command = [*self._cxx(), *flags, "-c", str(source), "-o", str(source.with_suffix(".o"))]
             return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
-    def _compile_with_ninja(self, name: str, units: list[Unit]) -> None:
+    def _compile_with_ninja(self, ninja: str, name: str, units: list[Unit]) -> None:
         def escape(text: str) -> str:
             return text.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
@@ -168,7 +170,7 @@ class BuildKernels(build_ext):
             lines.append(f"  compiler = {subprocess.list2cmdline(command).replace('$', '$$')}")
         file = Path(self.build_temp, f"{name}.ninja")
         file.write_text("\n".join(lines) + "\n")
-        if subprocess.run(["ninja", "-f", str(file)]).returncode:
+        if subprocess.run([ninja, "-f", str(file)]).returncode:
             needs = "CUDA 12.8 or newer" if name == "vsad._cuda" else "GCC 9 or Clang 10, or newer"
             raise CompileError(f"{name} did not compile; it needs {needs}")
 
