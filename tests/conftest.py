@@ -21,7 +21,7 @@ if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("trito
 
 import vsad.ops
 from tests.samples import SAMPLES
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 try:
     from vsad import _cpu

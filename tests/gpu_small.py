@@ -12,7 +12,7 @@ import torch
 import vsad.ops  # noqa: F401  (registers the operators)
 from tests.samples import SAMPLES
 from tests.test_ops import LAYOUTS, generator, run
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 SKIPPED = 77
 

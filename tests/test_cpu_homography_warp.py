@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.samples._sample import homographies
 from tests.test_homography_warp import LAYOUTS, WAYS, assert_rounded, picture
 from vsad.ops import homography_warp
-from vsad.ops.homography_warp import MODES, OP
+from vsad.ops.homography_warp.api import MODES, OP
 
 _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
 from vsad.ops.cpu import _call  # noqa: E402

@@ -5,7 +5,7 @@ import torch
 
 from tests.samples.greedy_coreset import KINDS, points
 from vsad.ops import greedy_coreset
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 ROW = OPS["greedy_coreset"].backend("cuda")
 DEVICE = ROW.devices[0]

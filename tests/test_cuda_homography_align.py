@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 OP = OPS["homography_align"]
 ROW = OP.backend("cuda")
@@ -114,7 +114,7 @@ def test_scattered_gradients_are_right_in_any_order(name, order, monkeypatch):
 
 def test_deterministic_algorithms_select_the_gather(monkeypatch):
     tensors, options = make("turned", torch.float32)
-    launcher = importlib.import_module("vsad.ops.cuda.homography_align")
+    launcher = importlib.import_module("vsad.ops.homography_align.cuda")
     asked = []
 
     def backward(*arguments):
@@ -136,7 +136,7 @@ def test_deterministic_algorithms_select_the_gather(monkeypatch):
 def test_neighbors_out_of_range_are_empty_slots():
     """A GPU's values are not looked at by the public function, so kernels must not follow them."""
     tensors, options = make("turned", torch.float32)
-    launcher = importlib.import_module("vsad.ops.cuda.homography_align")
+    launcher = importlib.import_module("vsad.ops.homography_align.cuda")
     arguments = [t.to(DEVICE) for t in tensors.values()]
     *arguments, bias = arguments
     wild = torch.tensor([[2, 3], [-7, 1 << 40]], device=DEVICE)
@@ -157,7 +157,7 @@ def test_neighbors_out_of_range_are_empty_slots():
 
 def test_only_wanted_gradients_are_made():
     tensors, options = make("turned", torch.float32)
-    launcher = importlib.import_module("vsad.ops.cuda.homography_align")
+    launcher = importlib.import_module("vsad.ops.homography_align.cuda")
     query, key, value, homography, bias = (t.to(DEVICE) for t in tensors.values())
     neighbors, rest = options["neighbors"].to(DEVICE), (options["heads"], options["window"], 0.3)
     out, lse = launcher.forward(query, key, value, homography, neighbors, bias, *rest)

@@ -7,10 +7,10 @@ import torch
 
 import tests.test_prototype_distance as banks
 from tests.conftest import cuda_device
-from vsad.ops.prototype_distance import _all_distances, reference
+from vsad.ops.prototype_distance.api import _all_distances, reference
 
 _cuda = pytest.importorskip("vsad._cuda", reason="needs the compiled CUDA kernels")
-cuda = importlib.import_module("vsad.ops.cuda.prototype_distance")
+cuda = importlib.import_module("vsad.ops.prototype_distance.cuda")
 WAYS = [(screen, formats) for screen in ("mma", "wgmma") for formats in ("bfloat16", "both")]
 
 

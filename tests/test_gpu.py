@@ -16,7 +16,7 @@ import vsad.ops
 from tests.samples import SAMPLES
 from tests.test_ops import floats, generator, run
 from vsad.bench import cases, operators
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKENDS = ("cuda", "triton")

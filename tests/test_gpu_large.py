@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vsad.ops
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 BEYOND = 2**31  # elements

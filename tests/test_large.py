@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vsad.ops
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 pytestmark = pytest.mark.slow
 BEYOND = 2**31  # elements

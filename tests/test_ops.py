@@ -5,7 +5,7 @@ import torch
 
 import vsad.ops
 from tests.samples import ERRORS, SAMPLES
-from vsad.ops._op import OPS, runs_on
+from vsad.ops.common.registry import OPS, runs_on
 
 
 def amid_nan(t):
@@ -106,7 +106,7 @@ def test_matches_reference_in_float64(case):
         assert len(set(result.tolist())) == len(result)
         assert torch.equal(result.cpu(), exact_result)
     if op.name == "prototype_distance":  # indices may differ where distances tie; they must lead to the distances
-        from vsad.ops.prototype_distance import distances_at
+        from vsad.ops.prototype_distance.api import distances_at
 
         reached = distances_at(exact_in["features"], exact_in["prototypes"], result.indices.cpu(), options["metric"])
         within_budget("indices", reached.to(dtype), exact[0], plain[0].cpu(), dtype)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.samples._sample import homographies
 from tests.test_ops import floats, run
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=150, database=None)
 fixed = settings.get_profile("fixed")

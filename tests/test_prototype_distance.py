@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vsad.ops import PackedPrototypes, pack_prototypes, prototype_distance
-from vsad.ops.prototype_distance import _all_distances
+from vsad.ops.prototype_distance.api import _all_distances
 
 _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
 METRICS = ["euclidean", "sqeuclidean", "cosine"]

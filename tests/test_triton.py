@@ -13,12 +13,13 @@ import vsad.kernels
 from tests.samples import SAMPLES
 from tests.test_ops import LAYOUTS, _schema_calls, floats, generator, run, within_budget
 from vsad.bench.gpu_compile import compile_triton
-from vsad.ops._op import OPS
+from vsad.ops.common.registry import OPS
 
 pytest.importorskip("triton", reason="needs triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
-STEMS = sorted(path.stem for path in Path(vsad.kernels.__path__[0]).glob("*.py"))
-HERE = [OPS[stem] for stem in STEMS if stem in OPS]  # operators that have a kernel
+KERNELS = Path(vsad.kernels.__path__[0])
+STEMS = sorted(".".join(path.relative_to(KERNELS).with_suffix("").parts) for path in KERNELS.rglob("*.py"))
+HERE = [OPS[folder.name] for folder in sorted(KERNELS.iterdir()) if folder.name in OPS]  # operators with a kernel
 NAMES = [op.name for op in HERE]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.test_prototype_distance import BANKS, plain
 from vsad.ops import greedy_coreset, prototype_distance
-from vsad.ops.prototype_distance import _all_distances
+from vsad.ops.prototype_distance.api import _all_distances
 
 pytest.importorskip("triton", reason="needs triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
@@ -20,7 +20,7 @@ HARD = {make.__name__: make for make in BANKS}
 @pytest.fixture
 def unsettled(monkeypatch):
     """Counts the rows that brute force gets after screening."""
-    from vsad.kernels import prototype_distance as module
+    from vsad.kernels.prototype_distance import search as module
 
     counts = []
     exact = module._exact
@@ -81,7 +81,7 @@ def test_rows_that_screening_cannot_settle_are_measured(unsettled):
 
 @interpreted
 def test_a_bound_that_is_too_wide_costs_time_and_nothing_else(unsettled, monkeypatch):
-    from vsad.kernels import prototype_distance as module
+    from vsad.kernels.prototype_distance import search as module
 
     original = module._screen
 

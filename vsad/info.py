@@ -9,7 +9,7 @@ import torch
 
 import vsad
 import vsad.ops
-from vsad.ops._op import OPS, REFERENCE, Backend
+from vsad.ops.common.registry import OPS, REFERENCE, Backend
 
 
 def info() -> str:

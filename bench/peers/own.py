@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vsad import ops
 from vsad.bench.operators import Problem
-from vsad.ops._op import OPS, REFERENCE
+from vsad.ops.common.registry import OPS, REFERENCE
 
 from . import Peer, Run, UnsupportedError, run_of
 

@@ -1,6 +1,6 @@
 import torch
 
-from vsad.ops.homography_warp import MODES, PADDINGS
+from vsad.ops.homography_warp.api import MODES, PADDINGS
 
 from ._sample import Sample, homographies, randn
 

@@ -8,7 +8,7 @@
 ``using`` selects a backend for a block; ``python -m vsad.info`` says which ones work here and why others do not.
 """
 
-from ._op import using
+from .common.registry import using
 from .greedy_coreset import greedy_coreset
 from .homography_align import homography_align
 from .homography_warp import homography_warp

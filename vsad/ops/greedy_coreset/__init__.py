@@ -1,0 +1,3 @@
+from .api import greedy_coreset
+
+__all__ = ["greedy_coreset"]

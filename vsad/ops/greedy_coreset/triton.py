@@ -1,0 +1,3 @@
+from vsad.kernels.greedy_coreset.select import forward
+
+__all__ = ["forward"]

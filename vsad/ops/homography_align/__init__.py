@@ -1,0 +1,3 @@
+from .api import homography_align
+
+__all__ = ["homography_align"]

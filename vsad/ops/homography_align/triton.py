@@ -1,0 +1,3 @@
+from vsad.kernels.homography_align.forward import backward, forward
+
+__all__ = ["backward", "forward"]

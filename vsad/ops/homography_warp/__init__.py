@@ -1,0 +1,3 @@
+from .api import homography_warp
+
+__all__ = ["homography_warp"]

@@ -1,0 +1,3 @@
+from .api import Nearest, PackedPrototypes, pack_prototypes, prototype_distance
+
+__all__ = ["Nearest", "PackedPrototypes", "pack_prototypes", "prototype_distance"]
