@@ -85,6 +85,10 @@ if importlib.util.find_spec("vsad._cuda") is None:  # the launchers are there wh
     vsad._cuda = sys.modules["vsad._cuda"] = types.ModuleType("vsad._cuda")
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
+from vsad.ops.common.registry import OPERATORS
+for operator in OPERATORS.values():
+    assert {row.name for row in operator.backends} == {"cpu", "cuda", "triton"}
+    assert all(callable(row.load().forward) for row in operator.backends)
 print(vsad.__file__)
 """
 
