@@ -42,7 +42,7 @@ def _mirrored(g, B, V, N, target, source):
 
 
 def _shifts(g, B, V, N, target, source):
-    """Identity and whole-pixel shifts: every coordinate on a pixel centre, many on the border."""
+    """Identity and integer shifts: every coordinate on a pixel center, many on the border."""
     H = torch.eye(3, dtype=torch.float64).repeat(B, V, N, 1, 1)
     H[..., :2, 2] = torch.randint(-2, 3, (B, V, N, 2), generator=g).double()
     return H
@@ -68,24 +68,27 @@ def _spoil_value(tensors):
     tensors["value"][..., 0, 0] = float("nan")  # where a point that is nowhere must not look
 
 
-def _sample(name, differentiable=ALL, **options):
+def _sample(name, differentiable=ALL, large=False, **options):
     make = _make(**options)
     if not options.get("bias", True):
         differentiable = tuple(d for d in differentiable if d != "bias")
-    return Sample(name, make, differentiable, images=("query", "key", "value"))
+    return Sample(name, make, differentiable, images=("query", "key", "value"), large=large)
 
 
 SAMPLES = [
-    _sample("odd", B=2, V=3, S=3, N=2, C=12, Cv=20, heads=4),
+    _sample("small", B=2, V=2, S=3, N=2, C=6, Cv=10, heads=2, target=(3, 5), source=(4, 7)),
+    _sample("odd", B=2, V=3, S=3, N=2, C=12, Cv=20, heads=4, large=True),
     _sample("window1", N=2, window=1),
     _sample("window5", N=2, window=5, heads=2, source=(9, 8)),
     _sample("window7", window=7, C=5, Cv=3, source=(13, 12)),
-    _sample("heads8", C=40, Cv=24, heads=8, N=2),
+    _sample("heads8", C=40, Cv=24, heads=8, N=2, large=True),
+    _sample("small heads8", V=1, C=40, Cv=24, heads=8, target=(3, 4)),
     _sample("wide", C=67, Cv=33, target=(5, 6)),
     _sample("one pixel", target=(1, 1), source=(1, 1), hom=_shifts),
     _sample("one row", target=(1, 6), source=(1, 9), hom=_shifts),
     _sample("mirrored", N=2, hom=_mirrored, target=(12, 10)),
-    _sample("horizon", B=2, V=3, S=3, N=2, hom=_behind, target=(14, 15), source=(9, 12)),
+    _sample("horizon", B=2, V=3, S=3, N=2, hom=_behind, target=(14, 15), source=(9, 12), large=True),
+    _sample("small horizon", N=2, hom=_behind, target=(6, 7), source=(9, 12)),
     _sample("shifts", V=3, S=3, N=3, hom=_shifts, source=(7, 9)),
     _sample("some empty", V=3, S=4, N=2, slots="some empty"),
     _sample("all empty", slots="all empty"),
