@@ -76,7 +76,7 @@ def _sample(name, differentiable=ALL, large=False, **options):
 
 
 SAMPLES = [
-    _sample("small", B=2, V=2, S=3, N=2, C=6, Cv=10, heads=2, target=(3, 5), source=(4, 7)),
+    _sample("small", B=2, V=1, N=2, C=6, Cv=10, heads=2, target=(3, 5), source=(4, 7)),
     _sample("odd", B=2, V=3, S=3, N=2, C=12, Cv=20, heads=4, large=True),
     _sample("window1", N=2, window=1),
     _sample("window5", N=2, window=5, heads=2, source=(9, 8)),
