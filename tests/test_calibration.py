@@ -194,9 +194,9 @@ def test_texture_along_a_line_is_not_enough() -> None:
         calibrate([as_tensor(surface, photograph(surface, shifted))], ["a", "b"])
 
 
-def test_a_rig_without_any_neighbour_is_legal_but_warned_about() -> None:
+def test_a_rig_without_any_neighbor_is_legal_but_warned_about() -> None:
     blank = torch.full((2, 3, 96, 128), 0.5)
-    with pytest.warns(UserWarning, match="the rig has no neighbours"):
+    with pytest.warns(UserWarning, match="the rig has no neighbors"):
         rig, report = calibrate([blank, blank], ["a", "b"])
     assert rig.neighbors.tolist() == [[-1], [-1]]
     assert rig.size == (96, 128)
@@ -207,8 +207,8 @@ def test_a_rig_without_any_neighbour_is_legal_but_warned_about() -> None:
 def test_images_of_other_sizes_keep_their_pixels(size: tuple[int, int]) -> None:
     """Features are found at another size; the homography is in pixels of the images, to a part of their width."""
     coarse = cv2.resize(texture(5), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
-    centre = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-    turn = cv2.getRotationMatrix2D(tuple(centre), 180, 1.1)  # a half turn shows any half-pixel error twice over
+    center = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
+    turn = cv2.getRotationMatrix2D(tuple(center), 180, 1.1)  # a half turn shows any half-pixel error twice over
     H_true = np.vstack([turn, [0, 0, 1]])
     rig, _ = calibrate([as_tensor(coarse, photograph(coarse, H_true))], ["a", "b"])
     assert rig.size == size

@@ -186,7 +186,7 @@ def test_masks_are_resized_by_area_from_a_half_on(folder):
     assert torch.equal(item["masks"][VIEWS.index(view)], expected)
 
 
-def test_sixteen_bit_grey_images_are_scaled(folder):
+def test_sixteen_bit_gray_images_are_scaled(folder):
     path = _first(open_dataset(folder, "train"))
     cv2.imwrite(str(path), np.full((48, 48), 0x8000, np.uint16))
     image = open_dataset(folder, "train")[0]["images"][0]

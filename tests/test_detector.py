@@ -12,7 +12,7 @@ from vsad.detector import Detector, DetectorConfig, add_agreement, gaussian
 from vsad.memory import AlignedMemory, PrototypeMemory, scaling
 from vsad.models.valdm import VALDM, tiny
 from vsad.rig import Rig
-from vsad.training import encode, standardise_latents
+from vsad.training import encode, standardize_latents
 
 
 def randn(*shape, seed=0):
@@ -156,7 +156,7 @@ def station(rig):
     normal = torch.stack([shoot(i) for i in range(8)])
     torch.manual_seed(0)
     model = VALDM(tiny()).eval()
-    latents = standardise_latents(model, encode(model, normal))
+    latents = standardize_latents(model, encode(model, normal))
     return model, latents, shoot(100), shoot(101, blot=True)
 
 

@@ -47,11 +47,11 @@ def test_examples_in_docstrings() -> None:
     assert result.failed == 0
 
 
-def test_orientation_puts_the_centre_in_front() -> None:
+def test_orientation_puts_the_center_in_front() -> None:
     H = random_homographies(5) * torch.tensor([1.0, -1, 3, -0.5, -7])[:, None, None]
     oriented = orient_homography(H, SIZE)
-    centre = torch.tensor([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2, 1.0], dtype=torch.float64)
-    assert ((oriented @ centre)[:, 2] > 0).all()
+    center = torch.tensor([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2, 1.0], dtype=torch.float64)
+    assert ((oriented @ center)[:, 2] > 0).all()
     assert torch.equal(oriented.abs(), H.abs())
     assert torch.equal(orient_homography(oriented, SIZE), oriented)
 
@@ -62,7 +62,7 @@ def test_orientation_keeps_reflections_and_the_horizon() -> None:
     assert torch.equal(orient_homography(through_horizon, SIZE), through_horizon)
 
 
-def test_scaling_follows_pixel_centres_on_each_axis() -> None:
+def test_scaling_follows_pixel_centers_on_each_axis() -> None:
     H = random_homographies(3)
     scaled = scale_homography(H, (48, 64), (12, 8), source_from_size=(48, 64), source_to_size=(96, 16))
     points = random_points(3, 7)

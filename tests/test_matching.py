@@ -33,7 +33,7 @@ def texture(seed: int = 0, size: tuple[int, int] = (160, 200)) -> np.ndarray:
 
 
 @pytest.mark.parametrize("center", [(40.0, 30.0), (40.25, 30.0), (39.6, 31.3)])
-def test_points_are_pixel_centres(center: tuple[float, float]) -> None:
+def test_points_are_pixel_centers(center: tuple[float, float]) -> None:
     points = detect(blob(*center)).points
     assert (points - torch.tensor(center)).norm(dim=-1).min() < 0.05
 

@@ -12,9 +12,9 @@ from vsad.models.derivative_vae import LATENTS, derivative_vae
 from vsad.models.frm import FRM, align_features
 from vsad.models.losses import alignment_loss, refine_loss
 from vsad.models.mvam import MVAM
-from vsad.models.valdm import VALDM, normalise, tiny
+from vsad.models.valdm import VALDM, normalize, tiny
 from vsad.rig import Rig
-from vsad.training import TrainConfig, encode, standardise_latents, train
+from vsad.training import TrainConfig, encode, standardize_latents, train
 
 SIZE = (64, 64)
 SHIFT = torch.tensor([[1.0, 0, 8], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
@@ -102,18 +102,18 @@ def test_derivative_vae_computes_gaussian_derivatives(images):
         assert abs(correlation) > 0.99
 
 
-def test_normalise_is_bounded_and_ignores_gain_and_offset():
+def test_normalize_is_bounded_and_ignores_gain_and_offset():
     level = randn(2, 3, 4, 8, 8)
-    result = normalise(level)
+    result = normalize(level)
     assert result.abs().max() < 1
-    torch.testing.assert_close(normalise(5 * level - 3), result, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(normalize(5 * level - 3), result, atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def trained(rig, images):
     torch.manual_seed(0)
     model = VALDM(tiny())
-    latents = standardise_latents(model, encode(model, images))
+    latents = standardize_latents(model, encode(model, images))
     autoencoder = {name: value.clone() for name, value in model.vae.state_dict().items()}
     messages = []
     loss = train(
@@ -127,7 +127,7 @@ def trained(rig, images):
     return model, latents, loss, messages
 
 
-def test_latents_are_standardised_for_good(trained, images):
+def test_latents_are_standardized_for_good(trained, images):
     model, latents, _, _ = trained
     torch.testing.assert_close(latents.mean((0, 1, 3, 4)), torch.zeros(LATENTS), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std((0, 1, 3, 4), correction=0), torch.ones(LATENTS), atol=1e-3, rtol=0)
@@ -148,7 +148,7 @@ def test_training_is_deterministic_and_reduces_the_loss(rig, images):
     for _ in range(2):
         torch.manual_seed(1)
         model = VALDM(replace(tiny(), align_stages=(0, 1, 2)))
-        latents = standardise_latents(model, encode(model, images))
+        latents = standardize_latents(model, encode(model, images))
         history = []
         config = TrainConfig(steps=30, batch=4, lr=3e-3, seed=0)
         train(

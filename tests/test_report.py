@@ -217,7 +217,7 @@ def test_definitions_are_those_given(tmp_path: Path) -> None:
     assert any("8-connected" in text and "0.3" in text for text in definitions)
 
 
-def test_unlabelled_images_get_verdicts_only(tmp_path: Path) -> None:
+def test_unlabeled_images_get_verdicts_only(tmp_path: Path) -> None:
     unknown = [sample("a", 3.0, None), sample("b", 1.0, None)]
     page = Page(write_report(tmp_path / "r.html", Report("Today", VIEWS, unknown, threshold=2.5)))
     assert [text for _, text in page.find("span", "verdict")] == ["✕ DEFECT", "✓ OK"]
@@ -309,12 +309,12 @@ def test_heat_is_clear_where_normal_and_strong_where_not() -> None:
     alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3]
     assert alpha[:, :14].max() == 0
     assert alpha[:, 18:].min() == pytest.approx(0.85 * 255, abs=2)
-    opacity = scale.colours[:, 3].astype(int)
+    opacity = scale.colors[:, 3].astype(int)
     assert (np.diff(opacity) >= 0).all()
     assert opacity[127] == pytest.approx(127, abs=3)
 
 
-def test_photographs_keep_their_colours_and_shrink() -> None:
+def test_photographs_keep_their_colors_and_shrink() -> None:
     image = np.zeros((3, 60, 120), np.float32)
     image[0] = 1.0  # red
     for given in (image, (255 * image).astype(np.uint8)):

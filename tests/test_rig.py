@@ -186,7 +186,7 @@ BAD_FILES = {
     "version must be 1, got 7": {"version": 7},
     '"format": "vsad-rig"': {"format": "other"},
     "must have pairs": {"pairs": None},
-    "must not have neighbours": {"neighbours": []},
+    "must not have neighbors": {"neighbors": []},
     "pairs must be a list": {"pairs": [[1, 2]]},
     "views must be a list of unique names": {"views": ["C1", "C1"]},
     "views must be a list of unique names, at": {"views": []},
@@ -202,7 +202,7 @@ BAD_FILES = {
     "pair C1 <- C2 homography must be 3 rows of 3": {"pair_homography": [["a", 0, 0], [0, 1, 0], [0, 0, 1]]},
     "pair C1 <- C2 homography must be finite": {"pair_homography": [[NAN, 0, 0], [0, 1, 0], [0, 0, 1]]},
     "pair C1 <- C2 homography must be invertible": {"pair_homography": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]},
-    "must not send the image centre": {"pair_homography": [[1, 0, 0], [0, 1, 0], [1, 0, -31.5]]},
+    "must not send the image center": {"pair_homography": [[1, 0, 0], [0, 1, 0], [1, 0, -31.5]]},
     "pair C1 <- C2 inliers must be a number": {"pair_inliers": "many"},
     "pair C1 <- C5 must appear once": {"pair_source": "C5"},
 }

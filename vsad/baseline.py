@@ -15,7 +15,7 @@ ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
 
 
 def gaussian_derivatives(images: Tensor) -> Tensor:
-    """Scale-normalised derivatives up to order 2 of every colour at three scales, at a quarter of the size.
+    """Scale-normalized derivatives up to order 2 of every color at three scales, at a quarter of the size.
 
     Args:
         images: ``(V, 3, H, W)``.

@@ -118,15 +118,15 @@ def calibrate(
     reweighted least squares. A pair that is weak so is tried from the composition of two other pairs, then with
     simulated foreshortening; every start must earn its inliers.
 
-    Convention: homographies map target to source pixels, pixel centres are integers; everything is reported in
+    Convention: homographies map target to source pixels, pixel centers are integers; everything is reported in
     pixels of the given images.
 
     Args:
         images_per_sample: a data set whose items have `"images"`, or an iterable of such items or of tensors, each
             `(V, 3, H, W)` float in [0, 1]; all samples have one shape.
         views: names of the views; default the data set's own `views`.
-        graph: which pairs become neighbours, as `Rig.from_pairs` takes it.
-        max_neighbors: keep at most so many neighbours for each view.
+        graph: which pairs become neighbors, as `Rig.from_pairs` takes it.
+        max_neighbors: keep at most so many neighbors for each view.
         max_samples: use so many samples, spread evenly over a data set, or the first ones of an iterable.
         seed: of the robust fit; the same seed gives the same rig.
         progress: wraps a loop for display, called as `progress(iterable, description, total)`.
@@ -314,7 +314,7 @@ class _Station:
             spread = torch.linalg.svdvals(points - points.mean(0))[-1] / math.sqrt(len(points))
             if spread < _MIN_SPREAD * self.diagonal:
                 return False
-        # Cameras that look at the surface have it in front of their image centres, as the matches are.
+        # Cameras that look at the surface have it in front of their image centers, as the matches are.
         directions = (fit.H_source_from_target, fit.inverse().H_source_from_target)
         return all(torch.equal(orient_homography(H, self.size), H) for H in directions)
 
@@ -359,7 +359,7 @@ def _warn_about(report: CalibrationReport) -> None:
     if not report.failed:
         return
     names = ", ".join(f"{a} and {b}" for a, b in report.failed)
-    every = "; the rig has no neighbours" if len(report.failed) * 2 == len(report.pairs) else ""
+    every = "; the rig has no neighbors" if len(report.failed) * 2 == len(report.pairs) else ""
     warnings.warn(
         f"calibrate: no homography between {names}: too few matches agree, or only along a line{every}. Use more "
         "samples or images with more texture, or write the pair into the rig file by hand",

@@ -28,8 +28,8 @@ Data = Annotated[Path, typer.Argument(help="Data set: {train,test}/{good,<defect
 Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
 Size = Annotated[int | None, typer.Option(help="Resize images to this side; without it they must have one size.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
-Steps = Annotated[int, typer.Option(help="Optimiser steps of the training.")]
-Graph = Annotated[str, typer.Option(help="Which views are neighbours: overlap, ring or star.")]
+Steps = Annotated[int, typer.Option(help="Optimizer steps of the training.")]
+Graph = Annotated[str, typer.Option(help="Which views are neighbors: overlap, ring or star.")]
 
 Memory = Annotated[str, typer.Option(help="aligned: products lie in place; prototypes: products lie anywhere.")]
 FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
@@ -149,13 +149,13 @@ def train(
 ) -> None:
     """Train VALDM and FRM on normal images."""
     from vsad.pipeline import encode_step, new_model, normal_samples, train_step
-    from vsad.training import TrainConfig, standardise_latents
+    from vsad.training import TrainConfig, standardize_latents
 
     cameras = _rig(rig, size)
     dataset = normal_samples(data, category, size)
     model = new_model(preset, seed)
     with _Bars() as bars:
-        latents = standardise_latents(model, encode_step(model, dataset, "encode", bars.track))
+        latents = standardize_latents(model, encode_step(model, dataset, "encode", bars.track))
         train_step(model, latents, cameras, TrainConfig(steps=steps, seed=seed), bars.track)
     model.save_pretrained(out)
     print(out)

@@ -1,6 +1,6 @@
 """Homographies as tensors: orientation, scaling, fitting, corner offsets and point transfer.
 
-Convention of the whole package: pixel coordinates are `(x, y)` and the centre of pixel `(i, j)` is `x=j, y=i`;
+Convention of the whole package: pixel coordinates are `(x, y)` and the center of pixel `(i, j)` is `x=j, y=i`;
 sizes are `(height, width)`; `H_source_from_target` maps target pixels to source pixels, because an output pixel
 asks where to look. (OpenCV and kornia warp with the opposite direction.) A point is *in front* when its
 homogeneous `Z > 0`. Coordinates are computed in float32, and in float64 for float64 input.
@@ -17,7 +17,7 @@ Size = tuple[int, int]
 
 
 def orient_homography(homography: Tensor, size: Size) -> Tensor:
-    """Choose the sign of a homography that puts the centre of the target image in front.
+    """Choose the sign of a homography that puts the center of the target image in front.
 
     `H` and `-H` map every point alike, but only one of them gives visible points `Z > 0`:
     `H * sign(H[2] . ((W-1)/2, (H-1)/2, 1))`.
@@ -29,7 +29,7 @@ def orient_homography(homography: Tensor, size: Size) -> Tensor:
         size: `(height, width)` of the target image.
 
     Returns:
-        `(..., 3, 3)`, same scale, differentiable. Unchanged where the centre lies on the horizon (`Z = 0`) or is NaN.
+        `(..., 3, 3)`, same scale, differentiable. Unchanged where the center lies on the horizon (`Z = 0`) or is NaN.
 
     Raises:
         ValueError: a wrong shape or size.
@@ -39,7 +39,7 @@ def orient_homography(homography: Tensor, size: Size) -> Tensor:
         tensor([1., 1., 1.])
     """
     _check_homography("orient_homography", homography)
-    z = _depth_at_centre(homography, _checked_size("orient_homography", "size", size))
+    z = _depth_at_center(homography, _checked_size("orient_homography", "size", size))
     return torch.where((z < 0)[..., None, None], -homography, homography)
 
 
@@ -54,7 +54,7 @@ def scale_homography(
     """Rewrite a homography between images as the one between their resized versions (features, for example).
 
     `H' = S_source @ H @ S_target^-1`, where S resizes by `s = to / from` per axis about pixel edges:
-    `x -> (x + 0.5) * s - 0.5`. The image centre stays the image centre, so an oriented homography stays oriented.
+    `x -> (x + 0.5) * s - 0.5`. The image center stays the image center, so an oriented homography stays oriented.
 
     Convention: see the module.
 
@@ -133,9 +133,9 @@ def transform_points(
 
 
 def homography_from_points(target_points: Tensor, source_points: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """Fit the homography that maps target points to source points, by the normalised direct linear transform.
+    """Fit the homography that maps target points to source points, by the normalized direct linear transform.
 
-    Both point sets are centred and scaled to mean distance `sqrt(2)`. Each pair gives the equations
+    Both point sets are centered and scaled to mean distance `sqrt(2)`. Each pair gives the equations
     `h1.p - u h3.p = 0` and `h2.p - v h3.p = 0`, solved in the least-squares sense by QR with `h33 = 1`. Fixing `h33`
     is safe here: it is Z at the weighted centroid of the targets, the mean of the points' own Z, so it is positive
     whenever the points are in front.
@@ -179,8 +179,8 @@ def homography_from_points(target_points: Tensor, source_points: Tensor, *, weig
         raise ValueError(f"{op}: weights must be [... {N}], one for each point, got {list(weights.shape)}")
     weights = weights.to(dtype).expand(target.shape[:-1])
 
-    p, target_centre, target_scale = _normalised(target, weights)  # (..., N, 2), (..., 2), (..., 1)
-    q, source_centre, source_scale = _normalised(source, weights)
+    p, target_center, target_scale = _normalized(target, weights)  # (..., N, 2), (..., 2), (..., 1)
+    q, source_center, source_scale = _normalized(source, weights)
     p = torch.cat((p, torch.ones_like(p[..., :1])), -1)  # (..., N, 3)
     zero = torch.zeros_like(p)
     # The last column, that of h33 = 1, goes to the right-hand side.
@@ -192,12 +192,12 @@ def homography_from_points(target_points: Tensor, source_points: Tensor, *, weig
     Q, R = torch.linalg.qr(A)
     h = torch.linalg.solve_triangular(R, Q.mT @ b, upper=True)[..., 0]  # (..., 8)
     H = torch.cat((h, torch.ones_like(h[..., :1])), -1).reshape(*h.shape[:-1], 3, 3)
-    normal_from_target = _similarity(target_scale, -target_scale * target_centre)
-    return _similarity(1 / source_scale, source_centre) @ H @ normal_from_target
+    normal_from_target = _similarity(target_scale, -target_scale * target_center)
+    return _similarity(1 / source_scale, source_center) @ H @ normal_from_target
 
 
 def image_corners(size: Size, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-    """Return the centres of an image's corner pixels: top left, top right, bottom right, bottom left.
+    """Return the centers of an image's corner pixels: top left, top right, bottom right, bottom left.
 
     Args:
         size: `(height, width)`.
@@ -226,7 +226,7 @@ def corners_to_homography(offsets: Tensor, size: Size) -> Tensor:
     offset gives a finite homography and finite gradients, which a network that predicts offsets needs.
 
     Convention: see the module; `offset = source corner - target corner` in pixels, corners ordered as
-    `image_corners`. The result is oriented, with Z = 1 at the image centre.
+    `image_corners`. The result is oriented, with Z = 1 at the image center.
 
     Args:
         offsets: `(..., 4, 2)`.
@@ -272,7 +272,7 @@ def corners_to_homography(offsets: Tensor, size: Size) -> Tensor:
     H_unit = torch.stack(rows, -1).reshape(*det.shape, 3, 3)
     diagonal = torch.cat((unit_from_target, torch.ones_like(unit_from_target[:1])))
     H: Tensor = H_unit * diagonal / diagonal[:, None]
-    z = _depth_at_centre(H, (height, width))
+    z = _depth_at_center(H, (height, width))
     z = torch.where(z.abs() > torch.finfo(dtype).eps, z, 1)
     return H / z[..., None, None]
 
@@ -338,8 +338,8 @@ def overlap_fraction(homography: Tensor, size: Size, source_size: Size | None = 
     return inside.to(mapped.dtype).mean(-1)
 
 
-def _depth_at_centre(homography: Tensor, size: Size) -> Tensor:
-    """Return Z at the image centre, `(...)`."""
+def _depth_at_center(homography: Tensor, size: Size) -> Tensor:
+    """Return Z at the image center, `(...)`."""
     (x, y), (h31, h32, h33) = ((size[1] - 1) / 2, (size[0] - 1) / 2), homography[..., 2, :].unbind(-1)
     return h31 * x + h32 * y + h33
 
@@ -351,13 +351,13 @@ def _resize_matrix(from_size: Size, to_size: Size, like: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
 
-def _normalised(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _normalized(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the points with weighted centroid 0 and mean distance sqrt(2) from it, their centroid and the scale."""
     share = (weights / weights.sum(-1, keepdim=True))[..., None]
-    centre = (points * share).sum(-2)
-    shifted = points - centre[..., None, :]
+    center = (points * share).sum(-2)
+    shifted = points - center[..., None, :]
     scale = 2**0.5 / (torch.linalg.vector_norm(shifted, dim=-1, keepdim=True) * share).sum(-2)
-    return shifted * scale[..., None], centre, scale
+    return shifted * scale[..., None], center, scale
 
 
 def _similarity(scale: Tensor, shift: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Match two images of one surface: mirror-aware SIFT features, and robust homographies from their matches.
 
-Convention: points are `(x, y)` with pixel centres at integers, as everywhere; images are uint8 `(H, W)` arrays.
+Convention: points are `(x, y)` with pixel centers at integers, as everywhere; images are uint8 `(H, W)` arrays.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def fit_robustly(
 
 
 def fit_reweighted(target: Tensor, source: Tensor, start: Tensor, coarse: float) -> Tensor:
-    """Minimise a robust reprojection error (Geman-McClure) whose scale follows the errors as they shrink.
+    """Minimize a robust reprojection error (Geman-McClure) whose scale follows the errors as they shrink.
 
     Args:
         target: `(K, 2)` float64.
@@ -175,10 +175,10 @@ def foreshorten(tilt: float, angle: float, size: Size) -> tuple[Tensor, Size]:
     """
     height, width = size
     c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    A = torch.tensor([[c, -s], [s / tilt, c / tilt]], dtype=torch.float64)  # canvas from image, about the centres
+    A = torch.tensor([[c, -s], [s / tilt, c / tilt]], dtype=torch.float64)  # canvas from image, about the centers
     canvas_width, canvas_height = (A.abs() @ torch.tensor([width, height], dtype=torch.float64)).ceil().int().tolist()
-    centre = torch.tensor([width - 1, height - 1], dtype=torch.float64) / 2
-    canvas_centre = torch.tensor([canvas_width - 1, canvas_height - 1], dtype=torch.float64) / 2
+    center = torch.tensor([width - 1, height - 1], dtype=torch.float64) / 2
+    canvas_center = torch.tensor([canvas_width - 1, canvas_height - 1], dtype=torch.float64) / 2
     H_canvas_from_image = torch.eye(3, dtype=torch.float64)
-    H_canvas_from_image[:2, :2], H_canvas_from_image[:2, 2] = A, canvas_centre - A @ centre
+    H_canvas_from_image[:2, :2], H_canvas_from_image[:2, 2] = A, canvas_center - A @ center
     return torch.linalg.inv(H_canvas_from_image), (canvas_height, canvas_width)

@@ -25,8 +25,8 @@ def scaling(features: Tensor, whiten: bool) -> Tensor:
     rows = features.reshape(-1, features.shape[-1])
     if not whiten:
         return torch.diag(1 / rows.std(0, correction=0).clamp(min=1e-6))
-    centred = rows - rows.mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
+    centered = rows - rows.mean(0)
+    values, vectors = torch.linalg.eigh(centered.T @ centered / len(rows))
     return vectors / (values.clamp(min=0) + SHRINKAGE * values.mean() + 1e-12).sqrt()
 
 
@@ -101,7 +101,7 @@ class AlignedMemory(nn.Module):
 class PrototypeMemory(nn.Module):
     """A bank of prototypes per view: ``score(f) = min_p |f - p|``, f and p scaled, wherever in the image f stands.
 
-    For products that lie anywhere, in any direction. The prototypes are chosen by k-centre greedy.
+    For products that lie anywhere, in any direction. The prototypes are chosen by k-center greedy.
 
     Args:
         prototypes: ``(V, P, C)``, scaled.
@@ -165,7 +165,7 @@ class PrototypeMemory(nn.Module):
 
 
 def _coresets(scaled: Tensor, size: int, seed: int) -> Tensor:
-    """``(V, P, C)``: the k-centre greedy choice among every view's features of ``scaled (S, V, C, h, w)``."""
+    """``(V, P, C)``: the k-center greedy choice among every view's features of ``scaled (S, V, C, h, w)``."""
     rows = scaled.transpose(0, 1).movedim(2, -1).flatten(1, -2)  # (V, S h w, C)
     drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed))[:CANDIDATES].to(rows.device)
     size = min(size, len(drawn))

@@ -296,7 +296,7 @@ def _checked(
         if not np.isin(truth, (0, 1)).all():
             raise ValueError(
                 f"{op}: {label_name} must be boolean or 0/1, got values from {truth.min()} to {truth.max()}; "
-                f"binarise them first"
+                f"binarize them first"
             )
         truth = truth.astype(bool)
     return values, truth

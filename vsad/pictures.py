@@ -1,4 +1,4 @@
-"""Pictures as data URIs: photographs, heat maps on one colour scale, and outlines of masks as SVG paths."""
+"""Pictures as data URIs: photographs, heat maps on one color scale, and outlines of masks as SVG paths."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-# Inferno starts here: its darkest colours would blacken the photograph instead of tinting it.
-DARKEST_COLOUR = 56
+# Inferno starts here: its darkest colors would blacken the photograph instead of tinting it.
+DARKEST_COLOR = 56
 OPACITY_AT_THRESHOLD, OPACITY_AT_TOP = 0.5, 0.85
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours for anomaly maps: transparent up to ``low``, half opaque at ``threshold``, full at ``high``."""
+    """Colors for anomaly maps: transparent up to ``low``, half opaque at ``threshold``, full at ``high``."""
 
     low: float
     threshold: float
@@ -36,9 +36,9 @@ class Scale:
         return (self.threshold - self.low) / (self.high - self.low)
 
     @cached_property
-    def colours(self) -> np.ndarray:
+    def colors(self) -> np.ndarray:
         """(256, 4) uint8 BGRA from low to high."""
-        index = np.linspace(DARKEST_COLOUR, 255, 256).round().astype(np.uint8)
+        index = np.linspace(DARKEST_COLOR, 255, 256).round().astype(np.uint8)
         bgr = cv2.applyColorMap(index[:, None], cv2.COLORMAP_INFERNO)[:, 0]
         share = np.linspace(0.0, 1.0, 256)
         alpha = np.interp(share, [0.0, self.threshold_share, 1.0], [0.0, OPACITY_AT_THRESHOLD, OPACITY_AT_TOP])
@@ -49,15 +49,15 @@ class Scale:
     @property
     def gradient(self) -> str:
         """The scale as a CSS gradient from left to right."""
-        stops = (f"rgba({r},{g},{b},{a / 255:.2f})" for b, g, r, a in self.colours[::15])
+        stops = (f"rgba({r},{g},{b},{a / 255:.2f})" for b, g, r, a in self.colors[::15])
         return f"linear-gradient(to right, {', '.join(stops)})"
 
     def heat(self, anomaly_map: np.ndarray, size: int) -> str:
         """(h, w) scores -> data URI of a translucent WebP whose longer side is at most ``size``."""
         scores = reduced(anomaly_map.astype(np.float32), size)
         share = np.clip((scores - self.low) / (self.high - self.low), 0.0, 1.0)
-        colours = self.colours[(255 * share).round().astype(np.uint8)]
-        return _data_uri(colours, "webp", cv2.IMWRITE_WEBP_QUALITY, 75)
+        colors = self.colors[(255 * share).round().astype(np.uint8)]
+        return _data_uri(colors, "webp", cv2.IMWRITE_WEBP_QUALITY, 75)
 
 
 def photograph(image: np.ndarray, size: int) -> str:

@@ -23,7 +23,7 @@ from vsad.metrics import Result, evaluate, summarize
 from vsad.models.valdm import PRESETS, VALDM, VALDMConfig
 from vsad.report import CalibrationRow, Report, ReportSample, write_report
 from vsad.rig import Rig
-from vsad.training import TrainConfig, encode, standardise_latents, train
+from vsad.training import TrainConfig, encode, standardize_latents, train
 
 Item = TypeVar("Item")
 Track = Callable[[Iterable[Item], int, str], Iterable[Item]]
@@ -41,7 +41,7 @@ def normal_samples(root: str | Path, category: str | None = None, size: int | No
     """The training split, which must hold normal samples only.
 
     Raises:
-        ValueError: a sample is labelled as defective; the message names it.
+        ValueError: a sample is labeled as defective; the message names it.
     """
     dataset = open_dataset(root, "train", category=category, size=size)
     for sample in dataset.samples:
@@ -253,7 +253,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
     raw, raw_test = (
         encode_step(model, data, f"encode {name}", track) for data, name in ((normal, "train"), (test, "test"))
     )
-    latents = standardise_latents(model, raw)
+    latents = standardize_latents(model, raw)
     train_step(model, latents, rig, config.train, track)
     detector = Detector.fit(model, rig, latents, config.detector, track=track)
     detector.save_pretrained(folder / DETECTOR)
@@ -281,7 +281,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, tr
 
 
 def _without_alignment(model: VALDM, config: RunConfig) -> VALDM:
-    """The same model without MVAM and FRM, not trained yet; its latents are standardised as the model's are."""
+    """The same model without MVAM and FRM, not trained yet; its latents are standardized as the model's are."""
     plain = new_model(config.preset, config.seed, lambda c: replace(c, align_stages=(), refine=False))
     plain.latent_mean.copy_(model.latent_mean)
     plain.latent_deviation.copy_(model.latent_deviation)

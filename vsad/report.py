@@ -170,7 +170,7 @@ class _Card:
     @property
     def outcome(self) -> str:
         if self.label is None:
-            return "unlabelled"
+            return "unlabeled"
         if self.label:
             return "found" if self.defective else "missed"
         return "false alarm" if self.defective else "passed"
@@ -237,7 +237,7 @@ def _meter(scores: Sequence[float], threshold: float) -> Callable[[float], float
 
 
 def _kinds(cards: Sequence[_Card]) -> list[dict[str, Any]]:
-    """Verdicts for each kind of labelled sample: normal first, then every kind of defect by name."""
+    """Verdicts for each kind of labeled sample: normal first, then every kind of defect by name."""
     groups: dict[tuple[bool, str], list[_Card]] = {}
     for card in cards:
         if card.label is not None:
@@ -290,7 +290,7 @@ def _charts(cards: Sequence[_Card], threshold: float) -> list[dict[str, Any]]:
 
 
 def _histogram(title: str, scored: Sequence[tuple[float, bool | None]], threshold: float) -> dict[str, Any]:
-    """Bars in chart coordinates, one series each for normal, defective and unlabelled where there are any."""
+    """Bars in chart coordinates, one series each for normal, defective and unlabeled where there are any."""
     scores = np.array([score for score, _ in scored])
     low, high = min(scores.min(), threshold), max(scores.max(), threshold)
     width = (high - low or 1.0) / float(np.clip(2 * math.sqrt(len(scores)), 12, 48))
@@ -298,7 +298,7 @@ def _histogram(title: str, scored: Sequence[tuple[float, bool | None]], threshol
     below, above = math.ceil((threshold - low) / width), math.floor((high - threshold) / width) + 1
     edges = [threshold + i * width for i in range(-below, above + 1)]
     series = []
-    for name, truth in (("normal", False), ("defective", True), ("unlabelled", None)):
+    for name, truth in (("normal", False), ("defective", True), ("unlabeled", None)):
         chosen = scores[[t is truth for _, t in scored]]
         if len(chosen):
             series.append((name, len(chosen), np.histogram(chosen, edges)[0]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from vsad.geometry import Size, orient_homography, overlap_fraction, scale_homography
 
 FORMAT, VERSION = "vsad-rig", 1
-CONVENTION = "homography maps target pixels (x, y) to source pixels; the centre of row i, column j is x=j, y=i"
+CONVENTION = "homography maps target pixels (x, y) to source pixels; the center of row i, column j is x=j, y=i"
 _RIG_KEYS = {"format", "version", "convention", "comment", "views", "height", "width", "pairs"}
 _PAIR_KEYS = {"target", "source", "homography", "inliers", "error_px", "comment"}
 # In coordinates where the image is [-1, 1]^2; real views stay far below, three collinear corners are infinite.
@@ -43,15 +43,15 @@ class RigPair:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rig:
-    """Fixed cameras: their names, their image size and a homography for every ordered pair of neighbours.
+    """Fixed cameras: their names, their image size and a homography for every ordered pair of neighbors.
 
-    Convention: homographies map target pixels to source pixels between images of `size`, pixel centres are integers
-    and sizes are `(height, width)`. They are float64 and oriented (the target image's centre has Z > 0).
+    Convention: homographies map target pixels to source pixels between images of `size`, pixel centers are integers
+    and sizes are `(height, width)`. They are float64 and oriented (the target image's center has Z > 0).
 
     Args:
         views: unique names, in the order of the images' view axis (data sets sort them).
         size: `(height, width)` of the images of every view.
-        pairs: the neighbour graph, an entry for each ordered pair; a target's slots keep this order.
+        pairs: the neighbor graph, an entry for each ordered pair; a target's slots keep this order.
 
     Raises:
         ValueError: unknown or repeated names, a wrong size, a matrix that is not 3 x 3, finite and invertible.
@@ -92,18 +92,18 @@ class Rig:
         graph: str | Iterable[tuple[str, str]] = "overlap",
         max_neighbors: int | None = None,
     ) -> Rig:
-        """Choose a neighbour graph among known pairwise homographies.
+        """Choose a neighbor graph among known pairwise homographies.
 
         A direction that is missing is taken as the inverse of the other. `"ring"` and `"star"` leave out a
-        neighbour whose homography is not known in either direction.
+        neighbor whose homography is not known in either direction.
 
         Args:
             views: names of the views, in order.
             size: `(height, width)` of the images.
             pairs: `RigPair`s, or a mapping from `(target, source)` to a 3 x 3 matrix.
             graph: `"overlap"`: every known pair that sees at least one common pixel, most common pixels first;
-                `"ring"`: the next and the previous view; `"star"` or `"star:<view>"`: all views and the centre (by
-                default the first view) are each other's neighbours; or `(target, source)` pairs.
+                `"ring"`: the next and the previous view; `"star"` or `"star:<view>"`: all views and the center (by
+                default the first view) are each other's neighbors; or `(target, source)` pairs.
             max_neighbors: keep at most so many slots for each target, the first ones.
 
         Returns:
@@ -246,18 +246,18 @@ def _graph_sources(
                 raise ValueError(f"rig: graph has {_name(target, source)} but no homography for it; add one or drop it")
             sources[target].append(source)
         return sources
-    kind, _, centre = graph.partition(":")
-    if kind not in ("overlap", "ring", "star") or (centre and kind != "star"):
+    kind, _, center = graph.partition(":")
+    if kind not in ("overlap", "ring", "star") or (center and kind != "star"):
         raise ValueError(f"rig: graph must be overlap, ring, star, star:<view> or pairs of views, got {graph!r}")
-    centre = centre or views[0]
-    if centre not in views:
-        raise ValueError(f"rig: graph star:<view> must name one of {', '.join(views)}, got {centre!r}")
+    center = center or views[0]
+    if center not in views:
+        raise ValueError(f"rig: graph star:<view> must name one of {', '.join(views)}, got {center!r}")
     overlap = {key: float(overlap_fraction(pair.homography, size)) for key, pair in known.items()}
     for v, target in enumerate(views):
         if kind == "ring":
             wanted = [views[(v + 1) % len(views)], views[v - 1]]
         elif kind == "star":
-            wanted = [source for source in views if centre in (source, target)]
+            wanted = [source for source in views if center in (source, target)]
         else:
             wanted = [source for source in views if overlap.get((target, source), 0) > 0]
             wanted.sort(key=lambda source: -overlap[target, source])
@@ -332,7 +332,7 @@ def _checked_pair(pair: RigPair, views: tuple[str, ...], size: Size) -> RigPair:
         )
     H = orient_homography(H, size)
     if not H[2] @ H.new_tensor([(width - 1) / 2, (height - 1) / 2, 1.0]) > 0:
-        raise ValueError(f"rig: {name} homography must not send the image centre to infinity; fit it again")
+        raise ValueError(f"rig: {name} homography must not send the image center to infinity; fit it again")
     return replace(pair, homography=H)
 
 

@@ -23,7 +23,7 @@ class TrainConfig:
     """How to train.
 
     Args:
-        steps, batch: optimiser steps, samples (of V views) in each.
+        steps, batch: optimizer steps, samples (of V views) in each.
         lr: peak of a one-cycle schedule.
         max_timestep: noise levels are drawn below it; features are read at 0, so a short training dwells near it.
         alignment, refine: weights of the losses; the diffusion loss has weight 1.
@@ -53,7 +53,7 @@ def encode(model: VALDM, images: Iterable[Tensor]) -> Tensor:
     return torch.cat([model.encode(sample[None]) for sample in images])
 
 
-def standardise_latents(model: VALDM, latents: Tensor) -> Tensor:
+def standardize_latents(model: VALDM, latents: Tensor) -> Tensor:
     """Make every latent channel of the training set mean 0 and deviation 1, now and in every later ``encode``."""
     mean = latents.mean((0, 1, 3, 4))[:, None, None]
     deviation = latents.std((0, 1, 3, 4), correction=0)[:, None, None].clamp(min=1e-6)

@@ -17,7 +17,7 @@ def is_image(path: Path) -> bool:
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB; 16-bit grey is scaled to 8 bits.
+    """Read an image as (H, W, 3) uint8 RGB; 16-bit gray is scaled to 8 bits.
 
     Raises:
         FileNotFoundError: no such file.

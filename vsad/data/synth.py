@@ -237,7 +237,7 @@ def synthesize(
     writer.finish()
     truth = {
         "config": asdict(config),
-        "units": "plane and object: the object's long side is 1, its middle 0; view: pixels, pixel centres whole",
+        "units": "plane and object: the object's long side is 1, its middle 0; view: pixels, pixel centers whole",
         "H_view_from_plane": {camera.name: camera.H_view_from_plane.tolist() for camera in station.cameras},
         "samples": records,
     }
@@ -246,7 +246,7 @@ def synthesize(
 
 
 def _strength(scene: Scene, defect: Defect, camera: Camera) -> float:
-    point = project(scene.H_plane_from_texture, defect.centre())
+    point = project(scene.H_plane_from_texture, defect.center())
     direction = scene.H_plane_from_object[:2, :2] @ np.array(defect.direction)
     return defect.strength(point, direction, camera, scene.lamps)
 

@@ -29,8 +29,8 @@ class Defect:
     Args:
         kind: one of `KINDS`.
         y, x: the rectangle's corner, in texels.
-        cover: (h, w) float32, how much of `colour` replaces the albedo.
-        colour: (h, w, 3) float32 linear reflectance.
+        cover: (h, w) float32, how much of `color` replaces the albedo.
+        color: (h, w, 3) float32 linear reflectance.
         footprint: (h, w) bool, the texels that count as defective.
         direction: unit vector along a scratch or crack; of no account elsewhere.
     """
@@ -39,11 +39,11 @@ class Defect:
     y: int
     x: int
     cover: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
     footprint: np.ndarray
     direction: tuple[float, float] = (1.0, 0.0)
 
-    def centre(self) -> np.ndarray:
+    def center(self) -> np.ndarray:
         """Give the footprint's middle (x, y) in texels."""
         rows, columns = np.nonzero(self.footprint)
         return np.array([self.x + columns.mean(), self.y + rows.mean()])
@@ -69,12 +69,12 @@ class Defect:
         return 1.0
 
     def apply(self, surface: np.ndarray, strength: float) -> np.ndarray:
-        """Give a copy of `surface` (H, W, 4), colours and opacity, with the defect at some strength."""
+        """Give a copy of `surface` (H, W, 4), colors and opacity, with the defect at some strength."""
         h, w = self.cover.shape
         changed = surface.copy()
         region = changed[self.y : self.y + h, self.x : self.x + w]
-        opacity = region[..., 3:]  # colours are premultiplied by it: nothing is painted beside the object
-        region[..., :3] += (strength * self.cover)[..., None] * (opacity * self.colour - region[..., :3])
+        opacity = region[..., 3:]  # colors are premultiplied by it: nothing is painted beside the object
+        region[..., :3] += (strength * self.cover)[..., None] * (opacity * self.color - region[..., :3])
         return changed
 
 
@@ -129,7 +129,7 @@ def _line(
     product: Product,
     strokes: list[tuple[np.ndarray, float]],
     cover: float,
-    grey: float,
+    gray: float,
     heading: float,
     rng: np.random.Generator,
 ) -> Defect:
@@ -148,9 +148,9 @@ def _line(
     drawn = cv2.resize(canvas, (int(width), int(height)), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     depth = np.clip(0.85 + 0.2 * smooth_noise(drawn.shape, 6, rng), 0.4, 1)
     y, x = _place(product, (int(height), int(width)), rng)
-    colour = np.full((*drawn.shape, 3), grey, np.float32)
+    color = np.full((*drawn.shape, 3), gray, np.float32)
     direction = (float(np.cos(heading)), float(np.sin(heading)))
-    return Defect(kind, y, x, cover * depth * drawn, colour, drawn > 0.2, direction)
+    return Defect(kind, y, x, cover * depth * drawn, color, drawn > 0.2, direction)
 
 
 def _stain(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect:

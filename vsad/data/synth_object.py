@@ -123,7 +123,7 @@ def vary(product: Product, rng: np.random.Generator) -> np.ndarray:
 
 
 def with_shadow(product: Product, albedo: np.ndarray) -> np.ndarray:
-    """Add the object's outline and contact shadow as a fourth channel, colours premultiplied by it.
+    """Add the object's outline and contact shadow as a fourth channel, colors premultiplied by it.
 
     A shadow is black that covers in part, so one warp carries object and shadow.
     """
@@ -158,8 +158,8 @@ def _dust(height: int, width: int, texels: float, rng: np.random.Generator) -> n
     layer = np.zeros((height, width), np.uint8)
     unit = texels / 640  # sizes below are in texels of a 256-pixel view
     for _ in range(rng.poisson(30)):
-        centre = (int(rng.integers(width)) * 16, int(rng.integers(height)) * 16)
-        cv2.circle(layer, centre, int(16 * unit * rng.uniform(0.6, 1.6)), int(rng.uniform(25, 90)), -1, cv2.LINE_AA, 4)
+        center = (int(rng.integers(width)) * 16, int(rng.integers(height)) * 16)
+        cv2.circle(layer, center, int(16 * unit * rng.uniform(0.6, 1.6)), int(rng.uniform(25, 90)), -1, cv2.LINE_AA, 4)
     for _ in range(rng.poisson(0.3)):  # lint: short, curved and faint
         start = rng.uniform(0, [width, height])
         heading, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.25)

@@ -35,11 +35,11 @@ class Camera:
     size: int
     position: np.ndarray  # (3,)
     H_view_from_plane: np.ndarray  # (3, 3), plane units to pixels
-    gain: np.ndarray  # (3,) colour response
+    gain: np.ndarray  # (3,) color response
 
     def scaled(self, factor: int) -> np.ndarray:
         """Give the homography of the same camera with `factor` times the pixels a side."""
-        shift = (factor - 1) / 2  # a pixel's centre moves: x -> (x + 0.5) * factor - 0.5
+        shift = (factor - 1) / 2  # a pixel's center moves: x -> (x + 0.5) * factor - 0.5
         return np.asarray(np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]]) @ self.H_view_from_plane)
 
 
@@ -82,8 +82,8 @@ def _mount(
     down /= np.linalg.norm(down)
     rotation = np.stack([np.cross(down, forward), down, forward])
 
-    focal, centre = size * _CAMERA_DISTANCE / extent, (size - 1) / 2
-    intrinsics = np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1]])
+    focal, center = size * _CAMERA_DISTANCE / extent, (size - 1) / 2
+    intrinsics = np.array([[focal, 0, center], [0, focal, center], [0, 0, 1]])
     homography = intrinsics @ np.column_stack([rotation[:, 0], rotation[:, 1], -rotation @ position])
     if mirrored:  # the camera looks through a mirror: det(H) < 0
         homography = np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]]) @ homography
@@ -114,7 +114,7 @@ def half_vectors(points: np.ndarray, camera: Camera, lamp: Lamp) -> np.ndarray:
 
 
 def shade(camera: Camera, lamps: list[Lamp]) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the light that the plane scatters and mirrors towards a camera.
+    """Compute the light that the plane scatters and mirrors toward a camera.
 
     Diffuse is Lambert with the inverse square of the lamp's distance, 1 in the middle of the table; specular is the
     Blinn-Phong lobe of each lamp, so a highlight lies at another surface point in each view.

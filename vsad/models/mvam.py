@@ -12,7 +12,7 @@ from vsad.rig import Rig
 class MVAM(nn.Module):
     """Multi-view alignment module: ``F' = F + W_o a``, ``F'' = F' + FFN(F')``, ``a = homography_align(q, k, v)``.
 
-    q, k and v are 1x1 projections of the normalised feature, made once per source pixel; every head has a learned
+    q, k and v are 1x1 projections of the normalized feature, made once per source pixel; every head has a learned
     bias over the window. Both output layers start at zero, so a new MVAM leaves a network unchanged.
 
     Args:

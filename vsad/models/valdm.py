@@ -68,7 +68,7 @@ class VALDM(nn.Module):
 
     Args:
         config: of its parts; the autoencoder starts as Gaussian derivatives where its configuration is that of the
-            tiny preset, else as diffusers initialises it.
+            tiny preset, else as diffusers initializes it.
     """
 
     latent_mean: Tensor
@@ -93,7 +93,7 @@ class VALDM(nn.Module):
         self.frms = nn.ModuleList(FRM(width) for width in widths)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images ``(B, V, 3, H, W)`` in [0, 1] to standardised latents ``(B, V, c, h, w)``.
+        """Images ``(B, V, 3, H, W)`` in [0, 1] to standardized latents ``(B, V, c, h, w)``.
 
         Raises:
             ValueError: a side of the images is not a multiple of what autoencoder and UNet divide it by.
@@ -129,14 +129,14 @@ class VALDM(nn.Module):
             skips += outputs
         x = unet.mid_block(x, time)
 
-        levels = [normalise(latents)]
+        levels = [normalize(latents)]
         for i, block in enumerate(unet.up_blocks):
             count = len(block.resnets)
             x, skips = block(x, skips[-count:], time), skips[:-count]
             if i in self.config.align_stages:
                 x = self.mvams[str(i)](x.unflatten(0, (B, V)), rig).flatten(0, 1)
             if i in self.config.feature_stages:
-                levels.append(normalise(x.unflatten(0, (B, V))))
+                levels.append(normalize(x.unflatten(0, (B, V))))
         noise = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
         return noise.unflatten(0, (B, V)), levels
 
@@ -180,8 +180,8 @@ class VALDM(nn.Module):
         return model.eval()
 
 
-def normalise(level: Tensor) -> Tensor:
-    """Standardise every channel of a sample over its views and pixels, then ``x / sqrt(1 + x^2)``.
+def normalize(level: Tensor) -> Tensor:
+    """Standardize every channel of a sample over its views and pixels, then ``x / sqrt(1 + x^2)``.
 
     Without the first a channel's constant part would make any two features similar, without the second a few
     high-contrast edges would outweigh everything else.
