@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.recorder import Recorder
 from vsad.data import SynthConfig, open_dataset, photograph_names, synthesize
-from vsad.data.synth import Station
-from vsad.data.synth_defects import KINDS, make_defect
-from vsad.data.synth_object import load_product, to_display
+from vsad.data.synth.defects import KINDS, make_defect
+from vsad.data.synth.product import load_product, to_display
+from vsad.data.synth.station import Station
 
 SIZE = 96
 
@@ -157,7 +158,7 @@ def test_cameras_are_pinholes_with_true_perspective(station):
 
 def test_highlights_lie_at_different_surface_points(station):
     """The brightest surface point of a view's specular light differs from view to view by a tenth of the object."""
-    from vsad.data.synth_station import make_lamps, project, shade
+    from vsad.data.synth.cameras import make_lamps, project, shade
 
     lamps = make_lamps(np.random.default_rng(0))[:1]
     points = []
@@ -181,10 +182,10 @@ def test_any_photograph_will_do(tmp_path):
 
 
 def test_progress_counts_every_sample(tmp_path):
-    calls = []
+    progress = Recorder()
     config = SynthConfig(categories=("brick", "coins"), train=1, test_good=1, test_defect=0, size=32)
-    synthesize(tmp_path / "out", config, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    synthesize(tmp_path / "out", config, progress=progress)
+    assert progress.stages == [("photograph", 4, 4)]
 
 
 def test_errors_name_argument_and_remedy(tmp_path):

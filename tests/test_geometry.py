@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from vsad import geometry
+import vsad.geometry
 from vsad.geometry import (
+    corners,
     corners_to_homography,
+    fitting,
+    homography,
     homography_from_points,
     homography_to_corners,
     image_corners,
@@ -29,7 +32,7 @@ MIRROR = torch.tensor([[-1.0, 0.0, 63.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dty
 
 
 def random_homographies(*shape: int, seed: int = 0, strength: float = 8.0) -> torch.Tensor:
-    """Homographies that move the corners of a SIZE image by up to `strength` pixels."""
+    """Homographies that move the corners of a SIZE image by up to ``strength`` pixels."""
     generator = torch.Generator().manual_seed(seed)
     offsets = torch.rand(*shape, 4, 2, generator=generator, dtype=torch.float64) * 2 - 1
     return corners_to_homography(offsets * strength, SIZE)
@@ -42,9 +45,9 @@ def random_points(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 def test_examples_in_docstrings() -> None:
-    result = doctest.testmod(geometry)
-    assert result.attempted >= 8
-    assert result.failed == 0
+    results = [doctest.testmod(module, extraglobs=vars(vsad.geometry)) for module in (corners, fitting, homography)]
+    assert sum(result.attempted for result in results) >= 8
+    assert sum(result.failed for result in results) == 0
 
 
 def test_orientation_puts_the_center_in_front() -> None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vsad.geometry import image_corners, transform_points
-from vsad.matching import (
+from vsad.calibration.matching import (
     Features,
     detect,
     fit_reweighted,
@@ -17,6 +16,7 @@ from vsad.matching import (
     match,
     reprojection_errors,
 )
+from vsad.geometry import image_corners, transform_points
 
 H_TRUE = torch.tensor([[0.9, 0.1, 12.0], [-0.15, 1.05, 20.0], [4e-4, -2e-4, 1.0]], dtype=torch.float64)
 

@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 from vsad.models.mvam import zero_
 
-BLOCK = 4  # pixels a side of a latent pixel
-COEFFICIENTS = 24  # of a block: all 16 of luma, the 4 lowest of each chroma
-ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # derivatives along (y, x)
-LUMA_SIGMAS, CHROMA_SIGMA = (1.2, 2.2), 2.2  # pixels; 3 x 3 blocks reach 6 pixels, 2.7 of the larger deviation
+# Pixels a side of a latent pixel.
+BLOCK = 4
+# Coefficients of a block: all 16 of luma, the 4 lowest of each chroma.
+COEFFICIENTS = 24
+# Orders of the derivatives along (y, x).
+ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
+# In pixels; 3 x 3 blocks reach 6 pixels, 2.7 times the larger deviation.
+LUMA_SIGMAS, CHROMA_SIGMA = (1.2, 2.2), 2.2
 LATENTS = len(LUMA_SIGMAS) * len(ORDERS) + 2 * 3
-COLORS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # luma, red - blue, green - magenta
+# Luma, red minus blue, and green minus magenta, as weights of red, green and blue.
+COLORS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 
 CONFIG: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 3,
@@ -61,12 +66,13 @@ def derivative_vae() -> AutoencoderKL:
     filters = _derivatives()  # (18, 24, 3, 3)
     encoder.conv_out.weight[:LATENTS, :COEFFICIENTS] = filters
     encoder.conv_out.weight[:LATENTS, COEFFICIENTS:] = -filters
-    encoder.conv_out.bias[LATENTS:] = -20  # logarithm of the variance: latents without noise
+    encoder.conv_out.bias[LATENTS:] = -20  # the logarithm of a variance that is next to none: latents without noise
     _identity(vae.quant_conv)
     return vae
 
 
 def _identity(conv: nn.Conv2d) -> None:
+    """Make a convolution pass its input channels on as they are."""
     zero_(conv)
     middle = conv.kernel_size[0] // 2
     for i in range(min(conv.in_channels, conv.out_channels)):

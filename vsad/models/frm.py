@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsad.geometry import Rig
 from vsad.models.mvam import zero_
 from vsad.ops import homography_align
-from vsad.rig import Rig
 
-SHARPNESS = 10.0  # of the softmax over cosine similarities: e^10 tells a match (1) from an unrelated patch (0)
+# Factor of the cosine similarities in the softmax: e^10 tells a match (1) from an unrelated patch (0).
+SHARPNESS = 10.0
 
 
 class Aligned(NamedTuple):

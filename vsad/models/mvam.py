@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vsad.geometry import Rig
 from vsad.ops import homography_align
-from vsad.rig import Rig
 
 
 class MVAM(nn.Module):
