@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# name: tilt from the vertical and azimuth in degrees; the plane point in the middle of the frame; the width of the
-# plane that the frame spans there; mirrored. The side cameras frame different parts, so each leaves some out.
+# By name: tilt from the vertical and azimuth in degrees, the plane point in the middle of the frame, the width of the
+# plane that the frame spans there, and whether the camera looks through a mirror. The side cameras frame different
+# parts, so each leaves some out.
 _MOUNTS = {
     "C1": (0.0, 90.0, (0.00, 0.00), 1.10, False),
     "C2": (32.0, 25.0, (0.21, 0.06), 0.68, False),
@@ -20,22 +21,30 @@ _MOUNTS = {
     "C4": (36.0, 205.0, (-0.22, 0.01), 0.70, True),
     "C5": (24.0, 300.0, (0.08, -0.15), 0.62, False),
 }
-VIEWS = tuple(_MOUNTS)
 _CAMERA_DISTANCE = 2.2
 _NORMAL = np.array([0.0, 0.0, -1.0])
 _AMBIENT = 0.35
-_GRID = 32  # shading is smooth: evaluate it on this many points a side
+# Shading is smooth: it is evaluated on so many points a side.
+_GRID = 32
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A fixed camera: where it stands, what it sees of the plane, and how its sensor differs."""
+    """A fixed camera: where it stands, what it sees of the plane, and how its sensor differs.
+
+    Args:
+        name: of its view.
+        size: pixels a side of the view.
+        position: (3,).
+        H_view_from_plane: (3, 3), plane units to pixels.
+        gain: (3,) response of the sensor to red, green and blue.
+    """
 
     name: str
     size: int
-    position: np.ndarray  # (3,)
-    H_view_from_plane: np.ndarray  # (3, 3), plane units to pixels
-    gain: np.ndarray  # (3,) color response
+    position: np.ndarray
+    H_view_from_plane: np.ndarray
+    gain: np.ndarray
 
     def scaled(self, factor: int) -> np.ndarray:
         """Give the homography of the same camera with ``factor`` times the pixels a side."""

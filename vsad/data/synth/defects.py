@@ -18,8 +18,10 @@ import numpy as np
 from vsad.data.synth.cameras import Camera, Lamp, half_vectors
 from vsad.data.synth.product import Part, Product, blur, smooth_noise, to_display
 
-_FINEST = 0.7  # lines scale with the image down to this much of their width at 256 pixels: below, no camera sees them
-_FINE = 4  # thin lines are drawn this much finer and averaged down, so their width need not be whole texels
+# Lines scale with the image down to this share of their width at 256 pixels: below, no camera sees them.
+_FINEST = 0.7
+# Thin lines are drawn so many times finer and averaged down, so that their width need not be an integer of texels.
+_FINE = 4
 
 
 @dataclass(frozen=True)

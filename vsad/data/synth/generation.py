@@ -52,14 +52,14 @@ def synthesize(out: Path | str, config: SynthConfig | None = None, *, progress: 
     station = Station(config.size, config.seed)
     writer = WRITERS[config.format](out, single=len(products) == 1)
     records = []
-    samples = [(product, *shot) for product in products for shot in _plan(config)]
+    samples = [(product, *planned) for product in products for planned in _plan(config)]
     for product, split, kind, number in progress.track(samples, "photograph"):
         # Every sample draws from its own stream: changing a count changes no other sample.
         stream = f"{product.name}/{split}/{'good' if kind is None else 'defect'}"
         rng = np.random.default_rng([config.seed, zlib.crc32(stream.encode()), number])
         scene = station.set_scene(product, rng)
         shot = station.shoot(scene, rng, kind)
-        name = writer.write(product.name, split, kind, shot.images, shot.masks)
+        name = writer.write(product.name, split, kind, shot)
         records.append({
             "category": product.name, "split": split, "kind": kind or "good", "sample": name,
             "H_plane_from_object": scene.H_plane_from_object.tolist(), "defective_views": sorted(shot.masks),
@@ -75,7 +75,7 @@ def synthesize(out: Path | str, config: SynthConfig | None = None, *, progress: 
 
 
 def _plan(config: SynthConfig) -> list[tuple[str, str | None, int]]:
-    """List the samples of one product: split, kind of defect or None, and number within split and kind or none."""
+    """List the samples of one product: split, kind of defect or None, and its number among them."""
     plan: list[tuple[str, str | None, int]] = [("train", None, i) for i in range(config.train)]
     plan += [("test", None, i) for i in range(config.test_good)]
     plan += [("test", KINDS[i % len(KINDS)], i) for i in range(config.test_defect)]

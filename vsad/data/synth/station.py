@@ -30,14 +30,23 @@ _ATTEMPTS = 200
 
 @dataclass(frozen=True)
 class Scene:
-    """One specimen on the table, and the light of that moment; ``render`` photographs it."""
+    """One specimen on the table, and the light of that moment; ``Station.render`` photographs it.
+
+    Args:
+        product: of which this is a specimen.
+        albedo: (H, W, 3) of the specimen.
+        surface: (H, W, 4), the albedo with outline and shadow.
+        H_plane_from_object: (3, 3), how it lies.
+        lamps: as they stand at that moment.
+        exposure: of each view, (3,).
+    """
 
     product: Product
-    albedo: np.ndarray  # (H, W, 3)
-    surface: np.ndarray  # (H, W, 4), the albedo with outline and shadow
+    albedo: np.ndarray
+    surface: np.ndarray
     H_plane_from_object: np.ndarray
     lamps: list[Lamp]
-    exposure: dict[str, np.ndarray]  # view -> (3,)
+    exposure: dict[str, np.ndarray]
 
     @property
     def H_plane_from_texture(self) -> np.ndarray:
@@ -47,10 +56,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Shot:
-    """The views of one sample by name, and the masks of those views alone that show its defect."""
+    """One sample.
 
-    images: dict[str, np.ndarray]  # (size, size, 3) uint8
-    masks: dict[str, np.ndarray]  # (size, size) bool
+    Args:
+        images: by view, (size, size, 3) uint8.
+        masks: by view, (size, size) bool; of those views alone that show its defect.
+    """
+
+    images: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
 
 
 class Station:
