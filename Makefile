@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.c*)
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/*.[hc]* csrc/*/*/*.[hc]*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean

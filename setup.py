@@ -25,9 +25,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 HEADERS = sorted(str(path) for folder in ("csrc", "tests/cuda_on_cpu") for path in Path(folder).rglob("*.h"))
-SOURCES = {path.as_posix() for path in Path("csrc/cpu").glob("*.cpp")}
-MODULE = sorted({"csrc/cpu/module.cpp", "csrc/cpu/parallel.cpp", *(s for s in SOURCES if "/bind_" in s)})
-INT8 = sorted(s for s in SOURCES if s.endswith("_int8.cpp"))  # compiled once per set of INT8_FLAGS
+SOURCES = {path.as_posix() for path in Path("csrc").rglob("cpu/*.cpp")}
+MODULE = sorted(s for s in SOURCES if s.startswith("csrc/cpu/") or s.endswith("/bind.cpp"))
+INT8 = sorted(s for s in SOURCES if s.endswith("/int8.cpp"))  # compiled once per set of INT8_FLAGS
 KERNELS = sorted(SOURCES - {*MODULE, *INT8})  # compiled once per set of ISA_FLAGS
 
 # -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
@@ -45,7 +45,7 @@ INT8_FLAGS = {"avx512_vnni": [*ISA_FLAGS["avx512"], "-mavx512vnni"]}
 INT8_FLAGS["amx"] = [*INT8_FLAGS["avx512_vnni"], "-mamx-tile", "-mamx-int8"]  # GCC 9 and 10 lack it: tried first
 
 
-CUDA_SOURCES = sorted(path.as_posix() for path in Path("csrc/cuda").glob("*.c*"))
+CUDA_SOURCES = sorted(path.as_posix() for path in Path("csrc").rglob("cuda/*.c*"))
 CUDA_ARCHS = ["80", "86", "89", "90a", "100", "120"]  # and PTX of the last; 90a has wgmma, which 90 lacks
 CUDA_FLAGS = ["-std=c++17", "-O3", "-DVSAD_ISA=cuda", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wno-psabi"]
 EMULATE_FLAGS = ["-x", "c++", "-std=c++17", "-DVSAD_ISA=cuda", "-DVSAD_EMULATE", "-Itests/cuda_on_cpu", "-Icsrc"]

@@ -129,13 +129,15 @@ def cuda_kernels(archs: list[str] | None) -> Iterator[Kernel]:
 def triton_kernels(archs: tuple[str, ...], only: str) -> Iterator[Kernel]:
     """Every variant of the Triton kernels, compiled for each architecture."""
     jobs = []
-    for path in sorted(Path(vsad.kernels.__path__[0]).glob("*.py")):
-        module = importlib.import_module(f"vsad.kernels.{path.stem}")
-        if only in path.stem and hasattr(module, "variants"):
+    folder = Path(vsad.kernels.__path__[0])
+    for path in sorted(folder.rglob("*.py")):
+        stem = ".".join(path.relative_to(folder).with_suffix("").parts)
+        module = importlib.import_module(f"vsad.kernels.{stem}")
+        if only in stem and hasattr(module, "variants"):
             for arch in archs:  # launch shapes may depend on it
                 capability = divmod(int(arch), 10)
                 given = (capability,) if inspect.signature(module.variants).parameters else ()
-                jobs += [(path.stem, arch, variant) for variant in module.variants(*given)]
+                jobs += [(stem, arch, variant) for variant in module.variants(*given)]
     with ThreadPoolExecutor() as pool:
         yield from pool.map(lambda job: compile_triton(*job), jobs)
 

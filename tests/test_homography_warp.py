@@ -6,7 +6,8 @@ import torch
 from tests.samples._sample import homographies
 from tests.test_ops import run, within_budget
 from vsad.ops import homography_warp
-from vsad.ops.homography_warp import MODES, OP, PADDINGS
+from vsad.ops.homography_warp.call import MODES, PADDINGS
+from vsad.ops.homography_warp.registration import OPERATOR as OP
 
 LAYOUTS = {
     "planes": lambda t: t,
@@ -113,7 +114,7 @@ def test_repeatable_gradients_do_not_depend_on_tiles(row, repeatable, monkeypatc
     backend, device = row
     if backend != "triton":
         pytest.skip("has one tile")
-    kernels = pytest.importorskip("vsad.kernels.homography_warp")
+    kernels = pytest.importorskip("vsad.kernels.homography_warp.warp")
     image, H = picture(channels, size=(18, 23))
     H = H @ torch.diag(torch.tensor([0.3, 0.3, 1.0]))  # many pixels to a source pixel
     tensors = {"input": LAYOUTS[layout](image.to(device)), "homography": H.to(device)}

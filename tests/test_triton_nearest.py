@@ -9,7 +9,7 @@ import torch
 
 from tests.test_prototype_distance import BANKS, plain
 from vsad.ops import greedy_coreset, prototype_distance
-from vsad.ops.prototype_distance import _all_distances
+from vsad.ops.prototype_distance.reference import all_distances
 
 pytest.importorskip("triton", reason="needs triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
@@ -20,7 +20,7 @@ HARD = {make.__name__: make for make in BANKS}
 @pytest.fixture
 def unsettled(monkeypatch):
     """Counts the rows that brute force gets after screening."""
-    from vsad.kernels import prototype_distance as module
+    from vsad.kernels.prototype_distance import search as module
 
     counts = []
     exact = module._exact
@@ -36,7 +36,7 @@ def unsettled(monkeypatch):
 def check(features, bank, k, metric, result):
     """The prototypes found are as near as the nearest, up to the rounding of float32; what is no number comes last."""
     distances, indices = result
-    exact = _all_distances(features.double(), bank.double(), metric)
+    exact = all_distances(features.double(), bank.double(), metric)
     exact = exact.square() / 2 if metric == "cosine" else exact.square() if metric == "sqeuclidean" else exact
     nearest = exact.sort(stable=True).values[:, :k]
     close = {"rtol": 1e-5, "atol": 1e-5 if metric == "cosine" else 1e-37, "equal_nan": True}
@@ -81,7 +81,7 @@ def test_rows_that_screening_cannot_settle_are_measured(unsettled):
 
 @interpreted
 def test_a_bound_that_is_too_wide_costs_time_and_nothing_else(unsettled, monkeypatch):
-    from vsad.kernels import prototype_distance as module
+    from vsad.kernels.prototype_distance import search as module
 
     original = module._screen
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from vsad.bench import cuda
 from vsad.bench.cases import COPY, PRODUCT, Case
 from vsad.bench.operators import Problem
-from vsad.ops._op import REFERENCE
+from vsad.ops.common.registry import REFERENCE
 
 Run = Callable[[], Any]
 

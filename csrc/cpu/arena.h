@@ -4,7 +4,7 @@
 #pragma once
 #include <cstdint>
 
-#include "geometry.h"
+#include "common/geometry.h"
 
 namespace vsad {
 namespace VSAD_ISA {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "cpu/bind.h"
-#include "cpu/prototype_distance_int8.h"
+#include "prototype_distance/cpu/int8.h"
 
 namespace vsad {
 namespace {

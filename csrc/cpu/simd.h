@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-#include "scalar.h"
+#include "common/scalar.h"
 
 namespace vsad {
 namespace VSAD_ISA {

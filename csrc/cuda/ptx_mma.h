@@ -3,8 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "common/scalar.h"
 #include "cuda/launch.h"
-#include "scalar.h"
 
 namespace vsad {
 namespace cuda {

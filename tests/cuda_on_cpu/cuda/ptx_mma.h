@@ -1,7 +1,7 @@
 // csrc/cuda/ptx_mma.h for the emulator.
 #pragma once
+#include "common/scalar.h"
 #include "cuda/launch.h"
-#include "scalar.h"
 
 namespace vsad {
 namespace cuda {

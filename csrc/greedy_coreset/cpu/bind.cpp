@@ -1,0 +1,160 @@
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "cpu/bind.h"
+#include "greedy_coreset/cpu/kernels.h"
+
+namespace py = pybind11;
+
+namespace vsad {
+namespace {
+
+constexpr std::int64_t kBlocks = 2048;          // about as many blocks of points
+constexpr std::int64_t kPassPairs = 500;        // what choosing candidates and starting threads cost, in pairs
+constexpr std::int64_t kLeastBlocks = 16;       // that candidates come from
+constexpr std::int64_t kMostCandidates = 8192;  // of a round
+constexpr std::int64_t kLeastForRegions = 512;  // picks; fewer do not pay for finding the regions
+constexpr std::int64_t kRowBytes = 8 << 20;     // of the candidates' rows
+
+// What a call needs beside its arguments: 25 bytes a point, the picks' rows twice, and a few megabytes.
+class Workspace {
+  public:
+    explicit Workspace(CoresetArguments& a) : nearest_(a.M), seen_(a.M), met_(a.M), region_(a.M) {
+        for (a.block = 8; a.block < 256 && a.M / a.block > kBlocks;) a.block *= 2;
+        const std::int64_t blocks = (a.M + a.block - 1) / a.block, padded = padded_channels(a);
+        leaders_.resize(blocks);
+        order_.resize(blocks);
+        std::iota(order_.begin(), order_.end(), 0);
+        wanted_ = std::max(std::min(kLeastBlocks, blocks), blocks / 8);
+        most_ = std::max(a.block, std::min(kMostCandidates, kRowBytes / std::max<std::int64_t>(64, padded * 4)));
+        found_.reserve(most_);
+        candidates_.resize(most_);
+        squared_.resize(most_);
+        active_.resize(most_);
+        rows_.resize(most_ * padded + kLine);
+        const bool regions = a.size >= kLeastForRegions && a.M >= a.size + kRegions;
+        panels_ = empty_panels(a, (a.size + kPanel - 1) / kPanel);
+        anchors_ = empty_panels(a, regions ? 1 : 0);
+        regions_.resize(regions ? a.size / kPanel + kRegions : 0);
+        region_panels_ = empty_panels(a, regions_.size());
+
+        a.nearest = nearest_.data();
+        a.seen = seen_.data();
+        a.met = met_.data();
+        a.region = region_.data();
+        a.leaders = leaders_.data();
+        a.candidates = candidates_.data();
+        a.squared = squared_.data();
+        a.active = active_.data();
+        a.rows = aligned(rows_);
+        a.touched = order_.data();
+        a.panels = aligned(panels_);
+        a.anchors = regions ? aligned(anchors_) : nullptr;
+        a.regions = regions_.data();
+        a.region_panels = aligned(region_panels_);
+        std::fill_n(a.first_of_region, kRegions, -1);
+        std::fill_n(a.last_of_region, kRegions, -1);
+    }
+
+    // Makes candidates of the points that come before the leader of the block that is `wanted_` from the front.
+    void choose(CoresetArguments& a) {
+        a.touched_count = wanted_;
+        while (!find(a)) a.touched_count /= 2;
+        std::int64_t at[kRegions + 1] = {};
+        for (const std::int64_t m : found_) ++at[region_[m] + 1];
+        std::partial_sum(at, at + kRegions + 1, at);
+        for (const std::int64_t m : found_) candidates_[at[region_[m]]++] = m;
+        a.count = found_.size();
+    }
+
+    // Many candidates share the passes over the picks, few cost less at every pick: a round is to take about as
+    // many comparisons with single picks as pay for one pass.
+    void adapt(const CoresetArguments& a) {
+        const std::int64_t pass = a.picked + kPassPairs, blocks = order_.size();
+        if (a.compared > 8 * pass)
+            wanted_ = std::max(kLeastBlocks, wanted_ / 2);
+        else if (a.compared < 2 * pass)
+            wanted_ *= 2;
+        wanted_ = std::min(wanted_, blocks - blocks / 8);
+    }
+
+  private:
+    // The first whole cache line: vectors that cross two cost two loads.
+    static float* aligned(std::vector<float>& memory) {
+        return reinterpret_cast<float*>((reinterpret_cast<Pointer>(memory.data()) + 63) / 64 * 64);
+    }
+
+    // A place without a pick is near nobody.
+    static std::vector<float> empty_panels(const CoresetArguments& a, std::int64_t count) {
+        std::vector<float> panels(count * panel_floats(a) + kLine);
+        for (std::int64_t i = 0; i < count; ++i)
+            std::fill_n(aligned(panels) + i * panel_floats(a), kPanel, -std::numeric_limits<float>::infinity());
+        return panels;
+    }
+
+    // Whether the points of the first `touched_count` blocks that come before the next leader are not too many.
+    bool find(CoresetArguments& a) {
+        a.limit = {-1, -1};  // before it comes whatever is not picked yet
+        if (a.touched_count < std::int64_t(order_.size())) {
+            const auto next = order_.begin() + a.touched_count;
+            std::nth_element(order_.begin(), next, order_.end(),
+                             [&](std::int64_t i, std::int64_t j) { return leaders_[i].before(leaders_[j]); });
+            if (leaders_[*next].squared >= 0) a.limit = leaders_[*next];
+        }
+        found_.clear();
+        for (std::int64_t i = 0; i < a.touched_count; ++i) {
+            const std::int64_t begin = order_[i] * a.block, end = std::min(a.M, begin + a.block);
+            for (std::int64_t m = begin; m < end; ++m)
+                if (Far{nearest_[m], m}.before(a.limit)) found_.push_back(m);
+            if (std::int64_t(found_.size()) > most_) return false;
+        }
+        return true;
+    }
+
+    std::vector<double> nearest_, squared_;
+    std::vector<std::int64_t> seen_, met_, found_, candidates_, active_, order_;
+    std::vector<std::uint8_t> region_;
+    std::vector<Far> leaders_;
+    std::vector<float> rows_, panels_, anchors_, region_panels_;
+    std::vector<RegionPanel> regions_;
+    std::int64_t most_, wanted_;
+};
+
+void greedy_coreset(CoresetArguments& a) {
+    Workspace workspace(a);
+    run_parallel(VSAD_CHOOSE(coreset_begin)(a), &a);
+    for (a.picked = 1; a.picked < a.size;) {
+        workspace.choose(a);
+        run_parallel(VSAD_CHOOSE(coreset_refresh)(a), &a);
+        VSAD_CHOOSE(coreset_pick)(a);
+        workspace.adapt(a);
+    }
+}
+
+}  // namespace
+
+void bind_greedy_coreset(py::module_& m) {
+    m.def(
+        "greedy_coreset",
+        [](int dtype, int threads, const std::array<std::int64_t, 3>& sizes,
+           const std::array<std::int64_t, 2>& features, Pointer center, Pointer picks) {
+            CoresetArguments a{};
+            a.dtype = static_cast<Scalar>(dtype);
+            a.threads = threads;
+            a.M = sizes[0];
+            a.C = sizes[1];
+            a.size = sizes[2];
+            a.features = at<char>(static_cast<Pointer>(features[0]));
+            a.stride = features[1];
+            a.center = at<float>(center);
+            a.picks = at<std::int64_t>(picks);
+            const py::gil_scoped_release release;
+            greedy_coreset(a);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("threads"), py::arg("sizes"), py::arg("features"), py::arg("center"),
+        py::arg("picks"));
+}
+
+}  // namespace vsad

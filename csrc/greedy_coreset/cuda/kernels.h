@@ -1,0 +1,29 @@
+// The host side of the greedy_coreset kernel.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/scalar.h"
+
+namespace vsad {
+namespace cuda {
+
+struct CoresetArguments {
+    Scalar dtype;
+    std::int64_t M, C, size, start;
+    const char* features;  // channels lie side by side
+    std::int64_t stride;   // from row to row, in elements
+    const float* center;   // (C,), finite; results do not depend on it, near the mean screening errs least
+    const float* spread;   // one: the largest |feature - center| of a sample; results do not depend on it
+    std::int64_t* picks;   // (size,), all of it written
+    void* workspace;       // coreset_workspace() bytes of any content, aligned to 256
+};
+
+// For M points with C channels on the current device.
+std::size_t coreset_workspace(std::int64_t M, std::int64_t C);
+void greedy_coreset(const CoresetArguments& arguments, cudaStream_t stream);
+
+}  // namespace cuda
+}  // namespace vsad

@@ -1,0 +1,173 @@
+"""The contract of every operator: one call, one reference, one schema, a table of backends that say "why not?"."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+REFERENCE = "torch"
+Call = TypeVar("Call", bound=tuple[Any, ...])
+Outputs = tuple[Tensor, ...]
+
+
+class Kernels(Protocol):
+    """What a backend offers: the launchers of one operator. A module with these functions is one."""
+
+    def forward(self, call: Any, /) -> Outputs:
+        """Compute the outputs of a call."""
+        ...
+
+
+class DifferentiableKernels(Kernels, Protocol):
+    """The launchers of an operator that has gradients."""
+
+    def backward(
+        self, call: Any, outputs: Outputs, grads: tuple[Tensor | None, ...], needs: tuple[bool, ...], /
+    ) -> Outputs:
+        """Compute the gradients of a call's differentiable arguments.
+
+        Args:
+            call: the call of the forward.
+            outputs: the outputs that ``Gradients.saved`` names.
+            grads: gradients of the outputs that ``Gradients.outputs`` names; the first is never None.
+            needs: by differentiable argument, whether its gradient is wanted.
+
+        Returns:
+            The gradient of every differentiable argument, or an empty tensor where ``needs`` says no.
+        """
+        ...
+
+
+def never_refuses(call: Any) -> str | None:
+    """The ``why_not`` of a backend that takes every call on its devices and in its dtypes."""
+    return None
+
+
+@dataclass(frozen=True)
+class Backend(Generic[Call]):
+    """One row of an operator's table.
+
+    Args:
+        name: what users write in ``backend=``.
+        load: imports the launchers when they are first used, and returns them.
+        devices: device types that the first tensor of a call may be on.
+        dtypes: dtypes that the first tensor of a call may have.
+        missing: why this backend is unusable on this machine; None if it is usable.
+        why_not: looks at the shapes and options of a call (never at values) and gives a reason to refuse it, or None.
+    """
+
+    name: str
+    load: Callable[[], Kernels]
+    devices: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...]
+    missing: str | None = None
+    why_not: Callable[[Call], str | None] = never_refuses
+
+    def refusal(self, call: Call) -> str | None:
+        """Why this backend cannot take this call; None if it can. Reads metadata only."""
+        first = call[0]
+        if first.device.type not in self.devices:
+            return f"needs tensors on {' or '.join(self.devices)}, got {first.device.type}"
+        if first.dtype not in self.dtypes:
+            return f"takes {', '.join(str(d)[6:] for d in self.dtypes)}, got {str(first.dtype)[6:]}"
+        return self.missing or self.why_not(call)
+
+
+class Gradients(NamedTuple):
+    """How an operator is differentiated.
+
+    ``arguments`` names the arguments that have a gradient, in the order of the call; ``outputs`` those outputs whose
+    gradient the backward takes; ``saved`` the outputs that it needs. ``empty`` makes uninitialized gradients of a call.
+    """
+
+    arguments: tuple[str, ...]
+    outputs: tuple[str, ...]
+    saved: tuple[str, ...]
+    empty: Callable[[Any], Outputs]
+
+
+@dataclass(frozen=True)
+class Operator(Generic[Call]):
+    """An operator: its call, its definition in plain torch, and its backends in order of preference.
+
+    Args:
+        name: of the public function.
+        call: the NamedTuple of its arguments, tensors first; its annotations are the registered schema.
+        outputs: names of the tensors that the launchers return.
+        empty: makes uninitialized outputs of a call; the fake of the registered operator.
+        reference: the definition.
+        backends: the table.
+        gradients: how it is differentiated; None where it is not.
+        opaque_reference: whether compilers see the reference as one call too, because it loops.
+    """
+
+    name: str
+    call: type[Call]
+    outputs: tuple[str, ...]
+    empty: Callable[[Call], Outputs]
+    reference: Callable[[Call], Outputs]
+    backends: tuple[Backend[Call], ...]
+    gradients: Gradients | None = None
+    opaque_reference: bool = False
+
+    def choose(self, call: Call, backend: str | None) -> str:
+        """The name of the backend that runs this call.
+
+        Unnamed, the first that does not refuse; named (by argument or by ``using``), that one or an error.
+
+        Raises:
+            ValueError: the name is not in the table.
+            RuntimeError: the named backend refuses; the message says why.
+        """
+        wanted = backend if backend is not None else _preference.backend
+        if wanted is None:
+            for row in self.backends:
+                if row.refusal(call) is None:
+                    return row.name
+            return REFERENCE
+        if wanted == REFERENCE:
+            return REFERENCE
+        reason = self.backend(wanted).refusal(call)
+        if reason is not None:
+            raise RuntimeError(f"{self.name}: backend {wanted!r} {reason}")
+        return wanted
+
+    def backend(self, name: str) -> Backend[Call]:
+        """The row of that name."""
+        for row in self.backends:
+            if row.name == name:
+                return row
+        names = [row.name for row in self.backends] + [REFERENCE]
+        raise ValueError(f"{self.name}: backend must be one of {names}, got {name!r}")
+
+
+class _Preference(threading.local):  # one per thread; a ContextVar cannot be read under torch.compile
+    backend: str | None = None
+
+
+_preference = _Preference()
+OPERATORS: dict[str, Operator[Any]] = {}
+
+
+@contextmanager
+def using(backend: str) -> Iterator[None]:
+    """Run every vsad operator inside the block on one backend, as if ``backend=`` were passed to each call.
+
+    Example:
+        >>> with vsad.ops.using("torch"):
+        ...     out = vsad.ops.homography_warp(image, homography)
+    """
+    known = {row.name for operator in OPERATORS.values() for row in operator.backends} | {REFERENCE}
+    if backend not in known:
+        raise ValueError(f"using: backend must be one of {sorted(known)}, got {backend!r}")
+    before, _preference.backend = _preference.backend, backend
+    try:
+        yield
+    finally:
+        _preference.backend = before

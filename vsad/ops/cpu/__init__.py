@@ -1,1 +1,0 @@
-"""Launchers of the compiled CPU kernels: allocate, describe the tensors, call ``vsad._cpu``."""

@@ -1,1 +1,0 @@
-"""Launchers of ``vsad._cuda``, one module an operator."""

@@ -1,0 +1,50 @@
+"""The public function greedy_coreset: its promise, its checks, its defaults."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..common.checks import check_same, check_shapes
+from .call import NAME, CoresetCall
+from .registration import run
+
+
+def greedy_coreset(
+    features: Tensor, size: int, *, start: int | None = None, seed: int = 0, backend: str | None = None
+) -> Tensor:
+    """Pick features one by one, each the farthest from all picked before (k-center greedy).
+
+    ``pick[0] = start``, ``pick[i + 1] = argmax_m min_{j <= i} |f_m - f_pick[j]|`` over what is not yet picked; the
+    lowest index wins a tie. The result covers the set within twice the best possible radius.
+
+    Convention: squared distances are summed in float64 and then rounded to float32's 24 bits, so equal distances tie
+    whatever order the channels are summed in, and every backend picks the same, but for sums that lie within
+    float64's rounding of the middle between two 24-bit numbers: about one in 10^8. A row that is not finite covers
+    nothing and counts as covered: it is picked when only duplicates of picks are left.
+
+    Args:
+        features: ``(M, C)``, floating point.
+        size: how many to pick, 1 <= size <= M.
+        start: index of the first pick; drawn from ``seed`` by default.
+        seed: of that draw.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first that can.
+
+    Returns:
+        ``(size,)`` int64 indices in the order of picking, without repeats.
+
+    Raises:
+        ValueError: features are not a floating point matrix, or size or start is out of range.
+
+    Example:
+        >>> bank = features[vsad.ops.greedy_coreset(features, size=1000)]
+
+    Source: Gonzalez 1985, Sener and Savarese (arXiv 1708.00489).
+    """
+    sizes = check_shapes(NAME, features=(features, "M C"))
+    check_same(NAME, features=features)
+    if not 1 <= size <= sizes["M"]:
+        raise ValueError(f"{NAME}: size must lie in [1, M={sizes['M']}], got {size}")
+    if start is not None and not 0 <= start < sizes["M"]:
+        raise ValueError(f"{NAME}: start must lie in [0, M={sizes['M']}), got {start}")
+    (picks,) = run(CoresetCall(features, size, start, seed), backend)
+    return picks

@@ -1,0 +1,165 @@
+"""The public function homography_align: its promise, its checks, its defaults."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..common.checks import autocast, check_device, check_same, check_shapes, compute_dtype
+from .call import NAME, AlignCall
+from .registration import run
+
+
+def homography_align(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor | None = None,
+    *,
+    heads: int = 1,
+    window: int = 3,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    deterministic: bool | None = None,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Fuse homography warp and windowed cross-view attention; nothing per window cell is ever stored.
+
+    For target view i, pixel p = (x, y) and slot n with source view ``j = neighbors[i, n]``::
+
+        (X, Y, Z) = homography[i, n] (x, y, 1),    sx = X / Z,    sy = Y / Z
+        logit[n, a, b] = scale * <q_i(p), k_j(sx + b, sy + a)> + bias[n, a, b],    |a|, |b| <= (window - 1) / 2
+        out(p) = sum softmax(logit)[n, a, b] * v_j(sx + b, sy + a)
+
+    ``k_j(.)`` and ``v_j(.)`` are bilinear; the softmax runs over all valid cells of all slots.
+
+    Convention:
+        Pixel coordinates are (x, y), y down, the center of pixel (i, j) is x=j, y=i. A homography maps target pixels
+        to source pixels. A cell is valid when the point is in front (Z > 0), the slot is not empty and the cell lies
+        within the centers of the source's border pixels. A pixel without a valid cell gives out = 0, lse = -inf and
+        zero gradients; NaN or infinite homographies make points invalid, never an error.
+
+    Args:
+        query: ``(B, V, C, H, W)``, float32, float64, float16 or bfloat16; any strides, channels-last is fastest.
+        key: ``(B, S, C, Hs, Ws)``.
+        value: ``(B, S, Cv, Hs, Ws)``.
+        homography: ``(B, V, N, 3, 3)``, ``(1, V, N, 3, 3)`` or ``(V, N, 3, 3)``, any floating dtype.
+        neighbors: ``(V, N)`` int64, -1 marks an empty slot. None: every other view in order (needs S == V).
+        heads: divides C and Cv; head h owns the h-th group of consecutive channels.
+        window: odd, in source pixels.
+        bias: ``(heads, window, window)`` or ``(heads, N, window, window)``, added to the logits.
+        scale: of the dot product; ``1 / sqrt(C / heads)`` by default.
+        return_lse: also return the logarithm of the sum of exponentials.
+        deterministic: bit-identical gradients on every run; None follows
+            ``torch.are_deterministic_algorithms_enabled()``. The CPU backend always is; the CUDA backend gathers then,
+            the Triton backend sums in 64-bit integers.
+        backend: ``"cpu"``, ``"cuda"`` (window up to 7), ``"triton"``, ``"torch"``; None takes the first that can.
+
+    Returns:
+        ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,
+        float32 (float64 for float64 input). Differentiable in query, key, value, homography and bias.
+
+    Raises:
+        ValueError: a shape, dtype, device, window, heads or neighbor index is wrong; the message names it.
+        RuntimeError: the named backend cannot run this call; the message says why.
+
+    Example:
+        >>> feature = torch.randn(1, 5, 32, 32, 64).movedim(-1, 2)    # (B, V, C, H, W), channels last in memory
+        >>> out = vsad.ops.homography_align(feature, feature, feature, rig_homography, rig_neighbors, heads=4)
+
+    Source: the multi-view alignment module of ViewSense-AD (arXiv 2511.18766).
+    """
+    query, key, value = autocast(query, key, value)
+    homography = homography[None] if isinstance(homography, Tensor) and homography.ndim == 4 else homography
+    if neighbors is None:
+        neighbors = _every_other_view(query, key)
+    sizes = _check(query, key, value, homography, neighbors, heads, window)
+    compute = compute_dtype(query.dtype)
+    call = AlignCall(
+        query=query,
+        key=key,
+        value=value,
+        homography=homography.to(compute),
+        neighbors=neighbors,
+        bias=_full_bias(bias, query, heads, sizes["N"], window, compute),
+        heads=heads,
+        window=window,
+        scale=(sizes["C"] // heads) ** -0.5 if scale is None and sizes["C"] else float(scale or 0.0),
+        deterministic=torch.are_deterministic_algorithms_enabled() if deterministic is None else deterministic,
+    )
+    out, lse = run(call, backend)
+    return (out, lse) if return_lse else out
+
+
+def _every_other_view(query: Tensor, key: Tensor) -> Tensor:
+    V, S = query.shape[1], key.shape[1]
+    if V != S:
+        raise ValueError(f"{NAME}: neighbors must be given when views differ from source views, got V={V}, S={S}")
+    index = torch.arange(V * max(V - 1, 0), device=query.device).view(V, max(V - 1, 0))
+    row, slot = torch.arange(V, device=query.device)[:, None], index - index[:, :1]
+    return slot + (slot >= row)
+
+
+def _check(
+    query: Tensor, key: Tensor, value: Tensor, homography: Tensor, neighbors: Tensor, heads: int, window: int
+) -> dict[str, int]:
+    sizes = check_shapes(
+        NAME,
+        query=(query, "B V C H W"),
+        key=(key, "B S C Hs Ws"),
+        value=(value, "B S Cv Hs Ws"),
+        neighbors=(neighbors, "V N"),
+    )
+    _check_homography(homography, sizes["B"], sizes["V"], sizes["N"])
+    check_same(NAME, query=query, key=key, value=value)
+    check_device(NAME, query=query, homography=homography, neighbors=neighbors)
+    if not homography.is_floating_point():
+        raise ValueError(f"{NAME}: homography must be floating point, got {homography.dtype}; call .float()")
+    if neighbors.dtype != torch.int64:
+        raise ValueError(f"{NAME}: neighbors must be int64, got {neighbors.dtype}; call .long()")
+    if sizes["Hs"] == 0 or sizes["Ws"] == 0:
+        raise ValueError(f"{NAME}: key must have at least one pixel, got {list(key.shape)}")
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"{NAME}: window must be odd and positive, got {window}; use {max(window, 0) + 1}")
+    if heads < 1 or sizes["C"] % heads or sizes["Cv"] % heads:
+        raise ValueError(f"{NAME}: heads must divide C={sizes['C']} and Cv={sizes['Cv']}, got {heads}")
+    # values of a GPU tensor are not read (it would stall the stream); kernels treat what is out of range as empty
+    if neighbors.device.type == "cpu" and not torch.compiler.is_compiling() and neighbors.numel():
+        low, high = (int(t) for t in neighbors.aminmax())
+        if low < -1 or high >= sizes["S"]:
+            wrong = low if low < -1 else high
+            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={sizes['S']}), got {wrong}; -1 marks an empty slot")
+    return sizes
+
+
+def _check_homography(homography: Tensor, B: int, V: int, N: int) -> None:
+    """One matrix for every neighbor slot of every target view."""
+    if not isinstance(homography, Tensor):
+        raise TypeError(f"{NAME}: homography must be a tensor, got {type(homography).__name__}")
+    shape = list(homography.shape)
+    if shape[1:] != [V, N, 3, 3] or shape[0] not in (1, B):
+        raise ValueError(
+            f"{NAME}: homography must hold a 3 x 3 matrix for each of the N={N} neighbor slots of each of the V={V} "
+            f"target views, [{V} {N} 3 3] or with batch 1 or B={B} in front, got {shape}; slot n of view v maps its "
+            f"pixels into source view neighbors[v, n], so give neighbors as many columns as there are homographies"
+        )
+
+
+def _full_bias(
+    bias: Tensor | None, query: Tensor, heads: int, slots: int, window: int, dtype: torch.dtype
+) -> Tensor | None:
+    """``bias`` as ``(heads, N, R, R)``; autograd sums the gradient back over what was expanded."""
+    if bias is None:
+        return None
+    if not bias.is_floating_point():
+        raise ValueError(f"{NAME}: bias must be floating point, got {bias.dtype}")
+    full = bias[:, None] if bias.ndim == 3 else bias
+    if full.shape not in ((heads, 1, window, window), (heads, slots, window, window)):
+        raise ValueError(
+            f"{NAME}: bias must be [heads R R] or [heads N R R] with heads={heads}, N={slots}, R={window}, "
+            f"got {list(bias.shape)}"
+        )
+    check_device(NAME, query=query, bias=bias)
+    return full.expand(heads, slots, window, window).to(dtype)

@@ -1,0 +1,82 @@
+"""The public function homography_warp: its promise, its checks, its defaults."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..common.checks import autocast, check_choice, check_device, check_shapes, compute_dtype
+from .call import MODES, NAME, PADDINGS, WarpCall
+from .registration import run
+
+
+def homography_warp(
+    input: Tensor,
+    homography: Tensor,
+    size: tuple[int, int] | None = None,
+    *,
+    mode: str = "bilinear",
+    padding: str = "zeros",
+    return_mask: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Resample an image: every output pixel asks the homography where to look in the input.
+
+    ``out(x, y) = input(X / Z, Y / Z)`` with ``(X, Y, Z) = homography (x, y, 1)``.
+
+    Convention:
+        The homography maps output (target) pixels to input (source) pixels; kornia and OpenCV's
+        ``warpPerspective`` without ``WARP_INVERSE_MAP`` take the opposite direction. The center of pixel (i, j) is
+        x=j, y=i. Points that are not in front (Z > 0) or not finite give 0, whatever the padding. ``"reflection"``
+        mirrors at the outer edges of the border pixels; ``"zeros"`` fades over one pixel at the border, as
+        ``grid_sample`` does.
+
+    Args:
+        input: ``(B, C, H, W)``, floating point or uint8, in any memory layout; channels last is kept. Bytes are
+            interpolated in float32, rounded to nearest (ties to even) and clamped to 0..255.
+        homography: ``(B, 3, 3)`` or ``(3, 3)``, any floating dtype; coordinates are computed in float32 (float64 for
+            float64 input).
+        size: ``(height, width)`` of the output; the input's by default.
+        mode: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
+        padding: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        return_mask: also return where the output is backed by the input.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first that can.
+
+    Returns:
+        ``(B, C, *size)`` in input's dtype; with ``return_mask`` also a boolean ``(B, *size)``, True where the point is
+        in front and within the centers of the input's border pixels. Differentiable in input and homography; a uint8
+        input has no gradient, and gives none to the homography.
+
+    Raises:
+        ValueError: a shape, dtype, device, mode, padding or size is wrong; the message names it.
+        RuntimeError: the named backend cannot run this call; the message says why.
+
+    Example:
+        >>> aligned, valid = vsad.ops.homography_warp(source, H_source_from_target, return_mask=True)
+
+    Source: projective texture mapping, as in kornia's ``homography_warp``.
+    """
+    (input,) = autocast(input)
+    homography = homography[None] if isinstance(homography, Tensor) and homography.ndim == 2 else homography
+    sizes = check_shapes(NAME, input=(input, "B C H W"), homography=(homography, "Bh 3 3"))
+    if not input.is_floating_point() and input.dtype != torch.uint8:
+        raise ValueError(f"{NAME}: input must be floating point or uint8, got {input.dtype}; call .float()")
+    check_device(NAME, input=input, homography=homography)
+    check_choice(NAME, "mode", mode, MODES)
+    check_choice(NAME, "padding", padding, PADDINGS)
+    if sizes["Bh"] not in (1, sizes["B"]):
+        raise ValueError(f"{NAME}: homography must have batch 1 or B={sizes['B']}, got {sizes['Bh']}")
+    if not homography.is_floating_point():
+        raise ValueError(f"{NAME}: homography must be floating point, got {homography.dtype}; call .float()")
+    if sizes["H"] == 0 or sizes["W"] == 0:
+        raise ValueError(f"{NAME}: input must have at least one pixel, got {list(input.shape)}")
+    height, width = _checked_size(size) if size is not None else (sizes["H"], sizes["W"])
+    call = WarpCall(input, homography.to(compute_dtype(input.dtype)), (height, width), mode, padding)
+    out, mask = run(call, backend)
+    return (out, mask) if return_mask else out
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"{NAME}: size must be (height, width), both at least 1, got {tuple(size)}")
+    return int(size[0]), int(size[1])

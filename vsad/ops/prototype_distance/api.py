@@ -1,0 +1,79 @@
+"""The public function prototype_distance: its promise, its checks, its defaults."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..common.checks import autocast, check_choice, check_same, check_shapes
+from .call import METRICS, NAME, DistanceCall
+from .packed import PackedPrototypes, check_filled, unpack
+from .registration import run
+
+
+class Nearest(NamedTuple):
+    """Distances ``(..., k)``, ascending, and the int64 indices ``(..., k)`` of the prototypes they lead to."""
+
+    distances: Tensor
+    indices: Tensor
+
+
+def prototype_distance(
+    features: Tensor,
+    prototypes: Tensor | PackedPrototypes,
+    k: int = 1,
+    *,
+    metric: str = "euclidean",
+    backend: str | None = None,
+) -> Nearest:
+    """Find the k nearest prototypes of every feature, exactly, without storing all distances.
+
+    ``euclidean`` is ``|f - p|``, ``sqeuclidean`` its square, ``cosine`` is ``1 - <f, p> / (|f| |p|)`` (1 where a norm
+    is zero).
+
+    Convention:
+        Distances are those of a float32 (float64 for float64 input) brute force up to rounding; an index may differ
+        only between prototypes whose distances tie to rounding. Of equal distances the lower index comes first.
+
+    Args:
+        features: ``(..., C)``, floating point.
+        prototypes: ``(P, C)``, features' dtype, P >= 1; or a bank from :func:`pack_prototypes`, which saves the
+            packing that every call with a tensor makes. Under autocast features are taken in a packed bank's dtype.
+        k: how many, 1 <= k <= P.
+        metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
+        backend: ``"cpu"``, ``"cuda"`` (k up to 64), ``"triton"`` (up to 32), ``"torch"``; None takes the first that
+            can.
+
+    Returns:
+        :class:`Nearest`: distances ``(..., k)`` in features' dtype, non-negative and ascending, and indices.
+        Differentiable in features and in a tensor of prototypes; at distance zero the gradient of ``euclidean`` is
+        zero.
+
+    Raises:
+        ValueError: a shape, dtype, device, metric or k is wrong, or the bank is empty; the message names it.
+        RuntimeError: the named backend cannot run this call; the message says why.
+
+    Example:
+        >>> score = vsad.ops.prototype_distance(tokens, bank).distances[..., 0]    # (B, M)
+
+    Source: nearest-prototype scoring as in PatchCore (arXiv 2106.08265).
+    """
+    if isinstance(features, Tensor) and features.ndim == 0:
+        raise ValueError(f"{NAME}: features must be [... C], got a scalar")
+    packed = None
+    if isinstance(prototypes, PackedPrototypes):
+        features, prototypes, packed = unpack(features, prototypes, metric)
+    else:
+        features, prototypes = autocast(features, prototypes)
+    check_shapes(NAME, features=(features.reshape(-1, features.shape[-1]), "M C"), prototypes=(prototypes, "P C"))
+    check_same(NAME, features=features, prototypes=prototypes)
+    check_choice(NAME, "metric", metric, METRICS)
+    check_filled(NAME, prototypes)
+    if not 1 <= k <= prototypes.shape[0]:
+        raise ValueError(f"{NAME}: k must lie in [1, P={prototypes.shape[0]}], got {k}")
+
+    call = DistanceCall(features.reshape(-1, features.shape[-1]), prototypes, packed, k, metric)
+    distances, indices = run(call, backend)
+    shape = (*features.shape[:-1], k)
+    return Nearest(distances.reshape(shape), indices.reshape(shape))
