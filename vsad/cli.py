@@ -64,6 +64,7 @@ class Bars(Progress):
         if total == 0:
             yield Stage()
             return
+        # A bar whose stage fails stays where it is: only work that was done looks done.
         task = self.display.add_task(label, total=total, text="")
         yield _Bar(self.display, task)
         # Fewer steps than expected were all there were; a stage that reports no steps was done in one go.
@@ -72,6 +73,8 @@ class Bars(Progress):
 
 
 class _Bar(Stage):
+    """One bar while its stage runs."""
+
     def __init__(self, display: rich.progress.Progress, task: rich.progress.TaskID) -> None:
         self.display, self.task = display, task
 

@@ -34,7 +34,7 @@ def calibrate(
     SIFT features (square roots of their descriptors) are matched for every pair of views within each sample, and
     again with the source's descriptors mirrored, since SIFT does not survive a reflection; the better of the two,
     pooled over all samples, is fitted with MAGSAC++. The fit is refined by matching in the target's frame and
-    reweighted least squares. A pair that is weak so is tried from the composition of two other pairs, then with
+    reweighted least squares. A pair that stays weak is tried from the composition of two other pairs, then with
     simulated foreshortening; every start must earn its inliers.
 
     Convention: homographies map target to source pixels, pixel centers are integers; everything is reported in

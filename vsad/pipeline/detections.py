@@ -54,7 +54,7 @@ class Detections:
         """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""
         rows = []
         for sample, found in zip(self.dataset.samples, self.found):
-            maps = f"maps/{sample.defect}_{sample.id.replace('/', '_')}.npy"
+            maps = "maps/" + f"{sample.defect}_{sample.id}.npy".replace("/", "_")
             write_array(folder / maps, found.maps)
             score = float(found.sample_score)
             rows.append({
