@@ -17,20 +17,22 @@ from torch import Tensor
 from vsad.kernels.common.device import on_its_device
 from vsad.kernels.common.geometry import INTERPRETED
 from vsad.kernels.homography_align.window import (
+    Image,
+    Sizes,
     add_row,
-    block_of,
     cell_inside,
     cells_of,
     columns_of,
     dot_row,
+    head_of,
     load_pixels,
     locate,
     logits_of,
     mix_all,
-    offset_of,
     scaled,
     softmax_row,
     spread,
+    store_pixels,
     tap_of,
     tile_of,
     zeros,
@@ -56,71 +58,73 @@ TILES = {128: (8, 16), 32: (4, 8), 16: (4, 4), 8: (2, 4)}
 
 
 @triton.jit
+def attend_window(
+    softmax, pixels, keys, values, key, value, bias, n, sx, sy, near, sizes, scale,
+    C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """Adds the cells of slot n to the online softmax ``(peak, total, result)``."""
+    peak, total, result = softmax
+    fx, fy = sx - tl.floor(sx), sy - tl.floor(sy)
+    columns, touched, inside = columns_of(sx, near, R, sizes.source_width)
+    row, row_touched = tap_of(sy, 0, R, sizes.source_height)
+    above = dot_row(pixels, keys, key, columns, touched, row, row_touched, C, BLOCK, WIDE)
+    before = zeros(sx, R + 1)  # what a row of taps receives from the cells above it
+    for i in range(R):
+        next_row, next_touched = tap_of(sy, i + 1, R, sizes.source_height)
+        below = dot_row(pixels, keys, key, columns, touched, next_row, next_touched, C, BLOCK, WIDE)
+        row_inside = cell_inside(sy, i, R, sizes.source_height)
+        logits = logits_of(cells_of(fx, fy, above, below), bias, n, i, inside, row_inside, scale)
+        peak, total, factor, weights = softmax_row(peak, total, logits)
+        taps = spread(fx, weights)
+        result = add_row(
+            scaled(result, factor[:, None]), mix_all(fy, taps, scaled(before, factor)),
+            values, value, columns, touched, row, row_touched, CV, BLOCK_V, WIDE,
+        )  # fmt: skip
+        above, before, row, row_touched = below, taps, next_row, next_touched
+    result = add_row(
+        result, scaled(before, fy), values, value, columns, touched, row, row_touched, CV, BLOCK_V, WIDE
+    )  # fmt: skip
+    return peak, total, result
+
+
+@triton.jit
 def forward_kernel(
-    query, key, value, homography, neighbors, bias, out, lse,
-    query_b, query_v, query_c, query_h, query_w, key_b, key_v, key_c, key_h, key_w,
-    value_b, value_v, value_c, value_h, value_w, out_b, out_v, out_c, out_h, out_w, homography_b,
-    views, sources, slots, heads, height, width, source_height, source_width, scale,
-    C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, HAS_BIAS: tl.constexpr, WIDE: tl.constexpr,
+    query, key, value, homography, neighbors, bias, out, lse, sizes, scale,
+    C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
+    """``out`` and ``lse`` of a tile of pixels of one head; query, key, value and out are ``Image``."""
     PIXELS: tl.constexpr = TILE_H * TILE_W
-    image, head, _, x, y = tile_of(heads, height, width, TILE_H, TILE_W)
-    b, v = image // views, image % views
-    exists = (x < width) & (y < height)
-    queries = query + b * query_b + v * query_v + head.to(tl.int64) * C * query_c
-    pixels = load_pixels(queries, offset_of(x, y, query_w, query_h, WIDE), exists, query_c, C, BLOCK, WIDE)
+    view, head, _, x, y = tile_of(sizes, TILE_H, TILE_W)
+    b, v = view // sizes.views, view % sizes.views
+    exists = (x < sizes.width) & (y < sizes.height)
+    pixels = load_pixels(head_of(query, b, v, head, C), query, x, y, exists, C, BLOCK, WIDE)
     peak = tl.full((PIXELS,), float("-inf"), tl.float32)
     total = tl.zeros((PIXELS,), tl.float32)
     result = zeros(tl.zeros((PIXELS, BLOCK_V), tl.float32), (CV + BLOCK_V - 1) // BLOCK_V)
-    heads_bias = bias + head * slots * R * R if HAS_BIAS else bias
+    head_bias = bias + head * sizes.slots * R * R if bias is not None else None
 
-    for n in range(slots):
-        edge = v * slots + n
+    for n in range(sizes.slots):
+        edge = v * sizes.slots + n
         neighbor = tl.load(neighbors + edge)
-        sx, sy, _Z, near = locate(
-            homography + b * homography_b + edge * 9, neighbor, sources, x, y, height, width, R, source_height,
-            source_width,
-        )  # fmt: skip
+        sx, sy, _Z, near = locate(homography + b * sizes.homography_b + edge * 9, neighbor, sizes, x, y, R)
         if tl.max(near.to(tl.int32), 0) > 0:
-            keys = key + b * key_b + neighbor * key_v + head.to(tl.int64) * C * key_c
-            values = value + b * value_b + neighbor * value_v + head.to(tl.int64) * CV * value_c
-            fx, fy = sx - tl.floor(sx), sy - tl.floor(sy)
-            columns, touched, inside = columns_of(sx, near, R, source_width)
-            row, row_touched = tap_of(sy, 0, R, source_height)
-            above = dot_row(
-                pixels, keys, key_c, key_h, key_w, columns, touched, row, row_touched, C, BLOCK, WIDE
-            )  # fmt: skip
-            before = zeros(sx, R + 1)
-            for i in range(R):
-                next_row, next_touched = tap_of(sy, i + 1, R, source_height)
-                below = dot_row(
-                    pixels, keys, key_c, key_h, key_w, columns, touched, next_row, next_touched, C, BLOCK, WIDE
-                )
-                row_inside = cell_inside(sy, i, R, source_height)
-                cells = cells_of(fx, fy, above, below)
-                logits = logits_of(cells, heads_bias, n, i, inside, row_inside, scale, HAS_BIAS)
-                peak, total, factor, weights = softmax_row(peak, total, logits)
-                taps = spread(fx, weights)
-                result = add_row(
-                    scaled(result, factor[:, None]), mix_all(fy, taps, scaled(before, factor)),
-                    values, value_c, value_h, value_w, columns, touched, row, row_touched, CV, BLOCK_V, WIDE,
-                )  # fmt: skip
-                above, before, row, row_touched = below, taps, next_row, next_touched
-            result = add_row(
-                result, scaled(before, fy),
-                values, value_c, value_h, value_w, columns, touched, row, row_touched, CV, BLOCK_V, WIDE,
+            keys = head_of(key, b, neighbor, head, C)
+            values = head_of(value, b, neighbor, head, CV)
+            peak, total, result = attend_window(
+                (peak, total, result), pixels, keys, values, key, value, head_bias, n, sx, sy, near, sizes, scale,
+                C, CV, R, WIDE, BLOCK, BLOCK_V,
             )  # fmt: skip
 
     nowhere = total == 0
     divisor = tl.where(nowhere, 1.0, total)
-    at = (image * heads + head) * height * width + y * width + x
+    at = (view * sizes.heads + head) * sizes.height * sizes.width + y * sizes.width + x
     tl.store(lse + at, tl.where(nowhere, float("-inf"), peak + tl.log(divisor)), mask=exists)
-    outs = out + b * out_b + v * out_v + head.to(tl.int64) * CV * out_c
-    offset = offset_of(x, y, out_w, out_h, WIDE)
+    averages = ()
     for c in tl.static_range(len(result)):
-        to, mask = block_of(offset, exists, out_c, c * BLOCK_V, CV, BLOCK_V, WIDE)
-        tl.store(outs + to, (result[c] / divisor[:, None]).to(out.dtype.element_ty), mask=mask)
+        averages = averages + (result[c] / divisor[:, None],)
+    store_pixels(head_of(out, b, v, head, CV), out, x, y, exists, averages, CV, BLOCK_V, WIDE)
 
 
 @on_its_device
@@ -170,11 +174,10 @@ def forward_into(
     if programs:
         homography = homography.contiguous()
         forward_kernel[(programs,)](
-            query, key, value, homography, neighbors.contiguous(), None if bias is None else bias.contiguous(),
-            out, lse, *query.stride(), *key.stride(), *value.stride(), *out.stride(), batch_stride(homography),
-            V, S, neighbors.shape[1], heads, H, W, Hs, Ws, scale,
-            C=C // heads, CV=CV // heads, R=window, HAS_BIAS=bias is not None,
-            WIDE=any(beyond_int32(t) for t in (query, key, value, out)),
+            image_of(query), image_of(key), image_of(value), homography, neighbors.contiguous(),
+            None if bias is None else bias.contiguous(), image_of(out), lse,
+            Sizes(V, S, neighbors.shape[1], heads, H, W, Hs, Ws, batch_stride(homography)), scale,
+            C=C // heads, CV=CV // heads, R=window, WIDE=any(beyond_int32(t) for t in (query, key, value, out)),
             enable_fp_fusion=True, **shape,
         )  # fmt: skip
     return lse
@@ -233,6 +236,10 @@ def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, 
 def programs_of(lse: Tensor, shape: dict[str, int]) -> int:
     B, V, heads, H, W = lse.shape
     return B * V * heads * triton.cdiv(H, shape["TILE_H"]) * triton.cdiv(W, shape["TILE_W"])
+
+
+def image_of(t: Tensor) -> Image:
+    return Image(t, *t.stride())
 
 
 def channels_last(t: Tensor) -> Tensor:

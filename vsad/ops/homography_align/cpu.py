@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cpu/homography_align.cpp``."""
+"""Launcher of ``csrc/homography_align/cpu``."""
 
 from __future__ import annotations
 
@@ -76,8 +76,7 @@ def backward(
     biases = None
     if needs[4] and bias is not None:
         biases = homography.new_zeros((B, V, heads, N, window, window), dtype=torch.float64)
-    _cpu.homography_align_backward(
-        arguments,
+    gradients = _cpu.AlignGradients(
         grad_out=image(grad_out),
         grad_lse=pointer(grad_lse),
         query=pointer(images[0]),
@@ -85,8 +84,8 @@ def backward(
         value=pointer(images[2]),
         homography=pointer(homographies),
         bias=pointer(biases),
-        edges=_edges(neighbors),
     )
+    _cpu.homography_align_backward(arguments, gradients, _edges(neighbors))
     nothing = query.new_empty((0,))
     grads = [nothing if g is None else in_layout_of(t, g) for t, g in zip((query, key, value), images)]
     if homographies is not None:
@@ -155,20 +154,20 @@ def _describe(
     operations = B * V * N * H * W * (window + 1) ** 2 * (C + Cv)
     arguments = _cpu.AlignArguments(
         dtype=DTYPES[query.dtype],
-        heads=heads,
-        window=window,
-        threads=threads(operations),
-        scale=scale,
+        out_dtype=DTYPES[out.dtype],
         sizes=(B, V, S, N, C, Cv, H, W, Hs, Ws),
         query=image(query),
         key=image(key),
         value=image(value),
-        out=image(out),
-        wide_out=out.dtype == homography.dtype,
         homography=homography.data_ptr(),
         homography_batch=batch_stride(homography),
         neighbors=neighbors.data_ptr(),
         bias=pointer(bias),
+        heads=heads,
+        window=window,
+        scale=scale,
+        out=image(out),
         lse=lse.data_ptr(),
+        threads=threads(operations),
     )
     return arguments, (homography, neighbors, bias)

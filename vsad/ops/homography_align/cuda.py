@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cuda/homography_align*.cu``.
+"""Launcher of ``csrc/homography_align/cuda``.
 
 The kernels read channels-last tensors whose heads are whole packs of 16 bytes. A tensor that is not is copied once,
 heads padded with zeros: that moves each of its bytes twice, while the kernels read every pixel (R + 1)^2 times a slot
@@ -14,11 +14,11 @@ from vsad import _cuda
 
 from ..common.layout import empty_like_layout
 from ..common.stream import on
-from ..common.tensors import DTYPES, batch_stride, pointer
+from ..common.tensors import DTYPES, batch_stride, image, pointer
 
 PACK_BYTES = 16
 MAX_STEP, MARGIN = 2**31 - 1, 8  # elements that a row of a source view and a window beside it may span
-NOWHERE = (0, 0, 0, 0, 0)
+NOWHERE = (0, 0, 0, 0, 0, 0)
 
 
 def forward(
@@ -94,21 +94,19 @@ def backward(
             if t is not None:
                 t.zero_()
     gradients = _cuda.AlignGradients(
-        call.arguments,
-        grad_out=_image(grad_out),
+        grad_out=image(grad_out),
         grad_lse=pointer(grad_lse),
         query=pointer(grad_query),
         key=pointer(grad_key),
         value=pointer(grad_value),
         homography=pointer(homographies),
         bias=pointer(biases),
-        inner=pointer(inner),
-        boxes=pointer(boxes),
     )
     with on(query) as stream:
-        _cuda.homography_align_backward(gradients, stream)
+        gathered = {"inner": pointer(inner), "boxes": pointer(boxes), "stream": stream}
+        _cuda.homography_align_backward(call.arguments, gradients, **gathered)
         if gather:
-            _cuda.homography_align_gather(gradients, stream)
+            _cuda.homography_align_gather(call.arguments, gradients, **gathered)
     nothing = query.new_empty((0,))
     grads = [
         nothing if g is None else _in_layout_of(t, g, heads)
@@ -176,14 +174,6 @@ def _in_layout_of(like: Tensor, grad: Tensor, heads: int) -> Tensor:
     return result
 
 
-def _image(t: Tensor | None) -> tuple[int, ...]:
-    """Where packed channels lie: the pointer, and the strides of batch, view, y and x."""
-    if t is None:
-        return NOWHERE
-    batch, view, _, y, x = t.stride()
-    return (t.data_ptr(), batch, view, y, x)
-
-
 class _Call:
     """The call in numbers, and the tensors whose memory it points to."""
 
@@ -201,8 +191,7 @@ class _Call:
         window: int,
         scale: float,
     ) -> None:
-        (B, V, C, H, W), (S, Cv, Hs, Ws) = query.shape, value.shape[1:]
-        pack = PACK_BYTES // query.element_size()
+        (B, V, _, H, W), (S, _, Hs, Ws) = query.shape, value.shape[1:]
         packed = [_packed(t, heads) for t in (query, key, value)]
         homography, neighbors = homography.contiguous(), neighbors.contiguous()
         bias = None if bias is None else bias.contiguous()
@@ -210,18 +199,18 @@ class _Call:
         self.keep = (*packed, homography, neighbors, bias, out)
         self.arguments = _cuda.AlignArguments(
             dtype=DTYPES[query.dtype],
-            heads=heads,
-            window=window,
-            scale=scale,
-            sizes=(B, V, S, neighbors.shape[1], H, W, Hs, Ws),
-            packs=(_pad(C, heads, query.dtype) // pack, _pad(Cv, heads, query.dtype) // pack),
-            query=_image(packed[0]),
-            key=_image(packed[1]),
-            value=_image(packed[2]),
-            out=_image(out),
+            out_dtype=DTYPES[query.dtype],
+            sizes=(B, V, S, neighbors.shape[1], packed[0].shape[2], packed[2].shape[2], H, W, Hs, Ws),
+            query=image(packed[0]),
+            key=image(packed[1]),
+            value=image(packed[2]),
             homography=homography.data_ptr(),
             homography_batch=batch_stride(homography),
             neighbors=neighbors.data_ptr(),
             bias=pointer(bias),
+            heads=heads,
+            window=window,
+            scale=scale,
+            out=NOWHERE if out is None else image(out),
             lse=lse.data_ptr(),
         )
