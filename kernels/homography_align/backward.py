@@ -10,18 +10,12 @@ give the same bits, as 64-bit integers, whose sum does not depend on the order.
 # ruff: noqa: RUF005 (Triton's tuples grow by concatenation)
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from vsad.kernels.homography_align import forward as align
 from vsad.kernels.homography_align.window import (
-    Image,
-    Sizes,
     add_scaled,
     block_of,
     cell_inside,
@@ -42,17 +36,14 @@ from vsad.kernels.homography_align.window import (
     tile_of,
     zeros,
 )
-from vsad.ops.common.layout import empty_like_layout, in_layout_of
-from vsad.ops.common.tensors import batch_stride
-
-INTEGER_BITS = 61  # that the largest thinkable sum of integers needs: a sign and a factor of two remain
 
 
 class Gradients(NamedTuple):
-    """Where the gradients go; None for one that is not needed. The first three are ``Image``.
+    """Where the gradients go; None for one that is not needed.
 
-    The homography's is ``(B, V, tiles, heads, N, 3, 3)`` and the bias's ``(B, V, tiles, heads, N, R, R)``, float32 and
-    zeroed: one partial sum per program.
+    query is an ``Image``. key and value are dense ``(B, S, Hs, Ws, channels)`` and zeroed, float32 or int64. homography
+    ``(B, V, tiles, heads, N, 3, 3)`` and bias ``(B, V, tiles, heads, N, R, R)`` are float32 and zeroed, with one
+    partial sum per program.
     """
 
     query: Any
@@ -63,13 +54,21 @@ class Gradients(NamedTuple):
 
 
 @triton.jit
+def head_of_dense(grad, pixel, head, sizes, C: tl.constexpr):
+    """Pointer to the first channel of a head at a pixel of a dense gradient."""
+    return grad + pixel * (sizes.heads * C) + head.to(tl.int64) * C
+
+
+@triton.jit
 def scatter(
-    base, image, column, row, touched, weight, pixels, factor,
+    base, column, row, touched, weight, pixels, factor, sizes,
     C: tl.constexpr, BLOCK: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Adds ``weight * pixels`` to the gradient at one tap of every pixel."""
+    channels = sizes.heads * C
+    line = sizes.source_width * channels
     for c in tl.static_range(len(pixels)):
-        to, mask = block_of(image, column, row, touched, c * BLOCK, C, BLOCK, WIDE)
+        to, mask = block_of(column, row, channels, line, 1, touched, c * BLOCK, C, BLOCK, WIDE)
         product = weight[:, None] * pixels[c]
         if FIXED:
             tl.atomic_add(base + to, (product.to(tl.float64) * factor).to(tl.int64), mask=mask, sem="relaxed")
@@ -108,7 +107,7 @@ def softmax_backward(logits, lse, values, inner):
 
 @triton.jit
 def backward_row(
-    result, gammas, betas, pixels, gradients, bases, key, grads, factors, columns, touched, row, row_touched,
+    result, gammas, betas, pixels, gradients, bases, key, grads, factors, columns, touched, row, row_touched, sizes,
     C: tl.constexpr, CV: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
@@ -120,11 +119,11 @@ def backward_row(
             result = add_scaled(result, gammas[j], load_pixels(keys, key, columns[j], row, on, C, BLOCK, WIDE))
         if grads.key is not None:
             scatter(
-                grad_keys, grads.key, columns[j], row, on, gammas[j], pixels, factors[0], C, BLOCK, FIXED, WIDE
+                grad_keys, columns[j], row, on, gammas[j], pixels, factors[0], sizes, C, BLOCK, FIXED, WIDE
             )  # fmt: skip
         if grads.value is not None:
             scatter(
-                grad_values, grads.value, columns[j], row, on, betas[j], gradients, factors[1], CV, BLOCK_V, FIXED, WIDE
+                grad_values, columns[j], row, on, betas[j], gradients, factors[1], sizes, CV, BLOCK_V, FIXED, WIDE
             )  # fmt: skip
     return result
 
@@ -185,12 +184,12 @@ def backward_window(
         gammas, betas = spread(fx, scaled(grad_logits, scale)), spread(fx, weights)
         result = backward_row(
             result, mix_all(fy, gammas, before), mix_all(fy, betas, before_v), pixels, gradients, scattered, key, grads,
-            factors, columns, touched, row, row_touched, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
+            factors, columns, touched, row, row_touched, sizes, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
         )  # fmt: skip
         above, above_v, before, before_v, row, row_touched = below, below_v, gammas, betas, next_row, next_touched
     result = backward_row(
         result, scaled(before, fy), scaled(before_v, fy), pixels, gradients, scattered, key, grads,
-        factors, columns, touched, row, row_touched, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
+        factors, columns, touched, row, row_touched, sizes, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
     )  # fmt: skip
     return result, gx, gy
 
@@ -229,8 +228,9 @@ def backward_kernel(
         sx, sy, Z, near = locate(homography + b * sizes.homography_b + edge * 9, neighbor, sizes, x, y, R)
         if tl.max(near.to(tl.int32), 0) > 0:
             keys, values = head_of(key, b, neighbor, head, C), head_of(value, b, neighbor, head, CV)
-            grad_keys = head_of(grads.key, b, neighbor, head, C) if grads.key is not None else None
-            grad_values = head_of(grads.value, b, neighbor, head, CV) if grads.value is not None else None
+            source = (b * sizes.sources + neighbor) * sizes.source_height * sizes.source_width
+            grad_keys = head_of_dense(grads.key, source, head, sizes, C) if grads.key is not None else None
+            grad_values = head_of_dense(grads.value, source, head, sizes, CV) if grads.value is not None else None
             result, gx, gy = backward_window(
                 result, target, (sx, sy, near), (keys, values, grad_keys, grad_values), key, value, head_bias, grads,
                 scales, n, part, sizes, scale, C, CV, R, FIXED, WIDE, BLOCK, BLOCK_V,
@@ -240,130 +240,3 @@ def backward_kernel(
 
     if grads.query is not None:
         store_pixels(head_of(grads.query, b, v, head, C), grads.query, x, y, exists, result, C, BLOCK, WIDE)
-
-
-def backward(
-    grad_out: Tensor,
-    grad_lse: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    homography: Tensor,
-    neighbors: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    heads: int,
-    window: int,
-    scale: float,
-    deterministic: bool,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no."""
-    B, V, C, H, W = query.shape
-    S, CV, Hs, Ws = value.shape[1:]
-    N = neighbors.shape[1]
-    queries, keys, values, grad_out = (align.channels_last(t) for t in (query, key, value, grad_out))
-    homography, neighbors = homography.contiguous(), neighbors.contiguous()
-    if out.dtype != torch.float32:  # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy
-        out = homography.new_empty((B, V, H, W, CV)).movedim(-1, 2)
-        lse = align.forward_into(out, queries, keys, values, homography, neighbors, bias, heads, window, scale)
-    shape = align.launch_shape(C // heads, CV // heads, query.element_size(), window, backward=True)
-    programs = align.programs_of(lse, shape)
-
-    need_query, need_key, need_value, need_homography, need_bias = needs
-    need_bias = need_bias and bias is not None
-    kind = torch.int64 if deterministic else torch.float32
-    grad_query = empty_like_layout(query, C) if need_query else None
-    grad_key = homography.new_zeros((B, S, Hs, Ws, C), dtype=kind) if need_key else None
-    grad_value = homography.new_zeros((B, S, Hs, Ws, CV), dtype=kind) if need_value else None
-    parts = (B, V, programs // max(B * V * heads, 1), heads, N)
-    grad_homography = homography.new_zeros((*parts, 3, 3)) if need_homography else None
-    grad_bias = homography.new_zeros((*parts, window, window)) if need_bias else None
-    factors = None
-    if programs:
-        if deterministic:
-            factors = _integer_factors(grad_out, grad_lse, queries, values, heads, scale)
-        images = (queries, keys, values, out, grad_out)
-        grads = Gradients(
-            *(None if g is None else align.image_of(g if g is grad_query else g.movedim(-1, 2))
-              for g in (grad_query, grad_key, grad_value)),
-            grad_homography, grad_bias,
-        )  # fmt: skip
-        query_image, key_image, value_image, out_image, grad_out_image = (align.image_of(t) for t in images)
-        backward_kernel[(programs,)](
-            query_image, key_image, value_image, homography, neighbors, None if bias is None else bias.contiguous(),
-            out_image, lse, grad_out_image, None if grad_lse is None else grad_lse.to(lse.dtype).contiguous(),
-            grads, factors, Sizes(V, S, N, heads, H, W, Hs, Ws, batch_stride(homography)), scale,
-            C=C // heads, CV=CV // heads, R=window, FIXED=deterministic,
-            WIDE=any(align.beyond_int32(t) for t in (*images, *(() if grad_query is None else (grad_query,))))
-            or Hs * Ws * max(C, CV) >= 2**31,
-            enable_fp_fusion=True, **shape,
-        )  # fmt: skip
-
-    nothing = query.new_empty((0,))
-    images = [nothing if grad_query is None else grad_query]
-    for i, (like, grad) in enumerate(((key, grad_key), (value, grad_value))):
-        if grad is not None and factors is not None:
-            grad = grad / factors[i]
-        images.append(nothing if grad is None else in_layout_of(like, grad))
-    if grad_homography is None:
-        grad_homography = homography.new_empty((0,))
-    else:
-        over = (2, 3) if homography.shape[0] == B else (0, 2, 3)  # one homography gathers the whole batch
-        total = grad_homography.sum(over, dtype=torch.float64).to(homography.dtype)
-        grad_homography = total.view(homography.shape)
-    if grad_bias is None:
-        grad_bias = homography.new_empty((0,))
-    else:
-        grad_bias = grad_bias.sum((0, 1, 2), dtype=torch.float64).to(homography.dtype)
-    return images[0], images[1], images[2], grad_homography, grad_bias
-
-
-def _integer_factors(
-    grad_out: Tensor, grad_lse: Tensor | None, query: Tensor, value: Tensor, heads: int, scale: float
-) -> Tensor:
-    """What the gradients of key and value are multiplied with before they are rounded to integers.
-
-    No sum can overflow: the weights of a pixel sum to 1, so a tap receives at most max |grad_out| from each pixel; and
-    what gradients its logits have is at most 2 max |<grad_out, value>| + max |grad_lse|.
-    """
-    _, V, _, H, W = query.shape
-    largest_out, largest_value, largest_query = (_largest(t) for t in (grad_out, value, query))
-    largest_logit = 2 * (value.shape[2] // heads) * largest_out * largest_value
-    if grad_lse is not None:
-        largest_logit = largest_logit + _largest(grad_lse)
-    bounds = torch.stack((abs(scale) * largest_query * largest_logit, largest_out)) * (V * H * W)
-    return 2.0**INTEGER_BITS / bounds.clamp(min=1e-250)
-
-
-def _largest(t: Tensor) -> Tensor:
-    if t.numel() == 0:
-        return t.new_zeros((), dtype=torch.float64)
-    low, high = t.aminmax()
-    return torch.maximum(-low, high).double()
-
-
-def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, Any], tuple[str, ...]]]:
-    """Kernel, signature, constants, options, and the instructions that it is there for, of all that is shipped."""
-    kernel = backward_kernel
-    for dtype, size, channels, window in align.shipped():
-        if (dtype, window) == ("fp32", 7):
-            continue  # runs, but spills some ten registers
-        for fixed in (False, True) if (channels, window) == (64, 3) else (False,):
-            constants: dict[str, Any] = {"C": channels, "CV": channels, "R": window, "HAS_BIAS": True, "WIDE": False}
-            constants |= {name: True for name in kernel.arg_names if name.startswith("NEED_")}
-            constants |= {"FIXED": fixed, "HAS_GRAD_LSE": False, "grad_lse": None}
-            constants |= {name: 1 for name in kernel.arg_names if name.endswith("_c")}
-            constants |= align.launch_shape(channels, channels, size, window, backward=True)
-            options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
-            images = ("query", "key", "value", "grad_out", "grad_query")
-            pointers = dict.fromkeys(images, f"*{dtype}") | {"neighbors": "*i64"}
-            pointers |= dict.fromkeys(("out", "homography", "bias", "lse", "grad_homography", "grad_bias"), "*fp32")
-            pointers |= dict.fromkeys(("grad_key", "grad_value"), "*i64" if fixed else "*fp32")
-            if fixed:
-                pointers["factors"] = "*fp64"
-            else:
-                constants["factors"] = None
-            wanted = (r"LDG\.E\.128", r"RED\S*\.ADD" if fixed else r"RED\S*\.ADD\.F32")
-            yield kernel, align.signature_of(kernel, pointers, constants), constants, options, wanted

@@ -1,4 +1,4 @@
-"""What the Triton kernels of homography_align share: their arguments, tiles of pixels, windows, rows of taps and cells."""
+"""What the Triton kernels of homography_align share: arguments, tiles of pixels, windows, rows of taps and of cells."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # mypy: disable-error-code=assignment
@@ -63,16 +63,17 @@ def head_of(image, b, view, head, C: tl.constexpr):
 
 @triton.jit
 def block_of(
-    image, x, y, exists, start: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr
+    x, y, stride_w, stride_h, stride_c, exists,
+    start: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Offsets of a block of channels of every pixel, and which of them exist; 64-bit when WIDE."""
     channel = start + tl.arange(0, BLOCK)
     if WIDE:
-        pixel = x.to(tl.int64) * image.w + y.to(tl.int64) * image.h
-        offset = channel.to(tl.int64) * image.c
+        pixel = x.to(tl.int64) * stride_w + y.to(tl.int64) * stride_h
+        offset = channel.to(tl.int64) * stride_c
     else:
-        pixel = x * image.w + y * image.h
-        offset = channel * image.c
+        pixel = x * stride_w + y * stride_h
+        offset = channel * stride_c
     exists = exists[:, None]
     if C % BLOCK:
         exists = exists & (channel < C)[None, :]
@@ -84,7 +85,7 @@ def load_pixels(base, image, x, y, exists, C: tl.constexpr, BLOCK: tl.constexpr,
     """All channels of every pixel in float32, as a tuple of blocks (pixels, BLOCK)."""
     blocks = ()
     for start in tl.static_range(0, C, BLOCK):
-        at, mask = block_of(image, x, y, exists, start, C, BLOCK, WIDE)
+        at, mask = block_of(x, y, image.w, image.h, image.c, exists, start, C, BLOCK, WIDE)
         blocks = blocks + (tl.load(base + at, mask=mask, other=0.0).to(tl.float32),)
     return blocks
 
@@ -93,7 +94,7 @@ def load_pixels(base, image, x, y, exists, C: tl.constexpr, BLOCK: tl.constexpr,
 def store_pixels(base, image, x, y, exists, blocks, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """The inverse of ``load_pixels``: rounds to the dtype of the image."""
     for c in tl.static_range(len(blocks)):
-        to, mask = block_of(image, x, y, exists, c * BLOCK, C, BLOCK, WIDE)
+        to, mask = block_of(x, y, image.w, image.h, image.c, exists, c * BLOCK, C, BLOCK, WIDE)
         tl.store(base + to, blocks[c].to(image.data.dtype.element_ty), mask=mask)
 
 
