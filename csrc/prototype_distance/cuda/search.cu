@@ -7,6 +7,8 @@
 // bank (prototype_distance_brute.cu). How many rows that are stays on the device.
 #include "prototype_distance/cuda/kernels.h"
 
+#include <cstring>
+
 #include "prototype_distance/cuda/brute.h"
 #include "prototype_distance/cuda/rows.h"
 
@@ -111,7 +113,9 @@ Choice choose(std::int64_t M, std::int64_t P, std::int64_t C, std::int64_t k, bo
     if (small || kPerNeighbor * k > P || C > kMostChannels || capable < 80) return {Screen::none, {false, false}};
     const bool int8 =
         codes_in_int8(P, C) && k <= kInt8Neighbors && (packed || M >= kInt8Features) && capable < kInt8Before;
-    return {capable == 90 ? Screen::wgmma : Screen::mma, {true, int8}};
+    // A Hopper GPU may run PTX of an older architecture, in which the wgmma kernel is only a trap.
+    const bool wgmma = capable == 90 && std::strstr(VSAD_ARCHITECTURES, "90a") != nullptr;
+    return {wgmma ? Screen::wgmma : Screen::mma, {true, int8}};
 }
 
 void prototype_distance(const DistanceArguments& a, cudaStream_t stream) {

@@ -1,4 +1,4 @@
-"""One page on what gpu_check has shown: how every part ended, what failed, and the targets."""
+"""The page that ``check`` leaves behind: how every part ended, what failed, and how fast the kernels are."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vsad.bench import machine, report
-from vsad.bench.gpu_outcome import STATES, Outcome
+from vsad.bench.gpu.outcome import STATES, Outcome
 from vsad.bench.results import load
 
-MOST_LINES = 25  # of failures and of reasons: the page stays one page, the logs have the rest
+MOST_LINES = 25  # of failures, and of reasons to skip; the logs have the rest
 
 
 def write(outcomes: Mapping[str, Outcome], key: Mapping[str, Any], results: Path) -> Path:
