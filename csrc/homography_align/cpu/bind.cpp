@@ -93,4 +93,6 @@ void bind_homography_align(py::module_& m) {
         py::arg("value"), py::arg("homography"), py::arg("bias"), py::arg("edges"));
 }
 
+const Bindings bindings(&bind_homography_align);
+
 }  // namespace vsad

@@ -71,5 +71,7 @@ void bind_homography_align(py::module_& m) {
     });
 }
 
+const Bindings bindings(&bind_homography_align);
+
 }  // namespace cuda
 }  // namespace vsad

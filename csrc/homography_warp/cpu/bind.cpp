@@ -55,4 +55,6 @@ void bind_homography_warp(py::module_& m) {
         py::arg("forward"), py::kw_only(), py::arg("input"), py::arg("homography"), py::arg("groups"));
 }
 
+const Bindings bindings(&bind_homography_warp);
+
 }  // namespace vsad

@@ -57,5 +57,7 @@ void bind_homography_warp(py::module_& m) {
     });
 }
 
+const Bindings bindings(&bind_homography_warp);
+
 }  // namespace cuda
 }  // namespace vsad
