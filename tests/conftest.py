@@ -21,7 +21,7 @@ if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("trito
 
 import vsad.ops
 from tests.samples import SAMPLES
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
 try:
     from vsad import _cpu
@@ -99,7 +99,7 @@ def shared_data() -> Path:
 
 def _cases(thin):
     here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    for op in OPS.values():
+    for op in OPERATORS.values():
         rows = [(row.name, row.devices, row.dtypes) for row in op.backends] + [("torch", here, FLOATS)]
         for backend, devices, dtypes in rows:
             for device in sorted(set(here) & set(devices)):
@@ -116,4 +116,4 @@ def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", list(_cases(metafunc.config.getoption("--one-layout"))))
     if "op" in metafunc.fixturenames:
-        metafunc.parametrize("op", list(OPS.values()), ids=list(OPS))
+        metafunc.parametrize("op", list(OPERATORS.values()), ids=list(OPERATORS))

@@ -10,15 +10,15 @@ import sys
 import torch
 
 import vsad.ops  # noqa: F401  (registers the operators)
-from tests.samples import SAMPLES
+from tests.samples import SAMPLES, function_of
 from tests.test_ops import LAYOUTS, generator, run
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
 SKIPPED = 77
 
 
 def main(name, backend, device="cuda"):
-    op = OPS[name]
+    op = OPERATORS[name]
     row = op.backend(backend)
     if not torch.cuda.is_available():
         print("needs a GPU")
@@ -38,7 +38,7 @@ def main(name, backend, device="cuda"):
             tensors = {n: t.to(device) for n, t in tensors.items()}
             options = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
             try:
-                run(lambda **a: op.public(**a, backend=backend), tensors, options, sample.differentiable)
+                run(lambda **a: function_of(op)(**a, backend=backend), tensors, options, sample.differentiable)
                 done += 1
             except RuntimeError as refusal:
                 if not str(refusal).startswith(f"{name}: backend {backend!r}"):

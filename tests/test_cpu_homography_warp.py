@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.samples._sample import homographies
 from tests.test_homography_warp import LAYOUTS, WAYS, assert_rounded, picture
 from vsad.ops import homography_warp
-from vsad.ops.homography_warp.api import MODES, OP
+from vsad.ops.homography_warp.call import MODES, WarpCall
+from vsad.ops.homography_warp.registration import OPERATOR as OP
 
 _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
-from vsad.ops.cpu import _call  # noqa: E402
+from vsad.ops.common import threads as thread_count  # noqa: E402
 
 FORWARD, BACKWARD = torch.ops.vsad.homography_warp_fwd.default, torch.ops.vsad.homography_warp_bwd.default
 
@@ -95,7 +96,7 @@ def test_bytes_agree_with_opencv(channels):
 @pytest.mark.parametrize("layout", ["planes", "pixels"])
 @pytest.mark.parametrize("channels", [3, 70])
 def test_the_number_of_threads_changes_nothing(isa, threads, monkeypatch, channels, layout, dtype):
-    monkeypatch.setattr(_call, "OPERATIONS_PER_THREAD", 1)  # however small the image
+    monkeypatch.setattr(thread_count, "OPERATIONS_PER_THREAD", 1)  # however small the image
     image, H = picture(channels, dtype, size=(60, 70))
     results = []
     for count in (1, 2, 5):
@@ -216,4 +217,4 @@ def test_the_backward_schema_passes_opcheck():
 
 
 def test_the_row_comes_first():
-    assert OP.choose(*picture(), backend=None, mode="bicubic", padding="border") == "cpu"
+    assert OP.choose(WarpCall(*picture(), (4, 4), "bicubic", "border"), None) == "cpu"

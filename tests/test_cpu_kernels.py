@@ -10,7 +10,10 @@ import torch
 from tests.samples._sample import homographies
 
 _cpu = pytest.importorskip("vsad._cpu", reason="needs the compiled CPU kernels")
-from vsad.ops.cpu import homography_align, prototype_distance  # noqa: E402
+from vsad.ops.homography_align import cpu as align_kernels  # noqa: E402
+from vsad.ops.homography_align.call import AlignCall  # noqa: E402
+from vsad.ops.prototype_distance import cpu as distance_kernels  # noqa: E402
+from vsad.ops.prototype_distance.call import DistanceCall  # noqa: E402
 
 
 def align_inputs(dtype=torch.float32, window=3, heads=2, slots=2, channels=12):
@@ -23,9 +26,10 @@ def align_inputs(dtype=torch.float32, window=3, heads=2, slots=2, channels=12):
 
 
 def align(inputs, options):
-    out, lse = homography_align.forward(*inputs, *options)
+    call = AlignCall(*inputs, *options, deterministic=False)
+    out, lse = align_kernels.forward(call)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
-    return out, lse, *homography_align.backward(grad, None, *inputs, out, lse, *options, False, [True] * 5)
+    return out, lse, *align_kernels.backward(call, (out, lse), (grad, None), (True,) * 5)
 
 
 FORK = """
@@ -106,7 +110,7 @@ def test_a_bias_of_minus_infinity_masks_everything(isa):
 def test_neighbors_out_of_range_are_refused(wrong):
     (*images, H, neighbors, bias), options = align_inputs()
     with pytest.raises(ValueError, match=rf"neighbors must lie in \[-1, S=3\), got {wrong}"):
-        homography_align.forward(*images, H, torch.full_like(neighbors, wrong), bias, *options)
+        align_kernels.forward(AlignCall(*images, H, torch.full_like(neighbors, wrong), bias, *options, False))
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
@@ -116,9 +120,9 @@ def test_screening_equals_brute_force_bit_for_bit(isa, metric):
     features, bank = torch.randn(64, 40, generator=g) + 3, torch.randn(1500, 40, generator=g) + 3
     bank[700:900] = bank[:200]  # ties
     bank[1000], bank[1001, 3], features[5], features[6, 0] = 0, float("nan"), bank[2], float("nan")
-    distances, indices = prototype_distance.forward(features, bank, None, 3, metric)
+    distances, indices = distance_kernels.forward(DistanceCall(features, bank, None, 3, metric))
     for i in range(64):
-        one = prototype_distance.forward(features[i : i + 1], bank, None, 3, metric)
+        one = distance_kernels.forward(DistanceCall(features[i : i + 1], bank, None, 3, metric))
         assert torch.equal(one[1][0], indices[i])
         assert torch.equal(one[0][0].nan_to_num(-1), distances[i].nan_to_num(-1))
 
@@ -126,7 +130,7 @@ def test_screening_equals_brute_force_bit_for_bit(isa, metric):
 def test_ties_go_to_the_lower_index(isa, threads):
     threads(2)
     bank = torch.randn(10, 8, generator=torch.Generator().manual_seed(0)).repeat(100, 1)
-    distances, indices = prototype_distance.forward(bank[:40], bank, None, 2, "euclidean")
+    distances, indices = distance_kernels.forward(DistanceCall(bank[:40], bank, None, 2, "euclidean"))
     assert torch.equal(indices, torch.stack([torch.arange(40) % 10, torch.arange(40) % 10 + 10], 1))
     assert distances.eq(0).all()
 

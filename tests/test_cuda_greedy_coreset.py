@@ -5,9 +5,9 @@ import torch
 
 from tests.samples.greedy_coreset import KINDS, points
 from vsad.ops import greedy_coreset
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
-ROW = OPS["greedy_coreset"].backend("cuda")
+ROW = OPERATORS["greedy_coreset"].backend("cuda")
 DEVICE = ROW.devices[0]
 HERE = ROW.missing is None and (DEVICE == "cpu" or torch.cuda.is_available())
 pytestmark = pytest.mark.skipif(not HERE, reason="needs the CUDA kernels and a GPU, or their emulator")

@@ -5,9 +5,11 @@ import importlib
 import pytest
 import torch
 
-from vsad.ops.common.registry import OPS
+from tests.samples import function_of
+from vsad.ops.common.registry import OPERATORS
+from vsad.ops.homography_align.call import AlignCall
 
-OP = OPS["homography_align"]
+OP = OPERATORS["homography_align"]
 ROW = OP.backend("cuda")
 DEVICE = ROW.devices[0]
 pytestmark = [
@@ -72,7 +74,7 @@ def gradients(tensors, options, backend, deterministic, dtype=None):
     device = DEVICE if backend == "cuda" else "cpu"
     leaves = {n: t.detach().to(device, dtype).requires_grad_() for n, t in tensors.items()}
     placed = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
-    out, lse = OP.public(**leaves, **placed, return_lse=True, deterministic=deterministic, backend=backend)
+    out, lse = function_of(OP)(**leaves, **placed, return_lse=True, deterministic=deterministic, backend=backend)
     g = torch.Generator().manual_seed(1)
     rounded = tensors["query"].dtype  # what every dtype can hold
     grads_out = [torch.randn(t.shape, generator=g, dtype=torch.float64).to(rounded).to(t) for t in (out, lse)]
@@ -117,9 +119,9 @@ def test_deterministic_algorithms_select_the_gather(monkeypatch):
     launcher = importlib.import_module("vsad.ops.homography_align.cuda")
     asked = []
 
-    def backward(*arguments):
-        asked.append(arguments[-2])
-        return real(*arguments)
+    def backward(call, *arguments):
+        asked.append(call.deterministic)
+        return real(call, *arguments)
 
     real = launcher.backward
     monkeypatch.setattr(launcher, "backward", backward)
@@ -142,12 +144,13 @@ def test_neighbors_out_of_range_are_empty_slots():
     wild = torch.tensor([[2, 3], [-7, 1 << 40]], device=DEVICE)
     empty = torch.tensor([[2, -1], [-1, -1]], device=DEVICE)
     rest = (bias, options["heads"], options["window"], 0.3)
-    got, expected = (launcher.forward(*arguments, n, *rest) for n in (wild, empty))
+    call = AlignCall(*arguments, wild, *rest, deterministic=False)
+    got, expected = (launcher.forward(call._replace(neighbors=n)) for n in (wild, empty))
     assert all(torch.equal(a, b) for a, b in zip(got, expected))
     assert torch.equal(got[1][:, 1], torch.full_like(got[1][:, 1], float("-inf")))
     for deterministic in (False, True):
         grads = [
-            launcher.backward(got[0], None, *arguments, n, bias, *got, *rest[1:], deterministic, [True] * 5)
+            launcher.backward(call._replace(neighbors=n, deterministic=deterministic), got, (got[0], None), (True,) * 5)
             for n in (wild, empty)
         ]
         for n, a, b in zip(NAMES, *grads):
@@ -160,25 +163,28 @@ def test_only_wanted_gradients_are_made():
     launcher = importlib.import_module("vsad.ops.homography_align.cuda")
     query, key, value, homography, bias = (t.to(DEVICE) for t in tensors.values())
     neighbors, rest = options["neighbors"].to(DEVICE), (options["heads"], options["window"], 0.3)
-    out, lse = launcher.forward(query, key, value, homography, neighbors, bias, *rest)
+    call = AlignCall(query, key, value, homography, neighbors, bias, *rest, deterministic=False)
+    out, lse = launcher.forward(call)
     for deterministic in (False, True):
-        call = (out, None, query, key, value, homography, neighbors, bias, out, lse, *rest, deterministic)
-        everything = launcher.backward(*call, [True] * 5)
+        arguments = call._replace(deterministic=deterministic), (out, lse), (out, None)
+        everything = launcher.backward(*arguments, (True,) * 5)
         for i in range(5):
-            some = launcher.backward(*call, [j == i for j in range(5)])
+            some = launcher.backward(*arguments, tuple(j == i for j in range(5)))
             torch.testing.assert_close(some[i], everything[i])
             assert all(t.numel() == 0 for j, t in enumerate(some) if j != i)
 
 
 def test_larger_windows_are_refused_with_a_reason():
-    assert "takes windows" in ROW.refusal(torch.ones(1, device=DEVICE), window=9, heads=1)
+    tensor = torch.ones(1, device=DEVICE)
+    call = AlignCall(tensor, tensor, tensor, tensor, tensor, None, 1, 9, 1.0, deterministic=False)
+    assert "takes windows" in ROW.refusal(call)
 
 
 def forward(tensors, options, backend, dtype=None):
     device = DEVICE if backend == "cuda" else "cpu"
     placed = {n: t.to(device, dtype) for n, t in tensors.items()}
     rest = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
-    return [t.cpu() for t in OP.public(**placed, **rest, return_lse=True, backend=backend)]
+    return [t.cpu() for t in function_of(OP)(**placed, **rest, return_lse=True, backend=backend)]
 
 
 HEADS = {  # channels of a head, heads, window

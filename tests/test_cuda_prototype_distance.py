@@ -7,7 +7,8 @@ import torch
 
 import tests.test_prototype_distance as banks
 from tests.conftest import cuda_device
-from vsad.ops.prototype_distance.api import _all_distances, reference
+from vsad.ops.prototype_distance.call import DistanceCall
+from vsad.ops.prototype_distance.reference import all_distances, reference
 
 _cuda = pytest.importorskip("vsad._cuda", reason="needs the compiled CUDA kernels")
 cuda = importlib.import_module("vsad.ops.prototype_distance.cuda")
@@ -54,7 +55,7 @@ def test_hard_banks(make, metric, k, formats, screen):
     assert all(len(set(row)) == k for row in indices.tolist())
     if make.__name__ in ("underflow", "broken", "mostly_broken"):
         return
-    exact = _all_distances(features.double(), bank.double(), metric)
+    exact = all_distances(features.double(), bank.double(), metric)
     exact = exact.square() / 2 if metric == "cosine" else exact
     rtol, atol = 1e-5, 1e-5 if metric == "cosine" else 1e-37
     torch.testing.assert_close(exact.gather(1, indices), exact.sort().values[:, :k], rtol=rtol, atol=atol)
@@ -75,7 +76,7 @@ def test_hard_banks(make, metric, k, formats, screen):
 def test_odd_sizes(M, P, C, k, way):
     features, bank = banks.plain(M, P, C)
     (distances, indices), _ = nearest(features, bank, k, way=way)
-    expected = reference(features.double(), bank.double(), k, "euclidean")
+    expected = reference(DistanceCall(features.double(), bank.double(), None, k, "euclidean"))
     assert torch.equal(indices, expected[1])
     torch.testing.assert_close(distances.double(), expected[0], rtol=1e-5, atol=0)
 
@@ -110,7 +111,7 @@ def test_features_far_from_the_bank_are_certified(screen):
     features, bank = banks.plain(60, 800, 48)
     features *= 30
     (_, indices), left = nearest(features, bank, 1, way=(screen, "bfloat16"))
-    assert torch.equal(indices, reference(features.double(), bank.double(), 1, "euclidean")[1])
+    assert torch.equal(indices, reference(DistanceCall(features.double(), bank.double(), None, 1, "euclidean"))[1])
     assert left["bfloat16"] <= 3
 
 
@@ -120,7 +121,7 @@ def test_what_cannot_be_certified_goes_on(screen):
     bank[::2] = bank[0]
     hard = torch.arange(3, 200, 50)
     features[hard] = bank[0] + 0.01
-    expected = reference(features.double(), bank.double(), 1, "euclidean")[1]
+    expected = reference(DistanceCall(features.double(), bank.double(), None, 1, "euclidean"))[1]
     (_, indices), left = nearest(features, bank, 1, way=(screen, "both"))
     easy = expected[:, 0] % 2 == 1
     assert torch.equal(indices[easy], expected[easy])
@@ -134,7 +135,7 @@ def test_int8_leaves_to_bfloat16_what_it_cannot_tell(screen):
     bank = torch.randn(6, 64, generator=g).repeat_interleave(100, 0) + 0.01 * torch.randn(600, 64, generator=g)
     features = bank[torch.randint(0, 600, (60,), generator=g)] + 0.005 * torch.randn(60, 64, generator=g)
     (_, indices), left = nearest(features, bank, 1, way=(screen, "both"))
-    assert torch.equal(indices, reference(features.double(), bank.double(), 1, "euclidean")[1])
+    assert torch.equal(indices, reference(DistanceCall(features.double(), bank.double(), None, 1, "euclidean"))[1])
     assert left["int8"] > 0
     assert left["bfloat16"] < left["int8"]
 
@@ -144,7 +145,7 @@ def test_unusual_prototypes_do_not_spoil_the_bounds(way):
     features, bank = clusters(60, 700, 48)
     bank[::100] *= 1e4
     features[0] = bank[100] + 1
-    expected = reference(features.double(), bank.double(), 1, "euclidean")[1]
+    expected = reference(DistanceCall(features.double(), bank.double(), None, 1, "euclidean"))[1]
     (_, indices), left = nearest(features, bank, 1, way=way)
     assert torch.equal(indices, expected)
     assert left["bfloat16"] <= 8  # features beside a huge prototype are as huge themselves

@@ -13,10 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsad.ops
-from tests.samples import SAMPLES
+from tests.samples import SAMPLES, function_of
 from tests.test_ops import floats, generator, run
 from vsad.bench import cases, operators
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKENDS = ("cuda", "triton")
@@ -31,7 +31,7 @@ BUSY = {  # enough work that atomic additions arrive in another order every time
 
 
 def rows():
-    for op in OPS.values():
+    for op in OPERATORS.values():
         for row in op.backends:
             if row.name in BACKENDS:
                 yield pytest.param((op, row), id=f"{op.name}-{row.name}")
@@ -86,7 +86,7 @@ def busy(op):
 
 def results(op, backend, tensors, options, differentiable):
     """Everything that a call gives, gradients too, as a list of tensors."""
-    result, _, grads = run(lambda **a: op.public(**a, backend=backend), tensors, options, differentiable)
+    result, _, grads = run(lambda **a: function_of(op)(**a, backend=backend), tensors, options, differentiable)
     return [*(result if isinstance(result, tuple) else (result,)), *grads.values()]
 
 
@@ -158,11 +158,11 @@ def test_a_cuda_graph_replays_on_new_inputs(kernel):
         for _ in range(2):
             results(op, backend, tensors, options, differentiable)
     torch.cuda.current_stream().wait_stream(side)
-    cotangents = [torch.randn_like(t) for t in floats(op.public(**tensors, **options, backend=backend))]
+    cotangents = [torch.randn_like(t) for t in floats(function_of(op)(**tensors, **options, backend=backend))]
 
     def step():
         result, _, grads = run(
-            lambda **a: op.public(**a, backend=backend), tensors, options, differentiable, cotangents
+            lambda **a: function_of(op)(**a, backend=backend), tensors, options, differentiable, cotangents
         )
         return [*(result if isinstance(result, tuple) else (result,)), *grads.values()]
 
@@ -201,11 +201,11 @@ def test_runs_on_the_current_stream(kernel):
 def test_does_not_wait_for_the_gpu(kernel):
     op, backend = kernel
     tensors, options, _ = make(op)
-    op.public(**tensors, **options, backend=backend)
+    function_of(op)(**tensors, **options, backend=backend)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        op.public(**tensors, **options, backend=backend)
+        function_of(op)(**tensors, **options, backend=backend)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -216,7 +216,7 @@ def test_compiles_in_one_graph(kernel):
     leaves = {n: t.requires_grad_(n in differentiable) for n, t in tensors.items()}
 
     def loss(**arguments):
-        result = op.public(**arguments, **options, backend=backend)
+        result = function_of(op)(**arguments, **options, backend=backend)
         result = result if isinstance(result, tuple) else (result,)
         return sum(t.float().square().sum() for t in result)
 
@@ -233,9 +233,9 @@ def test_autocast_takes_the_narrow_type(kernel):
         pytest.skip("takes no bfloat16 here")
     tensors, options, _ = make(op)
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        got = floats(op.public(**tensors, **options, backend=backend))
+        got = floats(function_of(op)(**tensors, **options, backend=backend))
     narrow, _, _ = make(op, dtype=torch.bfloat16)
-    assert_same_bits(got, floats(op.public(**narrow, **options, backend=backend)))
+    assert_same_bits(got, floats(function_of(op)(**narrow, **options, backend=backend)))
     assert all(t.dtype == torch.bfloat16 for t in got)
 
 

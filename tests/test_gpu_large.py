@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vsad.ops
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 BEYOND = 2**31  # elements
@@ -21,7 +21,7 @@ def backend(request):
 
 def needs(op, backend, tensors):
     """Skip where the backend is missing, or ``tensors`` of BEYOND elements in bfloat16 do not fit."""
-    missing = OPS[op].backend(backend).missing
+    missing = OPERATORS[op].backend(backend).missing
     if missing:
         pytest.skip(missing)
     torch.cuda.empty_cache()

@@ -6,7 +6,8 @@ import torch
 from tests.samples._sample import homographies
 from tests.test_ops import run, within_budget
 from vsad.ops import homography_warp
-from vsad.ops.homography_warp.api import MODES, OP, PADDINGS
+from vsad.ops.homography_warp.call import MODES, PADDINGS
+from vsad.ops.homography_warp.registration import OPERATOR as OP
 
 LAYOUTS = {
     "planes": lambda t: t,

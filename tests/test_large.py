@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vsad.ops
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
 pytestmark = pytest.mark.slow
 BEYOND = 2**31  # elements
@@ -26,7 +26,7 @@ def far_apart(t, dim=0):
 
 
 def needs_kernel(name):
-    if not any("cpu" in row.devices and row.missing is None for row in OPS[name].backends):
+    if not any("cpu" in row.devices and row.missing is None for row in OPERATORS[name].backends):
         pytest.skip("has no kernel on this device yet")
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import vsad.ops
-from tests.samples import ERRORS, SAMPLES
-from vsad.ops.common.registry import OPS, runs_on
+from tests.samples import ERRORS, SAMPLES, function_of
+from vsad.ops.common.backends import runs_on
+from vsad.ops.common.registry import OPERATORS
 
 
 def amid_nan(t):
@@ -86,7 +87,7 @@ def test_matches_reference_in_float64(case):
     options = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
 
     def public(name):
-        return lambda **arguments: op.public(**arguments, backend=name)
+        return lambda **arguments: function_of(op)(**arguments, backend=name)
 
     exact_result, exact, exact_grads = run(public("torch"), exact_in, options, sample.differentiable)
     plain_result, plain, plain_grads = run(public("torch"), placed, options, sample.differentiable)
@@ -106,7 +107,7 @@ def test_matches_reference_in_float64(case):
         assert len(set(result.tolist())) == len(result)
         assert torch.equal(result.cpu(), exact_result)
     if op.name == "prototype_distance":  # indices may differ where distances tie; they must lead to the distances
-        from vsad.ops.prototype_distance.api import distances_at
+        from vsad.ops.prototype_distance.reference import distances_at
 
         reached = distances_at(exact_in["features"], exact_in["prototypes"], result.indices.cpu(), options["metric"])
         within_budget("indices", reached.to(dtype), exact[0], plain[0].cpu(), dtype)
@@ -128,10 +129,9 @@ def _schema_calls(op, backend):
         t = {n: x.float() for n, x in tensors.items()}
         if op.name == "homography_align":
             bias = t.get("bias")
-            yield (
-                t["query"], t["key"], t["value"], t["homography"], bias, options["neighbors"],
-                options["heads"], options["window"], 0.5, backend,
-            )  # fmt: skip
+            images = t["query"], t["key"], t["value"]
+            rest = options["heads"], options["window"], 0.5, False, backend
+            yield *images, t["homography"], options["neighbors"], bias, *rest
         elif op.name == "homography_warp":
             ways = options.get("mode", "bilinear"), options.get("padding", "zeros")
             yield t["input"], t["homography"], list(options["size"]), *ways, backend
@@ -160,7 +160,8 @@ def test_compiles_in_one_graph(op):
     tensors = {n: t.float().requires_grad_(n in sample.differentiable) for n, t in tensors.items()}
 
     def loss(**arguments):
-        return sum(t.float().square().sum() for t in floats(op.public(**arguments, **options)) or [torch.zeros(())])
+        result = function_of(op)(**arguments, **options)
+        return sum((t.float().square().sum() for t in floats(result)), torch.zeros(()))
 
     plain = loss(**tensors)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(**tensors)
@@ -176,19 +177,19 @@ def test_autocast_and_no_grad(op):
     tensors, options = sample.make(generator())
     tensors = {n: t.float().requires_grad_(n in sample.differentiable) for n, t in tensors.items()}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        for t in floats(op.public(**tensors, **options)):
+        for t in floats(function_of(op)(**tensors, **options)):
             assert t.dtype == torch.bfloat16
     with torch.no_grad():
-        for t in floats(op.public(**tensors, **options)):
+        for t in floats(function_of(op)(**tensors, **options)):
             assert not t.requires_grad
 
 
 def test_using_selects_the_backend(op):
     tensors, options = SAMPLES[op.name][0].make(generator())
-    explicit = op.public(**tensors, **options, backend="torch")
+    explicit = function_of(op)(**tensors, **options, backend="torch")
     with vsad.ops.using("torch"):
-        assert op.choose(*tensors.values(), backend=None) == "torch"
-        implicit = op.public(**tensors, **options)
+        assert op.choose(tuple(tensors.values()), None) == "torch"
+        implicit = function_of(op)(**tensors, **options)
     for a, b in zip(floats(explicit), floats(implicit)):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="using: backend must be one of"), vsad.ops.using("abacus"):
@@ -196,7 +197,7 @@ def test_using_selects_the_backend(op):
 
 
 def _backends_with_gradients():
-    for op in OPS.values():
+    for op in OPERATORS.values():
         if any(sample.differentiable for sample in SAMPLES[op.name]):
             here = [row.name for row in op.backends if "cpu" in row.devices and torch.float64 in row.dtypes]
             for backend in (*here, "torch"):
@@ -211,7 +212,7 @@ def test_gradients_are_those_of_finite_differences(operator, backend):
         fixed = {n: t for n, t in tensors.items() if n not in names}
 
         def function(*leaves, names=names, fixed=fixed, options=options):
-            result = operator.public(**dict(zip(names, leaves)), **fixed, **options, backend=backend)
+            result = function_of(operator)(**dict(zip(names, leaves)), **fixed, **options, backend=backend)
             return tuple(floats(result))
 
         leaves = [tensors[n].requires_grad_() for n in names]
@@ -221,13 +222,13 @@ def test_gradients_are_those_of_finite_differences(operator, backend):
 def _error_cases():
     for name, cases in ERRORS.items():
         for i, case in enumerate(cases):
-            yield pytest.param(OPS[name], *case, id=f"{name}-{i}")
+            yield pytest.param(OPERATORS[name], *case, id=f"{name}-{i}")
 
 
 @pytest.mark.parametrize(("operator", "arguments", "kind", "message"), list(_error_cases()))
 def test_errors_teach(operator, arguments, kind, message):
     with pytest.raises(kind, match=message) as raised:
-        operator.public(**arguments())
+        function_of(operator)(**arguments())
     assert str(raised.value).startswith(f"{operator.name}: ")
 
 

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.samples import function_of
 from tests.samples._sample import homographies
 from tests.test_ops import floats, run
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=150, database=None)
 fixed = settings.get_profile("fixed")
@@ -125,7 +126,7 @@ CALLS = {
 }
 ROWS = [
     pytest.param(op, row, id=f"{op.name}-{row.name}")
-    for op in OPS.values()
+    for op in OPERATORS.values()
     for row in op.backends
     if "cpu" in row.devices and row.missing is None
 ]
@@ -153,7 +154,7 @@ def test_equals_the_reference(operator, row):
         placed = {n: t if n in ("homography", "bias") else layout(t) for n, t in same.items()}
 
         def public(name):
-            return lambda **arguments: operator.public(**arguments, backend=name)
+            return lambda **arguments: function_of(operator)(**arguments, backend=name)
 
         # the same dtype on both sides, so that both decide alike what lies within the border
         expected, outs, grads = run(public("torch"), same, options, differentiable)

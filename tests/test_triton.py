@@ -10,23 +10,23 @@ import pytest
 import torch
 
 import vsad.kernels
-from tests.samples import SAMPLES
+from tests.samples import SAMPLES, function_of
 from tests.test_ops import LAYOUTS, _schema_calls, floats, generator, run, within_budget
 from vsad.bench.gpu_compile import compile_triton
-from vsad.ops.common.registry import OPS
+from vsad.ops.common.registry import OPERATORS
 
 pytest.importorskip("triton", reason="needs triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
 KERNELS = Path(vsad.kernels.__path__[0])
 STEMS = sorted(".".join(path.relative_to(KERNELS).with_suffix("").parts) for path in KERNELS.rglob("*.py"))
-HERE = [OPS[folder.name] for folder in sorted(KERNELS.iterdir()) if folder.name in OPS]  # operators with a kernel
+HERE = [OPERATORS[folder.name] for folder in sorted(KERNELS.iterdir()) if folder.name in OPERATORS]
 NAMES = [op.name for op in HERE]
 
 
 def triton_row(op, tensors, options):
     """A call of the public function on the Triton backend; skips where that refuses."""
     try:
-        return op.public(**tensors, **options, backend="triton")
+        return function_of(op)(**tensors, **options, backend="triton")
     except RuntimeError as refusal:
         if f"{op.name}: backend 'triton'" not in str(refusal):
             raise
@@ -60,7 +60,7 @@ def test_interpreted_gradient_alone(operator, name):
     _, tensors, options = first(operator)
 
     def function(backend):
-        return lambda **arguments: floats(operator.public(**arguments, **options, backend=backend))[0]
+        return lambda **arguments: floats(function_of(operator)(**arguments, **options, backend=backend))[0]
 
     triton_row(operator, tensors, options)
     _, _, exact = run(function("torch"), {n: t.double() for n, t in tensors.items()}, {}, (name,))
@@ -77,7 +77,7 @@ def test_interpreted_results_keep_layout_and_masks(operator):
     for layout in LAYOUTS if sample.images else ():
         placed = {n: LAYOUTS[layout](t) if n in sample.images else t for n, t in tensors.items()}
         got = triton_row(operator, placed, options)
-        plain = operator.public(**placed, **options, backend="torch")
+        plain = function_of(operator)(**placed, **options, backend="torch")
         for a, b in zip(got, plain):
             assert a.is_floating_point() or torch.equal(a, b)
         assert (got[0].stride(-3) == 1) == (layout == "channels last")
@@ -93,19 +93,17 @@ def test_interpreted_schemas_pass_opcheck(operator):
 
 
 def backward_calls(op):
-    """Arguments of the registered backward, all gradients wanted and the first alone."""
-    _, tensors, _ = first(op)
-    forward = small_call(op)
-    outs = getattr(torch.ops.vsad, f"{op.name}_fwd").default(*forward)
-    if op.name == "homography_warp":
-        _, H, _, *how = forward
-        for needs in ([True, True], [True, False], [False, True]):
-            yield torch.randn_like(outs[0]), tensors["input"], H, *how[:-1], needs, "triton"
-    if op.name == "homography_align":
-        *call, backend = forward
-        for deterministic, needs in ((False, [True] * 5), (True, [False, True, True, False, False])):
-            grads = [torch.randn_like(t) for t in outs]
-            yield *grads, *call[:6], *outs, *call[6:], deterministic, needs, backend
+    """Arguments of the registered backward, all gradients wanted and some of them."""
+    *fields, backend = small_call(op)
+    outs = dict(zip(op.outputs, getattr(torch.ops.vsad, f"{op.name}_fwd").default(*fields, backend)))
+    call, arguments = op.call(*fields), op.gradients.arguments
+    some = [name not in ("query", "homography", "bias") for name in arguments]
+    for needs in ([True] * len(arguments), some):
+        if "deterministic" in call._fields:
+            call = call._replace(deterministic=needs is some)
+        saved = [outs[name] for name in op.gradients.saved]
+        grads = [torch.randn_like(outs[name]) for name in op.gradients.outputs]
+        yield *call, *saved, *grads, needs, backend
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="runs under the interpreter")
@@ -119,14 +117,15 @@ def test_interpreted_backwards_pass_opcheck(operator):
 @pytest.mark.parametrize("id", ["no bias", "horizon"])
 def test_interpreted_align_sums_integers_where_runs_must_agree(id):
     """The same gradients within the budget, from sums that no order can change."""
-    op = OPS["homography_align"]
+    op = OPERATORS["homography_align"]
     (sample,) = (s for s in SAMPLES[op.name] if s.id == id)
     tensors, options = sample.make(generator())
     tensors = {n: t.float() for n, t in tensors.items()}
     wanted = ("key", "value")
-    _, _, exact = run(op.public, {n: t.double() for n, t in tensors.items()}, {**options, "backend": "torch"}, wanted)
-    _, _, plain = run(op.public, tensors, {**options, "backend": "torch"}, wanted)
-    _, _, grads = run(op.public, tensors, {**options, "backend": "triton", "deterministic": True}, wanted)
+    doubles = {n: t.double() for n, t in tensors.items()}
+    _, _, exact = run(function_of(op), doubles, {**options, "backend": "torch"}, wanted)
+    _, _, plain = run(function_of(op), tensors, {**options, "backend": "torch"}, wanted)
+    _, _, grads = run(function_of(op), tensors, {**options, "backend": "triton", "deterministic": True}, wanted)
     for name in wanted:
         within_budget(name, grads[name], exact[name], plain[name], torch.float32)
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.test_prototype_distance import BANKS, plain
 from vsad.ops import greedy_coreset, prototype_distance
-from vsad.ops.prototype_distance.api import _all_distances
+from vsad.ops.prototype_distance.reference import all_distances
 
 pytest.importorskip("triton", reason="needs triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
@@ -36,7 +36,7 @@ def unsettled(monkeypatch):
 def check(features, bank, k, metric, result):
     """The prototypes found are as near as the nearest, up to the rounding of float32; what is no number comes last."""
     distances, indices = result
-    exact = _all_distances(features.double(), bank.double(), metric)
+    exact = all_distances(features.double(), bank.double(), metric)
     exact = exact.square() / 2 if metric == "cosine" else exact.square() if metric == "sqeuclidean" else exact
     nearest = exact.sort(stable=True).values[:, :k]
     close = {"rtol": 1e-5, "atol": 1e-5 if metric == "cosine" else 1e-37, "equal_nan": True}

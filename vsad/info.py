@@ -9,7 +9,7 @@ import torch
 
 import vsad
 import vsad.ops
-from vsad.ops.common.registry import OPS, REFERENCE, Backend
+from vsad.ops.common.registry import OPERATORS, REFERENCE, Backend
 
 
 def info() -> str:
@@ -23,7 +23,7 @@ def info() -> str:
         "",
         f"{'operator':<20}{'backend':<10}usable",
     ]
-    for op in OPS.values():
+    for op in OPERATORS.values():
         for row in op.backends:
             reason = row.missing or _no_device(row)
             lines.append(f"{op.name:<20}{row.name:<10}{f'no: {reason}' if reason else 'yes'}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vsad import ops
 from vsad.bench.cases import Case
-from vsad.ops.prototype_distance.api import distances_at
+from vsad.ops.prototype_distance.reference import distances_at
 
 from . import Judge, Problem, WrongError, accept, dtype, generator, share_of_budget
 

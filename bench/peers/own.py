@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vsad import ops
 from vsad.bench.operators import Problem
-from vsad.ops.common.registry import OPS, REFERENCE
+from vsad.ops.common.registry import OPERATORS, REFERENCE
 
 from . import Peer, Run, UnsupportedError, run_of
 
@@ -63,23 +63,23 @@ def greedy_coreset(problem: Problem, backend: str) -> Run:
 
 SLOW = {"homography_align": 0.5, "prototype_distance": 1.0}  # the reference
 SLOW_ON_GPU = {"homography_align": 200.0, "prototype_distance": 1000.0, "greedy_coreset": 100.0}
-OPERATORS = {f.__name__: f for f in (homography_align, homography_warp, prototype_distance, greedy_coreset)}
+FUNCTIONS = {f.__name__: f for f in (homography_align, homography_warp, prototype_distance, greedy_coreset)}
 
 
 def _peers() -> list[Peer]:
     """A peer for every name in the tables; where one backend is unusable for all operators, the peer is missing."""
     reasons: dict[str, dict[str, str | None]] = {}
     devices: dict[str, set[str]] = {REFERENCE: {"cpu", "cuda"}}
-    for op in OPS.values():
+    for op in OPERATORS.values():
         for row in op.backends:
             reasons.setdefault(row.name, {})[op.name] = row.missing
             devices.setdefault(row.name, set()).update(row.devices)
-    reasons[REFERENCE] = dict.fromkeys(OPS)
+    reasons[REFERENCE] = dict.fromkeys(OPERATORS)
     return [_peer(backend, by_op, devices[backend]) for backend, by_op in reasons.items()]
 
 
 def _peer(backend: str, reasons: dict[str, str | None], devices: set[str]) -> Peer:
-    operators = {op: partial(OPERATORS[op], backend=backend) for op in reasons if op in OPERATORS}
+    operators = {op: partial(FUNCTIONS[op], backend=backend) for op in reasons if op in FUNCTIONS}
     missing = None if None in reasons.values() else next(iter(reasons.values()))
     slow, slow_on_gpu = (SLOW, SLOW_ON_GPU) if backend == REFERENCE else ({}, {})
     return Peer(

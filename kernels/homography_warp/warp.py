@@ -29,9 +29,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vsad.kernels.homography_warp.taps import axis_tap, clamp, locate
-from vsad.ops.common.fixed_point import restore, scale_for
+from vsad.ops.common.fixed_point import fixed_point_scale, from_fixed_point
 from vsad.ops.common.layout import empty_like_layout
-from vsad.ops.common.reference_sampling import anywhere
+from vsad.ops.common.reference_sampling import coordinate_limit
 from vsad.ops.common.tensors import batch_stride
 
 PROGRAMS = 16 * 132  # fill an H200 several times over; below, channels and tiles are spread thinner
@@ -245,7 +245,7 @@ def backward(
     if input.stride(1) == 1 and C > 1 and grad_out.stride(1) != 1:
         grad_out = empty_like_layout(input, C, size=(H, W)).copy_(grad_out)
     whole = needs[0] and torch.are_deterministic_algorithms_enabled()
-    scale = scale_for(grad_out) if whole else None
+    scale = fixed_point_scale(grad_out) if whole else None
     total = empty_like_layout(input, C, dtype=torch.int64 if whole else torch.float32).zero_() if needs[0] else None
     scattered = input if total is None else total
     pack = _backward_pack(mode, whole, _capability(input.device))
@@ -266,7 +266,7 @@ def backward(
                 *_strides(scattered, constants), *_sizes(input, grad_out, constants), run,
                 **constants, **_options(mode, BACKWARD),
             )  # fmt: skip
-    grad_input = input.new_empty((0,)) if total is None else restore(total, scale, input.dtype)
+    grad_input = input.new_empty((0,)) if total is None else from_fixed_point(total, scale, input.dtype)
     if parts is None:
         return grad_input, homography.new_zeros(homography.shape if needs[1] else (0,))
     return grad_input, parts.sum(1, dtype=torch.float64).to(homography.dtype)
@@ -336,7 +336,7 @@ def _strides(picture: Tensor, constants: dict[str, Any]) -> tuple[int, ...]:
 
 def _sizes(input: Tensor, out: Tensor, constants: dict[str, Any]) -> tuple[float, ...]:
     _, C, Hs, Ws = input.shape
-    return C // constants["PACK"], Hs, Ws, *out.shape[2:], anywhere(torch.float32, (Hs, Ws))
+    return C // constants["PACK"], Hs, Ws, *out.shape[2:], coordinate_limit(torch.float32, (Hs, Ws))
 
 
 def variants(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 import torch
 
-from vsad.ops.homography_warp.api import MODES, PADDINGS
+from vsad.ops.homography_warp.call import MODES, PADDINGS
 
 from ._sample import Sample, homographies, randn
 
@@ -52,7 +52,6 @@ SAMPLES = [
     _sample("horizon", perspective=1.5, size=(14, 15)),
     _sample("one pixel", source=(1, 1), size=(1, 1)),
     _sample("no batch", B=0),
-    _sample("no output", size=(0, 4)),
     _sample("broken homography", B=4, spoil=_spoil_homography),
     _sample("broken input", (), spoil=_spoil_input, perspective=1.5),
     _sample("broken input bicubic", (), spoil=_spoil_input, mode="bicubic", source=(9, 24), size=(7, 21)),
@@ -68,7 +67,10 @@ def _args(**changes):
 ERRORS = [
     (lambda: _args(input=torch.ones(3, 4)), ValueError, r"input must be \[B C H W\], got \[3, 4\]"),
     (lambda: _args(input=torch.ones(2, 3, 4, 4).int()), ValueError, "input must be floating point or uint8"),
-    (lambda: _args(input=torch.ones(2, 3, 0, 4)), ValueError, "input must have pixels"),
+    (lambda: _args(input=torch.ones(2, 3, 0, 4)), ValueError, "input must have at least one pixel"),
+    (lambda: _args(size=(0, 5)), ValueError, r"size must be \(height, width\), both at least 1, got \(0, 5\)"),
+    (lambda: _args(size=(5, -1)), ValueError, r"both at least 1, got \(5, -1\)"),
+    (lambda: _args(size=(5,)), ValueError, r"size must be \(height, width\), both at least 1, got \(5,\)"),
     (lambda: _args(homography=torch.ones(2, 2)), ValueError, r"homography must be \[Bh 3 3\]"),
     (lambda: _args(homography=torch.ones(3, 3, 3)), ValueError, "homography must have batch 1 or B=2, got 3"),
     (lambda: _args(mode="cubic"), ValueError, "mode must be one of .*got 'cubic'"),

@@ -3,7 +3,7 @@
     homography_warp      resample an image through a homography
     homography_align     attend to the windows around a pixel's projections into other views
     prototype_distance   exact nearest prototypes; pack_prototypes makes a bank ready once
-    greedy_coreset       k-centre greedy selection
+    greedy_coreset       k-center greedy selection
 
 ``using`` selects a backend for a block; ``python -m vsad.info`` says which ones work here and why others do not.
 """

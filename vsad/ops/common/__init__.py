@@ -1,0 +1,1 @@
+"""What the operators share: the registry of backends, checks of arguments, memory layout, descriptions of tensors."""

@@ -9,7 +9,7 @@ from torch import Tensor
 def empty_like_layout(
     like: Tensor, channels: int, dtype: torch.dtype | None = None, size: tuple[int, int] | None = None
 ) -> Tensor:
-    """An uninitialised ``(*, channels, H, W)`` tensor, channels last in memory when ``like`` is, else contiguous.
+    """An uninitialized ``(*, channels, H, W)`` tensor, channels last in memory when ``like`` is, else contiguous.
 
     ``(H, W)`` is ``size``, or that of ``like``.
     """

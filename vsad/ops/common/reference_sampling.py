@@ -1,4 +1,4 @@
-"""Projection and bilinear sampling in plain torch: what the references are written in."""
+"""Projection and bilinear sampling in plain torch, for the references."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def anywhere(dtype: torch.dtype, source: tuple[int, int]) -> float:
-    """How far outside the source a point may land and still be somewhere, also in ``grid_sample``'s units."""
+def coordinate_limit(dtype: torch.dtype, source: tuple[int, int]) -> float:
+    """The largest coordinate that counts as finite: within it, ``grid_sample``'s normalized units cannot overflow."""
     return float(torch.finfo(dtype).max) / (8 * max(source))
 
 
@@ -15,8 +15,8 @@ def project(homography: Tensor, size: tuple[int, int], margin: float, source: tu
     """Where the pixels of a target image land in the source image.
 
     ``(X, Y, Z) = H (x, y, 1)``, ``sx = X / Z``, ``sy = Y / Z``. Pixels that are not in front (``Z > 0``), or that land
-    further than ``margin`` outside the centres of the source's border pixels, are useless: their coordinates are
-    replaced before the divide, so that no NaN or infinity can enter a value or a gradient.
+    further than ``margin`` outside the centers of the source's border pixels, are not useful: their coordinates are
+    replaced before the division, so that no NaN or infinity can enter a value or a gradient.
 
     Returns:
         ``sx, sy, useful``, each ``(*batch, H, W)``.
@@ -37,7 +37,7 @@ def project(homography: Tensor, size: tuple[int, int], margin: float, source: tu
 
 
 def bilinear(image: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample ``image (*batch, C, H, W)`` at ``x, y (*batch, h, w)``; zero outside the centres of its border pixels.
+    """Sample ``image (*batch, C, H, W)`` at ``x, y (*batch, h, w)``; zero outside the centers of its border pixels.
 
     Returns:
         ``values (*batch, C, h, w)`` and ``inside (*batch, h, w)``.
@@ -52,7 +52,7 @@ def bilinear(image: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     total = torch.zeros((), dtype=image.dtype, device=image.device)
     for dy, wy in ((0, 1 - fy), (1, fy)):
         for dx, wx in ((0, 1 - fx), (1, fx)):
-            # a tap beyond the border has weight exactly zero here: reading its neighbour instead changes nothing
+            # a tap beyond the border has weight exactly zero here: reading its neighbor instead changes nothing
             column = (x0.long() + dx).clamp(max=width - 1)
             row = (y0.long() + dy).clamp(max=height - 1)
             index = (row * width + column).flatten(-2).unsqueeze(-2)

@@ -1,87 +1,123 @@
-"""The contract of every operator: one reference, one schema, a table of backends that can say "why not?"."""
+"""The contract of every operator: one call, one reference, one schema, a table of backends that say "why not?"."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 REFERENCE = "torch"
+Call = TypeVar("Call", bound=tuple[Any, ...])
+Outputs = tuple[Tensor, ...]
 
 
-class _Preference(threading.local):  # one a thread; a ContextVar cannot be read under torch.compile
-    backend: str | None = None
+class Kernels(Protocol):
+    """What a backend offers: the launchers of one operator. A module with these functions is one."""
+
+    def forward(self, call: Any, /) -> Outputs:
+        """Compute the outputs of a call."""
+        ...
 
 
-_preference = _Preference()
+class DifferentiableKernels(Kernels, Protocol):
+    """The launchers of an operator that has gradients."""
+
+    def backward(
+        self, call: Any, outputs: Outputs, grads: tuple[Tensor | None, ...], needs: tuple[bool, ...], /
+    ) -> Outputs:
+        """Compute the gradients of a call's differentiable arguments.
+
+        Args:
+            call: the call of the forward.
+            outputs: the outputs that ``Gradients.saved`` names.
+            grads: gradients of the outputs that ``Gradients.outputs`` names; the first is never None.
+            needs: by differentiable argument, whether its gradient is wanted.
+
+        Returns:
+            The gradient of every differentiable argument, or an empty tensor where ``needs`` says no.
+        """
+        ...
 
 
-def _nothing(*tensors: Tensor, **options: Any) -> str | None:
-    return None
-
-
-def missing_extension(module: str) -> str | None:
-    """Why a compiled module cannot be used here; None if it can. Asked once, when a table is made."""
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        compiler = "CUDA's compiler, nvcc" if module.endswith("_cuda") else "a C++ compiler"
-        return f"needs {module}, which does not import here ({error}); reinstall vsad with {compiler}"
+def never_refuses(call: Any) -> str | None:
+    """The ``why_not`` of a backend that takes every call on its devices and in its dtypes."""
     return None
 
 
 @dataclass(frozen=True)
-class Backend:
+class Backend(Generic[Call]):
     """One row of an operator's table.
 
     Args:
         name: what users write in ``backend=``.
-        module: launcher module with ``forward`` and, where the operator has gradients, ``backward``.
-        devices, dtypes: what the first tensor of a call may be.
+        load: imports the launchers when they are first used, and returns them.
+        devices: device types that the first tensor of a call may be on.
+        dtypes: dtypes that the first tensor of a call may have.
         missing: why this backend is unusable on this machine; None if it is usable.
-        why_not: looks at shapes and options (never at values), answers with a reason to refuse or None.
+        why_not: looks at the shapes and options of a call (never at values) and gives a reason to refuse it, or None.
     """
 
     name: str
-    module: str
+    load: Callable[[], Kernels]
     devices: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
     missing: str | None = None
-    why_not: Callable[..., str | None] = _nothing
+    why_not: Callable[[Call], str | None] = never_refuses
 
-    def load(self) -> ModuleType:
-        return importlib.import_module(self.module)
-
-    def refusal(self, *tensors: Tensor, **options: Any) -> str | None:
+    def refusal(self, call: Call) -> str | None:
         """Why this backend cannot take this call; None if it can. Reads metadata only."""
-        first = tensors[0]
+        first = call[0]
         if first.device.type not in self.devices:
             return f"needs tensors on {' or '.join(self.devices)}, got {first.device.type}"
         if first.dtype not in self.dtypes:
             return f"takes {', '.join(str(d)[6:] for d in self.dtypes)}, got {str(first.dtype)[6:]}"
-        return self.missing or self.why_not(*tensors, **options)
+        return self.missing or self.why_not(call)
+
+
+class Gradients(NamedTuple):
+    """How an operator is differentiated.
+
+    ``arguments`` names the arguments that have a gradient, in the order of the call; ``outputs`` those outputs whose
+    gradient the backward takes; ``saved`` the outputs that it needs. ``empty`` makes uninitialized gradients of a call.
+    """
+
+    arguments: tuple[str, ...]
+    outputs: tuple[str, ...]
+    saved: tuple[str, ...]
+    empty: Callable[[Any], Outputs]
 
 
 @dataclass(frozen=True)
-class Op:
-    """An operator: its public function, its definition in plain torch, and its backends in order of preference."""
+class Operator(Generic[Call]):
+    """An operator: its call, its definition in plain torch, and its backends in order of preference.
+
+    Args:
+        name: of the public function.
+        call: the NamedTuple of its arguments, tensors first; its annotations are the registered schema.
+        outputs: names of the tensors that the launchers return.
+        empty: makes uninitialized outputs of a call; the fake of the registered operator.
+        reference: the definition.
+        backends: the table.
+        gradients: how it is differentiated; None where it is not.
+        opaque_reference: whether compilers see the reference as one call too, because it loops.
+    """
 
     name: str
-    public: Callable[..., Any]
-    reference: Callable[..., Any]
-    backends: tuple[Backend, ...]
+    call: type[Call]
+    outputs: tuple[str, ...]
+    empty: Callable[[Call], Outputs]
+    reference: Callable[[Call], Outputs]
+    backends: tuple[Backend[Call], ...]
+    gradients: Gradients | None = None
+    opaque_reference: bool = False
 
-    def choose(self, *tensors: Tensor, backend: str | None, **options: Any) -> str:
-        """The backend that runs this call.
+    def choose(self, call: Call, backend: str | None) -> str:
+        """The name of the backend that runs this call.
 
         Unnamed, the first that does not refuse; named (by argument or by ``using``), that one or an error.
 
@@ -92,17 +128,18 @@ class Op:
         wanted = backend if backend is not None else _preference.backend
         if wanted is None:
             for row in self.backends:
-                if row.refusal(*tensors, **options) is None:
+                if row.refusal(call) is None:
                     return row.name
             return REFERENCE
         if wanted == REFERENCE:
             return REFERENCE
-        reason = self.backend(wanted).refusal(*tensors, **options)
+        reason = self.backend(wanted).refusal(call)
         if reason is not None:
             raise RuntimeError(f"{self.name}: backend {wanted!r} {reason}")
         return wanted
 
-    def backend(self, name: str) -> Backend:
+    def backend(self, name: str) -> Backend[Call]:
+        """The row of that name."""
         for row in self.backends:
             if row.name == name:
                 return row
@@ -110,74 +147,12 @@ class Op:
         raise ValueError(f"{self.name}: backend must be one of {names}, got {name!r}")
 
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-GPU_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+class _Preference(threading.local):  # one per thread; a ContextVar cannot be read under torch.compile
+    backend: str | None = None
 
 
-def cpu_backend(op: str) -> Backend:
-    """The row of an operator's C++ kernel."""
-    return Backend("cpu", f"vsad.ops.{op}.cpu", ("cpu",), FLOATS, missing_extension("vsad._cpu"))
-
-
-def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether kernels built for these architectures run on a GPU of this compute capability.
-
-    Machine code serves its own generation from its own number on, and with a letter that number only; of the last
-    architecture there is PTX too, which the driver compiles for whatever came later.
-    """
-    for architecture in architectures.split():
-        number = int(architecture.rstrip("af"))
-        major, minor = number // 10, number % 10
-        if capability == (major, minor) or (
-            architecture.isdigit() and capability[0] == major and minor < capability[1]
-        ):
-            return True
-    last = architectures.split()[-1]
-    return last.isdigit() and capability >= (int(last) // 10, int(last) % 10)
-
-
-@torch.compiler.assume_constant_result
-def _unsupported_gpu(index: int) -> str | None:
-    from vsad import _cuda
-
-    capability = torch.cuda.get_device_capability(index)
-    if runs_on(_cuda.ARCHITECTURES, capability):
-        return None
-    number = f"{capability[0]}{capability[1]}"
-    return f"was not built for this GPU's architecture, sm_{number}; reinstall vsad with VSAD_CUDA_ARCHS=native"
-
-
-def cuda_backend(op: str, why_not: Callable[..., str | None] = _nothing) -> Backend:
-    """The row of an operator's CUDA C++ kernel. A build that emulates CUDA, for tests, takes tensors on the CPU."""
-    missing = missing_extension("vsad._cuda")
-    emulated = missing is None and importlib.import_module("vsad._cuda").EMULATED
-
-    def refuses(*tensors: Tensor, **options: Any) -> str | None:
-        unsupported = None if emulated else _unsupported_gpu(tensors[0].device.index)
-        return unsupported or why_not(*tensors, **options)
-
-    return Backend("cuda", f"vsad.ops.{op}.cuda", ("cpu" if emulated else "cuda",), GPU_FLOATS, missing, refuses)
-
-
-def triton_backend(op: str, why_not: Callable[..., str | None] = _nothing) -> Backend:
-    """The row of an operator's Triton kernel. Triton takes long to import: it waits until the kernel is used.
-
-    With ``TRITON_INTERPRET=1`` in the environment it takes tensors on the CPU, except bfloat16, which Triton's
-    interpreter computes wrongly.
-    """
-    missing = None if importlib.util.find_spec("triton") else "needs triton; pip install 'vsad[triton]'"
-    module = f"vsad.ops.{op}.triton"
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return Backend("triton", module, ("cpu",), (torch.float32, torch.float16), missing, why_not)
-    return Backend("triton", module, ("cuda",), GPU_FLOATS, missing, why_not)
-
-
-OPS: dict[str, Op] = {}
-
-
-def register(op: Op) -> Op:
-    OPS[op.name] = op
-    return op
+_preference = _Preference()
+OPERATORS: dict[str, Operator[Any]] = {}
 
 
 @contextmanager
@@ -188,7 +163,7 @@ def using(backend: str) -> Iterator[None]:
         >>> with vsad.ops.using("torch"):
         ...     out = vsad.ops.homography_warp(image, homography)
     """
-    known = {row.name for op in OPS.values() for row in op.backends} | {REFERENCE}
+    known = {row.name for operator in OPERATORS.values() for row in operator.backends} | {REFERENCE}
     if backend not in known:
         raise ValueError(f"using: backend must be one of {sorted(known)}, got {backend!r}")
     before, _preference.backend = _preference.backend, backend

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @contextmanager
-def on(t: Tensor) -> Iterator[int]:
+def stream_of(t: Tensor) -> Iterator[int]:
     """Make the tensor's device the current one; gives the stream that kernels join. The emulator has neither."""
     if t.device.type == "cpu":
         yield 0

@@ -1,20 +1,18 @@
-"""Choosing few features that cover many: k-centre greedy."""
+"""The public function greedy_coreset: its promise, its checks, its defaults."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..common.checks import check_same, check_shapes
-from ..common.registry import REFERENCE, Op, cpu_backend, cuda_backend, register, triton_backend
-
-NAME = "greedy_coreset"
+from .call import NAME, CoresetCall
+from .registration import run
 
 
 def greedy_coreset(
     features: Tensor, size: int, *, start: int | None = None, seed: int = 0, backend: str | None = None
 ) -> Tensor:
-    """Pick features one by one, each the farthest from all picked before (k-centre greedy).
+    """Pick features one by one, each the farthest from all picked before (k-center greedy).
 
     ``pick[0] = start``, ``pick[i + 1] = argmax_m min_{j <= i} |f_m - f_pick[j]|`` over what is not yet picked; the
     lowest index wins a tie. The result covers the set within twice the best possible radius.
@@ -48,63 +46,5 @@ def greedy_coreset(
         raise ValueError(f"{NAME}: size must lie in [1, M={sizes['M']}], got {size}")
     if start is not None and not 0 <= start < sizes["M"]:
         raise ValueError(f"{NAME}: start must lie in [0, M={sizes['M']}), got {start}")
-    chosen = OP.choose(features, backend=backend, size=size)
-    picks: Tensor = torch.ops.vsad.greedy_coreset_fwd(features, size, start, seed, chosen)
+    (picks,) = run(CoresetCall(features, size, start, seed), backend)
     return picks
-
-
-def reference(features: Tensor, size: int, start: int) -> Tensor:
-    """The definition."""
-    features = features.detach().double()
-    picks = torch.empty(size, dtype=torch.int64, device=features.device)
-    nearest = torch.where(features.isfinite().all(1), float("inf"), 0.0).double()
-    pick = torch.tensor(start, device=features.device)
-    for i in range(size):
-        picks[i] = pick
-        nearest[pick] = -1  # never again, even where all distances are zero
-        squared = (features - features[pick]).square().sum(1)
-        nearest = torch.fmin(nearest, _to_24_bits(squared))  # NaN is no distance
-        pick = nearest.argmax()
-    return picks
-
-
-def _to_24_bits(x: Tensor) -> Tensor:
-    """Rounded like float32, over float64's range, so that the order of summation hardly ever decides between equals."""
-    return ((x.view(torch.int64) + (1 << 28)) & -(1 << 29)).view(torch.float64)
-
-
-torch.library.define(
-    "vsad::greedy_coreset_fwd", "(Tensor features, int size, int? start, int seed, str backend) -> Tensor"
-)
-
-
-@torch.library.impl("vsad::greedy_coreset_fwd", "CompositeExplicitAutograd")
-def _forward(features: Tensor, size: int, start: int | None, seed: int, backend: str) -> Tensor:
-    if start is None:
-        start = int(torch.randint(features.shape[0], (), generator=torch.Generator().manual_seed(seed)))
-    if backend == REFERENCE:  # inside the schema: a compiler must see one call, not one call a pick
-        return reference(features, size, start)
-    result: Tensor = OP.backend(backend).load().forward(features, size, start)
-    return result
-
-
-@torch.library.register_fake("vsad::greedy_coreset_fwd")
-def _(features: Tensor, size: int, start: int | None, seed: int, backend: str) -> Tensor:
-    return features.new_empty((size,), dtype=torch.int64)
-
-
-MOST_POINTS = 1 << 28  # whose index and distance fit 64 bits, and whose place in a block 24
-
-
-def _gpu_why_not(features: Tensor, **options: object) -> str | None:
-    return None if features.shape[0] < MOST_POINTS else f"takes fewer than 2^28 points, got {features.shape[0]}"
-
-
-OP = register(
-    Op(
-        name=NAME,
-        public=greedy_coreset,
-        reference=reference,
-        backends=(cpu_backend(NAME), cuda_backend(NAME, _gpu_why_not), triton_backend(NAME, _gpu_why_not)),
-    )
-)

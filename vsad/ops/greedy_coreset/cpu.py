@@ -9,12 +9,14 @@ from vsad import _cpu
 
 from ..common.tensors import DTYPES
 from ..common.threads import threads
+from .call import CoresetCall
 
 CENTER_ROWS = 1024  # any centre gives the same result; the mean of so many rows is near enough to all rows'
 
 
-def forward(features: Tensor, size: int, start: int) -> Tensor:
+def forward(call: CoresetCall) -> tuple[Tensor]:
     """``(size,)`` int64 indices. Needs memory for the picks' rows in float32, and 25 bytes a point."""
+    features, size, start = call.features, call.size, call.first_pick()
     M, C = features.shape
     rows = features if features.stride(1) == 1 or C == 1 else features.contiguous()
     picks = features.new_empty((size,), dtype=torch.int64)
@@ -29,4 +31,4 @@ def forward(features: Tensor, size: int, start: int) -> Tensor:
         center=center.data_ptr(),
         picks=picks.data_ptr(),
     )
-    return picks
+    return (picks,)

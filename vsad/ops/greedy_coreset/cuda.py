@@ -7,14 +7,16 @@ from torch import Tensor
 
 from vsad import _cuda
 
-from ..common.stream import on
+from ..common.stream import stream_of
 from ..common.tensors import DTYPES
+from .call import CoresetCall
 
 SAMPLE_ROWS = 1024  # any centre and spread give the same result; those of so many rows are near enough to all rows'
 
 
-def forward(features: Tensor, size: int, start: int) -> Tensor:
+def forward(call: CoresetCall) -> tuple[Tensor]:
     """``(size,)`` int64 indices. Needs memory for all rows in halves, and 20 bytes a point."""
+    features, size, start = call.features, call.size, call.first_pick()
     M = features.shape[0]
     if features.shape[1] == 0:
         features = features.new_zeros((M, 1))  # all distances are zero then, too
@@ -24,7 +26,7 @@ def forward(features: Tensor, size: int, start: int) -> Tensor:
     sample = rows[:: M // SAMPLE_ROWS + 1].float()
     center = sample.mean(0).nan_to_num_(nan=0, posinf=0, neginf=0)
     spread = (sample - center).abs_().nan_to_num_(nan=0, posinf=0).amax()
-    with on(features) as stream:
+    with stream_of(features) as stream:
         workspace = features.new_empty((_cuda.greedy_coreset_workspace(M, C),), dtype=torch.uint8)
         _cuda.greedy_coreset(
             dtype=DTYPES[features.dtype],
@@ -36,4 +38,4 @@ def forward(features: Tensor, size: int, start: int) -> Tensor:
             workspace=workspace.data_ptr(),
             stream=stream,
         )
-    return picks
+    return (picks,)

@@ -12,22 +12,12 @@ from vsad import _cpu
 from ..common.layout import empty_like_layout, in_layout_of
 from ..common.tensors import DTYPES, batch_stride, image, pointer
 from ..common.threads import threads
+from .call import NAME, AlignCall
 
-NAME = "homography_align"
 
-
-def forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    homography: Tensor,
-    neighbors: Tensor,
-    bias: Tensor | None,
-    heads: int,
-    window: int,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
+def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
+    query, key, value, homography, neighbors, bias, heads, window, scale, _ = call
     B, V, _, H, W = query.shape
     out = empty_like_layout(query, value.shape[2])
     lse = homography.new_empty((B, V, heads, H, W))
@@ -37,27 +27,16 @@ def forward(
 
 
 def backward(
-    grad_out: Tensor,
-    grad_lse: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    homography: Tensor,
-    neighbors: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    heads: int,
-    window: int,
-    scale: float,
-    deterministic: bool,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    call: AlignCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
     Bit-identical for any number of threads. Needs memory for one dense copy, in the compute dtype, of each image
     gradient, next to the result where dtype or layout differ from that, and of out for the half types.
     """
+    query, key, value, homography, neighbors, bias, heads, window, scale, _ = call
+    (out, lse), (grad_out, grad_lse) = outputs, grads
+    assert grad_out is not None
     B, V, _, H, W = query.shape
     N, Cv = neighbors.shape[1], value.shape[2]
     recompute = out.dtype != homography.dtype
@@ -88,17 +67,17 @@ def backward(
         edges=_edges(neighbors),
     )
     nothing = query.new_empty((0,))
-    grads = [nothing if g is None else in_layout_of(t, g) for t, g in zip((query, key, value), images)]
+    results = [nothing if g is None else in_layout_of(t, g) for t, g in zip((query, key, value), images)]
     if homographies is not None:
         total = _sum_in_order(homographies)
         total = total if homography.shape[0] == B else _sum_in_order(total)[None]
-        grads.append(total.to(homography.dtype))
+        results.append(total.to(homography.dtype))
     else:
-        grads.append(homography.new_empty((0,)))
-    grads.append(
+        results.append(homography.new_empty((0,)))
+    results.append(
         homography.new_empty((0,)) if biases is None else _sum_in_order(biases.flatten(0, 1)).to(homography.dtype)
     )
-    return grads[0], grads[1], grads[2], grads[3], grads[4]
+    return results[0], results[1], results[2], results[3], results[4]
 
 
 def _edges(neighbors: Tensor) -> list[tuple[int, int, int]]:

@@ -13,67 +13,48 @@ from torch import Tensor
 from vsad import _cuda
 
 from ..common.layout import empty_like_layout
-from ..common.stream import on
+from ..common.stream import stream_of
 from ..common.tensors import DTYPES, batch_stride, pointer
+from .call import AlignCall
 
 PACK_BYTES = 16
 MAX_STEP, MARGIN = 2**31 - 1, 8  # elements that a row of a source view and a window beside it may span
 NOWHERE = (0, 0, 0, 0, 0)
 
 
-def forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    homography: Tensor,
-    neighbors: Tensor,
-    bias: Tensor | None,
-    heads: int,
-    window: int,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
+def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
+    query, key, value, homography, neighbors, bias, heads, window, scale, _ = call
     B, V, _, H, W = query.shape
     result = empty_like_layout(query, value.shape[2])
     out = result if _is_packed(result, heads) else _empty_packed(query, value.shape[2], heads, query.dtype)
     lse = homography.new_empty((B, V, heads, H, W))
-    call = _Call(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
-    with on(query) as stream:
-        _cuda.homography_align_forward(call.arguments, stream)
+    description = _Call(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
+    with stream_of(query) as stream:
+        _cuda.homography_align_forward(description.arguments, stream)
     if out is not result:
         _heads(result, value.shape[2], heads).copy_(_heads(out, value.shape[2], heads))
     return result, lse
 
 
 def backward(
-    grad_out: Tensor,
-    grad_lse: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    homography: Tensor,
-    neighbors: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    heads: int,
-    window: int,
-    scale: float,
-    deterministic: bool,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    call: AlignCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
     The gradients of key and value are added up atomically in float32, for which the half types need a copy of that
     size; their last bits differ from run to run. ``deterministic`` gathers them instead.
     """
+    query, key, value, homography, neighbors, bias, heads, window, scale, deterministic = call
+    (out, lse), (grad_out, grad_lse) = outputs, grads
+    assert grad_out is not None
     B, V, C, H, W = query.shape
     Cv = value.shape[2]
     N, tiles = neighbors.shape[1], _cuda.homography_align_tiles(H, W)
     gather = deterministic and (needs[1] or needs[2])
     # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy: the kernel finds it again
     exact = out if out.dtype == torch.float32 else None
-    call = _Call(query, key, value, homography, neighbors, bias, exact, lse, heads, window, scale)
+    description = _Call(query, key, value, homography, neighbors, bias, exact, lse, heads, window, scale)
     grad_lse = None if grad_lse is None else grad_lse.float().contiguous()
     grad_out = _packed(grad_out, heads)
     sums = query.dtype if gather else torch.float32
@@ -94,7 +75,7 @@ def backward(
             if t is not None:
                 t.zero_()
     gradients = _cuda.AlignGradients(
-        call.arguments,
+        description.arguments,
         grad_out=_image(grad_out),
         grad_lse=pointer(grad_lse),
         query=pointer(grad_query),
@@ -105,22 +86,22 @@ def backward(
         inner=pointer(inner),
         boxes=pointer(boxes),
     )
-    with on(query) as stream:
+    with stream_of(query) as stream:
         _cuda.homography_align_backward(gradients, stream)
         if gather:
             _cuda.homography_align_gather(gradients, stream)
     nothing = query.new_empty((0,))
-    grads = [
+    results = [
         nothing if g is None else _in_layout_of(t, g, heads)
         for t, g in ((query, grad_query), (key, grad_key), (value, grad_value))
     ]
     if homographies is None:
-        grads.append(homography.new_empty((0,)))
+        results.append(homography.new_empty((0,)))
     else:
         total = homographies.sum(3)
-        grads.append((total if homography.shape[0] == B else total.sum(0, keepdim=True)).to(homography.dtype))
-    grads.append(homography.new_empty((0,)) if biases is None else biases.sum(2).to(homography.dtype))
-    return grads[0], grads[1], grads[2], grads[3], grads[4]
+        results.append((total if homography.shape[0] == B else total.sum(0, keepdim=True)).to(homography.dtype))
+    results.append(homography.new_empty((0,)) if biases is None else biases.sum(2).to(homography.dtype))
+    return results[0], results[1], results[2], results[3], results[4]
 
 
 def _pad(channels: int, heads: int, dtype: torch.dtype) -> int:

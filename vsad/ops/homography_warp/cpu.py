@@ -8,12 +8,11 @@ from torch import Tensor
 from vsad import _cpu
 
 from ..common.layout import empty_like_layout
-from ..common.reference_sampling import anywhere
+from ..common.reference_sampling import coordinate_limit
 from ..common.tensors import DTYPES, batch_stride, image
 from ..common.threads import threads
+from .call import MODES, PADDINGS, WarpCall
 
-MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}  # Mode in csrc/cpu/homography_warp.h
-PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}  # Padding, there
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
 LOCATE = 16  # multiply-adds' worth of finding where a pixel looks
 VECTOR = 16  # multiply-adds at once, counted as one: a thread is woken for about 0.5 ms of work, far above the cost
@@ -21,8 +20,9 @@ GROUPS = 16  # pieces of the backward, for the threads
 GROUP_CHANNELS = 32  # of a piece, at least: fewer cost more to locate than to add
 
 
-def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str) -> tuple[Tensor, Tensor]:
+def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
     """``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
+    input, homography, size, mode, padding = call
     out = empty_like_layout(input, input.shape[1], size=(size[0], size[1]))
     mask = input.new_empty((input.shape[0], *size), dtype=torch.bool)
     arguments, _keep = _describe(input, homography, out, mask, mode, padding, 1)
@@ -31,8 +31,8 @@ def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, paddi
 
 
 def backward(
-    grad_out: Tensor, input: Tensor, homography: Tensor, mode: str, padding: str, needs: list[bool]
-) -> tuple[Tensor, Tensor]:
+    call: WarpCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
     """Gradients of input and homography; an empty tensor where ``needs`` says no.
 
     Bit-identical for any number of threads. Needs memory for a float32 copy of the half types' gradient.
@@ -40,6 +40,9 @@ def backward(
     Raises:
         ValueError: input is not floating point. The public function asks for no such gradient; the schema can.
     """
+    input, homography, _, mode, padding = call
+    (grad_out,) = grads
+    assert grad_out is not None
     if not input.is_floating_point():
         raise ValueError(f"homography_warp: input must be floating point to have a gradient, got {input.dtype}")
     B, C = input.shape[:2]
@@ -73,10 +76,10 @@ def _describe(
     homography = homography.contiguous()
     arguments = _cpu.WarpArguments(
         dtype=DTYPES[input.dtype],
-        mode=MODES[mode],
-        padding=PADDINGS[padding],
+        mode=MODES.index(mode),
+        padding=PADDINGS.index(padding),
         threads=threads(B * H * W * (LOCATE + passes * C * TAPS[mode]) // VECTOR),
-        anywhere=anywhere(homography.dtype, (Hs, Ws)),
+        anywhere=coordinate_limit(homography.dtype, (Hs, Ws)),
         sizes=(B, C, H, W, Hs, Ws),
         input=image(input),
         out=image(out),

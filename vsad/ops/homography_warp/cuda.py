@@ -7,29 +7,28 @@ from torch import Tensor
 
 from vsad import _cuda
 
-from ..common.fixed_point import restore, scale_for
+from ..common.fixed_point import fixed_point_scale, from_fixed_point
 from ..common.layout import empty_like_layout
-from ..common.reference_sampling import anywhere
-from ..common.stream import on
+from ..common.reference_sampling import coordinate_limit
+from ..common.stream import stream_of
 from ..common.tensors import DTYPES, batch_stride, image, pointer
-
-MODES = {"nearest": 0, "bilinear": 1, "bicubic": 2}  # Mode in csrc/homography_warp_arguments.h
-PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}  # Padding, there
+from .call import MODES, PADDINGS, WarpCall
 
 
-def forward(input: Tensor, homography: Tensor, size: list[int], mode: str, padding: str) -> tuple[Tensor, Tensor]:
+def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
     """``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
+    input, homography, size, mode, padding = call
     out = empty_like_layout(input, input.shape[1], size=(size[0], size[1]))
     mask = input.new_empty((input.shape[0], *size), dtype=torch.bool)
     arguments, _keep = _describe(input, homography, out, mask, mode, padding)
-    with on(input) as stream:
+    with stream_of(input) as stream:
         _cuda.homography_warp_forward(arguments, stream)
     return out, mask
 
 
 def backward(
-    grad_out: Tensor, input: Tensor, homography: Tensor, mode: str, padding: str, needs: list[bool]
-) -> tuple[Tensor, Tensor]:
+    call: WarpCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
     """Gradients of input and homography; an empty tensor where ``needs`` says no.
 
     The input's gradient is added up atomically, in float32, so its last bits differ from run to run. Under
@@ -39,6 +38,9 @@ def backward(
     Raises:
         ValueError: input is not floating point. The public function asks for no such gradient; the schema can.
     """
+    input, homography, _, mode, padding = call
+    (grad_out,) = grads
+    assert grad_out is not None
     if not input.is_floating_point():
         raise ValueError(f"homography_warp: input must be floating point to have a gradient, got {input.dtype}")
     B, C = input.shape[:2]
@@ -46,17 +48,17 @@ def backward(
         H, W = grad_out.shape[2:]
         grad_out = empty_like_layout(input, C, size=(H, W)).copy_(grad_out)
     whole = needs[0] and torch.are_deterministic_algorithms_enabled()
-    scale = scale_for(grad_out) if whole else None
+    scale = fixed_point_scale(grad_out) if whole else None
     total = empty_like_layout(input, C, dtype=torch.int64 if whole else torch.float32).zero_() if needs[0] else None
     forward_call, _keep = _describe(input, homography, grad_out, None, mode, padding)
-    call = _cuda.WarpGradients(
+    gradients = _cuda.WarpGradients(
         forward_call, input=(0, 0, 0, 0, 0) if total is None else image(total), scale=pointer(scale)
     )
-    parts = homography.new_empty((B, call.parts, 3, 3), dtype=torch.float64) if needs[1] else None
-    call.homography = pointer(parts)
-    with on(input) as stream:
-        _cuda.homography_warp_backward(call, stream)
-    grad_input = input.new_empty((0,)) if total is None else restore(total, scale, input.dtype)
+    parts = homography.new_empty((B, gradients.parts, 3, 3), dtype=torch.float64) if needs[1] else None
+    gradients.homography = pointer(parts)
+    with stream_of(input) as stream:
+        _cuda.homography_warp_backward(gradients, stream)
+    grad_input = input.new_empty((0,)) if total is None else from_fixed_point(total, scale, input.dtype)
     if parts is None:
         return grad_input, homography.new_empty((0,))
     parts = parts if homography.shape[0] == B else parts.flatten(0, 1)[None]  # one homography gathers the whole batch
@@ -71,9 +73,9 @@ def _describe(
     homography = homography.contiguous()
     arguments = _cuda.WarpArguments(
         dtype=DTYPES[input.dtype],
-        mode=MODES[mode],
-        padding=PADDINGS[padding],
-        anywhere=anywhere(homography.dtype, (Hs, Ws)),
+        mode=MODES.index(mode),
+        padding=PADDINGS.index(padding),
+        anywhere=coordinate_limit(homography.dtype, (Hs, Ws)),
         sizes=(B, C, H, W, Hs, Ws),
         input=image(input),
         out=image(out),

@@ -9,25 +9,22 @@ from vsad import _cpu
 
 from ..common.tensors import DTYPES
 from ..common.threads import threads
+from .call import METRICS, DistanceCall
 
-METRICS = {"euclidean": 0, "sqeuclidean": 1, "cosine": 2}  # Metric in csrc/cpu/prototype_distance.h
 CENTER_ROWS = 1024  # any centre gives the same result; the mean of so many rows is near enough to the bank's
 ALIGNMENT = 64  # of a packed bank: cache lines
 
 
-def forward(features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``.
-
-    Args:
-        packed: what :func:`pack` made of the same prototypes for the same metric.
-    """
+def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
+    """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``."""
+    features, prototypes, packed, k, metric = call
     (M, C), P = features.shape, prototypes.shape[0]
     distances = features.new_empty((M, k))
     indices = features.new_empty((M, k), dtype=torch.int64)
     center = _center(prototypes, metric) if packed is None else None
     _cpu.prototype_distance(
         dtype=DTYPES[features.dtype],
-        metric=METRICS[metric],
+        metric=METRICS.index(metric),
         threads=threads(M * P * C),
         sizes=(M, P, C, k),
         features=(features.data_ptr(), *features.stride()),
@@ -41,25 +38,28 @@ def forward(features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int,
 
 
 def backward(
-    grad_distances: Tensor, features: Tensor, prototypes: Tensor, indices: Tensor, metric: str, needs: list[bool]
-) -> tuple[Tensor, Tensor]:
+    call: DistanceCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
     """Gradients of features and prototypes; an empty tensor where ``needs`` says no. Bit-identical every time."""
-    (M, C), P, k = features.shape, prototypes.shape[0], indices.shape[1]
+    features, prototypes, _, k, metric = call
+    (indices,), (grad_distances,) = outputs, grads
+    assert grad_distances is not None
+    (M, C), P = features.shape, prototypes.shape[0]
     grad_distances, indices = grad_distances.contiguous(), indices.contiguous()
-    grads = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
+    results = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
     _cpu.prototype_distance_backward(
         dtype=DTYPES[features.dtype],
-        metric=METRICS[metric],
+        metric=METRICS.index(metric),
         threads=threads((4 * M * k + P) * C),
         sizes=(M, P, C, k),
         features=(features.data_ptr(), *features.stride()),
         prototypes=(prototypes.data_ptr(), *prototypes.stride()),
         indices=indices.data_ptr(),
         grad_distances=grad_distances.data_ptr(),
-        grad_features=grads[0].data_ptr() if needs[0] else 0,
-        grad_prototypes=grads[1].data_ptr() if needs[1] else 0,
+        grad_features=results[0].data_ptr() if needs[0] else 0,
+        grad_prototypes=results[1].data_ptr() if needs[1] else 0,
     )
-    return grads[0], grads[1]
+    return results[0], results[1]
 
 
 def pack(prototypes: Tensor, metric: str) -> Tensor | None:
@@ -73,7 +73,7 @@ def pack(prototypes: Tensor, metric: str) -> Tensor | None:
     center = _center(prototypes, metric)
     _cpu.pack_prototypes(
         dtype=DTYPES[prototypes.dtype],
-        metric=METRICS[metric],
+        metric=METRICS.index(metric),
         threads=threads(P * C),
         sizes=(P, C),
         prototypes=(prototypes.data_ptr(), *prototypes.stride()),

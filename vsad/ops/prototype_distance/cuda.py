@@ -7,22 +7,18 @@ from torch import Tensor
 
 from vsad import _cuda
 
-from ..common.stream import on
+from ..common.stream import stream_of
 from ..common.tensors import DTYPES
+from .call import METRICS, DistanceCall
 
-METRICS = {"euclidean": 0, "sqeuclidean": 1, "cosine": 2}  # Metric in csrc/cuda/prototype_distance.h
 SCREENS = {"none": 0, "mma": 1, "wgmma": 2}  # Screen, there
 FORMATS = {"bfloat16": (True, False), "int8": (False, True), "both": (True, True)}  # by Format, there
 PACKED = torch.int8  # the dtype of what this module packs: a bank that another backend packed is not ours to read
 
 
-def forward(features: Tensor, prototypes: Tensor, packed: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``.
-
-    Args:
-        packed: what :func:`pack` made of the same prototypes for the same metric.
-    """
-    return nearest(features, prototypes, packed, k, metric)[:2]
+def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
+    """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``."""
+    return nearest(*call)[:2]
 
 
 def nearest(
@@ -44,7 +40,7 @@ def nearest(
     indices = features.new_empty((M, k), dtype=torch.int64)
     features, prototypes = _rows(features), _rows(prototypes)
     ours = packed if packed is not None and packed.dtype == PACKED else None
-    with on(features) as stream:
+    with stream_of(features) as stream:
         way = (
             (SCREENS[screen], FORMATS[formats])
             if screen
@@ -52,7 +48,7 @@ def nearest(
         )
         call = _cuda.DistanceArguments(
             dtype=DTYPES[features.dtype],
-            metric=METRICS[metric],
+            metric=METRICS.index(metric),
             screen=way[0],
             formats=way[1],
             sizes=(M, P, C, k),
@@ -75,13 +71,13 @@ def pack(prototypes: Tensor, metric: str) -> Tensor | None:
     """The bank as the screening kernels read it, in bytes; None where they would not."""
     P, C = prototypes.shape
     prototypes = _rows(prototypes)
-    with on(prototypes) as stream:
+    with stream_of(prototypes) as stream:
         screen, formats = _cuda.prototype_distance_choice((2**31 - 1, P, C, 1), True)
         if screen == SCREENS["none"]:
             return None
         call = _cuda.DistanceArguments(
             dtype=DTYPES[prototypes.dtype],
-            metric=METRICS[metric],
+            metric=METRICS.index(metric),
             screen=screen,
             formats=formats,
             sizes=(0, P, C, 1),
@@ -97,11 +93,14 @@ def pack(prototypes: Tensor, metric: str) -> Tensor | None:
 
 
 def backward(
-    grad_distances: Tensor, features: Tensor, prototypes: Tensor, indices: Tensor, metric: str, needs: list[bool]
-) -> tuple[Tensor, Tensor]:
+    call: DistanceCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
     """Gradients of features and prototypes; an empty tensor where ``needs`` says no. Bit-identical every time."""
-    (M, C), P, k = features.shape, prototypes.shape[0], indices.shape[1]
-    grads = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
+    features, prototypes, _, k, metric = call
+    (indices,), (grad_distances,) = outputs, grads
+    assert grad_distances is not None
+    (M, C), P = features.shape, prototypes.shape[0]
+    results = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
     grad_distances, indices = grad_distances.contiguous(), indices.contiguous()
     features, prototypes = _rows(features), _rows(prototypes)
     weights = features.new_empty((M, k, 4), dtype=torch.float32)
@@ -109,22 +108,22 @@ def backward(
     if needs[1]:
         order, chosen = indices.flatten().sort(stable=True)
         begin = torch.searchsorted(order, torch.arange(P + 1, device=order.device))
-    with on(features) as stream:
+    with stream_of(features) as stream:
         _cuda.prototype_distance_backward(
             dtype=DTYPES[features.dtype],
-            metric=METRICS[metric],
+            metric=METRICS.index(metric),
             sizes=(M, P, C, k),
             features=(features.data_ptr(), features.stride(0)),
             prototypes=(prototypes.data_ptr(), prototypes.stride(0)),
             indices=indices.data_ptr(),
             grad_distances=grad_distances.data_ptr(),
-            grads=(grads[0].data_ptr() if needs[0] else 0, grads[1].data_ptr() if needs[1] else 0),
+            grads=(results[0].data_ptr() if needs[0] else 0, results[1].data_ptr() if needs[1] else 0),
             weights=weights.data_ptr(),
             chosen=chosen.data_ptr(),
             begin=begin.data_ptr(),
             stream=stream,
         )
-    return grads[0], grads[1]
+    return results[0], results[1]
 
 
 def _rows(t: Tensor) -> Tensor:

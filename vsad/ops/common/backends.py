@@ -1,0 +1,83 @@
+"""The kinds of backends: which devices and dtypes they take, and what a machine may lack for them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .registry import Backend, Kernels, never_refuses
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+GPU_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+Load = Callable[[], Kernels]
+WhyNot = Callable[[Any], str | None]
+
+
+def cpu_backend(load: Load, *more_dtypes: torch.dtype) -> Backend[Any]:
+    """The row of an operator's C++ kernels; ``more_dtypes`` are taken beside the floating point ones."""
+    return Backend("cpu", load, ("cpu",), FLOATS + more_dtypes, missing_extension("vsad._cpu", "a C++ compiler"))
+
+
+def cuda_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = never_refuses) -> Backend[Any]:
+    """The row of an operator's CUDA C++ kernels. A build that emulates CUDA, for tests, takes tensors on the CPU."""
+    missing = missing_extension("vsad._cuda", "CUDA's compiler, nvcc")
+    emulated = missing is None and importlib.import_module("vsad._cuda").EMULATED
+
+    def refuses(call: Any) -> str | None:
+        return (None if emulated else _unsupported_gpu(call[0].device.index)) or why_not(call)
+
+    return Backend("cuda", load, ("cpu" if emulated else "cuda",), GPU_FLOATS + more_dtypes, missing, refuses)
+
+
+def triton_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = never_refuses) -> Backend[Any]:
+    """The row of an operator's Triton kernels. Triton takes long to import: it waits until the kernels are used.
+
+    With ``TRITON_INTERPRET=1`` in the environment it takes tensors on the CPU, except bfloat16, which Triton's
+    interpreter computes wrongly.
+    """
+    missing = None if importlib.util.find_spec("triton") else "needs triton; pip install 'vsad[triton]'"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return Backend("triton", load, ("cpu",), (torch.float32, torch.float16, *more_dtypes), missing, why_not)
+    return Backend("triton", load, ("cuda",), GPU_FLOATS + more_dtypes, missing, why_not)
+
+
+def missing_extension(module: str, compiler: str) -> str | None:
+    """Why a compiled module cannot be used here; None if it can. Asked once, when a table is made."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return f"needs {module}, which does not import here ({error}); reinstall vsad with {compiler}"
+    return None
+
+
+def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether kernels built for these architectures run on a GPU of this compute capability.
+
+    Machine code serves GPUs of its own major version from its own minor version on, and with a letter that capability
+    only. The last architecture is also there as PTX, which the driver compiles for every later GPU.
+    """
+    for architecture in architectures.split():
+        number = int(architecture.rstrip("af"))
+        major, minor = number // 10, number % 10
+        if capability == (major, minor) or (
+            architecture.isdigit() and capability[0] == major and minor < capability[1]
+        ):
+            return True
+    last = architectures.split()[-1]
+    return last.isdigit() and capability >= (int(last) // 10, int(last) % 10)
+
+
+@torch.compiler.assume_constant_result
+def _unsupported_gpu(index: int) -> str | None:
+    from vsad import _cuda
+
+    capability = torch.cuda.get_device_capability(index)
+    if runs_on(_cuda.ARCHITECTURES, capability):
+        return None
+    number = f"{capability[0]}{capability[1]}"
+    return f"was not built for this GPU's architecture, sm_{number}; reinstall vsad with VSAD_CUDA_ARCHS=native"

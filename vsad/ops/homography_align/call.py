@@ -1,0 +1,24 @@
+"""The arguments of homography_align, as they travel from the public function to the kernels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+NAME = "homography_align"
+
+
+class AlignCall(NamedTuple):
+    """A checked call. ``B V S N C H W`` are sizes as in the public docstring, ``R`` is the window."""
+
+    query: Tensor  # (B, V, C, H, W)
+    key: Tensor  # (B, S, C, Hs, Ws), query's dtype
+    value: Tensor  # (B, S, Cv, Hs, Ws), query's dtype
+    homography: Tensor  # (B or 1, V, N, 3, 3), in the dtype that coordinates are computed in
+    neighbors: Tensor  # (V, N) int64; -1 marks an empty slot
+    bias: Tensor | None  # (heads, N, R, R), homography's dtype
+    heads: int
+    window: int
+    scale: float
+    deterministic: bool

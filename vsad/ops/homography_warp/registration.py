@@ -1,0 +1,59 @@
+"""homography_warp as torch knows it: its backends, the shapes of its outputs, and its gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..common.backends import cpu_backend, cuda_backend, triton_backend
+from ..common.layout import empty_like_layout
+from ..common.registration import register
+from ..common.registry import DifferentiableKernels, Gradients, Operator
+from .call import NAME, WarpCall
+from .reference import reference
+
+
+def _cpu() -> DifferentiableKernels:
+    from . import cpu
+
+    return cpu
+
+
+def _cuda() -> DifferentiableKernels:
+    from . import cuda
+
+    return cuda
+
+
+def _triton() -> DifferentiableKernels:
+    from . import triton
+
+    return triton
+
+
+def _empty(call: WarpCall) -> tuple[Tensor, Tensor]:
+    B, C = call.input.shape[:2]
+    height, width = call.size
+    out = empty_like_layout(call.input, C, size=(height, width))
+    return out, call.input.new_empty((B, height, width), dtype=torch.bool)
+
+
+def _empty_gradients(call: WarpCall) -> tuple[Tensor, Tensor]:
+    grad_input = empty_like_layout(call.input, call.input.shape[1])
+    return grad_input, call.homography.new_empty(call.homography.shape)
+
+
+OPERATOR = Operator(
+    name=NAME,
+    call=WarpCall,
+    outputs=("out", "mask"),
+    empty=_empty,
+    reference=reference,
+    backends=(
+        cpu_backend(_cpu, torch.uint8),
+        cuda_backend(_cuda, torch.uint8),
+        triton_backend(_triton, torch.uint8),
+    ),
+    gradients=Gradients(arguments=("input", "homography"), outputs=("out",), saved=(), empty=_empty_gradients),
+)
+run = register(OPERATOR)

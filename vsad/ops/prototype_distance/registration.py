@@ -1,0 +1,67 @@
+"""prototype_distance as torch knows it: its backends, the shapes of its outputs, and its gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..common.backends import cpu_backend, cuda_backend, triton_backend
+from ..common.registration import register
+from ..common.registry import DifferentiableKernels, Gradients, Operator
+from .call import NAME, DistanceCall
+from .reference import reference
+
+CUDA_NEIGHBORS, TRITON_NEIGHBORS = 64, 32  # the largest k that fits the registers of a screening kernel
+
+
+def _cpu() -> DifferentiableKernels:
+    from . import cpu
+
+    return cpu
+
+
+def _cuda() -> DifferentiableKernels:
+    from . import cuda
+
+    return cuda
+
+
+def _triton() -> DifferentiableKernels:
+    from . import triton
+
+    return triton
+
+
+def _cuda_why_not(call: DistanceCall) -> str | None:
+    return None if call.k <= CUDA_NEIGHBORS else f"takes k up to {CUDA_NEIGHBORS}, got {call.k}"
+
+
+def _triton_why_not(call: DistanceCall) -> str | None:
+    return None if call.k <= TRITON_NEIGHBORS else f"takes k up to {TRITON_NEIGHBORS}, got {call.k}"
+
+
+def _empty(call: DistanceCall) -> tuple[Tensor, Tensor]:
+    shape = (call.features.shape[0], call.k)
+    return call.features.new_empty(shape), call.features.new_empty(shape, dtype=torch.int64)
+
+
+def _empty_gradients(call: DistanceCall) -> tuple[Tensor, Tensor]:
+    return call.features.new_empty(call.features.shape), call.prototypes.new_empty(call.prototypes.shape)
+
+
+OPERATOR = Operator(
+    name=NAME,
+    call=DistanceCall,
+    outputs=("distances", "indices"),
+    empty=_empty,
+    reference=reference,
+    backends=(
+        cpu_backend(_cpu),
+        cuda_backend(_cuda, why_not=_cuda_why_not),
+        triton_backend(_triton, why_not=_triton_why_not),
+    ),
+    gradients=Gradients(
+        arguments=("features", "prototypes"), outputs=("distances",), saved=("indices",), empty=_empty_gradients
+    ),
+)
+run = register(OPERATOR)
