@@ -1,4 +1,4 @@
-"""Every feature against every prototype by direct difference: small problems, and what screening cannot certify."""
+"""Every feature against every prototype by direct difference: small problems, and what screening did not certify."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
@@ -8,12 +8,12 @@ import triton.language as tl
 
 from vsad.kernels.prototype_distance.keys import COSINE, LAST, first_keys, insert_keys, pack_key, store_nearest
 
-TOGETHER = tl.constexpr(8)  # channels of a partial sum: a sum of C terms rounds at most C / 8 + 8 times
+PARTIAL = tl.constexpr(8)  # channels per partial sum: a sum of C terms rounds at most C / 8 + 8 times
 
 
 @triton.jit
-def normalize_kernel(rows, out, flat, N, C, row, column, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Rows of unit length, and which have no length; in float64, which squares neither overflow nor underflow."""
+def normalize_kernel(rows, out, no_direction, N, C, row, column, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Normalizes rows to unit length and marks rows of zeros; squares neither overflow nor underflow in float64."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     at = rows + n.to(tl.int64)[:, None] * row
     sums = tl.zeros((BLOCK_N, BLOCK_C), tl.float64)
@@ -25,7 +25,7 @@ def normalize_kernel(rows, out, flat, N, C, row, column, BLOCK_N: tl.constexpr, 
     squared = tl.sum(sums, 1)
     zero = squared == 0
     inverse = 1.0 / tl.sqrt(tl.where(zero, 1.0, squared))
-    tl.store(flat + n, zero.to(tl.int8), mask=n < N)
+    tl.store(no_direction + n, zero.to(tl.int8), mask=n < N)
     for start in range(0, C, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         mask = (n < N)[:, None] & (c < C)[None, :]
@@ -34,46 +34,46 @@ def normalize_kernel(rows, out, flat, N, C, row, column, BLOCK_N: tl.constexpr, 
 
 
 @triton.jit
-def cut_chunks(count, P, programs, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr):
-    """Blocks of rows, and chunks that the bank is cut into so that few rows keep all programs busy."""
+def split_bank(count, P, programs, BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr):
+    """The blocks of rows, and the splits of the bank with which few rows keep all programs busy."""
     blocks = tl.cdiv(count, BLOCK_Q)
-    chunks = tl.minimum(programs // tl.maximum(blocks, 1), tl.cdiv(P, BLOCK_P))
-    return blocks, tl.maximum(chunks, 1)
+    splits = tl.minimum(programs // tl.maximum(blocks, 1), tl.cdiv(P, BLOCK_P))
+    return blocks, tl.maximum(splits, 1)
 
 
 @triton.jit
-def exact_kernel(
-    features, prototypes, flat_f, flat_p, listed, count, keys,
+def brute_force_kernel(
+    features, prototypes, no_direction_f, no_direction_p, uncertified, count, keys,
     M, P, C, f_row, f_column, p_row, p_column,
-    LISTED: tl.constexpr, METRIC: tl.constexpr, K: tl.constexpr, SIZE: tl.constexpr,
+    UNCERTIFIED: tl.constexpr, METRIC: tl.constexpr, K: tl.constexpr, SIZE: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """The K least keys of every row and chunk; of the rows that ``listed[:count]`` names, or of all."""
+    """The K least keys per row and split; of the rows that ``uncertified[:count]`` lists, or of all."""
     rows = M
-    if LISTED:
+    if UNCERTIFIED:
         rows = tl.load(count)
-    blocks, chunks = cut_chunks(rows, P, tl.num_programs(0), BLOCK_Q, BLOCK_P)
+    blocks, splits = split_bank(rows, P, tl.num_programs(0), BLOCK_Q, BLOCK_P)
     tiles = tl.cdiv(P, BLOCK_P)
     f_step, p_step = tl.cast(f_column, tl.int64), tl.cast(p_column, tl.int64)
-    for item in range(tl.program_id(0), blocks * chunks, tl.num_programs(0)):
-        place = (item // chunks) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    for item in range(tl.program_id(0), blocks * splits, tl.num_programs(0)):
+        place = (item // splits) * BLOCK_Q + tl.arange(0, BLOCK_Q)
         exists = place < rows
         m = place
-        if LISTED:
-            m = tl.load(listed + place, mask=exists, other=0)
+        if UNCERTIFIED:
+            m = tl.load(uncertified + place, mask=exists, other=0)
         feature = features + m.to(tl.int64) * f_row
-        nowhere = tl.zeros((BLOCK_Q,), tl.int1)
+        directionless = tl.zeros((BLOCK_Q,), tl.int1)
         if METRIC == COSINE:
-            nowhere = tl.load(flat_f + m, mask=exists, other=0) != 0
+            directionless = tl.load(no_direction_f + m, mask=exists, other=0) != 0
         best = first_keys(BLOCK_Q, K, SIZE)
-        chunk = (item % chunks).to(tl.int64)
-        for tile in range((tiles * chunk // chunks).to(tl.int32), (tiles * (chunk + 1) // chunks).to(tl.int32)):
+        split = (item % splits).to(tl.int64)
+        for tile in range((tiles * split // splits).to(tl.int32), (tiles * (split + 1) // splits).to(tl.int32)):
             p = tile * BLOCK_P + tl.arange(0, BLOCK_P)
             prototype = prototypes + p.to(tl.int64) * p_row
             squared = tl.zeros((BLOCK_Q, BLOCK_P), tl.float32)
-            for start in range(0, C, TOGETHER):
+            for start in range(0, C, PARTIAL):
                 part = tl.zeros((BLOCK_Q, BLOCK_P), tl.float32)
-                for j in tl.static_range(TOGETHER):
+                for j in tl.static_range(PARTIAL):
                     c = start + j
                     f = tl.load(feature + c * f_step, mask=place < tl.where(c < C, rows, 0), other=0.0)
                     x = tl.load(prototype + c * p_step, mask=p < tl.where(c < C, P, 0), other=0.0)
@@ -81,8 +81,8 @@ def exact_kernel(
                     part += difference * difference
                 squared += part
             if METRIC == COSINE:
-                zero = tl.load(flat_p + p, mask=p < P, other=0) != 0
-                squared = tl.where(nowhere[:, None] | zero[None, :], 2.0, squared)
+                zero = tl.load(no_direction_p + p, mask=p < P, other=0) != 0
+                squared = tl.where(directionless[:, None] | zero[None, :], 2.0, squared)
             key = pack_key(squared, p[None, :])
             key = tl.where((p < P)[None, :] & exists[:, None], key, LAST + SIZE)
             best = insert_keys(best, key, SIZE)
@@ -91,26 +91,26 @@ def exact_kernel(
 
 
 @triton.jit
-def finish_kernel(
-    keys, listed, count, distances, indices, M, P, programs,
-    LISTED: tl.constexpr, METRIC: tl.constexpr, K: tl.constexpr, SIZE: tl.constexpr,
+def merge_kernel(
+    keys, uncertified, count, distances, indices, M, P, programs,
+    UNCERTIFIED: tl.constexpr, METRIC: tl.constexpr, K: tl.constexpr, SIZE: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """Merges the chunks of ``exact_kernel``, which ran with ``programs`` programs."""
+    """Merges the splits of ``brute_force_kernel``, which ran with ``programs`` programs."""
     rows = M
-    if LISTED:
+    if UNCERTIFIED:
         rows = tl.load(count)
-    blocks, chunks = cut_chunks(rows, P, programs, BLOCK_Q, BLOCK_P)
+    blocks, splits = split_bank(rows, P, programs, BLOCK_Q, BLOCK_P)
     for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
         lane = tl.arange(0, BLOCK_Q)
         exists = block * BLOCK_Q + lane < rows
         best = first_keys(BLOCK_Q, K, SIZE)
-        for chunk in range(chunks):
-            at = ((block * chunks + chunk) * BLOCK_Q + lane).to(tl.int64)
+        for split in range(splits):
+            at = ((block * splits + split) * BLOCK_Q + lane).to(tl.int64)
             key = tl.load(keys + at[:, None] * SIZE + tl.arange(0, SIZE)[None, :])
-            key = tl.where((key >= 0) & (key < LAST), key, LAST + SIZE)  # what filled a list up must not fill another
+            key = tl.where((key >= 0) & (key < LAST), key, LAST + SIZE)  # a list's filling must not enter another list
             best = insert_keys(best, key, SIZE)
         m = block * BLOCK_Q + lane
-        if LISTED:
-            m = tl.load(listed + m, mask=exists, other=0)
+        if UNCERTIFIED:
+            m = tl.load(uncertified + m, mask=exists, other=0)
         store_nearest(best, distances, indices, m, exists, K, SIZE, METRIC)

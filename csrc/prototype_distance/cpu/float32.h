@@ -1,17 +1,17 @@
-// Screening in float32: the same minima as prototype_distance_int8.h has, of rows relative to the bank's centre.
+// Screening in float32: the minima that int8.h describes, of rows relative to the bank's center.
 #pragma once
 
 #include "prototype_distance/cpu/kernels.h"
-#include "prototype_distance/cpu/round.h"
+#include "prototype_distance/cpu/quantize.h"
 #include "prototype_distance/cpu/rows.h"
 
 namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-// The block of products that fits the registers: kRows prototypes x kVectors vectors of features.
+// The block of dot products that fits the registers: kRows prototypes x kVectors vectors of features.
 #if defined(__AVX512F__)
-constexpr int kRows = 8, kVectors = 3;  // 24 of 32 registers add up
+constexpr int kRows = 8, kVectors = 3;  // 24 of 32 registers accumulate
 #elif defined(__AVX__)
 constexpr int kRows = 4, kVectors = 3;  // 12 of 16
 #else
@@ -19,14 +19,14 @@ constexpr int kRows = 4, kVectors = 2;  // 8 of 16
 #endif
 constexpr int kFloatGroup = kVectors * kLanes<float>;  // features side by side: [c][feature]
 
-// The prototypes of a block, interleaved: [c][prototype].
+// Packs the prototypes of a block, interleaved as [c][prototype].
 template <typename Element, typename T>
 void pack_panel(const DistanceArguments& a, float* panel, float* tile, T* row, std::int64_t block) {
     constexpr int lanes = kLanes<float>;
     const std::int64_t padded = pad_row(a.C), regulars = a.bank.count[regular];
     for (int group = 0; group < kBlock; group += lanes) {
         for (int i = 0; i < lanes; ++i) {
-            const std::int64_t at = lesser(block * kBlock + group + i, regulars - 1);  // what pads has no offset
+            const std::int64_t at = lesser(block * kBlock + group + i, regulars - 1);  // padding has an infinite offset
             load_row<Element>(row, a.prototypes, a.bank.index[at], a.C, a.metric);
             center_row(tile + i * padded, row, a.bank.center, a.C);
         }
@@ -46,7 +46,7 @@ VSAD_HD void multiply(Vector<float> (&dots)[kRows][kVectors], const float* featu
             for (int j = 0; j < kVectors; ++j) dots[i][j] += panel[i] * load(features + j * kLanes<float>);
 }
 
-// minima (features,): the smallest |p|^2 / 2 - <f, p> of a block.
+// Writes minima (features,): for each feature the smallest |p|^2 / 2 - <f, p> of a block.
 inline void float_minima(float* minima, const float* panels, std::int64_t features, const float* panel,
                          const float* offset, std::int64_t C) {
     for (std::int64_t first = 0; first < features; first += kFloatGroup) {
