@@ -5,6 +5,8 @@
 // candidates.h); re-ranking measures these directly in float32 and certifies features (rerank.cu). Features that int8
 // does not certify are screened again in bfloat16, and those that bfloat16 does not certify are measured against the
 // whole bank (brute_force.cu). The number of such features stays on the device.
+#include <cstring>
+
 #include "prototype_distance/cuda/brute_force.h"
 #include "prototype_distance/cuda/schedule.h"
 
@@ -111,7 +113,9 @@ Choice choose(std::int64_t M, std::int64_t P, std::int64_t C, std::int64_t k, bo
     const int capable = capability();
     if (small || kFewestPerNeighbor * k > P || C > kMostChannels || capable < 80) return {Screen::none, {false, false}};
     const bool int8 = int8_serves(P, C, k) && (packed || M >= kInt8FewestFeatures) && capable < kInt8Before;
-    return {capable == 90 ? Screen::wgmma : Screen::mma, {true, int8}};
+    // A Hopper GPU may run PTX of an older architecture, in which the wgmma kernel is only a trap.
+    const bool wgmma = capable == 90 && std::strstr(VSAD_ARCHITECTURES, "90a") != nullptr;
+    return {wgmma ? Screen::wgmma : Screen::mma, {true, int8}};
 }
 
 void screened_search(const DistanceArguments& a, cudaStream_t stream) {
