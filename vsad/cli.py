@@ -41,15 +41,17 @@ class Bars(Progress):
     """Progress as bars on stderr, one for each stage; every bar ends finished, and an empty stage has none."""
 
     def __init__(self) -> None:
-        text = TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+        # The text takes what is left of the line, so that it crowds out nothing else.
+        rest_of_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self.display = rich.progress.Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<22}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            text,
+            TextColumn("{task.fields[text]}", table_column=rest_of_line),
             console=console,
+            expand=True,
         )
 
     def __enter__(self) -> Bars:
