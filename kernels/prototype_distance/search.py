@@ -1,8 +1,8 @@
-"""Triton kernels of prototype_distance: screening in float16 on tensor cores, certified, and an exact way out.
+"""Exact nearest prototypes in Triton: a screened search in float16 on tensor cores, with brute force as its fallback.
 
-Launches: the bank's centre and scale; both operands rounded; the product with the selection in its epilogue; direct
-differences of what was selected; and for the rows that are not certified, which a counter on the device counts, brute
-force. Nothing waits for the host.
+A survey of the bank determines its center and scale; both operands are rounded; the product selects candidates in its
+epilogue; re-ranking measures them by direct difference and certifies features; brute force measures the features that
+are not certified. Their number stays on the device, so that nothing waits for the host.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
@@ -16,11 +16,11 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from vsad.kernels.common.device import on_its_device
+from vsad.kernels.common.rounding import STATISTICS, survey_kernel
 from vsad.kernels.prototype_distance.backward import grad_features_kernel, grad_prototypes_kernel, weights_kernel
-from vsad.kernels.prototype_distance.exact import exact_kernel, finish_kernel, normalize_kernel
-from vsad.kernels.prototype_distance.keys import METRICS
-from vsad.kernels.prototype_distance.launch import (
-    EXACT,
+from vsad.kernels.prototype_distance.brute_force import brute_force_kernel, merge_kernel, normalize_kernel
+from vsad.kernels.prototype_distance.launch_shapes import (
+    BRUTE_FORCE,
     GRAD,
     INTERPRETED,
     PACK,
@@ -29,9 +29,11 @@ from vsad.kernels.prototype_distance.launch import (
     screen_constants,
     screen_shape,
 )
-from vsad.kernels.prototype_distance.pack import STATISTICS, pack_bank_kernel, pack_features_kernel, survey_kernel
-from vsad.kernels.prototype_distance.screen import screen_kernel, settle_kernel
+from vsad.kernels.prototype_distance.pack import pack_bank_kernel, pack_features_kernel
+from vsad.kernels.prototype_distance.rerank import rerank_kernel
+from vsad.kernels.prototype_distance.screen import screen_kernel
 
+METRICS = {"euclidean": 0, "sqeuclidean": 1, "cosine": 2}
 LEAST_CHANNELS = 16  # with fewer, direct differences cost less than screening
 LEAST_PROTOTYPES = 512
 LEAST_PER_NEIGHBOR = 8  # prototypes: with fewer, the lists hold much of the bank
@@ -70,17 +72,17 @@ def _normalize(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _exact(features, prototypes, flat, listed, count, distances, indices, metric):
     (M, C), P, k = features.shape, prototypes.shape[0], distances.shape[1]
     size, programs = triton.next_power_of_2(k), 4 * _processors(features.device)
-    shape = EXACT if features.is_cuda else INTERPRETED
+    shape = BRUTE_FORCE if features.is_cuda else INTERPRETED
     blocks = triton.cdiv(M, shape["BLOCK_Q"])
     if listed is None:  # no more programs than there is work
         programs = min(programs, blocks * triton.cdiv(P, shape["BLOCK_P"]))
     keys = features.new_empty((max(blocks, programs) * shape["BLOCK_Q"] * size,), dtype=torch.int64)
-    how = {"LISTED": listed is not None, "METRIC": METRICS[metric], "K": k, "SIZE": size, **shape}
-    exact_kernel[(programs,)](
+    how = {"UNCERTIFIED": listed is not None, "METRIC": METRICS[metric], "K": k, "SIZE": size, **shape}
+    brute_force_kernel[(programs,)](
         features, prototypes, *flat, listed, count, keys, M, P, C, *features.stride(), *prototypes.stride(),
         **how, num_warps=8, enable_fp_fusion=True,
     )  # fmt: skip
-    finish_kernel[(min(blocks, programs),)](
+    merge_kernel[(min(blocks, programs),)](
         keys, listed, count, distances, indices, M, P, programs, **how, num_warps=4, enable_fp_fusion=True
     )
 
@@ -126,7 +128,7 @@ def _screen(features, prototypes, flat, distances, indices, metric):
         *operands, slope, offset, values, tile_of, bounds, blocks, tiles, splits, **constants,
         num_warps=shape.num_warps, num_stages=shape.num_stages, enable_fp_fusion=True,
     )  # fmt: skip
-    settle_kernel[(M,)](
+    rerank_kernel[(M,)](
         features, prototypes, flat[1], flat[0], statistics, margin, square, values, tile_of, bounds,
         listed, count, distances, indices, P, C, *features.stride(), *prototypes.stride(), rows, splits,
         METRIC=METRICS[metric], K=k, SIZE=triton.next_power_of_2(k), LIST=size,

@@ -46,4 +46,6 @@ void bind_homography_align(py::module_& m) {
         py::arg("forward"), py::arg("gradients"), py::arg("edges"));
 }
 
+const Bindings bindings(&bind_homography_align);
+
 }  // namespace vsad

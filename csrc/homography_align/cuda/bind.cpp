@@ -43,5 +43,7 @@ void bind_homography_align(py::module_& m) {
         py::arg("forward"), py::arg("gradients"), py::kw_only(), py::arg("inner"), py::arg("boxes"), py::arg("stream"));
 }
 
+const Bindings bindings(&bind_homography_align);
+
 }  // namespace cuda
 }  // namespace vsad

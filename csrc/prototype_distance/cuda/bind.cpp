@@ -9,13 +9,11 @@ namespace {
 
 using Two = std::array<std::int64_t, 2>;  // (data pointer, elements from row to row)
 
-Matrix matrix(const Two& t) { return {at<void>(static_cast<Pointer>(t[0])), t[1]}; }
+Matrix matrix(const Two& t) { return {at<void>(static_cast<Pointer>(t[0])), t[1], 1}; }
 
 void place_bank(DistanceArguments& a, Pointer memory) {
-    a.bank = bank_in(at<char>(memory), a.P, a.C, a.metric, a.screen != Screen::none, a.formats[int(Format::int8)]);
+    a.bank = lay_out_bank(at<char>(memory), a, a.screen != Screen::none, a.formats[int(Format::int8)]);
 }
-
-}  // namespace
 
 void bind_prototype_distance(py::module_& m) {
     py::class_<DistanceArguments>(m, "DistanceArguments")
@@ -38,13 +36,15 @@ void bind_prototype_distance(py::module_& m) {
              py::kw_only(), py::arg("dtype"), py::arg("metric"), py::arg("screen"), py::arg("formats"),
              py::arg("sizes"), py::arg("features"), py::arg("prototypes"), py::arg("distances"), py::arg("indices"))
         .def_property_readonly("bank_bytes", [](const DistanceArguments& a) { return a.bank.bytes; })
-        .def_property_readonly("work_bytes", [](const DistanceArguments& a) { return workspace_in(nullptr, a).bytes; })
+        .def_property_readonly("work_bytes",
+                               [](const DistanceArguments& a) { return lay_out_workspace(nullptr, a).bytes; })
         .def("place_bank", &place_bank, py::arg("memory"))
-        .def("place_work", [](DistanceArguments& a, Pointer memory) { a.work = workspace_in(at<char>(memory), a); });
+        .def("place_work",
+             [](DistanceArguments& a, Pointer memory) { a.work = lay_out_workspace(at<char>(memory), a); });
     m.def("pack_prototypes",
           [](const DistanceArguments& arguments, Pointer stream) { pack_prototypes(arguments, stream_at(stream)); });
     m.def("prototype_distance",
-          [](const DistanceArguments& arguments, Pointer stream) { prototype_distance(arguments, stream_at(stream)); });
+          [](const DistanceArguments& arguments, Pointer stream) { screened_search(arguments, stream_at(stream)); });
     m.def(
         "prototype_distance_choice",
         [](const std::array<std::int64_t, 4>& sizes, bool packed) {
@@ -57,7 +57,7 @@ void bind_prototype_distance(py::module_& m) {
         [](int dtype, int metric, const std::array<std::int64_t, 4>& sizes, const Two& features, const Two& prototypes,
            Pointer indices, Pointer grad_distances, const std::array<Pointer, 2>& grads, Pointer weights,
            Pointer chosen, Pointer begin, Pointer stream) {
-            DistanceGradArguments a{};
+            DistanceGradientArguments a{};
             a.dtype = static_cast<Scalar>(dtype);
             a.metric = static_cast<Metric>(metric);
             a.M = sizes[0], a.P = sizes[1], a.C = sizes[2], a.k = sizes[3];
@@ -68,7 +68,7 @@ void bind_prototype_distance(py::module_& m) {
             a.grad_features = at<void>(grads[0]);
             a.grad_prototypes = at<void>(grads[1]);
             a.weights = at<float4>(weights);
-            a.chosen = at<std::int64_t>(chosen);
+            a.sorted_pairs = at<std::int64_t>(chosen);
             a.begin = at<std::int64_t>(begin);
             prototype_distance_backward(a, stream_at(stream));
         },
@@ -77,5 +77,8 @@ void bind_prototype_distance(py::module_& m) {
         py::arg("chosen"), py::arg("begin"), py::arg("stream"));
 }
 
+const Bindings bindings(&bind_prototype_distance);
+
+}  // namespace
 }  // namespace cuda
 }  // namespace vsad
