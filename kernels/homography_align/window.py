@@ -130,7 +130,7 @@ def locate(homography, neighbor, sizes, x, y, R: tl.constexpr):
 
 @triton.jit
 def cell_inside(s, i, R: tl.constexpr, size):
-    """Whether cell i of the windows, along one axis, lies within the centres of the source's border pixels."""
+    """Whether cell i of the windows, along one axis, lies within the centers of the source's border pixels."""
     at = s + (i - R // 2)
     return (at >= 0) & (at <= size - 1) & (i >= 0) & (i < R)
 
