@@ -39,7 +39,7 @@ demo: $(VENV)/installed
 # and where nvcc is, the GPU kernels: what they compute, emulated, and what they became
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests
-	@if command -v nvcc >/dev/null; then $(MAKE) emulate && $(BIN)/python -m vsad.bench.gpu_compile --family cuda --quiet; \
+	@if command -v nvcc >/dev/null; then $(MAKE) emulate && $(BIN)/python -m vsad.bench.gpu.compile --family cuda --quiet; \
 		else echo "no nvcc: the CUDA kernels were not tested"; fi
 
 test-isas: $(VENV)/installed
@@ -52,7 +52,7 @@ emulate: $(VENV)/installed
 	VSAD_EMULATED=build/emulate $(BIN)/python -m pytest -q tests -k cuda
 
 gpu-compile: $(VENV)/installed
-	$(BIN)/python -m vsad.bench.gpu_compile
+	$(BIN)/python -m vsad.bench.gpu.compile
 
 # In a copy of the tree, so that the extension in use stays as it is. The leaks that are found are Python's own.
 sanitize: $(VENV)/installed
@@ -92,7 +92,7 @@ bench-quick: $(VENV)/installed-bench
 
 # With the Python at hand, not .venv: nothing can be installed where there is no network.
 gpu-check:
-	$(PYTHON) -m vsad.bench.gpu_check $(PART:%=--part %) $(ARGS)
+	$(PYTHON) -m vsad.bench.gpu.check $(PART:%=--part %) $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info vsad/*.so out .pytest_cache .mypy_cache .ruff_cache

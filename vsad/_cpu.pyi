@@ -17,35 +17,39 @@ class AlignArguments:
         self,
         *,
         dtype: int,
-        heads: int,
-        window: int,
-        threads: int,
-        scale: float,
+        out_dtype: int,
         sizes: tuple[int, ...],
         query: tuple[int, ...],
         key: tuple[int, ...],
         value: tuple[int, ...],
-        out: tuple[int, ...],
-        wide_out: bool,
         homography: int,
         homography_batch: int,
         neighbors: int,
         bias: int,
+        heads: int,
+        window: int,
+        scale: float,
+        out: tuple[int, ...],
         lse: int,
+        threads: int = 1,
+    ) -> None: ...
+
+class AlignGradients:
+    def __init__(
+        self,
+        *,
+        grad_out: tuple[int, ...],
+        grad_lse: int,
+        query: int,
+        key: int,
+        value: int,
+        homography: int,
+        bias: int,
     ) -> None: ...
 
 def homography_align_forward(arguments: AlignArguments) -> None: ...
 def homography_align_backward(
-    forward: AlignArguments,
-    *,
-    grad_out: tuple[int, ...],
-    grad_lse: int,
-    query: int,
-    key: int,
-    value: int,
-    homography: int,
-    bias: int,
-    edges: Sequence[tuple[int, int, int]],
+    forward: AlignArguments, gradients: AlignGradients, edges: Sequence[tuple[int, int, int]]
 ) -> None: ...
 
 class WarpArguments:

@@ -8,26 +8,26 @@ class AlignArguments:
         self,
         *,
         dtype: int,
-        heads: int,
-        window: int,
-        scale: float,
+        out_dtype: int,
         sizes: tuple[int, ...],
-        packs: tuple[int, int],
         query: tuple[int, ...],
         key: tuple[int, ...],
         value: tuple[int, ...],
-        out: tuple[int, ...],
         homography: int,
         homography_batch: int,
         neighbors: int,
         bias: int,
+        heads: int,
+        window: int,
+        scale: float,
+        out: tuple[int, ...],
         lse: int,
+        threads: int = 1,
     ) -> None: ...
 
 class AlignGradients:
     def __init__(
         self,
-        forward: AlignArguments,
         *,
         grad_out: tuple[int, ...],
         grad_lse: int,
@@ -36,14 +36,16 @@ class AlignGradients:
         value: int,
         homography: int,
         bias: int,
-        inner: int,
-        boxes: int,
     ) -> None: ...
 
 def homography_align_tiles(H: int, W: int) -> int: ...
 def homography_align_forward(arguments: AlignArguments, stream: int) -> None: ...
-def homography_align_backward(gradients: AlignGradients, stream: int) -> None: ...
-def homography_align_gather(gradients: AlignGradients, stream: int) -> None: ...
+def homography_align_backward(
+    forward: AlignArguments, gradients: AlignGradients, *, inner: int, boxes: int, stream: int
+) -> None: ...
+def homography_align_gather(
+    forward: AlignArguments, gradients: AlignGradients, *, inner: int, boxes: int, stream: int
+) -> None: ...
 
 class WarpArguments:
     def __init__(
