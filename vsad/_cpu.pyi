@@ -73,43 +73,18 @@ def homography_warp_forward(arguments: WarpArguments) -> None: ...
 def homography_warp_backward(
     forward: WarpArguments, *, input: tuple[int, ...], homography: int, groups: int
 ) -> None: ...
+
+class DistanceOperands:
+    def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
+
 def prototype_distance(
-    *,
-    dtype: int,
-    metric: int,
-    threads: int,
-    sizes: tuple[int, int, int, int],
-    features: tuple[int, ...],
-    prototypes: tuple[int, ...],
-    distances: int,
-    indices: int,
-    center: int,
-    packed: int,
+    operands: DistanceOperands, *, packed: int, center: int, distances: int, indices: int, threads: int
 ) -> None: ...
 def prototype_distance_backward(
-    *,
-    dtype: int,
-    metric: int,
-    threads: int,
-    sizes: tuple[int, int, int, int],
-    features: tuple[int, ...],
-    prototypes: tuple[int, ...],
-    indices: int,
-    grad_distances: int,
-    grad_features: int,
-    grad_prototypes: int,
+    operands: DistanceOperands, *, indices: int, grad_distances: int, grads: tuple[int, int], threads: int
 ) -> None: ...
 def packed_bytes(P: int, C: int) -> int: ...
-def pack_prototypes(
-    *,
-    dtype: int,
-    metric: int,
-    threads: int,
-    sizes: tuple[int, int],
-    prototypes: tuple[int, ...],
-    center: int,
-    packed: int,
-) -> None: ...
+def pack_prototypes(operands: DistanceOperands, *, packed: int, center: int, threads: int) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def set_isa(name: str) -> None: ...

@@ -84,20 +84,11 @@ def greedy_coreset(
     stream: int,
 ) -> None: ...
 
+class DistanceOperands:
+    def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
+
 class DistanceArguments:
-    def __init__(
-        self,
-        *,
-        dtype: int,
-        metric: int,
-        screen: int,
-        formats: tuple[bool, bool],
-        sizes: tuple[int, ...],
-        features: tuple[int, int],
-        prototypes: tuple[int, int],
-        distances: int,
-        indices: int,
-    ) -> None: ...
+    def __init__(self, operands: DistanceOperands, screen: int, formats: tuple[bool, bool]) -> None: ...
     @property
     def bank_bytes(self) -> int: ...
     @property
@@ -107,19 +98,14 @@ class DistanceArguments:
 
 def prototype_distance_choice(sizes: tuple[int, ...], packed: bool) -> tuple[int, tuple[bool, bool]]: ...
 def pack_prototypes(arguments: DistanceArguments, stream: int) -> None: ...
-def prototype_distance(arguments: DistanceArguments, stream: int) -> None: ...
+def prototype_distance(arguments: DistanceArguments, *, distances: int, indices: int, stream: int) -> None: ...
 def prototype_distance_backward(
+    operands: DistanceOperands,
     *,
-    dtype: int,
-    metric: int,
-    sizes: tuple[int, ...],
-    features: tuple[int, int],
-    prototypes: tuple[int, int],
     indices: int,
     grad_distances: int,
     grads: tuple[int, int],
     weights: int,
-    chosen: int,
-    begin: int,
+    pairs: tuple[int, int],
     stream: int,
 ) -> None: ...
