@@ -216,7 +216,7 @@ def backward_kernel(
     sums = tl.load(lse + at, mask=exists, other=0.0)
     sums = tl.where(sums == float("-inf"), 0.0, sums)  # no cell is valid there; -inf - -inf would be NaN
     target = (pixels, gradients, sums, inner)
-    result = scaled(pixels, 0.0) if grads.query is not None else ()
+    result = scaled(pixels, 0.0)  # even when it is not needed: Triton 3.3 compiles no branch that yields nothing
     head_bias = bias + head * sizes.slots * R * R if bias is not None else None
     scales = (tl.load(factors), tl.load(factors + 1)) if FIXED else (1.0, 1.0)
     tiles = tl.cdiv(sizes.width, TILE_W) * tl.cdiv(sizes.height, TILE_H)
@@ -229,8 +229,9 @@ def backward_kernel(
         if tl.max(near.to(tl.int32), 0) > 0:
             keys, values = head_of(key, b, neighbor, head, C), head_of(value, b, neighbor, head, CV)
             source = (b * sizes.sources + neighbor) * sizes.source_height * sizes.source_width
-            grad_keys = head_of_dense(grads.key, source, head, sizes, C) if grads.key is not None else None
-            grad_values = head_of_dense(grads.value, source, head, sizes, CV) if grads.value is not None else None
+            # A tuple may not hold None, so an unused pointer stands for a gradient that is not needed.
+            grad_keys = head_of_dense(grads.key, source, head, sizes, C) if grads.key is not None else keys
+            grad_values = head_of_dense(grads.value, source, head, sizes, CV) if grads.value is not None else values
             result, gx, gy = backward_window(
                 result, target, (sx, sy, near), (keys, values, grad_keys, grad_values), key, value, head_bias, grads,
                 scales, n, part, sizes, scale, C, CV, R, FIXED, WIDE, BLOCK, BLOCK_V,

@@ -8,11 +8,10 @@ from typing import Any
 import triton
 
 from vsad.kernels.common.geometry import INTERPRETED
+from vsad.kernels.common.variants import Variant
 from vsad.kernels.homography_align.backward import Gradients, backward_kernel
 from vsad.kernels.homography_align.forward import forward_kernel
 from vsad.kernels.homography_align.window import Image, Sizes
-
-Variant = tuple[Any, dict[str, Any], dict[Any, Any], dict[str, Any], tuple[str, ...]]
 
 # Rows (channels of a head up to, fewest and most threads that share a pixel). What a thread keeps of a pixel must fit
 # its 255 registers; what it computes for the pixel as a whole, the other threads of the pixel compute too.

@@ -117,12 +117,11 @@ def _zeroed_sums(call: AlignCall, needs: tuple[bool, ...]) -> list[Tensor | None
 def _results(call: AlignCall, sums: list[Tensor | None]) -> tuple[Tensor, ...]:
     """The gradients in the shape, dtype and layout of the arguments."""
     *images, homography, bias = sums
-    nothing = call.query.new_empty((0,))
     results = [
-        nothing if grad is None else in_layout_of(like, grad)
+        like.new_empty((0,)) if grad is None else in_layout_of(like, grad)
         for like, grad in zip((call.query, call.key, call.value), images)
     ]
-    grad_homography = grad_bias = call.homography.new_empty((0,))
+    grad_homography, grad_bias = (call.homography.new_empty((0,)) for _ in range(2))  # results may not alias
     if homography is not None:
         total = _sum_in_order(homography)
         total = total if call.homography.shape[0] == call.query.shape[0] else _sum_in_order(total)[None]

@@ -144,12 +144,11 @@ def _empty_boxes(call: AlignCall) -> Tensor:
 def _results(call: AlignCall, sums: list[Tensor | None]) -> tuple[Tensor, ...]:
     """The gradients in the shape, dtype and layout of the arguments."""
     *images, homography, bias = sums
-    nothing = call.query.new_empty((0,))
     results = [
-        nothing if grad is None else _in_layout_of(like, grad, call.heads)
+        like.new_empty((0,)) if grad is None else _in_layout_of(like, grad, call.heads)
         for like, grad in zip((call.query, call.key, call.value), images)
     ]
-    grad_homography = grad_bias = call.homography.new_empty((0,))
+    grad_homography, grad_bias = (call.homography.new_empty((0,)) for _ in range(2))  # results may not alias
     if homography is not None:
         total = homography.sum(3)
         total = total if call.homography.shape[0] == call.query.shape[0] else total.sum(0, keepdim=True)

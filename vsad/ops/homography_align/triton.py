@@ -109,13 +109,12 @@ def _empty_sums(call: AlignCall, needs: tuple[bool, ...], programs: int) -> Grad
 
 def _results(call: AlignCall, sums: Gradients, factors: Tensor | None) -> tuple[Tensor, ...]:
     """The gradients in the shape, dtype and layout of the arguments."""
-    nothing = call.query.new_empty((0,))
-    images = [nothing if sums.query is None else sums.query]
+    images = [call.query.new_empty((0,)) if sums.query is None else sums.query]
     for i, (like, total) in enumerate(((call.key, sums.key), (call.value, sums.value))):
         if total is not None and factors is not None:
             total = from_fixed_point(total, factors[i], like.dtype)
-        images.append(nothing if total is None else in_layout_of(like, total))
-    grad_homography = grad_bias = call.homography.new_empty((0,))
+        images.append(like.new_empty((0,)) if total is None else in_layout_of(like, total))
+    grad_homography, grad_bias = (call.homography.new_empty((0,)) for _ in range(2))  # results may not alias
     if sums.homography is not None:
         batches = call.homography.shape[0] == call.query.shape[0]
         over = (2, 3) if batches else (0, 2, 3)  # one homography serves the whole batch
