@@ -3,17 +3,24 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/*.[hc]* csrc/*/*/*.[hc]*)
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two workers even where there are more cores: some tests need 2 GB of memory. Tests that share what their module has made
+# are run by the same worker.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean
+.PHONY: help demo test test-all test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
-	@echo "make test         every test"
+	@echo "make test         every test, the wheel, and where nvcc is the CUDA kernels, emulated and for one architecture"
+	@echo "                  (under 8 minutes on 2 cores); continuous integration runs it after make lint"
+	@echo "make test-all     the slow tests too, every instruction set, and the GPU kernels for every architecture"
+	@echo "                  (about an hour on 2 cores); the weekly job and a release run it"
 	@echo "make test-isas    the CPU kernels' tests with every instruction set of this machine forced but the best"
 	@echo "make emulate      the CUDA kernels' tests without a GPU: the kernels run on the CPU (needs nvcc)"
 	@echo "make gpu-compile  registers, spills and instructions of every GPU kernel (needs nvcc, no GPU)"
-	@echo "make sanitize     the CPU kernels and the emulated CUDA kernels under the address and undefined-behaviour sanitizers (GCC)"
+	@echo "make sanitize     the CPU kernels and the emulated CUDA kernels under the address and undefined-behavior sanitizers (GCC)"
 	@echo "make lint         ruff, mypy, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"
@@ -21,40 +28,52 @@ help:
 	@echo "make gpu-check    on a machine with a GPU, offline: build, test, measure (under 9 minutes; PART=matrix for one part)"
 	@echo "make clean        remove what was built"
 
-# torch first: the pinned version must be there before anything else asks for any torch
+# The pinned torch is installed before anything else asks for any torch. The kernels are compiled before pip installs
+# the package, because pip hides the compiler's progress; it finds them compiled.
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing torch and the other packages into $(VENV)"
+	$(PIP) torch
+	$(PIP) setuptools pybind11 ninja
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $@
 
-# the rows of the matrix that run a kernel, and what only the kernels promise
+# The rows of the matrix that run a kernel, and what only the kernels promise.
 KERNEL_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles'
-# memory is measured elsewhere: a sanitizer needs several times as much
+# Tests that measure memory are left out: a sanitizer needs several times as much.
 SANITIZED_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles and not opcheck and not needs_no_more and not memory_measurement'
 
 demo: $(VENV)/installed
 	$(BIN)/vsad demo --out out/demo
 
-# and where nvcc is, the GPU kernels: what they compute, emulated, and what they became
 test: $(VENV)/installed
-	$(BIN)/python -m pytest tests
-	@if command -v nvcc >/dev/null; then $(MAKE) emulate && $(BIN)/python -m vsad.bench.gpu_compile --family cuda --quiet; \
+	$(PYTEST) tests
+	@if command -v nvcc >/dev/null; then \
+		$(MAKE) emulate && $(BIN)/python -m vsad.bench.gpu.compile --family cuda --quiet; \
+		else echo "no nvcc: the CUDA kernels were not tested"; fi
+
+test-all: $(VENV)/installed
+	$(PYTEST) tests --slow
+	$(MAKE) test-isas
+	@if command -v nvcc >/dev/null; then $(MAKE) emulate SLOW=--slow && $(MAKE) gpu-compile; \
 		else echo "no nvcc: the CUDA kernels were not tested"; fi
 
 test-isas: $(VENV)/installed
 	isas=$$($(BIN)/python -c "from vsad import _cpu; print(*_cpu.isas()[:-1])") && \
-		for isa in $$isas; do $(BIN)/python -m pytest -q --isa $$isa $(KERNEL_TESTS) || exit 1; done
+		for isa in $$isas; do $(PYTEST) --isa $$isa $(KERNEL_TESTS) || exit 1; done
 
-# the rows of the matrix that the emulated CUDA kernels run
+# The rows of the matrix that the emulated CUDA kernels run, and what only the CUDA kernels promise.
 emulate: $(VENV)/installed
 	VSAD_CUDA=emulate $(BIN)/python setup.py --quiet build_ext --build-lib build/emulate
-	VSAD_EMULATED=build/emulate $(BIN)/python -m pytest -q tests -k cuda
+	VSAD_EMULATED=build/emulate $(PYTEST) $(SLOW) tests -k "cuda and not bench"
 
+# Every architecture of a release, in a module beside the one in use.
 gpu-compile: $(VENV)/installed
-	$(BIN)/python -m vsad.bench.gpu_compile
+	VSAD_CUDA=1 VSAD_CUDA_ARCHS=release $(BIN)/python setup.py --quiet build_ext --build-lib build/release
+	$(BIN)/python -m vsad.bench.gpu.compile --module build/release/vsad/_cuda.*.so
 
-# In a copy of the tree, so that the extension in use stays as it is. The leaks that are found are Python's own.
+# In a copy of the tree, so that the extension in use stays as it is. Leaks are not looked for: those found are Python's.
 sanitize: $(VENV)/installed
 	mkdir -p build/sanitize
 	git ls-files -z -- . ':!docs' ':!bench/results' | xargs -0 cp -pP --parents -t build/sanitize
@@ -76,9 +95,9 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 
-# the libraries that we compare ourselves with
+# The libraries that we compare ourselves with.
 $(VENV)/installed-bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(PIP) --no-build-isolation -e '.[bench]'
 	touch $@
 
 BENCH = $(BIN)/python -m pytest bench -q --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
@@ -90,9 +109,9 @@ bench: $(VENV)/installed-bench
 bench-quick: $(VENV)/installed-bench
 	$(BENCH) --quick --results out/bench
 
-# With the Python at hand, not .venv: nothing can be installed where there is no network.
+# With the Python at hand instead of .venv: nothing can be installed where there is no network.
 gpu-check:
-	$(PYTHON) -m vsad.bench.gpu_check $(PART:%=--part %) $(ARGS)
+	$(PYTHON) -m vsad.bench.gpu.check $(PART:%=--part %) $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info vsad/*.so out .pytest_cache .mypy_cache .ruff_cache

@@ -5,7 +5,9 @@ Neither module includes or links libtorch. Everything else about the package sta
 Environment:
     VSAD_CUDA: 0 leaves ``vsad._cuda`` out, 1 fails without nvcc; ``emulate`` builds it
         alone, its kernels running on the CPU, for tests.
-    VSAD_CUDA_ARCHS: what to compile for, such as ``"80 90a"``; ``native`` is the GPU of this machine.
+    VSAD_CUDA_ARCHS: the GPU architectures to compile for, such as ``"80 90a"``. ``native`` compiles for the GPUs of
+        this machine and fails where there is none, ``release`` for every architecture that a wheel serves. Unset, it
+        is ``native`` where there are GPUs, else sm_80 and its PTX, which the drivers of newer GPUs compile.
     VSAD_SANITIZE: 1 ends the process at every bad address and undefined operation.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,9 +33,10 @@ MODULE = sorted(s for s in SOURCES if s.startswith("csrc/cpu/") or s.endswith("/
 INT8 = sorted(s for s in SOURCES if s.endswith("/int8.cpp"))  # compiled once per set of INT8_FLAGS
 KERNELS = sorted(SOURCES - {*MODULE, *INT8})  # compiled once per set of ISA_FLAGS
 
-# -fopenmp-simd only honours `#pragma omp simd`; it needs no runtime. NaN keeps its meaning: no -ffast-math.
+# -fopenmp-simd only honors `#pragma omp simd` and needs no runtime. -ffast-math is left out because NaN must propagate.
+# -Wno-psabi: no vector type crosses a call, so the warning about its calling convention says nothing.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno"]
-FLAGS += ["-pthread", "-Wall", "-Wextra", "-Wno-psabi", "-Icsrc"]  # psabi: no vector crosses a call
+FLAGS += ["-pthread", "-Wall", "-Wextra", "-Wno-psabi", "-Icsrc"]
 SANITIZE = ["-fsanitize=address", "-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1"]
 SANITIZE = SANITIZE if os.environ.get("VSAD_SANITIZE") == "1" else []
 FLAGS += SANITIZE
@@ -44,13 +48,13 @@ ISA_FLAGS = {
 INT8_FLAGS = {"avx512_vnni": [*ISA_FLAGS["avx512"], "-mavx512vnni"]}
 INT8_FLAGS["amx"] = [*INT8_FLAGS["avx512_vnni"], "-mamx-tile", "-mamx-int8"]  # GCC 9 and 10 lack it: tried first
 
-
 CUDA_SOURCES = sorted(path.as_posix() for path in Path("csrc").rglob("cuda/*.c*"))
-CUDA_ARCHS = ["80", "86", "89", "90a", "100", "120"]  # and PTX of the last; 90a has wgmma, which 90 lacks
+# 90a has the warpgroup instructions (wgmma) that 90, and PTX of another architecture, lack.
+RELEASE_ARCHS = ["80", "86", "89", "90a", "100", "120"]
 CUDA_FLAGS = ["-std=c++17", "-O3", "-DVSAD_ISA=cuda", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wno-psabi"]
 EMULATE_FLAGS = ["-x", "c++", "-std=c++17", "-DVSAD_ISA=cuda", "-DVSAD_EMULATE", "-Itests/cuda_on_cpu", "-Icsrc"]
 EMULATE_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden,-O1,-g1,-ffp-contract=off,-Wall,-Wextra"]
-# a GPU refuses what is not aligned, x86 does not
+# A GPU refuses a misaligned vector access that x86 performs.
 EMULATE_FLAGS += ["-Xcompiler=-fsanitize=alignment,-fsanitize-undefined-trap-on-error"]
 EMULATE_FLAGS += ["-Xcompiler=-Wno-psabi,-Wno-unknown-pragmas,-Wno-clobbered"]
 Unit = tuple[str, str, list[str]]  # source, object, the command that compiles it but for -c and -o
@@ -68,11 +72,38 @@ def cuda_mode() -> str | None:
     return "emulate" if wanted == "emulate" else "build"
 
 
-def cuda_archs() -> list[str]:
-    wanted = os.environ.get("VSAD_CUDA_ARCHS", "").replace(",", " ").split() or CUDA_ARCHS
-    if wanted == ["native"]:
+def gpu_capabilities() -> list[int]:
+    """10 * major + minor of every GPU of this machine, according to its driver."""
+    try:
         ask = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-        wanted = sorted(set(subprocess.check_output(ask, text=True).replace(".", "").split()))
+        answer = subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [int(major + minor) for major, minor in re.findall(r"^(\d+)\.(\d)\s*$", answer, re.MULTILINE)]
+
+
+def native_archs() -> list[str]:
+    """For every GPU here the newest released architecture that is not newer than it, oldest first.
+
+    Its machine code runs there, or its PTX does: of the last architecture the module holds PTX too.
+    """
+    numbers = {int(arch.rstrip("a")): arch for arch in RELEASE_ARCHS}
+    found = {max((n for n in numbers if n <= capability), default=0) for capability in gpu_capabilities()}
+    return [numbers[n] for n in sorted(found - {0})]
+
+
+def cuda_archs() -> list[str]:
+    wanted = os.environ.get("VSAD_CUDA_ARCHS", "").replace(",", " ").split()
+    if wanted == ["release"] or cuda_mode() == "emulate":
+        return RELEASE_ARCHS
+    if wanted in ([], ["native"]):
+        native = native_archs()
+        if wanted and not native:
+            raise SystemExit("VSAD_CUDA_ARCHS=native needs a GPU of compute capability 8.0 or newer")
+        return native or ["80"]
+    for arch in wanted:
+        if not re.fullmatch(r"\d{2,3}[af]?", arch):
+            raise SystemExit(f"VSAD_CUDA_ARCHS must be release, native or architectures such as '80 90a', got {arch!r}")
     return ["90a" if arch == "90" else arch for arch in wanted]
 
 
@@ -92,7 +123,8 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         cuda = ext.name == "vsad._cuda"
-        units = self._cuda_units() if cuda else self._cpu_units()
+        units, targets = self._cuda_units() if cuda else self._cpu_units()
+        print(f"{ext.name}: {len(units)} compilations for {targets}", flush=True)
         for _, object_, _ in units:
             Path(object_).parent.mkdir(parents=True, exist_ok=True)
         ninja = shutil.which("ninja") or shutil.which("ninja", path=Path(sys.executable).parent)
@@ -110,20 +142,22 @@ class BuildKernels(build_ext):
         else:
             self.compiler.link_shared_object(objects, module, extra_postargs=["-pthread", *SANITIZE], target_lang="c++")
 
-    def _cuda_units(self) -> list[Unit]:
+    def _cuda_units(self) -> tuple[list[Unit], str]:
         archs = cuda_archs()
+        targets = ", ".join(f"sm_{arch}" for arch in archs)
         flags = [*self._python_includes(), "-DVSAD_ARCHITECTURES=" + json.dumps(" ".join(archs))]
         if cuda_mode() == "emulate":
             flags += EMULATE_FLAGS + [f"-Xcompiler={','.join(SANITIZE)}"] * bool(SANITIZE)
-            folder = Path(self.build_temp, "emulate")
+            folder, targets = Path(self.build_temp, "emulate"), "the emulator on the CPU"
         else:
             flags += CUDA_FLAGS + [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
             if archs[-1].isdigit():
                 flags += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
-            folder = Path(self.build_temp, "cuda")
-        return [(source, str(folder / f"{source}.o"), ["nvcc", *flags]) for source in CUDA_SOURCES]
+                targets += " and PTX"
+            folder = Path(self.build_temp, "-".join(["cuda", *archs]))
+        return [(source, str(folder / f"{source}.o"), ["nvcc", *flags]) for source in CUDA_SOURCES], targets
 
-    def _cpu_units(self) -> list[Unit]:
+    def _cpu_units(self) -> tuple[list[Unit], str]:
         x86 = self.plat_name.endswith(("x86_64", "amd64"))
         isas = list(ISA_FLAGS) if x86 else ["baseline"]
         defines = [*FLAGS, *(["-DVSAD_X86", "-DVSAD_INT8"] if x86 else [])]
@@ -132,12 +166,13 @@ class BuildKernels(build_ext):
             amx = self._compiles("#include <immintrin.h>\nvoid f() { _tile_dpbssd(0, 1, 2); }", INT8_FLAGS["amx"])
             defines += ["-DVSAD_AMX"] if amx else []
             sets += [(isa, flags, INT8) for isa, flags in INT8_FLAGS.items() if amx or isa != "amx"]
+        targets = ", ".join(isa for isa, _, _ in sets)
         sets = [(isa, [f"-DVSAD_ISA={isa}", *flags], sources) for isa, flags, sources in sets]
         units = []
         for folder, flags, sources in [("module", self._python_includes(), MODULE), *sets]:
             command = [*self._cxx(), *defines, *flags]
             units += [(source, str(Path(self.build_temp, folder, f"{source}.o")), command) for source in sources]
-        return units
+        return units, targets
 
     def _cxx(self) -> list[str]:
         return getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)  # setuptools before 72 has one
@@ -162,11 +197,13 @@ class BuildKernels(build_ext):
             f"builddir = {escape(self.build_temp)}",
             "rule compile",
             "  command = $compiler -MMD -MF $out.d -c $in -o $out",
+            "  description = $name",
             "  depfile = $out.d",
             "  deps = gcc",
         ]
         for source, object_, command in units:
             lines.append(f"build {escape(object_)}: compile {escape(source)}")
+            lines.append(f"  name = {Path(object_).relative_to(self.build_temp).with_suffix('')}")
             lines.append(f"  compiler = {subprocess.list2cmdline(command).replace('$', '$$')}")
         file = Path(self.build_temp, f"{name}.ninja")
         file.write_text("\n".join(lines) + "\n")
@@ -175,7 +212,7 @@ class BuildKernels(build_ext):
             raise CompileError(f"{name} did not compile; it needs {needs}")
 
 
-# what is not compiled here must still be in the archive of sources
+# The source distribution holds what an extension depends on: CUDA's sources too where nvcc is missing.
 CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=[*HEADERS, *CUDA_SOURCES], language="c++")
 CUDA = Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++")
 EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "emulate": [CUDA]}

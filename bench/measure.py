@@ -1,4 +1,4 @@
-"""Measure the list's cases without pytest: ``python -m vsad.bench.measure --device cuda --results FOLDER``."""
+"""Measures the suite's cases without pytest: ``python -m vsad.bench.measure --device cuda --results FOLDER``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from pathlib import Path
 
 from vsad.bench import results
 from vsad.bench.cases import ALL_CASES, Case
-from vsad.bench.gpu_outcome import UNFINISHED
 from vsad.bench.machine import slug
 from vsad.bench.peers import is_ours
 from vsad.bench.run import FULL, GPU, Runner
+
+UNFINISHED = 75  # exit status: no time was left for the rest, and the same command goes on with it
 
 
 def measure(
     runner: Runner, wanted: Iterable[Case], folder: Path, done: Path | None = None, seconds: float = float("inf")
 ) -> int:
-    """Measure what ``done`` does not name, add it there, and save after every case.
+    """Measure the cases that ``done`` does not name, add them there, and save after every case.
 
-    A case that was begun before and did not end comes last: it may end the process again.
+    A case that was begun before and did not end comes last, because it may end the process again.
 
     Returns:
-        0; 1 where one of our backends is wrong or has broken the GPU's context; UNFINISHED where no further case was
-        begun, for ``seconds`` had passed.
+        0 where all is well, 1 where one of our backends is wrong or has broken the GPU's context, ``UNFINISHED`` where
+        ``seconds`` had passed before the last case was begun.
     """
     before = done.read_text().split() if done is not None and done.exists() else []
     cases = sorted((case for case in wanted if case.id not in before), key=lambda case: f"begun:{case.id}" in before)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-if "VSAD_EMULATED" in os.environ:  # the folder of the CUDA kernels that run on the CPU; see `make emulate`
+if "VSAD_EMULATED" in os.environ:  # The folder of the CUDA kernels that run on the CPU; see `make emulate`.
     import vsad
 
     (_module,) = Path(os.environ["VSAD_EMULATED"], "vsad").glob("_cuda.*.so")
@@ -17,7 +17,7 @@ if "VSAD_EMULATED" in os.environ:  # the folder of the CUDA kernels that run on 
     _spec.loader.exec_module(vsad._cuda)
 
 if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
-    import tests.interpreter  # noqa: F401  (makes it faster)
+    import tests.interpreter  # noqa: F401  (makes the interpreter faster)
 
 import vsad.ops
 from tests.samples import SAMPLES
@@ -25,7 +25,7 @@ from vsad.ops.common.registry import OPERATORS
 
 try:
     from vsad import _cpu
-except ImportError:  # the tests that choose an instruction set are skipped then
+except ImportError:  # The tests that choose an instruction set are skipped then.
     _cpu = None
 
 
@@ -41,6 +41,11 @@ def cuda_device(kernel=""):
         pytest.skip("needs a Hopper GPU")
     return "cuda"
 
+
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # The workers share the cores. Tests of several threads ask for them.
+    torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # of the processes that tests start
 
 LAYOUTS = ("dense", "channels last", "strided")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -63,7 +68,16 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--isa: {error}") from None
 
 
+def shares_fixtures(item):
+    """Whether the test uses a fixture that its module makes once: another worker would have to make it again."""
+    fixtures = [definitions[-1] for definitions in item._fixtureinfo.name2fixturedefs.values()]
+    return any(fixture.scope != "function" and fixture.baseid == item.parent.nodeid for fixture in fixtures)
+
+
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if WORKERS > 1 and shares_fixtures(item):
+            item.add_marker(pytest.mark.xdist_group(item.parent.nodeid))
     if config.getoption("--slow") or "slow" in config.getoption("-m"):
         return
     for item in items:
@@ -103,7 +117,7 @@ def _cases(thin):
         rows = [(row.name, row.devices, row.dtypes) for row in op.backends] + [("torch", here, FLOATS)]
         for backend, devices, dtypes in rows:
             for device in sorted(set(here) & set(devices)):
-                for dtype in filter(FLOATS.__contains__, dtypes):  # bytes have tests of their own
+                for dtype in filter(FLOATS.__contains__, dtypes):  # Bytes have tests of their own.
                     for i, sample in enumerate(SAMPLES[op.name]):
                         one_layout = not sample.images or (backend == "torch" and dtype != torch.float64)
                         layouts = LAYOUTS[:1] if one_layout else LAYOUTS

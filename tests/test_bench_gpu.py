@@ -11,7 +11,6 @@ import torch
 
 from vsad.bench import cuda, here, machine, measure, operators
 from vsad.bench.cases import ALL_CASES, COPY, CUDA_CASES, PRODUCT, Target, align, coreset, nearest, warp
-from vsad.bench.gpu_outcome import UNFINISHED
 from vsad.bench.peers import Peer, all_peers
 from vsad.bench.report import full_table, readme_tables, rival, target_table
 from vsad.bench.results import Results, Row, load
@@ -174,7 +173,7 @@ def test_measuring_goes_on_where_it_stopped(tmp_path, capsys):
     cases = [nearest(10, P, 4, device="cuda") for P in (20, 30, 40)]
     done = tmp_path / "state" / "done.txt"
     one = [peer("one", plain)]
-    assert measure.measure(runner(one), cases, tmp_path, done, seconds=-1.0) == UNFINISHED
+    assert measure.measure(runner(one), cases, tmp_path, done, seconds=-1.0) == measure.UNFINISHED
     assert capsys.readouterr().out == "0 cases measured, 3 left\n"
     measure.note(f"begun:{cases[0].id}", done)  # and then the process died
     assert measure.measure(runner(one), cases, tmp_path, done) == 0

@@ -1,4 +1,4 @@
-"""gpu_check without a GPU: choice of parts, limits, resuming, what is read from logs, the summary."""
+"""``bench.gpu.check`` without a GPU: choice of parts, limits, resuming, what is read from logs, the summary."""
 
 import json
 import os
@@ -12,10 +12,15 @@ import torch
 
 from tests import gpu_small
 from tests.samples import SAMPLES
-from vsad.bench import gpu_check, gpu_summary
 from vsad.bench.cases import CUDA_CASES, SHAPES
-from vsad.bench.gpu_check import PARTS, Job, Part, Places, State, exit_code, run
-from vsad.bench.gpu_outcome import Outcome, outcome
+from vsad.bench.gpu import check as gpu_check
+from vsad.bench.gpu import parts, processes, summary
+from vsad.bench.gpu import state as states
+from vsad.bench.gpu.check import exit_code
+from vsad.bench.gpu.outcome import Outcome, outcome
+from vsad.bench.gpu.parts import PARTS, ROOT, Job, Part, Places
+from vsad.bench.gpu.processes import run
+from vsad.bench.gpu.state import State
 from vsad.bench.results import Results, Row, save
 
 KEY = {"sources": "abc", "gpu": "NVIDIA H200", "torch": "2.11", "python": "3.12"}
@@ -37,9 +42,9 @@ def here(folder):
 def check(tmp_path):
     """Runs parts on a fake GPU; returns the outcomes by name."""
 
-    def checked(*parts, total_s=20.0, key=KEY):
+    def checked(*chosen, total_s=20.0, key=KEY):
         state = State.load(tmp_path / "state.json", key)
-        run(parts, state, here(tmp_path), total_s)
+        run(chosen, state, here(tmp_path), total_s)
         return state.outcomes
 
     return checked
@@ -74,9 +79,9 @@ def test_every_job_is_recorded_and_one_that_dies_ends_no_other(check, tmp_path):
 def test_what_passed_is_not_repeated_until_something_changes(check, tmp_path):
     tally = tmp_path / "tally"
     count = f"open({str(tally)!r}, 'a').write('x'); "
-    parts = [part("a", script("good", count + "print('ok')"), script("bad", count + "exit(1)"))]
+    jobs = part("a", script("good", count + "print('ok')"), script("bad", count + "exit(1)"))
     for runs, key in ((2, KEY), (3, KEY), (5, {**KEY, "sources": "new"}), (7, {**KEY, "gpu": "NVIDIA H100"})):
-        ended = check(*parts, key=key)
+        ended = check(jobs, key=key)
         assert len(tally.read_text()) == runs
         assert [o.state for o in ended.values()] == ["passed", "failed"]
 
@@ -85,7 +90,7 @@ def test_what_takes_too_long_is_cut_and_asked_first(check):
     start = time.monotonic()
     patient = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('7 passed in 1s')"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_check, "GRACE_S", 1.0)
+        patch.setattr(processes, "GRACE_S", 1.0)
         ended = check(
             part(
                 "a",
@@ -118,7 +123,7 @@ def test_a_deaf_process_is_ended(check):
         "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_check, "GRACE_S", 0.5)
+        patch.setattr(processes, "GRACE_S", 0.5)
         ended = check(part("a", script("deaf", deaf)), total_s=1.5)
     assert ended["a/deaf"].state == "cut"
 
@@ -168,11 +173,11 @@ def test_the_exit_status_tells_what_is_left_to_do():
 
 
 def test_the_parts_fit_into_nine_minutes_and_name_tests_that_exist(tmp_path):
-    assert sum(p.limit_s for p in PARTS.values()) <= gpu_check.TOTAL_S < 540
+    assert sum(p.limit_s for p in PARTS.values()) <= processes.TOTAL_S < 540
     for name in ("matrix", "contracts", "large"):
         for job in PARTS[name].jobs(here(tmp_path)):
             (file,) = [word for word in job.command if word.startswith("tests/")]
-            assert (gpu_check.ROOT / file).exists()
+            assert (ROOT / file).exists()
     names = [job.name for job in PARTS["matrix"].jobs(here(tmp_path))]
     for op in SHAPES:
         assert {n for n in names if n.startswith(op)} == {
@@ -184,16 +189,14 @@ def test_the_parts_fit_into_nine_minutes_and_name_tests_that_exist(tmp_path):
 def test_every_contract_and_large_job_selects_tests(tmp_path):
     jobs = [PARTS["contracts"].jobs(here(tmp_path))[0], *PARTS["large"].jobs(here(tmp_path))]
     for job in jobs:
-        done = subprocess.run(
-            [*job.command, "--collect-only"], cwd=gpu_check.ROOT, capture_output=True, text=True, timeout=100
-        )
+        done = subprocess.run([*job.command, "--collect-only"], cwd=ROOT, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_the_sanitizer_is_found_or_its_absence_said(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_check.shutil, "which", lambda name: None)
-        patch.setattr(gpu_check, "_cuda_homes", lambda: [tmp_path])
+        patch.setattr(parts.shutil, "which", lambda name: None)
+        patch.setattr(parts, "cuda_homes", lambda: [tmp_path])
         assert {job.missing for job in PARTS["sanitizer"].jobs(here(tmp_path))} == {
             "needs compute-sanitizer, of CUDA's toolkit"
         }
@@ -207,8 +210,8 @@ def test_the_sanitizer_is_found_or_its_absence_said(tmp_path):
 
 def test_an_old_setuptools_builds_without_pyproject(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_check, "_setuptools_version", lambda: 70)
-        patch.setattr(gpu_check, "ROOT", tmp_path)
+        patch.setattr(parts, "setuptools_version", lambda: 70)
+        patch.setattr(parts, "ROOT", tmp_path)
         for name in ("csrc", "vsad", "kernels", "bench", "tests"):
             (tmp_path / name).mkdir()
         (tmp_path / "setup.py").write_text("")
@@ -222,38 +225,38 @@ def test_an_old_setuptools_builds_without_pyproject(tmp_path):
 
 def test_nvcc_is_found_where_the_toolkit_puts_it(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_check, "_cuda_homes", lambda: [tmp_path])
-        patch.setattr(gpu_check.shutil, "which", lambda name: None)
-        assert gpu_check._path_with_nvcc() == os.environ["PATH"]
+        patch.setattr(parts, "cuda_homes", lambda: [tmp_path])
+        patch.setattr(parts.shutil, "which", lambda name: None)
+        assert parts.path_with_nvcc() == os.environ["PATH"]
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "nvcc").touch()
-        assert gpu_check._path_with_nvcc() == os.environ["PATH"] + os.pathsep + str(tmp_path / "bin")
-        patch.setattr(gpu_check.shutil, "which", lambda name: "/somewhere/nvcc")
-        assert gpu_check._path_with_nvcc() == os.environ["PATH"]
+        assert parts.path_with_nvcc() == os.environ["PATH"] + os.pathsep + str(tmp_path / "bin")
+        patch.setattr(parts.shutil, "which", lambda name: "/somewhere/nvcc")
+        assert parts.path_with_nvcc() == os.environ["PATH"]
 
 
 def test_a_build_that_is_gone_is_built_again(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_check, "ROOT", tmp_path)
+        patch.setattr(states, "ROOT", tmp_path)
         (tmp_path / "vsad").mkdir()
         (tmp_path / "vsad" / "_cpu.so").touch()
         done = {"build/compile": Outcome("passed"), "matrix/x": Outcome("passed")}
         state = State(tmp_path / "state.json", KEY, dict(done))
-        state.forget_build()
+        state.forget_missing_build()
         assert list(state.outcomes) == ["matrix/x"]
         (tmp_path / "vsad" / "_cuda.so").touch()
         state = State(tmp_path / "state.json", KEY, dict(done))
-        state.forget_build()
+        state.forget_missing_build()
         assert state.outcomes == done
 
 
 def test_the_fingerprint_follows_every_source():
-    before = gpu_check.fingerprint()
-    assert before == gpu_check.fingerprint()
+    before = states.fingerprint()
+    assert before == states.fingerprint()
     with pytest.MonkeyPatch.context() as patch:
         read = Path.read_bytes
         patch.setattr(Path, "read_bytes", lambda p: read(p) + (b" " if p.name == "geometry.h" else b""))
-        assert gpu_check.fingerprint() != before
+        assert states.fingerprint() != before
 
 
 def test_the_command_lists_and_prints_without_running(tmp_path, capsys):
@@ -308,7 +311,7 @@ def test_the_summary_is_one_page_with_everything_that_went_wrong(tmp_path):
         "bench/align": Outcome("cut", 125.0, "the time was up: 3 cases"),
         "large/cuda": Outcome("skipped", note="why"),
     }
-    text = gpu_summary.page(ended, KEY, tmp_path / "none.json")
+    text = summary.page(ended, KEY, tmp_path / "none.json")
     assert "| matrix | 30 |  |  |  | 60 | 300 passed, 60 skipped |" in text
     assert "20 of 52 jobs failed." in text
     assert "`bench/align`: the time was up: 3 cases" in text
@@ -324,7 +327,7 @@ def test_the_summary_holds_the_speed_and_every_row_beside_it(tmp_path):
     ceilings = {"float32": 5e4, "bfloat16": 7e5, "int8": None, "copy": {str(1 << 30): 4000.0}}
     host = {"cpu": "x", "cores": 2, "threads": 2, "isa": "avx2"}
     save(Results({**host, "gpu": gpu}, {}, ceilings, rows), tmp_path / "nvidia-h200.json")
-    page = gpu_summary.write({"bench/homography_align": Outcome("passed")}, KEY, tmp_path).read_text()
+    page = summary.write({"bench/homography_align": Outcome("passed")}, KEY, tmp_path).read_text()
     assert "matrix products float32 50000, bfloat16 700000 GFLOP/s; copies 4000 at 1024 MB" in page
     assert "| 1 ms | unfused 40 ms | 40 | 30 | - |" in page
     assert "| unfused | 40 ms |" in (tmp_path / "nvidia-h200.md").read_text()
@@ -333,7 +336,7 @@ def test_the_summary_holds_the_speed_and_every_row_beside_it(tmp_path):
 def test_the_small_shapes_script_says_why_it_cannot_run():
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu_small", "greedy_coreset", "triton"],
-        cwd=gpu_check.ROOT, capture_output=True, text=True, timeout=100,
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 77

@@ -241,6 +241,8 @@ def test_errors_teach(operator, arguments, kind, message):
         ("80 86 89 90a 100 120", (12, 1), True),
         ("80 86 89 90a 100 120", (13, 0), True),  # PTX
         ("80 86 89 90a 100 120", (7, 5), False),
+        ("80", (9, 0), True),
+        ("80 90a", (10, 0), False),
         ("90a", (8, 0), False),
         ("90a", (10, 0), False),
         ("86", (8, 0), False),

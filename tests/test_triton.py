@@ -12,7 +12,7 @@ import torch
 import vsad.kernels
 from tests.samples import SAMPLES, function_of
 from tests.test_ops import LAYOUTS, _schema_calls, floats, generator, run, within_budget
-from vsad.bench.gpu_compile import compile_triton
+from vsad.bench.gpu.compile import compile_triton
 from vsad.ops.common.registry import OPERATORS
 
 pytest.importorskip("triton", reason="needs triton")

@@ -19,8 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from vsad.kernels.common.device import on_its_device
-from vsad.kernels.prototype_distance.launch import signature
-from vsad.kernels.prototype_distance.pack import INVERSE, SAMPLE, STATISTICS, UNIT, lost, round_rows, survey_kernel
+from vsad.kernels.common.rounding import INVERSE, SAMPLE, STATISTICS, UNIT, lost, round_rows, survey_kernel
+from vsad.kernels.common.variants import signature
 
 # 200,000 x 128 in float32, 20,000 picks, on an H200. A pick reads 200,000 x (256 + 8 + 4) bytes = 54 MB: 12.5 us at
 # 4.3 TB/s, less as far as the 60 MB of L2 keep them. Its arithmetic is 200,000 x 128 x 3 instructions of float32, 2.7

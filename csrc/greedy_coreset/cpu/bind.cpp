@@ -157,4 +157,6 @@ void bind_greedy_coreset(py::module_& m) {
         py::arg("picks"));
 }
 
+const Bindings bindings(&bind_greedy_coreset);
+
 }  // namespace vsad

@@ -22,5 +22,7 @@ void bind_greedy_coreset(py::module_& m) {
         py::arg("picks"), py::arg("workspace"), py::arg("stream"));
 }
 
+const Bindings bindings(&bind_greedy_coreset);
+
 }  // namespace cuda
 }  // namespace vsad

@@ -23,4 +23,6 @@ void bind_homography_warp(pybind11::module_& m) {
         arg("forward"), pybind11::kw_only(), arg("input"), arg("homography"), arg("groups"));
 }
 
+const Bindings bindings(&bind_homography_warp);
+
 }  // namespace vsad

@@ -25,5 +25,7 @@ void bind_homography_warp(pybind11::module_& m) {
     });
 }
 
+const Bindings bindings(&bind_homography_warp);
+
 }  // namespace cuda
 }  // namespace vsad

@@ -25,13 +25,18 @@ def cpu_backend(load: Load, *more_dtypes: torch.dtype) -> Backend[Any]:
 
 def cuda_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = never_refuses) -> Backend[Any]:
     """The row of an operator's CUDA C++ kernels. A build that emulates CUDA, for tests, takes tensors on the CPU."""
+    dtypes = GPU_FLOATS + more_dtypes
     missing = missing_extension("vsad._cuda", "CUDA's compiler, nvcc")
-    emulated = missing is None and importlib.import_module("vsad._cuda").EMULATED
+    if missing is not None:
+        return Backend("cuda", load, ("cuda",), dtypes, missing, why_not)
+    if importlib.import_module("vsad._cuda").EMULATED:
+        return Backend("cuda", load, ("cpu",), dtypes, None, why_not)
+    unsupported = torch.compiler.assume_constant_result(_unsupported_gpu)  # this imports dynamo, which is slow
 
     def refuses(call: Any) -> str | None:
-        return (None if emulated else _unsupported_gpu(call[0].device.index)) or why_not(call)
+        return unsupported(call[0].device.index) or why_not(call)
 
-    return Backend("cuda", load, ("cpu" if emulated else "cuda",), GPU_FLOATS + more_dtypes, missing, refuses)
+    return Backend("cuda", load, ("cuda",), dtypes, None, refuses)
 
 
 def triton_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = never_refuses) -> Backend[Any]:
@@ -72,7 +77,6 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
     return last.isdigit() and capability >= (int(last) // 10, int(last) % 10)
 
 
-@torch.compiler.assume_constant_result
 def _unsupported_gpu(index: int) -> str | None:
     from vsad import _cuda
 

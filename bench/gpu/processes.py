@@ -1,0 +1,104 @@
+"""Runs jobs, each in a process of its own, and stops those whose time is up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+
+from vsad.bench.gpu.outcome import Outcome, outcome
+from vsad.bench.gpu.parts import ROOT, Job, Part, Places
+from vsad.bench.gpu.state import State
+
+TOTAL_S = 520  # A run may take 9 minutes; starting and stopping need the rest of them.
+GRACE_S = 8  # Between asking a process to stop and killing it: pytest writes its summary meanwhile.
+NO_GPU = "needs a GPU that torch can use"
+
+
+def run(parts: Iterable[Part], state: State, places: Places, total_s: float = TOTAL_S) -> None:
+    """Run the jobs that have not passed. A part may take all the time that the later ones do not need."""
+    todo = [p for p in parts if not all(state.passed(f"{p.name}/{job.name}") for job in p.jobs(places))]
+    end = time.monotonic() + total_s
+    for i, part in enumerate(todo):
+        left = end - time.monotonic() - sum(later.limit_s for later in todo[i + 1 :])
+        print(f"--- {part.name}: {part.says} ({left:.0f} s)", flush=True)
+        if part.needs_gpu and state.key["gpu"] is None:
+            for job in part.jobs(places):
+                state.record(f"{part.name}/{job.name}", Outcome("skipped", note=NO_GPU))
+            print(NO_GPU)
+        else:
+            run_part(part, state, places, left)
+
+
+def run_part(part: Part, state: State, places: Places, seconds: float) -> None:
+    """Run the part's jobs that have not passed; those that do not end within ``seconds`` are stopped."""
+    waiting = [job for job in part.jobs(places) if not state.passed(f"{part.name}/{job.name}")]
+    end = time.monotonic() + seconds
+    running: list[Process] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < part.at_once:
+                job = waiting.pop(0)
+                name = f"{part.name}/{job.name}"
+                if job.missing:
+                    _finish(state, name, Outcome("skipped", note=job.missing))
+                elif time.monotonic() > end:
+                    _finish(state, name, Outcome("cut", note="no time was left"))
+                else:
+                    share = job.weight / (job.weight + sum(later.weight for later in waiting))
+                    running.append(Process(job, name, places, share * max(0.0, end - time.monotonic())))
+            for process in list(running):
+                if process.ended(cut=time.monotonic() > end):
+                    running.remove(process)
+                    _finish(state, process.name, process.outcome())
+            time.sleep(0.05)
+    finally:
+        for process in running:
+            process.kill()
+
+
+def _finish(state: State, name: str, ended: Outcome) -> None:
+    state.record(name, ended)
+    print(f"{ended.state:8}{name:45}{ended.seconds:6.1f} s  {ended.note or ''}", flush=True)
+
+
+class Process:
+    """A job that runs, in a process group of its own. Its output goes to a log."""
+
+    def __init__(self, job: Job, name: str, places: Places, seconds: float) -> None:
+        self.name, self.cut_at = name, 0.0
+        self.log = places.folder / "logs" / f"{name.replace('/', '-')}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen(
+                [f"{seconds:.0f}" if word == "{seconds}" else word for word in job.command],
+                stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=job.folder,
+                env={**os.environ, "PYTHONPATH": path, **job.environment}, start_new_session=True,
+                # Background jobs of a shell ignore SIGINT, and their children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
+        self.start = time.monotonic()
+
+    def ended(self, cut: bool) -> bool:
+        """Whether the process has ended. ``cut``: its time is up; it is asked to stop, and killed where it does not."""
+        if self.process.poll() is not None:
+            return True
+        if cut and not self.cut_at:
+            self.cut_at = time.monotonic()
+            os.killpg(self.process.pid, signal.SIGINT)
+        elif self.cut_at and time.monotonic() > self.cut_at + GRACE_S:
+            self.kill()
+        return False
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def outcome(self) -> Outcome:
+        seconds = round(time.monotonic() - self.start, 1)
+        return outcome(self.process.returncode, self.log.read_text(errors="replace"), seconds, bool(self.cut_at))

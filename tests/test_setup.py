@@ -1,0 +1,78 @@
+"""What setup.py compiles for: the GPUs that are here, one architecture without a GPU, all of them for a release."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import setuptools
+
+RELEASE = ["80", "86", "89", "90a", "100", "120"]
+
+
+@pytest.fixture
+def architectures(monkeypatch, tmp_path):
+    """``architectures(capabilities, VSAD_CUDA_ARCHS)`` on a machine whose nvidia-smi lists these capabilities."""
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: None)
+    spec = importlib.util.spec_from_file_location("vsad_setup", Path(__file__).parents[1] / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
+    monkeypatch.delenv("VSAD_CUDA", raising=False)
+
+    def program(name, text):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def ask(capabilities, wanted=None):
+        program("nvcc", "")
+        answer = "\\n".join(capabilities)
+        program("nvidia-smi", f"printf '{answer}\\n'" if capabilities else "echo no driver; exit 9")
+        monkeypatch.delenv("VSAD_CUDA_ARCHS", raising=False)
+        if wanted is not None:
+            monkeypatch.setenv("VSAD_CUDA_ARCHS", wanted)
+        return module.cuda_archs()
+
+    return ask
+
+
+def test_without_a_gpu_one_architecture_is_compiled_that_newer_gpus_can_run(architectures):
+    assert architectures([]) == ["80"]
+    assert architectures([], "") == ["80"]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "archs"),
+    [
+        (["9.0"], ["90a"]),
+        (["8.6", "8.6"], ["86"]),
+        (["8.7"], ["86"]),  # its own generation's code runs
+        (["12.1"], ["120"]),
+        (["10.0", "8.0"], ["80", "100"]),  # the last one's PTX is kept: it must be the newest
+        (["7.5", "8.9"], ["89"]),
+        (["7.5"], ["80"]),  # no GPU that the kernels run on
+    ],
+)
+def test_the_gpus_that_are_here_are_compiled_for(architectures, capabilities, archs):
+    assert architectures(capabilities) == archs
+    if capabilities != ["7.5"]:
+        assert architectures(capabilities, "native") == archs
+
+
+def test_named_architectures_are_taken_whatever_is_here(architectures):
+    for capabilities in ([], ["9.0"]):
+        assert architectures(capabilities, "release") == RELEASE
+        assert architectures(capabilities, "80 90a") == ["80", "90a"]
+        assert architectures(capabilities, "86,90") == ["86", "90a"]
+
+
+def test_the_emulator_has_the_instructions_of_all_architectures(architectures, monkeypatch):
+    monkeypatch.setenv("VSAD_CUDA", "emulate")
+    assert architectures([]) == RELEASE
+
+
+def test_what_cannot_be_compiled_for_is_refused_in_words(architectures):
+    with pytest.raises(SystemExit, match=r"^VSAD_CUDA_ARCHS=native needs a GPU"):
+        architectures([], "native")
+    with pytest.raises(SystemExit, match=r"^VSAD_CUDA_ARCHS must be release, native or"):
+        architectures([], "sm_80")
