@@ -56,17 +56,17 @@ class WarpArguments:
     def __init__(
         self,
         *,
-        dtype: int,
-        mode: int,
-        padding: int,
-        threads: int,
-        anywhere: float,
-        sizes: tuple[int, ...],
         input: tuple[int, ...],
-        out: tuple[int, ...],
         homography: int,
         homography_batch: int,
+        out: tuple[int, ...],
         mask: int,
+        sizes: tuple[int, ...],
+        mode: int,
+        padding: int,
+        dtype: int,
+        coordinate_limit: float,
+        threads: int = ...,
     ) -> None: ...
 
 def homography_warp_forward(arguments: WarpArguments) -> None: ...

@@ -38,7 +38,7 @@ inline void bind_warp_arguments(pybind11::module_& m) {
                                       threads};
              }),
              pybind11::kw_only(), arg("input"), arg("homography"), arg("homography_batch"), arg("out"), arg("mask"),
-             arg("sizes"), arg("mode"), arg("padding"), arg("dtype"), arg("anywhere"), arg("threads") = 1);
+             arg("sizes"), arg("mode"), arg("padding"), arg("dtype"), arg("coordinate_limit"), arg("threads") = 1);
 }
 
 }  // namespace vsad
