@@ -37,12 +37,12 @@ WANTED = (
     (r"homography_align.*_kernel<.*>", r".*", r"LDG\.E\.128"),
     (r"homography_align.*mma_kernel.*", r".*", r"HMMA\.16816\.F32"),
     (r"homography_align.*backward_kernel.*", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
-    (r"prototype_distance_mma.*screen_kernel<0, .*>", r".*", r"HMMA\.16816\.F32\.BF16"),
-    (r"prototype_distance_mma.*screen_kernel<1, .*>", r".*", r"IMMA\.16832\.S8\.S8"),
-    (r"prototype_distance_mma.*screen_kernel<.*>", r".*", r"LDGSTS\.E\.BYPASS\.128"),
-    (r"prototype_distance_wgmma.*screen_kernel<0, .*>", r"90a", r"HGMMA\.64x256x16\.F32\.BF16"),
-    (r"prototype_distance_wgmma.*screen_kernel<1, .*>", r"90a", r"IGMMA\.64x256x32\.S8\.S8"),
-    (r"prototype_distance_wgmma.*screen_kernel<.*>", r"90a", r"UTMALDG\.2D"),
+    (r"prototype_distance::screen_mma::screen_kernel<0, .*>", r".*", r"HMMA\.16816\.F32\.BF16"),
+    (r"prototype_distance::screen_mma::screen_kernel<1, .*>", r".*", r"IMMA\.16832\.S8\.S8"),
+    (r"prototype_distance::screen_mma::screen_kernel<.*>", r".*", r"LDGSTS\.E\.BYPASS\.128"),
+    (r"prototype_distance::screen_wgmma::screen_kernel<0, .*>", r"90a", r"HGMMA\.64x256x16\.F32\.BF16"),
+    (r"prototype_distance::screen_wgmma::screen_kernel<1, .*>", r"90a", r"IGMMA\.64x256x32\.S8\.S8"),
+    (r"prototype_distance::screen_wgmma::screen_kernel<.*>", r"90a", r"UTMALDG\.2D"),
 )
 
 

@@ -1,5 +1,5 @@
 #include "cpu/bind.h"
-#include "prototype_distance/bind.h"
+#include "prototype_distance/binding.h"
 #include "prototype_distance/cpu/search.h"
 
 namespace py = pybind11;

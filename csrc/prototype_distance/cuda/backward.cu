@@ -7,6 +7,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
@@ -125,5 +126,6 @@ void prototype_distance_backward(const DistanceGradientArguments& a, cudaStream_
     with_float_type(a.dtype, [&](auto element) { run<decltype(element)>(a, stream); });
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

@@ -9,6 +9,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 enum class Format : int { bfloat16, int8 };  // what rows are quantized to for the tensor cores
 enum class Screen : int {
@@ -105,5 +106,6 @@ VSAD_HD std::int64_t code_width(std::int64_t C, int format) {
 Bank lay_out_bank(char* memory, const DistanceOperands& operands, bool screened, bool int8);
 Workspace lay_out_workspace(char* memory, const DistanceArguments& arguments);
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

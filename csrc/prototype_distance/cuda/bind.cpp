@@ -1,11 +1,12 @@
 #include "cuda/bind.h"
-#include "prototype_distance/bind.h"
+#include "prototype_distance/binding.h"
 #include "prototype_distance/cuda/kernels.h"
 
 namespace py = pybind11;
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 void place_bank(DistanceArguments& a, Pointer memory) {
@@ -77,5 +78,6 @@ void bind_prototype_distance(py::module_& m) {
 const Bindings bindings(&bind_prototype_distance);
 
 }  // namespace
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

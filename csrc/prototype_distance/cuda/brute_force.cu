@@ -8,6 +8,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 constexpr int kThreads = 256;  // 16 x 16 threads with 4 x 4 pairs each
@@ -181,5 +182,6 @@ void brute_force(const DistanceArguments& a, const FeatureList& features, cudaSt
     });
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

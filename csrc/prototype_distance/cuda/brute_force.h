@@ -5,6 +5,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 constexpr int kBruteForceRows = 64;  // features that share a pass over the bank
 
@@ -17,5 +18,6 @@ __host__ __device__ __forceinline__ int brute_force_splits(int row_tiles, int ba
 // An upper bound on the items of row tiles that are split.
 inline std::int64_t most_split_items(int blocks) { return 2 * static_cast<std::int64_t>(blocks); }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

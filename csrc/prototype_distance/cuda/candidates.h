@@ -6,6 +6,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 constexpr int kChunk = 16;  // values that share one comparison with the limit
 
@@ -159,5 +160,6 @@ __device__ __forceinline__ float least_of(const float (&v)[n]) {
     return least;
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

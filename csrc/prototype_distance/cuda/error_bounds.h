@@ -5,6 +5,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 constexpr float kUnit = 0x1p-24f;  // relative rounding error of one float32 operation
 
@@ -33,5 +34,6 @@ __device__ __forceinline__ T quantization_error(T F, T f, T N, T p) {
     return f * N + (F + N + p) * p;
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

@@ -6,6 +6,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 // How a call is served best; see screened_search.cu.
 struct Choice {
@@ -47,5 +48,6 @@ void rerank(const DistanceArguments& a, Format format, const FeatureList& featur
 void brute_force(const DistanceArguments& a, const FeatureList& features, cudaStream_t stream);
 int brute_force_blocks();
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

@@ -3,6 +3,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 constexpr int kCenterRows = 256;     // any center gives the same result; the mean of so many rows is near enough
@@ -143,5 +144,6 @@ void pack_prototypes(const DistanceArguments& a, cudaStream_t stream) {
     with_float_type(a.dtype, [&](auto element) { pack<decltype(element)>(a, stream); });
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

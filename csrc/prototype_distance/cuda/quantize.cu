@@ -3,6 +3,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 // One over the length of each row; -1 where all elements are zero.
@@ -68,5 +69,6 @@ void inverse_lengths(const DistanceArguments& a, const Matrix& m, std::int64_t c
     });
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

@@ -5,6 +5,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 constexpr int kQuantizeThreads = 256, kQuantizeWarps = kQuantizeThreads / 32;
 constexpr float kHuge = 1e36f;                // squared lengths from here on may overflow when they are summed
@@ -87,5 +88,6 @@ __device__ __forceinline__ void zero_row(unsigned char* to, std::int64_t width) 
     for (std::int64_t i = threadIdx.x % 32; i < width / std::int64_t(sizeof *words); i += 32) words[i] = 0;
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

@@ -13,6 +13,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
@@ -175,5 +176,6 @@ void rerank(const DistanceArguments& a, Format format, const FeatureList& featur
     });
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

@@ -5,6 +5,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 constexpr float kInfinity = __builtin_inff();
 constexpr unsigned long long kLastKey = ~0ull;  // orders after the key of every prototype
@@ -81,5 +82,6 @@ __device__ __forceinline__ std::int64_t feature_at(const FeatureList& features, 
     return features.list ? features.list[i] : i;
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

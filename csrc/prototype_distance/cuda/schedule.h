@@ -7,6 +7,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 
 constexpr int kMostSplits = 32;  // parts that the bank is split into for one row tile
 
@@ -51,5 +52,6 @@ inline std::int64_t most_items(std::int64_t rows, const ScreenShape& s, std::int
     return row_tiles * fewest > one_round ? row_tiles * fewest : one_round;
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

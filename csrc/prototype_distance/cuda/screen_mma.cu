@@ -4,6 +4,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 constexpr int kThreads = 256;  // 4 warps along the rows, 2 along the prototypes
@@ -169,5 +170,6 @@ void screen_mma(const DistanceArguments& a, Format format, const FeatureList& fe
     a.k <= 2 ? run<Format::bfloat16, 4>(a, features, stream) : run<Format::bfloat16, 8>(a, features, stream);
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

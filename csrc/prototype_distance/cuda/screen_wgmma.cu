@@ -9,6 +9,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 constexpr int kGroup = 128, kConsumers = 2, kThreads = (kConsumers + 1) * kGroup;
@@ -75,7 +76,7 @@ struct Block {
                                      const ScreenShape& shape)
         : layout(a.bank.quantized[int(format)].width),
           memory(layout),
-          schedule(cuda::schedule(count_of(features), a.P, shape, a.k)),
+          schedule(prototype_distance::schedule(count_of(features), a.P, shape, a.k)),
           all_tiles(static_cast<int>((a.P + kTile - 1) / kTile)) {}
 };
 
@@ -340,5 +341,6 @@ void screen_wgmma(const DistanceArguments& a, Format format, const FeatureList& 
     a.M > kTileRows ? run<2>(a, format, features, stream) : run<1>(a, format, features, stream);
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

@@ -12,6 +12,7 @@
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 // Launch table: how a call is served, by the class of its shape.
@@ -134,5 +135,6 @@ void screened_search(const DistanceArguments& a, cudaStream_t stream) {
     brute_force(a, features, stream);
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad
