@@ -53,7 +53,6 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
-    parser.addoption("--one-layout", action="store_true", help="each sample in one memory layout only, taking turns")
     parser.addoption("--isa", help="the instruction set that the CPU kernels use, where a test does not choose one")
 
 
@@ -111,23 +110,35 @@ def shared_data() -> Path:
     return folder
 
 
-def _cases(thin):
+def _slow_when_simulated(i, sample, dtype, layout):
+    """Whether only ``--slow`` runs this on kernels for GPUs that an emulator or interpreter runs.
+
+    Sample ``i`` is tried in every layout, and in float16 and bfloat16, in turn: its arithmetic is float32's.
+    """
+    layouts = LAYOUTS if sample.images else LAYOUTS[:1]
+    turn = {torch.float16: 0, torch.bfloat16: 1}.get(dtype, i % 2)
+    return sample.large or layout != layouts[i % len(layouts)] or turn != i % 2
+
+
+def _cases():
     here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     for op in OPERATORS.values():
         rows = [(row.name, row.devices, row.dtypes) for row in op.backends] + [("torch", here, FLOATS)]
         for backend, devices, dtypes in rows:
             for device in sorted(set(here) & set(devices)):
+                simulated = device == "cpu" and backend in ("cuda", "triton")
                 for dtype in filter(FLOATS.__contains__, dtypes):  # Bytes have tests of their own.
                     for i, sample in enumerate(SAMPLES[op.name]):
                         one_layout = not sample.images or (backend == "torch" and dtype != torch.float64)
-                        layouts = LAYOUTS[:1] if one_layout else LAYOUTS
-                        for layout in layouts[i % len(layouts) :][:1] if thin else layouts:
+                        for layout in LAYOUTS[:1] if one_layout else LAYOUTS:
                             name = f"{op.name}-{backend}-{device}-{str(dtype)[6:]}-{sample.id}-{layout}"
-                            yield pytest.param((op, backend, device, dtype, layout, sample), id=name)
+                            slow = simulated and _slow_when_simulated(i, sample, dtype, layout)
+                            marks = [pytest.mark.slow] if slow else []
+                            yield pytest.param((op, backend, device, dtype, layout, sample), id=name, marks=marks)
 
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", list(_cases(metafunc.config.getoption("--one-layout"))))
+        metafunc.parametrize("case", list(_cases()))
     if "op" in metafunc.fixturenames:
         metafunc.parametrize("op", list(OPERATORS.values()), ids=list(OPERATORS))

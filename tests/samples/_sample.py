@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,12 +9,21 @@ Make = Callable[[torch.Generator], tuple[dict[str, Tensor], dict[str, object]]]
 
 @dataclass(frozen=True)
 class Sample:
-    """``make(generator)`` gives float64 tensors by argument name, and the options of the call."""
+    """Inputs of one call.
+
+    Args:
+        id: names the sample in the tests' ids.
+        make: gives float64 tensors by argument name, and the options of the call, from a generator.
+        differentiable: the arguments that have a gradient.
+        images: the arguments that every memory layout is tried on.
+        large: takes minutes where GPU kernels are emulated or interpreted.
+    """
 
     id: str
     make: Make
     differentiable: tuple[str, ...] = ()
-    images: tuple[str, ...] = field(default=())  # arguments that every memory layout is tried on
+    images: tuple[str, ...] = ()
+    large: bool = False
 
 
 def randn(generator: torch.Generator, *shape: int) -> Tensor:

@@ -29,10 +29,14 @@ def _not_finite(g):
     return {"features": features}, {"size": 60, "start": 41}
 
 
-def _clusters(g):
-    """More picks than clusters, and enough to divide the points into regions."""
-    centers = 10 * randn(g, 30, 19)
-    return {"features": (centers[:, None] + randn(g, 30, 40, 19)).flatten(0, 1)}, {"size": 700}
+def _clusters(clusters, points, size):
+    """More picks than clusters, and enough of them to divide many points into regions."""
+
+    def make(g):
+        centers = 10 * randn(g, clusters, 19)
+        return {"features": (centers[:, None] + randn(g, clusters, points, 19)).flatten(0, 1)}, {"size": size}
+
+    return make
 
 
 def points(M=3000, C=37, kind="normal"):
@@ -59,7 +63,8 @@ SAMPLES = [
     Sample("lattice", _lattice),
     Sample("far from zero", _far_from_zero),
     Sample("not finite", _not_finite),
-    Sample("clusters", _clusters),
+    Sample("clusters", _clusters(30, 40, 700), large=True),
+    Sample("few clusters", _clusters(6, 12, 30)),
     Sample("no channels", _make(5, 0, 3)),
 ]
 
