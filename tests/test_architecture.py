@@ -29,6 +29,7 @@ RANKS = (
 # The files of an operator's folder, likewise: launchers know the call, the public function knows the registration.
 OPERATOR_RANKS = (
     ("call",),
+    ("arguments", "gradients"),
     ("reference", "cpu", "cuda", "triton"),
     ("registration",),
     ("packed",),

@@ -31,11 +31,9 @@
 
 namespace vsad {
 
-struct Int8Kernels;
-
 // The position in VSAD_FOR_EACH_ISA of the instruction set in use.
 int isa_index();
-// The int8 kernels for the instruction set in use; null if it has none.
-const Int8Kernels* int8_kernels();
+// The position in VSAD_FOR_EACH_INT8 of the instruction set in use; -1 if it is not among them.
+int int8_isa_index();
 
 }  // namespace vsad

@@ -10,20 +10,16 @@
 #include <vector>
 
 #include "cpu/bind.h"
-#include "prototype_distance/cpu/int8.h"
 
 namespace vsad {
 namespace {
 
 #define VSAD_NAME(isa, ...) #isa,
-#define VSAD_INT8_KERNELS(isa, ...) &isa::kInt8Kernels,
 // The sets that every kernel is compiled for, then those that only the int8 kernels are compiled for; slowest first.
 constexpr const char* kNames[] = {VSAD_FOR_EACH_ISA(VSAD_NAME) VSAD_FOR_EACH_INT8(VSAD_NAME)};
-// The int8 kernels of the latter; the leading null stands for every set of the former.
-const Int8Kernels* const kInt8[] = {nullptr, VSAD_FOR_EACH_INT8(VSAD_INT8_KERNELS)};
+constexpr const char* kComplete[] = {VSAD_FOR_EACH_ISA(VSAD_NAME)};
 #undef VSAD_NAME
-#undef VSAD_INT8_KERNELS
-constexpr int kCount = int(std::size(kNames)), kCompleteCount = kCount - int(std::size(kInt8)) + 1;
+constexpr int kCount = int(std::size(kNames)), kCompleteCount = int(std::size(kComplete));
 
 // Linux grants the tile registers of AMX to a process that asks for them, once.
 bool has_amx() {
@@ -89,7 +85,7 @@ void set_isa(const std::string& name) {
 
 int isa_index() { return in_use() < kCompleteCount ? in_use() : kCompleteCount - 1; }
 
-const Int8Kernels* int8_kernels() { return kInt8[in_use() < kCompleteCount ? 0 : in_use() - kCompleteCount + 1]; }
+int int8_isa_index() { return in_use() < kCompleteCount ? -1 : in_use() - kCompleteCount; }
 
 }  // namespace vsad
 

@@ -1,5 +1,6 @@
 #include "cpu/bind.h"
 #include "prototype_distance/binding.h"
+#include "prototype_distance/cpu/int8.h"
 #include "prototype_distance/cpu/search.h"
 
 namespace py = pybind11;
@@ -61,4 +62,11 @@ void bind_prototype_distance(py::module_& m) {
 const Bindings bindings(&bind_prototype_distance);
 
 }  // namespace
+const Int8Kernels* int8_kernels() {
+#define VSAD_INT8_KERNELS(isa, ...) &isa::kInt8Kernels,
+    static const Int8Kernels* const rows[] = {nullptr, VSAD_FOR_EACH_INT8(VSAD_INT8_KERNELS)};
+#undef VSAD_INT8_KERNELS
+    return rows[int8_isa_index() + 1];
+}
+
 }  // namespace vsad

@@ -49,4 +49,7 @@ struct Int8Kernels {
 VSAD_FOR_EACH_INT8(VSAD_DECLARE)
 #undef VSAD_DECLARE
 
+// The int8 kernels for the instruction set in use; null if it has none.
+const Int8Kernels* int8_kernels();
+
 }  // namespace vsad
