@@ -5,8 +5,9 @@ namespace py = pybind11;
 
 namespace vsad {
 namespace cuda {
+namespace {
 
-void bind_greedy_coreset(py::module_& m) {
+void bind(py::module_& m) {
     m.def("greedy_coreset_workspace", &coreset_workspace, py::arg("M"), py::arg("C"));
     m.def(
         "greedy_coreset",
@@ -22,7 +23,9 @@ void bind_greedy_coreset(py::module_& m) {
         py::arg("picks"), py::arg("workspace"), py::arg("stream"));
 }
 
-const Bindings bindings(&bind_greedy_coreset);
+const Bindings bindings(&bind);
+
+}  // namespace
 
 }  // namespace cuda
 }  // namespace vsad

@@ -3,8 +3,9 @@
 #include "homography_warp/cpu/kernels.h"
 
 namespace vsad {
+namespace {
 
-void bind_homography_warp(pybind11::module_& m) {
+void bind(pybind11::module_& m) {
     using pybind11::arg;
     bind_warp_arguments(m);
     m.def(
@@ -23,6 +24,8 @@ void bind_homography_warp(pybind11::module_& m) {
         arg("forward"), pybind11::kw_only(), arg("input"), arg("homography"), arg("groups"));
 }
 
-const Bindings bindings(&bind_homography_warp);
+const Bindings bindings(&bind);
+
+}  // namespace
 
 }  // namespace vsad

@@ -4,8 +4,9 @@
 
 namespace vsad {
 namespace cuda {
+namespace {
 
-void bind_homography_warp(pybind11::module_& m) {
+void bind(pybind11::module_& m) {
     using pybind11::arg;
     bind_warp_arguments(m);
     m.def("homography_warp_forward", [](const WarpArguments& arguments, Pointer stream) {
@@ -25,7 +26,9 @@ void bind_homography_warp(pybind11::module_& m) {
     });
 }
 
-const Bindings bindings(&bind_homography_warp);
+const Bindings bindings(&bind);
+
+}  // namespace
 
 }  // namespace cuda
 }  // namespace vsad
