@@ -104,7 +104,7 @@ def readable(names: list[str]) -> list[str]:
     if shutil.which("c++filt"):
         result = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
         names = result.stdout.splitlines()
-    names = [re.sub(r"\(vsad::cuda::\w+\)", "", name) for name in names]  # casts to enumerations
+    names = [re.sub(r"\(vsad::cuda::[\w:]+\)", "", name) for name in names]  # casts to enumerations
     names = [
         re.sub(r"^void |vsad::cuda::|\(.*$", "", name.replace("(bool)1", "true").replace("(bool)0", "false"))
         for name in names
