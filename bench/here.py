@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from vsad.bench.peers import available_bytes
 from vsad.bench.report import megabytes, name, ours, ratio, rival, seconds, times_text
 from vsad.bench.results import Results, Row
 from vsad.bench.run import Effort, Runner
+from vsad.progress import Progress
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 EFFORT = Effort(seconds=0.5, most_rounds=15, compiled=False)
@@ -89,14 +90,12 @@ def cases(shapes: Shapes) -> list[Case]:
     ]
 
 
-def measure(
-    shapes: Shapes, limit_s: float, track: Callable[[Iterable[Case], int, str], Iterable[Case]]
-) -> tuple[list[Case], Results]:
+def measure(shapes: Shapes, limit_s: float, progress: Progress) -> tuple[list[Case], Results]:
     """Measure; what ``limit_s`` leaves no time for is skipped, and says so."""
     runner = Runner(EFFORT, deadline=time.monotonic() + limit_s, device=shapes.device)
     wanted = cases(shapes)
     rows: list[Row] = []
-    for case in track(wanted, len(wanted), "measure"):
+    for case in progress.track(wanted, "measure"):
         rows += runner.measure(case)
     return wanted, runner.results(rows)
 

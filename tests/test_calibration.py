@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from vsad import calibration
-from vsad.calibration import calibrate
-from vsad.data.synth import Station
-from vsad.data.synth_object import load_product
-from vsad.geometry import orient_homography, scale_homography, transform_points
-from vsad.rig import Rig
+from tests.recorder import Recorder
+from vsad.calibration import calibrate, estimation
+from vsad.data.synth.product import load_product
+from vsad.data.synth.station import Station
+from vsad.geometry import Rig, orient_homography, scale_homography, transform_points
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,7 +52,7 @@ def texture(seed: int, size: int = 240) -> np.ndarray:
 
 
 def camera(tilt: float, azimuth: float, size: int = 240) -> np.ndarray:
-    """View from texture: a pinhole camera that looks at the texture's middle from `tilt` degrees off its normal."""
+    """View from texture: a pinhole camera that looks at the texture's middle from ``tilt`` degrees off its normal."""
     theta, phi = np.deg2rad([tilt, azimuth])
     outward = np.array([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), -np.cos(theta)])
     forward, down = -outward, np.array([0.0, 1.0, 0.0])
@@ -131,7 +130,7 @@ def test_the_rig_survives_its_file_and_has_the_asked_graph(station, calibrated, 
 
 
 def test_example_in_the_docstring() -> None:
-    result = doctest.testmod(calibration)
+    result = doctest.testmod(estimation, extraglobs={"torch": torch, "transform_points": transform_points})
     assert (result.attempted, result.failed) == (5, 0)
 
 
@@ -194,9 +193,9 @@ def test_texture_along_a_line_is_not_enough() -> None:
         calibrate([as_tensor(surface, photograph(surface, shifted))], ["a", "b"])
 
 
-def test_a_rig_without_any_neighbour_is_legal_but_warned_about() -> None:
+def test_a_rig_without_any_neighbor_is_legal_but_warned_about() -> None:
     blank = torch.full((2, 3, 96, 128), 0.5)
-    with pytest.warns(UserWarning, match="the rig has no neighbours"):
+    with pytest.warns(UserWarning, match="the rig has no neighbors"):
         rig, report = calibrate([blank, blank], ["a", "b"])
     assert rig.neighbors.tolist() == [[-1], [-1]]
     assert rig.size == (96, 128)
@@ -207,8 +206,8 @@ def test_a_rig_without_any_neighbour_is_legal_but_warned_about() -> None:
 def test_images_of_other_sizes_keep_their_pixels(size: tuple[int, int]) -> None:
     """Features are found at another size; the homography is in pixels of the images, to a part of their width."""
     coarse = cv2.resize(texture(5), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
-    centre = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-    turn = cv2.getRotationMatrix2D(tuple(centre), 180, 1.1)  # a half turn shows any half-pixel error twice over
+    center = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
+    turn = cv2.getRotationMatrix2D(tuple(center), 180, 1.1)  # a half turn shows any half-pixel error twice over
     H_true = np.vstack([turn, [0, 0, 1]])
     rig, _ = calibrate([as_tensor(coarse, photograph(coarse, H_true))], ["a", "b"])
     assert rig.size == size
@@ -234,17 +233,12 @@ class Data:
 
 
 def test_data_sets_are_sampled_evenly_and_name_their_views() -> None:
-    data, told = Data(21), []
-
-    def progress(iterable, description: str, total: int):
-        told.append((description, total, len(list(items := list(iterable)))))
-        return items
-
+    data, progress = Data(21), Recorder()
     rig, report = calibrate(data, max_samples=3, progress=progress)
     assert data.read == [0, 10, 20]
     assert rig.views == ("a", "b")
     assert report.samples == 3
-    assert told == [("finding features", 3, 3), ("matching views", 1, 1), ("matching weak pairs", 0, 0)]
+    assert progress.stages == [("finding features", 3, 3), ("matching views", 1, 1), ("matching weak pairs", 0, 0)]
     mirror = np.array([[-1, 0, 127], [0, 1, 0], [0, 0, 1]])
     assert mean_error(rig.homographies[0, 0], mirror, (128, 128)) < 0.02
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from vsad import cli
-from vsad.rig import Rig
+from vsad.geometry import Rig
 
 
 def vsad(*arguments, cwd, fails=False):
@@ -86,6 +86,40 @@ def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):
     report = (station / "one" / "report.html").read_text(encoding="utf-8")
     for row in ("without MVAM and FRM", "without MVAM, FRM, agreement", "Gaussian derivatives, plain bank"):
         assert row in report
+
+
+def test_every_bar_ends_finished_and_an_empty_stage_has_none():
+    with cli.Bars() as bars:
+        assert list(bars.track([], "nothing to do")) == []
+        assert list(bars.track(iter("ab"), "fewer than expected", total=5)) == ["a", "b"]
+        with bars.stage("in one go", 1):
+            pass
+        with bars.stage("train", 2) as stage:
+            stage.advance("loss 0.5")
+            stage.advance("loss 0.25")
+    shown = [(task.description, task.completed, task.total, task.fields["text"]) for task in bars.display.tasks]
+    assert shown == [("fewer than expected", 2, 2, ""), ("in one go", 1, 1, ""), ("train", 2, 2, "loss 0.25")]
+    assert bars.display.finished
+
+
+def test_a_stage_that_fails_does_not_look_finished():
+    with cli.Bars() as bars, contextlib.suppress(ValueError), bars.stage("train", 2):
+        raise ValueError
+    assert not bars.display.finished
+
+
+def test_calibration_without_weak_pairs_leaves_no_bar_spinning(station, monkeypatch):
+    class Kept(cli.Bars):
+        def __init__(self):
+            super().__init__()
+            displays.append(self.display)
+
+    displays = []
+    monkeypatch.setattr(cli, "Bars", Kept)
+    vsad("calibrate", "data", "--out", "new/again.json", cwd=station)
+    assert (station / "new" / "again.json").read_bytes() == (station / "rig.json").read_bytes()
+    assert displays[0].finished
+    assert all(task.total for task in displays[0].tasks)
 
 
 def test_info_and_help(tmp_path):

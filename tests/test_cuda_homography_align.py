@@ -16,12 +16,12 @@ pytestmark = [
     pytest.mark.skipif(ROW.missing is not None, reason=str(ROW.missing)),
     pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="needs a GPU"),
 ]
-ORDERS = ("reverse", "1")  # of the emulator's threads and blocks; a GPU has its own
+ORDERS = ("reverse", "1")  # orders of the emulated threads and blocks; a GPU has its own
 NAMES = ("query", "key", "value", "homography", "bias")
 
 
-def about_centres(matrix, target, source):
-    """A homography that takes the target's centre to the source's, ``matrix`` in between."""
+def about_centers(matrix, target, source):
+    """A homography that takes the target's center to the source's, ``matrix`` in between."""
     (h, w), (hs, ws) = target, source
     to, back = torch.eye(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
     to[:2, 2] = -torch.tensor([w - 1, h - 1]) / 2
@@ -31,7 +31,7 @@ def about_centres(matrix, target, source):
 
 TURN = [[0.7, -0.7, 0.3], [0.7, 0.7, -0.2], [0, 0, 1]]
 CASES = {
-    # target, source, matrix about the centres, sizes
+    # target, source, matrix about the centers, sizes
     "turned": ((11, 12), (10, 13), TURN, {}),
     "mirrored": ((9, 10), (11, 8), [[-1.1, 0.1, 0], [0, 0.9, 0], [0, 0, 1]], {}),
     "perspective": ((12, 12), (12, 12), [[1, 0.1, 0], [0, 1, 0], [0.05, -0.08, 1]], {}),
@@ -58,7 +58,7 @@ def make(name, dtype):
     def randn(*shape):
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    H = about_centres(matrix, target, source) + 1e-3 * randn(B, V, N, 3, 3)
+    H = about_centers(matrix, target, source) + 1e-3 * randn(B, V, N, 3, 3)
     tensors = {
         "query": randn(B, V, *target, C).movedim(-1, 2).to(dtype),
         "key": randn(B, S, *source, C).movedim(-1, 2).to(dtype),

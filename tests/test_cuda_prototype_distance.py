@@ -1,4 +1,4 @@
-"""The CUDA kernels of prototype_distance in every way they can take: hard banks, both formats, failing certificates."""
+"""The CUDA kernels of prototype_distance with every screen and format: hard banks, and certificates that fail."""
 
 import importlib
 
@@ -16,10 +16,11 @@ WAYS = [(screen, formats) for screen in ("mma", "wgmma") for formats in ("bfloat
 
 
 def nearest(features, bank, k, metric="euclidean", way=("none", "bfloat16"), packed=None):
-    """Results in the way forced, and how many features each format left to the next pass."""
+    """Results of a forced screen and formats, and the number of features that each format did not certify."""
     device = cuda_device()
     packed = None if packed is None else packed.to(device)
-    *result, work = cuda.nearest(features.to(device), bank.to(device), packed, k, metric, screen=way[0], formats=way[1])
+    call = DistanceCall(features.to(device), bank.to(device), packed, k, metric)
+    *result, work = cuda.screened_search(call, *way)
     left = work[:8].view(torch.int32).tolist()
     return [t.cpu() for t in result], dict(zip(("bfloat16", "int8"), left))
 
@@ -107,7 +108,7 @@ def test_members_of_the_bank_are_certified(way):
 
 
 def test_features_far_from_the_bank_are_certified(screen):
-    """As anomalies are: what coding changed in them grows with their length, but moves all distances alike."""
+    """As anomalies are: what quantization changes grows with their length, but moves all distances alike."""
     features, bank = banks.plain(60, 800, 48)
     features *= 30
     (_, indices), left = nearest(features, bank, 1, way=(screen, "bfloat16"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vsad.data import MultiViewDataset, Sample, SynthConfig, list_categories, open_dataset, synthesize
-from vsad.data.synth_writers import REAL_IAD_CODES
+from vsad.data.synth.writers import REAL_IAD_CODES
 
 VIEWS = ["C1", "C2", "C3", "C4", "C5"]
 CONFIG = {"train": 2, "test_good": 1, "test_defect": 5, "size": 48, "seed": 2}
@@ -186,7 +186,7 @@ def test_masks_are_resized_by_area_from_a_half_on(folder):
     assert torch.equal(item["masks"][VIEWS.index(view)], expected)
 
 
-def test_sixteen_bit_grey_images_are_scaled(folder):
+def test_sixteen_bit_gray_images_are_scaled(folder):
     path = _first(open_dataset(folder, "train"))
     cv2.imwrite(str(path), np.full((48, 48), 0x8000, np.uint16))
     image = open_dataset(folder, "train")[0]["images"][0]
@@ -304,7 +304,7 @@ def test_unequal_sizes_need_a_size(folder):
 def test_malformed_json(real_iad, text):
     path, _ = _json(real_iad)
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"circuit_board\.json must be a Real-IAD JSON .*download the file again"):
+    with pytest.raises(ValueError, match=r"circuit_board\.json:? must be .*JSON.*download the file again"):
         open_dataset(real_iad, "train", category="circuit_board")
 
 

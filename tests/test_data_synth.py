@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.recorder import Recorder
 from vsad.data import SynthConfig, open_dataset, photograph_names, synthesize
-from vsad.data.synth import Station
-from vsad.data.synth_defects import KINDS, make_defect
-from vsad.data.synth_object import load_product, to_display
+from vsad.data.synth.defects import KINDS, make_defect
+from vsad.data.synth.product import load_product, to_display
+from vsad.data.synth.station import Station
 
 SIZE = 96
 
@@ -113,15 +114,15 @@ def test_true_homographies_align_the_views_of_every_sample(root):
     truth = json.loads((root / "synth.json").read_text())
     from_plane = {view: np.array(h) for view, h in truth["H_view_from_plane"].items()}
     for sample in open_dataset(root, "train").samples:
-        grey = {v: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) for v, path in sample.images.items()}
+        gray = {v: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) for v, path in sample.images.items()}
         for view in ("C2", "C3", "C4", "C5"):
             H_view_from_top = from_plane[view] @ np.linalg.inv(from_plane["C1"])
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            aligned = cv2.warpPerspective(grey[view], H_view_from_top, (SIZE, SIZE), flags=flags)
-            seen = cv2.warpPerspective(np.ones_like(grey[view]), H_view_from_top, (SIZE, SIZE), flags=flags) > 0.99
+            aligned = cv2.warpPerspective(gray[view], H_view_from_top, (SIZE, SIZE), flags=flags)
+            seen = cv2.warpPerspective(np.ones_like(gray[view]), H_view_from_top, (SIZE, SIZE), flags=flags) > 0.99
             assert seen.mean() > 0.2
-            assert np.corrcoef(grey["C1"][seen], aligned[seen])[0, 1] > 0.6
-            assert abs(np.corrcoef(grey["C1"][seen], grey[view][seen])[0, 1]) < 0.4
+            assert np.corrcoef(gray["C1"][seen], aligned[seen])[0, 1] > 0.6
+            assert abs(np.corrcoef(gray["C1"][seen], gray[view][seen])[0, 1]) < 0.4
 
 
 def test_object_moves_and_cameras_do_not(root):
@@ -140,12 +141,14 @@ def test_one_camera_is_mirrored(station):
 def test_cameras_are_pinholes_with_true_perspective(station):
     """Each homography is K [r1 r2 t] up to scale: with the known K, r1 and r2 are orthogonal and of one length."""
     for camera in station.cameras:
-        centre = (SIZE - 1) / 2
+        center = (SIZE - 1) / 2
         flip = np.diag([np.sign(np.linalg.det(camera.H_view_from_plane)), 1, 1])
-        H_centred_from_plane = flip @ np.array([[1, 0, -centre], [0, 1, -centre], [0, 0, 1]]) @ camera.H_view_from_plane
-        r1, r2 = H_centred_from_plane[:, 0], H_centred_from_plane[:, 1]
+        H_centered_from_plane = (
+            flip @ np.array([[1, 0, -center], [0, 1, -center], [0, 0, 1]]) @ camera.H_view_from_plane
+        )
+        r1, r2 = H_centered_from_plane[:, 0], H_centered_from_plane[:, 1]
         if camera.name != "C1":
-            assert np.abs(H_centred_from_plane[2, :2]).max() > 0.1
+            assert np.abs(H_centered_from_plane[2, :2]).max() > 0.1
         # orthogonality gives the focal length: x1 x2 + y1 y2 + f^2 z1 z2 = 0 unless z1 z2 vanishes
         if abs(r1[2] * r2[2]) > 1e-3:
             focal2 = -(r1[:2] @ r2[:2]) / (r1[2] * r2[2])
@@ -155,7 +158,7 @@ def test_cameras_are_pinholes_with_true_perspective(station):
 
 def test_highlights_lie_at_different_surface_points(station):
     """The brightest surface point of a view's specular light differs from view to view by a tenth of the object."""
-    from vsad.data.synth_station import make_lamps, project, shade
+    from vsad.data.synth.cameras import make_lamps, project, shade
 
     lamps = make_lamps(np.random.default_rng(0))[:1]
     points = []
@@ -179,10 +182,10 @@ def test_any_photograph_will_do(tmp_path):
 
 
 def test_progress_counts_every_sample(tmp_path):
-    calls = []
+    progress = Recorder()
     config = SynthConfig(categories=("brick", "coins"), train=1, test_good=1, test_defect=0, size=32)
-    synthesize(tmp_path / "out", config, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    synthesize(tmp_path / "out", config, progress=progress)
+    assert progress.stages == [("photograph", 4, 4)]
 
 
 def test_errors_name_argument_and_remedy(tmp_path):

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from tests.test_models import SHIFT, SIZE
-from vsad.baseline import GaussianBank, gaussian_derivatives
-from vsad.detector import Detector, DetectorConfig, add_agreement, gaussian
-from vsad.memory import AlignedMemory, PrototypeMemory, scaling
-from vsad.models.valdm import VALDM, tiny
-from vsad.rig import Rig
-from vsad.training import encode, standardise_latents
+from vsad.detection import Detector, DetectorConfig, GaussianBank, add_agreement, gaussian_derivatives
+from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
+from vsad.detection.memory.scaling import scaling
+from vsad.detection.smoothing import gaussian
+from vsad.geometry import Rig
+from vsad.models import VALDM, tiny
+from vsad.training import learn_latents
 
 
 def randn(*shape, seed=0):
@@ -36,7 +37,7 @@ def test_scaling_gives_unit_deviation_or_identity_covariance():
 
 def test_aligned_memory_is_the_soft_smallest_distance_in_the_windows():
     features = randn(4, 2, 3, 6, 7)
-    memory = AlignedMemory.fit(features, window=3)
+    memory = AlignedMemory.fit(features, MemoryConfig(window=3))
     probe = randn(2, 3, 6, 7, seed=1)
     scores = memory(probe)
     f = (probe.movedim(1, -1) @ memory.transform).double()  # (V, h, w, C)
@@ -51,7 +52,7 @@ def test_aligned_memory_is_the_soft_smallest_distance_in_the_windows():
 
 def test_aligned_memory_finds_a_shifted_sample_and_leaves_a_reference_out():
     features = randn(5, 1, 8, 10, 10)
-    memory = AlignedMemory.fit(features, window=5)
+    memory = AlignedMemory.fit(features)
     shifted = features[2].roll(2, -1)
     assert memory(shifted)[0, 3:7, 4:7].abs().max() < 0.5
     out = list(memory.normal_scores(features))
@@ -62,7 +63,7 @@ def test_aligned_memory_finds_a_shifted_sample_and_leaves_a_reference_out():
 def test_aligned_memory_keeps_the_samples_that_cover_most():
     base = randn(1, 1, 4, 8, 8)
     features = torch.cat([base + 0.01 * randn(6, 1, 4, 8, 8, seed=1), base + 3 * randn(2, 1, 4, 8, 8, seed=2)])
-    memory = AlignedMemory.fit(features, size=3)
+    memory = AlignedMemory.fit(features, MemoryConfig(references=3))
     assert memory.key.shape[1] == 3
     assert memory(features[6]).max() < 0.5
     assert memory(features[7]).max() < 0.5
@@ -70,7 +71,7 @@ def test_aligned_memory_keeps_the_samples_that_cover_most():
 
 def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
     features = randn(4, 2, 3, 5, 5)
-    memory = PrototypeMemory.fit(features, size=10_000)
+    memory = PrototypeMemory.fit(features, MemoryConfig(prototypes=10_000))
     moved = features[1].flip(-1).flip(-2)
     assert memory(moved).max() < 1e-3
     assert memory(randn(2, 3, 5, 5, seed=9) + 8).min() > 3
@@ -83,7 +84,7 @@ def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
 def test_prototypes_that_are_loaded_replace_the_packed_ones(inference):
     features = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(inference):
-        memory, other = (PrototypeMemory.fit(f, size=20) for f in (features, features + 1))
+        memory, other = (PrototypeMemory.fit(f, MemoryConfig(prototypes=20)) for f in (features, features + 1))
         assert memory.prototypes.is_inference() == inference
         before, expected = memory(features[0]), other(features[0])
         assert not torch.equal(before, expected)
@@ -93,7 +94,7 @@ def test_prototypes_that_are_loaded_replace_the_packed_ones(inference):
 
 def test_prototypes_that_change_in_place_are_packed_again():
     features = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
-    memory = PrototypeMemory.fit(features, size=20)
+    memory = PrototypeMemory.fit(features, MemoryConfig(prototypes=20))
     before = memory(features[0])
     again = copy.deepcopy(memory)
     for changed in (memory, again):
@@ -156,7 +157,7 @@ def station(rig):
     normal = torch.stack([shoot(i) for i in range(8)])
     torch.manual_seed(0)
     model = VALDM(tiny()).eval()
-    latents = standardise_latents(model, encode(model, normal))
+    latents = learn_latents(model, normal)
     return model, latents, shoot(100), shoot(101, blot=True)
 
 

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from vsad import geometry
+import vsad.geometry
 from vsad.geometry import (
+    corners,
     corners_to_homography,
+    fitting,
+    homography,
     homography_from_points,
     homography_to_corners,
     image_corners,
@@ -29,7 +32,7 @@ MIRROR = torch.tensor([[-1.0, 0.0, 63.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dty
 
 
 def random_homographies(*shape: int, seed: int = 0, strength: float = 8.0) -> torch.Tensor:
-    """Homographies that move the corners of a SIZE image by up to `strength` pixels."""
+    """Homographies that move the corners of a SIZE image by up to ``strength`` pixels."""
     generator = torch.Generator().manual_seed(seed)
     offsets = torch.rand(*shape, 4, 2, generator=generator, dtype=torch.float64) * 2 - 1
     return corners_to_homography(offsets * strength, SIZE)
@@ -42,16 +45,16 @@ def random_points(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 def test_examples_in_docstrings() -> None:
-    result = doctest.testmod(geometry)
-    assert result.attempted >= 8
-    assert result.failed == 0
+    results = [doctest.testmod(module, extraglobs=vars(vsad.geometry)) for module in (corners, fitting, homography)]
+    assert sum(result.attempted for result in results) >= 8
+    assert sum(result.failed for result in results) == 0
 
 
-def test_orientation_puts_the_centre_in_front() -> None:
+def test_orientation_puts_the_center_in_front() -> None:
     H = random_homographies(5) * torch.tensor([1.0, -1, 3, -0.5, -7])[:, None, None]
     oriented = orient_homography(H, SIZE)
-    centre = torch.tensor([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2, 1.0], dtype=torch.float64)
-    assert ((oriented @ centre)[:, 2] > 0).all()
+    center = torch.tensor([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2, 1.0], dtype=torch.float64)
+    assert ((oriented @ center)[:, 2] > 0).all()
     assert torch.equal(oriented.abs(), H.abs())
     assert torch.equal(orient_homography(oriented, SIZE), oriented)
 
@@ -62,7 +65,7 @@ def test_orientation_keeps_reflections_and_the_horizon() -> None:
     assert torch.equal(orient_homography(through_horizon, SIZE), through_horizon)
 
 
-def test_scaling_follows_pixel_centres_on_each_axis() -> None:
+def test_scaling_follows_pixel_centers_on_each_axis() -> None:
     H = random_homographies(3)
     scaled = scale_homography(H, (48, 64), (12, 8), source_from_size=(48, 64), source_to_size=(96, 16))
     points = random_points(3, 7)

@@ -31,7 +31,7 @@ def test_the_published_homography_aligns_two_views_of_a_wall(shared_data):
 
 
 def smooth_image(height, width):
-    """Every pixel differs from its neighbours, none by much: resampling errors show, tabulated weights do not."""
+    """Every pixel differs from its neighbors, none by much: resampling errors show, tabulated weights do not."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return np.stack([np.sin(0.31 * x + 0.17 * y), np.cos(0.13 * x - 0.29 * y), np.sin(0.02 * x * y)]).astype(np.float32)
 

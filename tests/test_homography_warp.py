@@ -114,7 +114,7 @@ def test_repeatable_gradients_do_not_depend_on_tiles(row, repeatable, monkeypatc
     backend, device = row
     if backend != "triton":
         pytest.skip("has one tile")
-    kernels = pytest.importorskip("vsad.kernels.homography_warp.warp")
+    kernels = pytest.importorskip("vsad.kernels.homography_warp.launch_shapes")
     image, H = picture(channels, size=(18, 23))
     H = H @ torch.diag(torch.tensor([0.3, 0.3, 1.0]))  # many pixels to a source pixel
     tensors = {"input": LAYOUTS[layout](image.to(device)), "homography": H.to(device)}

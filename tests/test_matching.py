@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vsad.geometry import image_corners, transform_points
-from vsad.matching import (
+from vsad.calibration.matching import (
     Features,
     detect,
     fit_reweighted,
@@ -17,6 +16,7 @@ from vsad.matching import (
     match,
     reprojection_errors,
 )
+from vsad.geometry import image_corners, transform_points
 
 H_TRUE = torch.tensor([[0.9, 0.1, 12.0], [-0.15, 1.05, 20.0], [4e-4, -2e-4, 1.0]], dtype=torch.float64)
 
@@ -33,7 +33,7 @@ def texture(seed: int = 0, size: tuple[int, int] = (160, 200)) -> np.ndarray:
 
 
 @pytest.mark.parametrize("center", [(40.0, 30.0), (40.25, 30.0), (39.6, 31.3)])
-def test_points_are_pixel_centres(center: tuple[float, float]) -> None:
+def test_points_are_pixel_centers(center: tuple[float, float]) -> None:
     points = detect(blob(*center)).points
     assert (points - torch.tensor(center)).norm(dim=-1).min() < 0.05
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from vsad.metrics import aupro, auroc, average_precision, evaluate, f1_max, summarize
+from vsad.evaluation import aupro, auroc, average_precision, evaluate, f1_max, summarize
 
 METRICS = (auroc, average_precision, f1_max)
 
@@ -79,7 +79,7 @@ def test_aupro_by_hand() -> None:
     # 13 normal pixels, one region of two pixels and one of one.
     maps = torch.tensor([[[9.0, 1, 1, 1], [1, 1, 5, 5]], [[0.0, 0, 0, 0], [8, 0, 0, 7]]])
     masks = torch.zeros(2, 2, 4, dtype=torch.bool)
-    masks[0, 0, 0] = masks[0, 1, 1] = True  # diagonal neighbours: one region of two pixels
+    masks[0, 0, 0] = masks[0, 1, 1] = True  # diagonal neighbors: one region of two pixels
     masks[1, 1, 3] = True
     # Descending: 9 half of region one; 8 one false; 7 all of region two; 5 two false; 1 the rest, four false.
     points = [(0, 0.25), (1, 0.25), (1, 0.75), (3, 0.75), (7, 1.0), (13, 1.0)]

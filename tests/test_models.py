@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.recorder import Recorder
+from vsad.geometry import Rig
+from vsad.models import FRM, MVAM, VALDM, align_features, tiny
 from vsad.models.derivative_vae import LATENTS, derivative_vae
-from vsad.models.frm import FRM, align_features
 from vsad.models.losses import alignment_loss, refine_loss
-from vsad.models.mvam import MVAM
-from vsad.models.valdm import VALDM, normalise, tiny
-from vsad.rig import Rig
-from vsad.training import TrainConfig, encode, standardise_latents, train
+from vsad.models.valdm import normalize
+from vsad.training import TrainConfig, encode, learn_latents, train
 
 SIZE = (64, 64)
 SHIFT = torch.tensor([[1.0, 0, 8], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
@@ -102,43 +102,39 @@ def test_derivative_vae_computes_gaussian_derivatives(images):
         assert abs(correlation) > 0.99
 
 
-def test_normalise_is_bounded_and_ignores_gain_and_offset():
+def test_normalize_is_bounded_and_ignores_gain_and_offset():
     level = randn(2, 3, 4, 8, 8)
-    result = normalise(level)
+    result = normalize(level)
     assert result.abs().max() < 1
-    torch.testing.assert_close(normalise(5 * level - 3), result, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(normalize(5 * level - 3), result, atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def trained(rig, images):
     torch.manual_seed(0)
     model = VALDM(tiny())
-    latents = standardise_latents(model, encode(model, images))
+    latents = learn_latents(model, images)
     autoencoder = {name: value.clone() for name, value in model.vae.state_dict().items()}
-    messages = []
-    loss = train(
-        model,
-        latents,
-        rig,
-        TrainConfig(steps=6, seed=3),
-        lambda done, total, text: messages.append((done, total, text)),
-    )
+    progress = Recorder()
+    train(model, latents, rig, TrainConfig(steps=6, seed=3), progress)
     assert all(torch.equal(autoencoder[name], value) for name, value in model.vae.state_dict().items())
-    return model, latents, loss, messages
+    return model, latents, progress
 
 
-def test_latents_are_standardised_for_good(trained, images):
-    model, latents, _, _ = trained
+def test_latents_are_standardized_for_good(trained, images):
+    model, latents, _ = trained
     torch.testing.assert_close(latents.mean((0, 1, 3, 4)), torch.zeros(LATENTS), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std((0, 1, 3, 4), correction=0), torch.ones(LATENTS), atol=1e-3, rtol=0)
     torch.testing.assert_close(encode(model, images), latents, atol=1e-4, rtol=1e-4)
 
 
 def test_training_reports_every_loss_and_moves_off_the_identity(trained):
-    model, _, loss, messages = trained
-    assert np.isfinite(loss)
-    assert [m[:2] for m in messages] == [(i, 6) for i in range(1, 7)]
-    assert all(name in messages[-1][2] for name in ("diffusion", "alignment", "refine"))
+    model, _, progress = trained
+    assert progress.stages == [("train", 6, 6)]
+    for text in progress.texts:
+        losses = dict(part.split() for part in text.split(", "))
+        assert list(losses) == ["diffusion", "alignment", "refine"]
+        assert np.isfinite([float(loss) for loss in losses.values()]).all()
     assert model.mvams["1"].out.weight.abs().max() > 0
     assert model.frms[0].delta.weight.abs().max() > 0
 
@@ -148,16 +144,10 @@ def test_training_is_deterministic_and_reduces_the_loss(rig, images):
     for _ in range(2):
         torch.manual_seed(1)
         model = VALDM(replace(tiny(), align_stages=(0, 1, 2)))
-        latents = standardise_latents(model, encode(model, images))
-        history = []
-        config = TrainConfig(steps=30, batch=4, lr=3e-3, seed=0)
-        train(
-            model,
-            latents,
-            rig,
-            config,
-            lambda done, total, text, h=history: h.append(float(text.split()[1].strip(","))),
-        )
+        latents = learn_latents(model, images)
+        progress = Recorder()
+        train(model, latents, rig, TrainConfig(steps=30, batch=4, lr=3e-3, seed=0), progress)
+        history = [float(text.split()[1].strip(",")) for text in progress.texts]
         results.append((history, model.features(latents[:1], rig)))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1]))
@@ -165,7 +155,7 @@ def test_training_is_deterministic_and_reduces_the_loss(rig, images):
 
 
 def test_model_survives_saving(trained, rig, tmp_path):
-    model, latents, _, _ = trained
+    model, latents, _ = trained
     model.save_pretrained(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     again = VALDM.from_pretrained(tmp_path)

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from vsad.metrics import evaluate
-from vsad.pictures import Scale, outline, photograph, reduced
-from vsad.report import CalibrationRow, Report, ReportSample, format_score, write_report
+from vsad.evaluation import evaluate
+from vsad.geometry import RigPair
+from vsad.report import Report, ReportSample, write_report
+from vsad.report.page import format_score
+from vsad.report.pictures import Scale, outline, photograph, reduced
 
 VIEWS = ("front", "left", "right")
 VOID = {"meta", "img", "input", "link", "br"}
@@ -94,9 +96,9 @@ def report(**changes) -> Report:
         threshold=2.5,
         metrics=[("vsad", metrics()), ("no <alignment>", metrics(0.1))],
         calibration=[
-            CalibrationRow("front", "left", 120, 0.4567, overlay=torch.rand(3, 20, 40)),
-            CalibrationRow("front", "right", 3, fitted=False),
-            CalibrationRow("left", "right"),
+            RigPair("front", "left", torch.eye(3), 120, 0.4567),
+            RigPair("front", "right", torch.eye(3), 3, 0.25),
+            RigPair("left", "right", torch.eye(3)),
         ],
         facts={"Data set": "line 7 & 8", "Seconds": 12.5},
     )
@@ -184,13 +186,11 @@ def test_summary_counts(page: Page) -> None:
     assert "scratch 2 2 0 3.500 3.812 4.125" in rows
 
 
-def test_calibration_shows_what_failed(page: Page) -> None:
+def test_calibration_shows_every_pair_of_the_rig(page: Page) -> None:
     cells = [text for _, text in page.find("td")]
-    assert cells[-6:] == ["120", "0.46", "3", "not fitted", DASH, DASH]
-    sentence = "2 of 3 pairs of views have a homography; the largest reprojection error is 0.46 px."
-    assert any(text.startswith(sentence) for _, text in page.find("p"))
-    assert "front ← right could not be fitted." in [text for _, text in page.find("b", "wrong")]
-    assert "View left laid over view front" in [attrs["alt"] for attrs, _ in page.find("img")]
+    assert cells[-6:] == ["120", "0.46", "3", "0.25", DASH, DASH]
+    sentence = "3 pairs of views have a homography; the largest reprojection error is 0.46 px."
+    assert sentence in [text for _, text in page.find("p")]
 
 
 def test_histograms_hold_every_score_and_break_at_the_threshold(page: Page) -> None:
@@ -210,14 +210,13 @@ def test_histograms_hold_every_score_and_break_at_the_threshold(page: Page) -> N
     assert sum(a >= x for a, _ in bars) == 3
 
 
-def test_definitions_are_those_given(tmp_path: Path) -> None:
-    page = Page(write_report(tmp_path / "r.html", report(sample_score="the mean over <the> views")))
+def test_definitions_say_how_scores_and_metrics_are_made(page: Page) -> None:
     definitions = [text for _, text in page.find("dd")]
-    assert any(text.startswith("the mean over <the> views.") for text in definitions)
+    assert any(text.startswith("The maximum over the sample's views.") for text in definitions)
     assert any("8-connected" in text and "0.3" in text for text in definitions)
 
 
-def test_unlabelled_images_get_verdicts_only(tmp_path: Path) -> None:
+def test_unlabeled_images_get_verdicts_only(tmp_path: Path) -> None:
     unknown = [sample("a", 3.0, None), sample("b", 1.0, None)]
     page = Page(write_report(tmp_path / "r.html", Report("Today", VIEWS, unknown, threshold=2.5)))
     assert [text for _, text in page.find("span", "verdict")] == ["✕ DEFECT", "✓ OK"]
@@ -309,12 +308,12 @@ def test_heat_is_clear_where_normal_and_strong_where_not() -> None:
     alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3]
     assert alpha[:, :14].max() == 0
     assert alpha[:, 18:].min() == pytest.approx(0.85 * 255, abs=2)
-    opacity = scale.colours[:, 3].astype(int)
+    opacity = scale.colors[:, 3].astype(int)
     assert (np.diff(opacity) >= 0).all()
     assert opacity[127] == pytest.approx(127, abs=3)
 
 
-def test_photographs_keep_their_colours_and_shrink() -> None:
+def test_photographs_keep_their_colors_and_shrink() -> None:
     image = np.zeros((3, 60, 120), np.float32)
     image[0] = 1.0  # red
     for given in (image, (255 * image).astype(np.uint8)):

@@ -1,4 +1,4 @@
-"""What the Triton kernels of prototype_distance and greedy_coreset promise, under Triton's interpreter."""
+"""The Triton kernels of prototype_distance and greedy_coreset under Triton's interpreter."""
 
 import os
 import subprocess
@@ -18,23 +18,23 @@ HARD = {make.__name__: make for make in BANKS}
 
 
 @pytest.fixture
-def unsettled(monkeypatch):
-    """Counts the rows that brute force gets after screening."""
-    from vsad.kernels.prototype_distance import search as module
+def uncertified(monkeypatch):
+    """Counts the features that brute force measures after screening."""
+    from vsad.ops.prototype_distance import triton as launcher
 
     counts = []
-    exact = module._exact
+    brute_force = launcher._brute_force
 
-    def counted(features, prototypes, flat, listed, count, *rest):
-        counts.append(len(features) if listed is None else int(count))
-        return exact(features, prototypes, flat, listed, count, *rest)
+    def counted(operands, listed, outputs):
+        counts.append(len(operands.features) if listed is None else int(listed.total))
+        return brute_force(operands, listed, outputs)
 
-    monkeypatch.setattr(module, "_exact", counted)
+    monkeypatch.setattr(launcher, "_brute_force", counted)
     return counts
 
 
 def check(features, bank, k, metric, result):
-    """The prototypes found are as near as the nearest, up to the rounding of float32; what is no number comes last."""
+    """The prototypes found are as near as the nearest, up to the rounding of float32; NaN comes last."""
     distances, indices = result
     exact = all_distances(features.double(), bank.double(), metric)
     exact = exact.square() / 2 if metric == "cosine" else exact.square() if metric == "sqeuclidean" else exact
@@ -48,12 +48,12 @@ def check(features, bank, k, metric, result):
 @interpreted
 @pytest.mark.parametrize(("k", "metric"), [(1, "euclidean"), (3, "sqeuclidean"), (2, "cosine")])
 @pytest.mark.parametrize("name", [name for name in HARD if name not in ("underflow", "broken", "mostly_broken")])
-def test_hard_banks_against_float64(unsettled, name, k, metric):
+def test_hard_banks_against_float64(uncertified, name, k, metric):
     features, bank = HARD[name]()
     features = features[:24]
     check(features, bank, k, metric, prototype_distance(features, bank, k, metric=metric, backend="triton"))
     if name in ("plain", "offset", "tiny"):
-        assert unsettled == [0]  # screening settles them all
+        assert uncertified == [0]  # screening certifies them all
 
 
 @interpreted
@@ -68,46 +68,46 @@ def test_what_is_not_finite_comes_last(name, k, metric):
 
 
 @interpreted
-def test_rows_that_screening_cannot_settle_are_measured(unsettled):
+def test_features_that_screening_cannot_certify_are_measured(uncertified):
     """Duplicates of the nearest prototype, more than a list holds: of equals the lower index comes first."""
     features, bank = plain(M=20)
     features[:5] = bank[40] + 0.01 * features[:5]
     bank[torch.arange(100, 700, 20)] = bank[40].clone()
     result = prototype_distance(features, bank, 2, backend="triton")
-    assert 5 <= unsettled[0] < 20
+    assert 5 <= uncertified[0] < 20
     assert result.indices[:5].tolist() == [[40, 100]] * 5
     check(features, bank, 2, "euclidean", result)
 
 
 @interpreted
-def test_a_bound_that_is_too_wide_costs_time_and_nothing_else(unsettled, monkeypatch):
-    from vsad.kernels.prototype_distance import search as module
+def test_a_bound_that_is_too_wide_costs_time_and_nothing_else(uncertified, monkeypatch):
+    from vsad.ops.prototype_distance import triton as launcher
 
-    original = module._screen
+    original = launcher._screened_search
 
     def pessimist(*arguments):
-        listed, count = original(*arguments)
-        listed.copy_(torch.arange(len(listed)).flip(0))
-        count.fill_(len(listed))
-        return listed, count
+        listed = original(*arguments)
+        listed.features.copy_(torch.arange(len(features)).flip(0))
+        listed.total.fill_(len(features))
+        return listed
 
     features, bank = plain(M=30)
-    settled = prototype_distance(features, bank, 3, backend="triton")
-    monkeypatch.setattr(module, "_screen", pessimist)
+    certified = prototype_distance(features, bank, 3, backend="triton")
+    monkeypatch.setattr(launcher, "_screened_search", pessimist)
     measured = prototype_distance(features, bank, 3, backend="triton")
-    assert unsettled == [0, 30]
-    assert torch.equal(settled.indices, measured.indices)
-    torch.testing.assert_close(settled.distances, measured.distances, rtol=1e-6, atol=0)
+    assert uncertified == [0, 30]
+    assert torch.equal(certified.indices, measured.indices)
+    torch.testing.assert_close(certified.distances, measured.distances, rtol=1e-6, atol=0)
 
 
 @interpreted
 @pytest.mark.parametrize(
     ("M", "P", "C", "k"), [(1, 4200, 40, 1), (140, 1300, 17, 2), (9, 700, 260, 1), (5, 530, 33, 32)]
 )
-def test_bank_in_parts_and_wide_rows(unsettled, M, P, C, k):
+def test_bank_in_parts_and_wide_rows(uncertified, M, P, C, k):
     features, bank = plain(M, P, C)
     check(features, bank, k, "euclidean", prototype_distance(features, bank, k, backend="triton"))
-    assert unsettled[0] <= M // 4
+    assert uncertified[0] <= M // 4
 
 
 @interpreted

@@ -17,95 +17,74 @@ class AlignArguments:
         self,
         *,
         dtype: int,
-        heads: int,
-        window: int,
-        threads: int,
-        scale: float,
+        out_dtype: int,
         sizes: tuple[int, ...],
         query: tuple[int, ...],
         key: tuple[int, ...],
         value: tuple[int, ...],
-        out: tuple[int, ...],
-        wide_out: bool,
         homography: int,
         homography_batch: int,
         neighbors: int,
         bias: int,
+        heads: int,
+        window: int,
+        scale: float,
+        out: tuple[int, ...],
         lse: int,
+        threads: int = 1,
+    ) -> None: ...
+
+class AlignGradients:
+    def __init__(
+        self,
+        *,
+        grad_out: tuple[int, ...],
+        grad_lse: int,
+        query: int,
+        key: int,
+        value: int,
+        homography: int,
+        bias: int,
     ) -> None: ...
 
 def homography_align_forward(arguments: AlignArguments) -> None: ...
 def homography_align_backward(
-    forward: AlignArguments,
-    *,
-    grad_out: tuple[int, ...],
-    grad_lse: int,
-    query: int,
-    key: int,
-    value: int,
-    homography: int,
-    bias: int,
-    edges: Sequence[tuple[int, int, int]],
+    forward: AlignArguments, gradients: AlignGradients, edges: Sequence[tuple[int, int, int]]
 ) -> None: ...
 
 class WarpArguments:
     def __init__(
         self,
         *,
-        dtype: int,
-        mode: int,
-        padding: int,
-        threads: int,
-        anywhere: float,
-        sizes: tuple[int, ...],
         input: tuple[int, ...],
-        out: tuple[int, ...],
         homography: int,
         homography_batch: int,
+        out: tuple[int, ...],
         mask: int,
+        sizes: tuple[int, ...],
+        mode: int,
+        padding: int,
+        dtype: int,
+        coordinate_limit: float,
+        threads: int = ...,
     ) -> None: ...
 
 def homography_warp_forward(arguments: WarpArguments) -> None: ...
 def homography_warp_backward(
     forward: WarpArguments, *, input: tuple[int, ...], homography: int, groups: int
 ) -> None: ...
+
+class DistanceOperands:
+    def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
+
 def prototype_distance(
-    *,
-    dtype: int,
-    metric: int,
-    threads: int,
-    sizes: tuple[int, int, int, int],
-    features: tuple[int, ...],
-    prototypes: tuple[int, ...],
-    distances: int,
-    indices: int,
-    center: int,
-    packed: int,
+    operands: DistanceOperands, *, packed: int, center: int, distances: int, indices: int, threads: int
 ) -> None: ...
 def prototype_distance_backward(
-    *,
-    dtype: int,
-    metric: int,
-    threads: int,
-    sizes: tuple[int, int, int, int],
-    features: tuple[int, ...],
-    prototypes: tuple[int, ...],
-    indices: int,
-    grad_distances: int,
-    grad_features: int,
-    grad_prototypes: int,
+    operands: DistanceOperands, *, indices: int, grad_distances: int, grads: tuple[int, int], threads: int
 ) -> None: ...
 def packed_bytes(P: int, C: int) -> int: ...
-def pack_prototypes(
-    *,
-    dtype: int,
-    metric: int,
-    threads: int,
-    sizes: tuple[int, int],
-    prototypes: tuple[int, ...],
-    center: int,
-    packed: int,
-) -> None: ...
+def pack_prototypes(operands: DistanceOperands, *, packed: int, center: int, threads: int) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def set_isa(name: str) -> None: ...

@@ -8,26 +8,26 @@ class AlignArguments:
         self,
         *,
         dtype: int,
-        heads: int,
-        window: int,
-        scale: float,
+        out_dtype: int,
         sizes: tuple[int, ...],
-        packs: tuple[int, int],
         query: tuple[int, ...],
         key: tuple[int, ...],
         value: tuple[int, ...],
-        out: tuple[int, ...],
         homography: int,
         homography_batch: int,
         neighbors: int,
         bias: int,
+        heads: int,
+        window: int,
+        scale: float,
+        out: tuple[int, ...],
         lse: int,
+        threads: int = 1,
     ) -> None: ...
 
 class AlignGradients:
     def __init__(
         self,
-        forward: AlignArguments,
         *,
         grad_out: tuple[int, ...],
         grad_lse: int,
@@ -36,29 +36,32 @@ class AlignGradients:
         value: int,
         homography: int,
         bias: int,
-        inner: int,
-        boxes: int,
     ) -> None: ...
 
 def homography_align_tiles(H: int, W: int) -> int: ...
 def homography_align_forward(arguments: AlignArguments, stream: int) -> None: ...
-def homography_align_backward(gradients: AlignGradients, stream: int) -> None: ...
-def homography_align_gather(gradients: AlignGradients, stream: int) -> None: ...
+def homography_align_backward(
+    forward: AlignArguments, gradients: AlignGradients, *, inner: int, boxes: int, stream: int
+) -> None: ...
+def homography_align_gather(
+    forward: AlignArguments, gradients: AlignGradients, *, inner: int, boxes: int, stream: int
+) -> None: ...
 
 class WarpArguments:
     def __init__(
         self,
         *,
-        dtype: int,
-        mode: int,
-        padding: int,
-        anywhere: float,
-        sizes: tuple[int, ...],
         input: tuple[int, ...],
-        out: tuple[int, ...],
         homography: int,
         homography_batch: int,
+        out: tuple[int, ...],
         mask: int,
+        sizes: tuple[int, ...],
+        mode: int,
+        padding: int,
+        dtype: int,
+        coordinate_limit: float,
+        threads: int = ...,
     ) -> None: ...
 
 class WarpGradients:
@@ -82,20 +85,11 @@ def greedy_coreset(
     stream: int,
 ) -> None: ...
 
+class DistanceOperands:
+    def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
+
 class DistanceArguments:
-    def __init__(
-        self,
-        *,
-        dtype: int,
-        metric: int,
-        screen: int,
-        formats: tuple[bool, bool],
-        sizes: tuple[int, ...],
-        features: tuple[int, int],
-        prototypes: tuple[int, int],
-        distances: int,
-        indices: int,
-    ) -> None: ...
+    def __init__(self, operands: DistanceOperands, screen: int, formats: tuple[bool, bool]) -> None: ...
     @property
     def bank_bytes(self) -> int: ...
     @property
@@ -105,19 +99,14 @@ class DistanceArguments:
 
 def prototype_distance_choice(sizes: tuple[int, ...], packed: bool) -> tuple[int, tuple[bool, bool]]: ...
 def pack_prototypes(arguments: DistanceArguments, stream: int) -> None: ...
-def prototype_distance(arguments: DistanceArguments, stream: int) -> None: ...
+def prototype_distance(arguments: DistanceArguments, *, distances: int, indices: int, stream: int) -> None: ...
 def prototype_distance_backward(
+    operands: DistanceOperands,
     *,
-    dtype: int,
-    metric: int,
-    sizes: tuple[int, ...],
-    features: tuple[int, int],
-    prototypes: tuple[int, int],
     indices: int,
     grad_distances: int,
     grads: tuple[int, int],
     weights: int,
-    chosen: int,
-    begin: int,
+    pairs: tuple[int, int],
     stream: int,
 ) -> None: ...

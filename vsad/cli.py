@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
+import rich.progress
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
-Item = TypeVar("Item")
+from vsad.progress import Progress, Stage
 
 app = typer.Typer(
     help="Homography-guided multi-view anomaly detection: calibrate a station, learn its good products, find defects.",
@@ -28,38 +30,58 @@ Data = Annotated[Path, typer.Argument(help="Data set: {train,test}/{good,<defect
 Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
 Size = Annotated[int | None, typer.Option(help="Resize images to this side; without it they must have one size.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
-Steps = Annotated[int, typer.Option(help="Optimiser steps of the training.")]
-Graph = Annotated[str, typer.Option(help="Which views are neighbours: overlap, ring or star.")]
+Steps = Annotated[int, typer.Option(help="Optimizer steps of the training.")]
+Graph = Annotated[str, typer.Option(help="Which views are neighbors: overlap, ring or star.")]
 
 Memory = Annotated[str, typer.Option(help="aligned: products lie in place; prototypes: products lie anywhere.")]
 FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
 
 
-class _Bars:
-    """Progress bars on stderr; ``track`` has the signature that the pipeline's steps expect."""
+class Bars(Progress):
+    """Progress as bars on stderr, one for each stage; every bar ends finished, and an empty stage has none."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
+        # The text takes what is left of the line, so that it crowds out nothing else.
+        rest_of_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        self.display = rich.progress.Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<22}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}", table_column=rest_of_line),
             console=console,
+            expand=True,
         )
 
-    def __enter__(self) -> _Bars:
-        self.progress.start()
+    def __enter__(self) -> Bars:
+        self.display.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.progress.stop()
+        self.display.stop()
 
-    def track(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-        task = self.progress.add_task(label, total=total)
-        for item in items:
-            yield item
-            self.progress.advance(task)
+    @contextmanager
+    def stage(self, label: str, total: int) -> Iterator[Stage]:
+        if total == 0:
+            yield Stage()
+            return
+        # A bar whose stage fails stays where it is: only work that was done looks done.
+        task = self.display.add_task(label, total=total, text="")
+        yield _Bar(self.display, task)
+        # Fewer steps than expected were all there were; a stage that reports no steps was done in one go.
+        done = self.display.tasks[task].completed or total
+        self.display.update(task, total=done, completed=done)
+
+
+class _Bar(Stage):
+    """One bar while its stage runs."""
+
+    def __init__(self, display: rich.progress.Progress, task: rich.progress.TaskID) -> None:
+        self.display, self.task = display, task
+
+    def advance(self, text: str = "") -> None:
+        self.display.update(self.task, advance=1, text=text)
 
 
 @app.command()
@@ -70,24 +92,23 @@ def demo(
     samples: Annotated[int, typer.Option(help="Normal samples; half as many good and defective ones are tested.")] = 40,
 ) -> None:
     """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
-    from vsad.data.synth import SynthConfig, synthesize
-    from vsad.pipeline import REPORT, RunConfig, describe, run
+    from vsad.data.synth import TRUTH, SynthConfig, synthesize
+    from vsad.pipeline import REPORT, RunConfig, metrics_table, run
     from vsad.training import TrainConfig
 
     data = out / "circuit_board"  # a data set of one category is named by its folder
-    if (data / "synth.json").is_file():  # an earlier demo's, never a user's own folder
+    if (data / TRUTH).is_file():  # an earlier demo's, never a user's own folder
         import shutil
 
         shutil.rmtree(data)
-    with _Bars() as bars:
+    with Bars() as bars:
         half = max(1, samples // 2)
         synth = SynthConfig(train=samples, test_good=half, test_defect=max(5, half), seed=seed)
-        task = bars.progress.add_task("photograph", total=None)
-        synthesize(data, synth, progress=lambda done, total: bars.progress.update(task, completed=done, total=total))
+        synthesize(data, synth, progress=bars)
         config = RunConfig(train=TrainConfig(steps=steps, seed=seed), ablations=True, seed=seed)
-        rows = run(data, out, config, bars.track)
+        rows = run(data, out, config, bars)
     for category_rows in rows.values():
-        _table(describe(category_rows))
+        _table(metrics_table(category_rows))
     print(out / REPORT)
 
 
@@ -109,9 +130,8 @@ def synth(
 
     categories = tuple(category or ["circuit_board"])
     config = SynthConfig(categories, train, good, defects, size, seed, format)
-    with _Bars() as bars:
-        task = bars.progress.add_task("photograph", total=None)
-        synthesize(out, config, progress=lambda done, total: bars.progress.update(task, completed=done, total=total))
+    with Bars() as bars:
+        synthesize(out, config, progress=bars)
     print(out)
 
 
@@ -126,11 +146,12 @@ def calibrate(
     seed: Seed = 0,
 ) -> None:
     """Estimate the homographies between the cameras from normal images."""
-    from vsad.pipeline import calibrate_step, normal_samples
+    from vsad.calibration import calibrate as estimate
+    from vsad.pipeline import normal_samples
 
     dataset = normal_samples(data, category, size)
-    with _Bars() as bars:
-        rig, report = calibrate_step(dataset, graph=graph, samples=samples, seed=seed, track=bars.track)
+    with Bars() as bars:
+        rig, report = estimate(dataset, graph=graph, max_samples=samples, seed=seed, progress=bars)
     rig.save(out)
     console.print(str(report), highlight=False)
     print(out)
@@ -148,15 +169,17 @@ def train(
     seed: Seed = 0,
 ) -> None:
     """Train VALDM and FRM on normal images."""
-    from vsad.pipeline import encode_step, new_model, normal_samples, train_step
-    from vsad.training import TrainConfig, standardise_latents
+    from vsad.models import new_model
+    from vsad.pipeline import images_of, normal_samples
+    from vsad.training import TrainConfig, learn_latents
+    from vsad.training import train as fit_weights
 
     cameras = _rig(rig, size)
     dataset = normal_samples(data, category, size)
     model = new_model(preset, seed)
-    with _Bars() as bars:
-        latents = standardise_latents(model, encode_step(model, dataset, "encode", bars.track))
-        train_step(model, latents, cameras, TrainConfig(steps=steps, seed=seed), bars.track)
+    with Bars() as bars:
+        latents = learn_latents(model, images_of(dataset, "encode", bars))
+        fit_weights(model, latents, cameras, TrainConfig(steps=steps, seed=seed), bars)
     model.save_pretrained(out)
     print(out)
 
@@ -174,16 +197,17 @@ def fit(
     seed: Seed = 0,
 ) -> None:
     """Fill the memory with normal images and choose the threshold."""
-    from vsad.detector import Detector, DetectorConfig
-    from vsad.models.valdm import VALDM
-    from vsad.pipeline import encode_step, normal_samples
+    from vsad.detection import Detector, DetectorConfig
+    from vsad.models import VALDM
+    from vsad.pipeline import images_of, normal_samples
+    from vsad.training import encode
 
     cameras, network = _rig(rig, size), VALDM.from_pretrained(model)
     dataset = normal_samples(data, category, size)
     config = DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed)
-    with _Bars() as bars:
-        latents = encode_step(network, dataset, "encode", bars.track)
-        Detector.fit(network, cameras, latents, config, track=bars.track).save_pretrained(out)
+    with Bars() as bars:
+        latents = encode(network, images_of(dataset, "encode", bars))
+        Detector.fit(network, cameras, latents, config, progress=bars).save_pretrained(out)
     print(out)
 
 
@@ -197,13 +221,13 @@ def detect(
 ) -> None:
     """Inspect the test samples."""
     from vsad.data import open_dataset
-    from vsad.detector import Detector
-    from vsad.pipeline import detect_step
+    from vsad.detection import Detector
+    from vsad.pipeline import detect_all
 
     inspector = Detector.from_pretrained(detector)
     dataset = open_dataset(data, "test", category=category, size=size)
-    with _Bars() as bars:
-        result = detect_step(inspector, dataset, bars.track)
+    with Bars() as bars:
+        result = detect_all(inspector, dataset, bars)
     result.save(out)
     table = Table("sample", "score", "verdict")
     for sample, found in zip(dataset.samples, result.found):
@@ -224,15 +248,14 @@ def evaluate(
 ) -> None:
     """Measure detections against the truth; write metrics.json and report.html."""
     from vsad.data import open_dataset
-    from vsad.pipeline import METRICS, REPORT, Detections, Truth, describe, report_step, write_metrics
+    from vsad.pipeline import METRICS, REPORT, Detections, Truth, metrics_table, report_detections, write_metrics
 
     dataset = open_dataset(data, "test", category=category, size=size)
     found = Detections.load(detections, dataset)
     rows = [("VSAD", found.evaluate(Truth.of(dataset)))]
-    out.mkdir(parents=True, exist_ok=True)
     write_metrics(out / METRICS, {dataset.category: rows[0][1]})
-    report_step(out / REPORT, found, rows, _rig(rig, size), {"data": str(data)})
-    _table(describe(rows))
+    report_detections(out / REPORT, found, rows, _rig(rig, size), {"data": str(data)})
+    _table(metrics_table(rows))
     print(out / REPORT)
 
 
@@ -250,8 +273,8 @@ def run(
     seed: Seed = 0,
 ) -> None:
     """All steps on a data set: calibrate, train, fit, detect, evaluate, report."""
-    from vsad.detector import DetectorConfig
-    from vsad.pipeline import RunConfig, describe
+    from vsad.detection import DetectorConfig
+    from vsad.pipeline import RunConfig, metrics_table
     from vsad.pipeline import run as run_all
     from vsad.training import TrainConfig
 
@@ -264,11 +287,11 @@ def run(
         ablations,
         seed,
     )
-    with _Bars() as bars:
-        results = run_all(data, out, config, bars.track)
+    with Bars() as bars:
+        results = run_all(data, out, config, bars)
     for category, rows in results.items():
         console.print(category)
-        _table(describe(rows))
+        _table(metrics_table(rows))
     print(out)
 
 
@@ -308,8 +331,8 @@ def bench(
         batch=batch, views=views, size=size, channels=channels, heads=heads, window=window, neighbors=neighbors,
         features=features, prototypes=prototypes, k=k, dtype=dtype, device=device,
     )  # fmt: skip
-    with _Bars() as bars:
-        cases, results = here.measure(shapes, limit, bars.track)
+    with Bars() as bars:
+        cases, results = here.measure(shapes, limit, bars)
     here.show(cases, results, Console())
     if json is not None:
         save(results, json)
@@ -317,7 +340,7 @@ def bench(
 
 
 def _rig(path: Path, size: int | None) -> Any:
-    from vsad.rig import Rig
+    from vsad.geometry import Rig
 
     rig = Rig.load(path)
     return rig if size is None else rig.scaled((size, size))

@@ -35,14 +35,14 @@ WANTED = (
     (r"homography_warp.*forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
     (r"homography_warp.*backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
     (r"homography_align.*_kernel<.*>", r".*", r"LDG\.E\.128"),
-    (r"homography_align_mma.*", r".*", r"HMMA\.16816\.F32"),
-    (r"homography_align_backward.*", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
-    (r"prototype_distance_mma.*screen_kernel<0, .*>", r".*", r"HMMA\.16816\.F32\.BF16"),
-    (r"prototype_distance_mma.*screen_kernel<1, .*>", r".*", r"IMMA\.16832\.S8\.S8"),
-    (r"prototype_distance_mma.*screen_kernel<.*>", r".*", r"LDGSTS\.E\.BYPASS\.128"),
-    (r"prototype_distance_wgmma.*screen_kernel<0, .*>", r"90a", r"HGMMA\.64x256x16\.F32\.BF16"),
-    (r"prototype_distance_wgmma.*screen_kernel<1, .*>", r"90a", r"IGMMA\.64x256x32\.S8\.S8"),
-    (r"prototype_distance_wgmma.*screen_kernel<.*>", r"90a", r"UTMALDG\.2D"),
+    (r"homography_align.*mma_kernel.*", r".*", r"HMMA\.16816\.F32"),
+    (r"homography_align.*backward_kernel.*", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
+    (r"prototype_distance::screen_mma::screen_kernel<0, .*>", r".*", r"HMMA\.16816\.F32\.BF16"),
+    (r"prototype_distance::screen_mma::screen_kernel<1, .*>", r".*", r"IMMA\.16832\.S8\.S8"),
+    (r"prototype_distance::screen_mma::screen_kernel<.*>", r".*", r"LDGSTS\.E\.BYPASS\.128"),
+    (r"prototype_distance::screen_wgmma::screen_kernel<0, .*>", r"90a", r"HGMMA\.64x256x16\.F32\.BF16"),
+    (r"prototype_distance::screen_wgmma::screen_kernel<1, .*>", r"90a", r"IGMMA\.64x256x32\.S8\.S8"),
+    (r"prototype_distance::screen_wgmma::screen_kernel<.*>", r"90a", r"UTMALDG\.2D"),
 )
 
 
@@ -104,7 +104,7 @@ def readable(names: list[str]) -> list[str]:
     if shutil.which("c++filt"):
         result = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
         names = result.stdout.splitlines()
-    names = [re.sub(r"\(vsad::cuda::\w+\)", "", name) for name in names]  # casts to enumerations
+    names = [re.sub(r"\(vsad::cuda::[\w:]+\)", "", name) for name in names]  # casts to enumerations
     names = [
         re.sub(r"^void |vsad::cuda::|\(.*$", "", name.replace("(bool)1", "true").replace("(bool)0", "false"))
         for name in names
@@ -161,6 +161,23 @@ def triton_kernels(archs: tuple[str, ...], only: str) -> Iterator[Kernel]:
         yield from pool.map(lambda job: compile_triton(*job), jobs)
 
 
+def leaves(types: str | tuple, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], str]]:
+    """The path and the type of every argument, those in tuples of arguments one by one."""
+    if isinstance(types, str):
+        yield path, types
+        return
+    for i, kind in enumerate(types):
+        yield from leaves(kind, (*path, i))
+
+
+def without_alignment(types: str | tuple) -> str | tuple:
+    """The types without ``:16``, named tuples as such."""
+    if isinstance(types, str):
+        return types.removesuffix(":16")
+    inner = [without_alignment(kind) for kind in types]
+    return type(types)(*inner) if hasattr(types, "_fields") else tuple(inner)
+
+
 def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
     """Compile one variant of the Triton kernels in ``vsad.kernels.<stem>``."""
     import triton
@@ -169,8 +186,9 @@ def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
 
     kernel, signature, constants, options, wanted = variant
     # As in Triton's own tools, a type that ends in ":16" is a pointer or integer divisible by 16.
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.endswith(":16")}
-    signature = {argument: kind.removesuffix(":16") for argument, kind in signature.items()}
+    types = dict(leaves(tuple(signature.values())))
+    aligned = {path: [["tt.divisibility", 16]] for path, kind in types.items() if kind.endswith(":16")}
+    signature = {argument: without_alignment(kind) for argument, kind in signature.items()}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", int(arch), 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
@@ -179,8 +197,8 @@ def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
         ((_, _, resources, code),) = disassemble(cubin)
     text = code + compiled.asm["ptx"]
     missing = tuple(pattern for pattern in wanted if not re.search(pattern, text))
-    pointers = "/".join(sorted({t[1:] for t in signature.values() if t.startswith("*")}))
-    shape = ", ".join(f"{name}={value}" for name, value in constants.items())
+    pointers = "/".join(sorted({t[1:].removesuffix(":16") for t in types.values() if t.startswith("*")}))
+    shape = ", ".join(f"{name}={value}" for name, value in constants.items() if isinstance(name, str))
     name = f"{stem}.{kernel.fn.__name__}[{pointers}; {shape}]"
     return Kernel(name, arch, resources["REG"], compiled.metadata.shared, resources["STACK"], missing)
 

@@ -1,6 +1,6 @@
 // Projection, windows and bilinear interpolation: the mathematics of homography_align, for host and device.
 //
-// Pixel coordinates are (x, y), y down, the centre of pixel (i, j) is x=j, y=i. A homography maps target
+// Pixel coordinates are (x, y), y down, the center of pixel (i, j) is x=j, y=i. A homography maps target
 // pixels to source pixels. The cells of an R x R window are one pixel apart, so they share the fractions of
 // the projected point and touch only (R+1)^2 integer taps: cell (a, b) lies between the taps (a, b), (a, b+1),
 // (a+1, b) and (a+1, b+1).
@@ -24,8 +24,8 @@ namespace VSAD_ISA {
 VSAD_HD float round_down(float x) { return __builtin_floorf(x); }
 VSAD_HD double round_down(double x) { return __builtin_floor(x); }
 
-// v as it is, rounded: the compiler may not fuse the multiplication that made it with an addition that follows. A
-// number or a vector.
+// Returns v, a number or a vector, and keeps the compiler from fusing the multiplication that made it with an addition
+// that follows.
 template <typename V>
 VSAD_HD V rounded(V v) {
 #if defined(__AVX512F__)
@@ -49,8 +49,8 @@ VSAD_HD V rounded(V v) {
     return v;
 }
 
-// Rounded by itself, coordinates come out the same on every machine and equal to plain torch's, and so do the decisions
-// which cells are valid.
+// A product that is rounded by itself. So coordinates, and decisions about valid cells, are the same on every machine
+// and equal to plain torch's.
 template <typename T, typename V>
 VSAD_HD V product(T a, V b) {
 #if defined(__CUDA_ARCH__)
@@ -88,7 +88,7 @@ VSAD_HD void valid_interval(T s, int radius, T last, int& begin, int& end) {
     while (begin < end && !(s + T(end - 1 - radius) <= last)) --end;
 }
 
-// The valid cells of a window: those within the centres of the border pixels.
+// The valid cells of a window: those within the centers of the border pixels.
 struct Cells {
     int row_begin, row_end, col_begin, col_end;
     VSAD_HD bool hold(int row, int col) const {
@@ -104,7 +104,7 @@ VSAD_HD Cells valid_cells(T x, T y, int radius, int height, int width) {
     return cells;
 }
 
-// (1 - f) a + f b: what lies between two neighbours a and b, and with them exchanged what a neighbour receives from the
+// (1 - f) a + f b: what lies between two neighbors a and b; with a and b exchanged, what a neighbor receives from the
 // two cells beside it. T is a number, V a number or a vector.
 template <typename T, typename V>
 VSAD_HD V mix(T f, V a, V b) {

@@ -64,9 +64,9 @@ VSAD_HD float narrow<float>(float x) {
 template <>
 VSAD_HD bfloat16 narrow<bfloat16>(float x) {
 #if defined(__CUDA_ARCH__)
-    bfloat16 half;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half.bits) : "f"(x));
-    return half;
+    bfloat16 narrowed;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrowed.bits) : "f"(x));
+    return narrowed;
 #else
     const std::uint32_t bits = bit_cast<std::uint32_t>(x);
     const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -76,9 +76,9 @@ VSAD_HD bfloat16 narrow<bfloat16>(float x) {
 template <>
 VSAD_HD float16 narrow<float16>(float x) {
 #if defined(__CUDA_ARCH__)
-    float16 half;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half.bits) : "f"(x));
-    return half;
+    float16 narrowed;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrowed.bits) : "f"(x));
+    return narrowed;
 #else
     const std::uint32_t bits = bit_cast<std::uint32_t>(x), sign = (bits >> 16) & 0x8000u;
     const std::uint32_t magnitude = bits & 0x7fffffffu;
@@ -88,7 +88,7 @@ VSAD_HD float16 narrow<float16>(float x) {
     } else if (magnitude >= 0x477ff000u) {
         rounded = 0x7c00u;  // rounds past 65504
     } else if (magnitude < 0x38800000u) {
-        // Below 2^-14 halves are multiples of 2^-24, which is the last bit of a float just above 0.5.
+        // Below 2^-14, float16 are multiples of 2^-24, which is the last bit of a float just above 0.5.
         rounded = bit_cast<std::uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
     } else {
         rounded = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;

@@ -1,6 +1,6 @@
-// A thread's scratch, and the small functions that kernels use in place of the standard library's: those are
-// shared between translation units, and the linker may keep the copy of an instruction set that this machine
-// lacks.
+// Scratch memory of a thread, and small functions that kernels use instead of the standard library's templates: the
+// linker keeps one copy of such a template for all translation units, and it may be the one compiled for an instruction
+// set that this machine lacks.
 #pragma once
 #include <cstdint>
 
@@ -25,7 +25,7 @@ VSAD_HD void fill(T* to, std::int64_t count, T x) {
 
 namespace {
 
-// Hands out pieces of a thread's scratch, each on a cache line of its own. Without memory it only counts.
+// Hands out parts of a thread's scratch, each on a cache line of its own. From null it only counts bytes.
 class Arena {
   public:
     explicit Arena(char* memory) : memory_(memory) {}

@@ -1,5 +1,5 @@
-// Whole vectors of narrow elements to floats and back. The compilers unroll a loop over scalar.h's functions before
-// they could see that it is one vector.
+// Converts vectors of uint8, bfloat16 or float16 elements to float32 and back. Compilers unroll a loop over the
+// functions of scalar.h before they recognize it as one vector operation, so the conversions are written for vectors.
 #pragma once
 
 #if defined(__F16C__)
@@ -25,13 +25,13 @@ constexpr bool kNarrow = sizeof(Element) < sizeof(float);
 template <typename Element>
 using Raw = std::conditional_t<sizeof(Element) == 1, std::uint8_t, std::uint16_t>;
 
-// What widen() in scalar.h does to each.
+// widen() of scalar.h for each element.
 template <typename Element, int count>
 VSAD_HD FloatRow<count> widen_bits(Bits<count> bits) {
     using V = FloatRow<count>;
     using B = Bits<count>;
     if constexpr (std::is_same_v<Element, std::uint8_t>) {
-        using Signed = typename Row<std::int32_t, count>::type;  // converts in one instruction
+        using Signed = typename Row<std::int32_t, count>::type;  // x86 converts signed integers in one instruction
         return __builtin_convertvector(Signed(bits), V);
     } else if constexpr (std::is_same_v<Element, bfloat16>) {
         return V(bits << 16);
@@ -42,7 +42,7 @@ VSAD_HD FloatRow<count> widen_bits(Bits<count> bits) {
     }
 }
 
-// What narrow() in scalar.h does to each.
+// narrow() of scalar.h for each element.
 template <typename Element, int count>
 VSAD_HD Bits<count> narrow_bits(FloatRow<count> v) {
     using V = FloatRow<count>;

@@ -1,16 +1,16 @@
-// The instruction sets a kernel is compiled for. Each lives in a namespace of its own, so that the linker can
-// never take a function compiled for one machine as the definition of another's.
+// The instruction sets that kernels are compiled for. Each has a namespace of its own, so that the linker can never
+// replace a function by one that was compiled for another instruction set.
 #pragma once
 
-// DO(isa, ...) for each, slowest first.
+// Expands to DO(isa, ...) for each instruction set, slowest first.
 #ifdef VSAD_X86
 #define VSAD_FOR_EACH_ISA(DO, ...) DO(baseline, __VA_ARGS__) DO(avx2, __VA_ARGS__) DO(avx512, __VA_ARGS__)
 #else
 #define VSAD_FOR_EACH_ISA(DO, ...) DO(baseline, __VA_ARGS__)
 #endif
 
-// The sets that prototype_distance alone has kernels for; every other operator runs its avx512 code under their
-// names. setup.py defines VSAD_AMX where the compiler knows it.
+// The instruction sets that only the int8 kernels of prototype_distance are compiled for; while one of them is in use,
+// all other kernels run their avx512 code. setup.py defines VSAD_AMX where the compiler supports it.
 #ifdef VSAD_INT8
 #ifdef VSAD_AMX
 #define VSAD_FOR_EACH_INT8(DO, ...) DO(avx512_vnni, __VA_ARGS__) DO(amx, __VA_ARGS__)
@@ -21,7 +21,7 @@
 #define VSAD_FOR_EACH_INT8(DO, ...)
 #endif
 
-// A function of every instruction set, as it is compiled for the one in use.
+// The variant of a function that was compiled for the instruction set in use.
 #define VSAD_ADDRESS(isa, function) &isa::function,
 #define VSAD_CHOOSE(function)                                                                         \
     ([] {                                                                                             \
@@ -31,9 +31,9 @@
 
 namespace vsad {
 
-struct Int8Kernels;
-
-int isa_index();                    // the place of the one in use among VSAD_FOR_EACH_ISA
-const Int8Kernels* int8_kernels();  // of the one in use among VSAD_FOR_EACH_INT8; null if that is none
+// The position in VSAD_FOR_EACH_ISA of the instruction set in use.
+int isa_index();
+// The position in VSAD_FOR_EACH_INT8 of the instruction set in use; -1 if it is not among them.
+int int8_isa_index();
 
 }  // namespace vsad

@@ -4,25 +4,25 @@
 #include <unistd.h>
 #endif
 
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cpu/bind.h"
-#include "prototype_distance/cpu/int8.h"
 
 namespace vsad {
 namespace {
 
 #define VSAD_NAME(isa, ...) #isa,
-constexpr const char* kIsas[] = {VSAD_FOR_EACH_ISA(VSAD_NAME) VSAD_FOR_EACH_INT8(VSAD_NAME)};
+// The sets that every kernel is compiled for, then those that only the int8 kernels are compiled for; slowest first.
+constexpr const char* kNames[] = {VSAD_FOR_EACH_ISA(VSAD_NAME) VSAD_FOR_EACH_INT8(VSAD_NAME)};
+constexpr const char* kComplete[] = {VSAD_FOR_EACH_ISA(VSAD_NAME)};
 #undef VSAD_NAME
-#define VSAD_ONE(isa, ...) +1
-constexpr int kIsaCount = sizeof kIsas / sizeof kIsas[0], kCompleteCount = VSAD_FOR_EACH_ISA(VSAD_ONE);
-#undef VSAD_ONE
+constexpr int kCount = int(std::size(kNames)), kCompleteCount = int(std::size(kComplete));
 
-// Linux lends the registers of tiles to those who ask for them, once a process.
-bool has_tiles() {
+// Linux grants the tile registers of AMX to a process that asks for them, once.
+bool has_amx() {
 #if defined(__linux__) && defined(VSAD_AMX)
     constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a = 7, b = 0, c = 0, d = 0;
@@ -37,7 +37,7 @@ bool has_tiles() {
 bool runs_here(const std::string& name) {
 #ifdef VSAD_X86
     __builtin_cpu_init();
-    // every processor with AVX2 converts halves too (F16C); GCC 9 and 10 cannot ask for it
+    // every processor with AVX2 has F16C too, which GCC 9 and 10 cannot ask for
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (name == "avx2") return avx2;
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -45,29 +45,37 @@ bool runs_here(const std::string& name) {
     if (name == "avx512") return avx512;
     const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
     if (name == "avx512_vnni") return vnni;
-    if (name == "amx") return vnni && has_tiles();
+    if (name == "amx") return vnni && has_amx();
 #endif
     return name == "baseline";
 }
 
-int best_isa() {
+int fastest() {
     int best = 0;
-    for (int i = 0; i < kIsaCount; ++i)
-        if (runs_here(kIsas[i])) best = i;
+    for (int i = 0; i < kCount; ++i)
+        if (runs_here(kNames[i])) best = i;
     return best;
 }
 
-// Asked for when first needed: to look for AMX is to ask the system for it.
-int& chosen() {
-    static int place = best_isa();
-    return place;
+// The position of the instruction set in use. It is determined when first needed, not when the module is imported:
+// looking for AMX asks the system for it.
+int& in_use() {
+    static int position = fastest();
+    return position;
+}
+
+std::vector<std::string> isas() {
+    std::vector<std::string> names;
+    for (const char* name : kNames)
+        if (runs_here(name)) names.emplace_back(name);
+    return names;
 }
 
 void set_isa(const std::string& name) {
-    for (int i = 0; i < kIsaCount; ++i) {
-        if (name != kIsas[i]) continue;
+    for (int i = 0; i < kCount; ++i) {
+        if (name != kNames[i]) continue;
         if (!runs_here(name)) throw std::invalid_argument("set_isa: this processor does not run " + name);
-        chosen() = i;
+        in_use() = i;
         return;
     }
     throw std::invalid_argument("set_isa: name must be one this module was built for, got " + name);
@@ -75,33 +83,17 @@ void set_isa(const std::string& name) {
 
 }  // namespace
 
-int isa_index() { return chosen() < kCompleteCount ? chosen() : kCompleteCount - 1; }
+int isa_index() { return in_use() < kCompleteCount ? in_use() : kCompleteCount - 1; }
 
-const Int8Kernels* int8_kernels() {
-#define VSAD_KERNELS(isa, ...) &isa::kInt8Kernels,
-    const Int8Kernels* const rows[] = {nullptr, VSAD_FOR_EACH_INT8(VSAD_KERNELS)};
-#undef VSAD_KERNELS
-    return rows[chosen() < kCompleteCount ? 0 : chosen() - kCompleteCount + 1];
-}
+int int8_isa_index() { return in_use() < kCompleteCount ? -1 : in_use() - kCompleteCount; }
 
 }  // namespace vsad
 
 PYBIND11_MODULE(_cpu, m) {
     using namespace vsad;
     m.doc() = "Compiled CPU kernels of vsad; call them through vsad.ops.";
-    m.def("isa", [] { return std::string(kIsas[chosen()]); }, "The instruction set in use.");
-    m.def(
-        "isas",
-        [] {
-            std::vector<std::string> names;
-            for (const char* name : kIsas)
-                if (runs_here(name)) names.emplace_back(name);
-            return names;
-        },
-        "The instruction sets that this module holds and this processor runs, slowest first.");
+    m.def("isa", [] { return std::string(kNames[in_use()]); }, "The instruction set in use.");
+    m.def("isas", &isas, "The instruction sets that this module holds and this processor runs, slowest first.");
     m.def("set_isa", &set_isa, pybind11::arg("name"), "Use this instruction set from now on; the tests compare them.");
-    bind_greedy_coreset(m);
-    bind_homography_align(m);
-    bind_homography_warp(m);
-    bind_prototype_distance(m);
+    Bindings::bind_all(m);
 }

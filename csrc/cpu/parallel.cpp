@@ -25,17 +25,17 @@ struct AlignedDelete {
     void operator()(char* memory) const { ::operator delete[](memory, kCacheLine); }
 };
 
-// A child process has no threads but the one that forked, and OpenMP does not know.
+// A forked child has only the thread that forked; OpenMP does not notice and would wait for the others.
 bool forked = false;
 #if defined(__linux__)
 [[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
 
-// The OpenMP that torch has loaded. After each of torch's own parallel regions its threads spin for milliseconds, on
-// the processors that threads of ours would need.
+// The OpenMP runtime that torch has loaded. Its threads keep spinning for milliseconds after each parallel region of
+// torch, on the processors that threads of our own would need.
 struct OpenMp {
     void (*start)(void (*fn)(void*), void* data, unsigned threads, unsigned flags) = nullptr;
-    int (*most_threads)() = nullptr;
+    int (*max_threads)() = nullptr;
 };
 
 OpenMp find_openmp() {
@@ -46,23 +46,25 @@ OpenMp find_openmp() {
         [](dl_phdr_info* library, std::size_t, void* best) {
             const char* name = library->dlpi_name ? library->dlpi_name : "";
             const bool openmp = std::strstr(name, "libgomp") || std::strstr(name, "libiomp5");
-            const bool torchs = std::strstr(name, "/torch/lib/") || std::strstr(name, "/torch.libs/");
-            if (openmp && (torchs || static_cast<std::string*>(best)->empty())) *static_cast<std::string*>(best) = name;
+            const bool from_torch = std::strstr(name, "/torch/lib/") || std::strstr(name, "/torch.libs/");
+            if (openmp && (from_torch || static_cast<std::string*>(best)->empty()))
+                *static_cast<std::string*>(best) = name;
             return 0;
         },
         &path);
     void* library = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD);
     if (library) {
         found.start = reinterpret_cast<decltype(found.start)>(dlsym(library, "GOMP_parallel"));
-        found.most_threads = reinterpret_cast<decltype(found.most_threads)>(dlsym(library, "omp_get_max_threads"));
+        found.max_threads = reinterpret_cast<decltype(found.max_threads)>(dlsym(library, "omp_get_max_threads"));
     }
 #endif
     return found;
 }
 
-const OpenMp* openmp_here() {
+// The OpenMP runtime, or null where this process cannot use one.
+const OpenMp* usable_openmp() {
     static const OpenMp openmp = find_openmp();
-    return forked || !openmp.start || !openmp.most_threads ? nullptr : &openmp;
+    return forked || !openmp.start || !openmp.max_threads ? nullptr : &openmp;
 }
 
 }  // namespace
@@ -79,14 +81,15 @@ void run_parallel(const Work& work, const void* arguments) {
         for (std::int64_t item; (item = next.fetch_add(1)) < work.items;)
             work.run(arguments, item, scratch.get() + worker * bytes);
     };
-    if (const OpenMp* openmp = workers > 1 ? openmp_here() : nullptr) {
+    if (const OpenMp* openmp = workers > 1 ? usable_openmp() : nullptr) {
         std::atomic<std::int64_t> arrived{0};
         auto join = [&] {
             const std::int64_t worker = arrived.fetch_add(1);
             if (worker < workers) drain(worker);
         };
-        // as many as torch starts: OpenMP ends threads that a smaller team leaves over, and would make them anew
-        const int team = std::max(int(workers), openmp->most_threads());
+        // A team as large as torch's: OpenMP destroys the threads that a smaller team leaves over, and would have to
+        // create them again for torch.
+        const int team = std::max(int(workers), openmp->max_threads());
         openmp->start([](void* data) { (*static_cast<decltype(join)*>(data))(); }, &join, unsigned(team), 0);
         return;
     }
@@ -95,7 +98,7 @@ void run_parallel(const Work& work, const void* arguments) {
     try {
         for (std::int64_t worker = 1; worker < workers; ++worker) team.emplace_back(drain, worker);
     } catch (const std::exception&) {
-        // The system has no more threads to give: those that started, and this one, do all the work.
+        // The system refuses more threads: those that started, and this one, do all the work.
     }
     drain(0);
     for (std::thread& thread : team) thread.join();

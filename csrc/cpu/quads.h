@@ -1,4 +1,4 @@
-// A register as quads: groups of four lanes, the unit that processors shuffle cheaply, each with a head's numbers.
+// A register as quads: groups of four lanes, which processors shuffle cheaply. Each quad holds the values of one head.
 #pragma once
 
 #include "cpu/simd.h"
@@ -9,7 +9,7 @@ namespace VSAD_ISA {
 template <typename T>
 constexpr int kQuads = kLanes<T> / 4;
 
-// Four elements: what is moved between a tensor and packed scratch at once.
+// Four elements, the unit of copies between a tensor and packed scratch memory.
 template <typename T>
 struct QuadOf {
     typedef T type __attribute__((vector_size(4 * sizeof(T))));
@@ -17,7 +17,7 @@ struct QuadOf {
 template <typename T>
 using Quad = typename QuadOf<T>::type;
 
-// Every quad of the result picks lanes of the same quad: 0..3 of a, 4..7 of b.
+// Shuffles within quads: each index picks a lane of the same quad, 0 to 3 from a and 4 to 7 from b.
 template <typename T, int... pick, int... i>
 VSAD_HD Vector<T> pick_lanes(Vector<T> a, Vector<T> b, std::integer_sequence<int, i...>) {
     constexpr int of[4] = {pick...};
@@ -30,7 +30,7 @@ VSAD_HD Vector<T> in_quads(Vector<T> a, Vector<T> b) {
     return pick_lanes<T, pick...>(a, b, std::make_integer_sequence<int, kLanes<T>>{});
 }
 
-// Lane i of every quad is the sum over the lanes of that quad of the i-th argument.
+// Lane i of every quad is the sum across the lanes of that quad of the i-th argument.
 template <typename T>
 VSAD_HD Vector<T> sum_quads(Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) {
     const Vector<T> ab = in_quads<T, 0, 2, 4, 6>(a, b) + in_quads<T, 1, 3, 5, 7>(a, b);
@@ -38,7 +38,7 @@ VSAD_HD Vector<T> sum_quads(Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) 
     return in_quads<T, 0, 2, 4, 6>(ab, cd) + in_quads<T, 1, 3, 5, 7>(ab, cd);
 }
 
-// Every lane gets the sum, or the greatest, of its quad.
+// All-reduce across the four lanes of each quad.
 template <typename T>
 VSAD_HD Vector<T> sum_in_quads(Vector<T> v) {
     v += in_quads<T, 1, 0, 3, 2>(v, v);
@@ -52,7 +52,7 @@ VSAD_HD Vector<T> greatest_in_quads(Vector<T> v) {
     return v > other ? v : other;
 }
 
-// The sum over `span` neighbouring quads, in each of them.
+// All-reduce sum across groups of `span` consecutive quads.
 template <typename T>
 VSAD_HD Vector<T> sum_over_span(Vector<T> v, int span) {
     constexpr auto all = std::make_integer_sequence<int, kLanes<T>>{};

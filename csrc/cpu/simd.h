@@ -1,5 +1,4 @@
-// Vectors of the widest register that this translation unit is compiled for, on the compiler's own vector
-// types.
+// Vectors as wide as the registers that this translation unit is compiled for, on the compiler's own vector types.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -38,7 +37,8 @@ struct VectorOf<float> {
 };
 template <>
 struct VectorOf<double> {
-    static constexpr int bytes = kVectorBytes < 32 ? 32 : kVectorBytes;  // a quad at least; the compiler splits it
+    static constexpr int bytes =
+        kVectorBytes < 32 ? 32 : kVectorBytes;  // at least four lanes (see quads.h); the compiler splits them
     typedef double type __attribute__((vector_size(bytes)));
     typedef std::uint64_t integer __attribute__((vector_size(bytes)));
 };
@@ -86,8 +86,7 @@ VSAD_HD V shuffle(V a, V b, std::integer_sequence<int, lanes...>) {
 #endif
 }
 
-// The 16-byte blocks of a register are its cheap unit of shuffling: pairs are taken within blocks first, then
-// blocks.
+// Shuffles within the 16-byte blocks of a register are cheap, and so are shuffles of whole blocks.
 template <typename T, int odd, int... i>
 VSAD_HD Vector<T> every_other_lane(Vector<T> a, Vector<T> b, std::integer_sequence<int, i...>) {
     constexpr int n = 16 / int(sizeof(T));
@@ -102,7 +101,7 @@ VSAD_HD Vector<T> every_other_block(Vector<T> a, Vector<T> b, std::integer_seque
     return shuffle(a, b, std::integer_sequence<int, ((2 * (i / n) + odd) * n + i % n)...>{});
 }
 
-// Vectors of element type T from elements that convert to it.
+// Loads elements and converts them to a vector of T.
 template <typename T, typename Element>
 VSAD_HD Vector<T> load_wide(const Element* from) {
     if constexpr (sizeof(Element) == sizeof(T)) {
@@ -121,7 +120,7 @@ VSAD_HD void swap_blocks(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, 
     b = shuffle(old, b, std::integer_sequence<int, (i & d ? kLanes<T> + i : i + d)...>{});
 }
 
-// Transposes the square matrix that kLanes vectors make.
+// Transposes a square matrix of kLanes vectors.
 template <typename T, int d = kLanes<T> / 2>
 VSAD_HD void transpose(Vector<T> (&rows)[kLanes<T>]) {
     if constexpr (d > 0) {
@@ -131,8 +130,8 @@ VSAD_HD void transpose(Vector<T> (&rows)[kLanes<T>]) {
     }
 }
 
-// Lane i of the result is the sum over the lanes of rows[i]; each step halves the rows. Recursive, so that
-// they stay in registers.
+// Lane i of the result is the sum across the lanes of rows[i]; each step halves the rows. It is recursive, so that the
+// rows stay in registers.
 template <typename T, int count = kLanes<T>>
 VSAD_HD Vector<T> sum_rows(const Vector<T> (&rows)[count]) {
     if constexpr (count == 1) {
@@ -173,13 +172,13 @@ VSAD_HD T max_lanes(Vector<T> v) {
     }
 }
 
-// x = e^x for n vectors of x <= 0, step by step side by side, so that none waits for its own last step. Relative to the
-// greatest weight, 1, of a softmax the error is about one unit in the last place: one product reduces the argument,
-// whose error grows only as fast as e^x falls. 0 below -87, where a float would become subnormal.
+// x = e^x for n vectors of x <= 0, interleaved step by step to hide the latency of each. Relative to 1, the greatest
+// weight of a softmax, the error is about one unit in the last place: one product reduces the argument, and its error
+// grows only as fast as e^x falls. The result is 0 below -87, where a float would become subnormal.
 template <int n>
 VSAD_HD void exp_of_nonpositive(Vector<float> (&x)[n]) {
     constexpr float magic = 0x1.8p23f;  // adding it leaves the rounded quotient in the low bits
-    // (e^r - 1 - r) / r^2 for |r| <= log(2) / 2, least greatest relative error of e^r
+    // minimax polynomial of e^r for |r| <= log(2) / 2, by its relative error
     constexpr float series[] = {8.372998796e-3f, 4.166768864e-2f, 1.666647792e-1f, 4.999999404e-1f, 1.0f, 1.0f};
     Vector<float> shifted[n], r[n], p[n];
     for (int i = 0; i < n; ++i) {
@@ -191,7 +190,7 @@ VSAD_HD void exp_of_nonpositive(Vector<float> (&x)[n]) {
     for (const float c : series)
         for (int i = 0; i < n; ++i) p[i] = p[i] * r[i] + c;
     for (int i = 0; i < n; ++i) {
-#if defined(__AVX512F__)  // NaN is not less; where the mask is off nothing is computed, so nothing is subnormal
+#if defined(__AVX512F__)  // NaN is not less than -87; masked-off lanes are not computed, so nothing is subnormal
         const __mmask16 normal = _mm512_cmp_ps_mask(__m512(x[i]), _mm512_set1_ps(-87), _CMP_NLT_UQ);
         x[i] = Vector<float>(_mm512_maskz_scalef_ps(normal, __m512(p[i]), __m512(shifted[i] - magic)));
 #else
@@ -213,8 +212,7 @@ VSAD_HD V exp_of_nonpositive(V x) {
     return only[0];
 }
 
-// log(x) for finite x > 0 that is not subnormal, to about one unit in the last place; infinity and NaN stay what
-// they are.
+// log(x) for normal x > 0, to about one unit in the last place; infinity and NaN are returned unchanged.
 VSAD_HD Vector<float> log_of_positive(Vector<float> x) {
     using Bits = VectorOf<float>::integer;
     typedef std::int32_t Signed __attribute__((vector_size(sizeof(Bits))));

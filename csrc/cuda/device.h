@@ -1,4 +1,4 @@
-// What kernels share: vectors of channels in memory, sums over a warp.
+// What kernels share: dispatch by dtype, vectorized loads and stores, sums across a warp.
 #pragma once
 #include <cstdint>
 
@@ -8,7 +8,7 @@
 namespace vsad {
 namespace cuda {
 
-// f(Element{}) for the type that Python's code names.
+// Calls f(Element{}) for the element type of a dtype.
 template <typename F>
 void with_float_type(Scalar dtype, F f) {
     switch (dtype) {
@@ -25,7 +25,7 @@ void with_float_type(Scalar dtype, F f) {
 
 constexpr unsigned kWarp = 0xffffffffu;  // all lanes
 
-// n elements that lie side by side and are read and written at once.
+// n contiguous elements that are loaded and stored in one instruction.
 template <typename Element, int n>
 struct alignas(sizeof(Element) * n) Pack {
     Element value[n];
@@ -45,7 +45,7 @@ __device__ __forceinline__ void store_pack(Element* to, const float (&from)[n]) 
     *reinterpret_cast<Pack<Element, n>*>(to) = pack;
 }
 
-// The sum over a warp, in every lane, always in the same order.
+// All-reduce sum across the lanes of a warp, always in the same order.
 template <typename T>
 __device__ __forceinline__ T warp_sum(T v) {
 #pragma unroll

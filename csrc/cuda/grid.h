@@ -1,12 +1,11 @@
-// Where all blocks of a cooperative kernel wait for one another. The emulator has a file of its own in place of this
-// one.
+// A barrier of all blocks of a cooperative kernel. tests/cuda_on_cpu/cuda/grid.h replaces this file in the emulator.
 #pragma once
 #include <cooperative_groups.h>
 
 namespace vsad {
 namespace cuda {
 
-// What a block wrote to global memory before, all blocks read after.
+// After it, every block sees what any block wrote to global memory before it.
 __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sync(); }
 
 }  // namespace cuda

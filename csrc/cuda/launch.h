@@ -1,4 +1,4 @@
-// Launching kernels. The emulator of tests/cuda_on_cpu has a file of its own in place of this one.
+// Launching kernels. tests/cuda_on_cpu/cuda/launch.h replaces this file in the emulator.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -7,7 +7,7 @@
 #include <string>
 #include <tuple>
 
-// Bodies that need Hopper's own instructions stand behind this; other architectures compile them empty.
+// Defined where code is compiled for sm_90a; what needs Hopper's own instructions is compiled only there.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define VSAD_SM90A
 #endif
@@ -19,8 +19,8 @@ inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-// More than 48 KB must be asked for, once a kernel and device. Never for less than before: a captured graph may hold
-// the kernel with more.
+// Allows a kernel more than 48 KB of dynamic shared memory, which must be requested once per kernel and device. The
+// limit is never lowered: a captured graph may launch the kernel with more.
 template <typename... Parameters>
 void allow_shared(void (*kernel)(Parameters...), std::size_t shared) {
     if (shared <= 48 * 1024) return;
@@ -32,7 +32,7 @@ void allow_shared(void (*kernel)(Parameters...), std::size_t shared) {
               "shared memory");
 }
 
-// kernel<<<grid, block, shared, stream>>>(arguments...); an empty grid starts nothing.
+// Runs kernel<<<grid, block, shared, stream>>>(arguments...); an empty grid launches nothing.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared, cudaStream_t stream,
             const Arguments&... arguments) {
@@ -42,7 +42,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
     check(cudaGetLastError(), "launch");
 }
 
-// All blocks run at the same time, so that they may wait for one another.
+// Launches all blocks at the same time, so that they can wait for one another.
 template <typename... Parameters, typename... Arguments>
 void launch_cooperative(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared, cudaStream_t stream,
                         const Arguments&... arguments) {
@@ -58,7 +58,7 @@ void launch_cooperative(void (*kernel)(Parameters...), dim3 grid, dim3 block, st
         values);
 }
 
-// How many blocks of a kernel are on the device at the same time.
+// The number of blocks of a kernel that the device runs at the same time.
 template <typename... Parameters>
 int resident_blocks(void (*kernel)(Parameters...), int threads, std::size_t shared) {
     int device = 0, processors = 0, blocks = 0;
@@ -69,7 +69,7 @@ int resident_blocks(void (*kernel)(Parameters...), int threads, std::size_t shar
     return blocks * processors;
 }
 
-// 10 * major + minor of the current device.
+// The compute capability of the current device, as 10 * major + minor.
 inline int capability() {
     int device = 0, major = 0, minor = 0;
     check(cudaGetDevice(&device), "device");
@@ -83,7 +83,7 @@ inline void zero(void* data, std::size_t bytes, cudaStream_t stream) {
 }
 
 #if defined(__CUDACC__)
-// The block's dynamic shared memory.
+// The dynamic shared memory of the block.
 __device__ __forceinline__ unsigned char* dynamic_shared() {
     extern __shared__ __align__(1024) unsigned char memory[];
     return memory;

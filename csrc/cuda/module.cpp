@@ -2,7 +2,6 @@
 #include "cuda/bind.h"
 
 PYBIND11_MODULE(_cuda, m) {
-    using namespace vsad::cuda;
     m.doc() = "Compiled CUDA kernels of vsad; call them through vsad.ops.";
 #if defined(VSAD_EMULATE)
     m.attr("EMULATED") = true;
@@ -10,8 +9,5 @@ PYBIND11_MODULE(_cuda, m) {
     m.attr("EMULATED") = false;
 #endif
     m.attr("ARCHITECTURES") = VSAD_ARCHITECTURES;
-    bind_greedy_coreset(m);
-    bind_homography_align(m);
-    bind_homography_warp(m);
-    bind_prototype_distance(m);
+    vsad::Bindings::bind_all(m);
 }

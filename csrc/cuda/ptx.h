@@ -1,11 +1,12 @@
-// Single instructions that C++ has no word for. tests/cuda_on_cpu/cuda/ptx.h has the same functions for the emulator.
+// PTX instructions without a CUDA intrinsic. tests/cuda_on_cpu/cuda/ptx.h replaces this file in the emulator.
 #pragma once
 #include "cuda/launch.h"
 
 namespace vsad {
 namespace cuda {
 
-// Adds to global memory and returns nothing; relaxed, the device's scope. `to` is aligned to all that is added.
+// Atomically adds to global memory, relaxed, at device scope, and returns nothing. `to` must be aligned to the size of
+// v.
 __device__ __forceinline__ void red_add(float* to, float v) {
     asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(to), "f"(v) : "memory");
 }
@@ -26,14 +27,15 @@ __device__ __forceinline__ void red_add(float* to, float4 v) {
 #endif
 }
 
-// threadIdx.x, read again: what is computed from it is not kept in registers through the rest of a long kernel.
+// threadIdx.x, read again from its register: the compiler cannot keep values derived from an earlier read, which would
+// occupy registers throughout a long kernel.
 __device__ __forceinline__ int reread_thread() {
     int thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     return thread;
 }
 
-// The lower, or the upper, halves of two registers in one, a's below.
+// The lower, or the upper, 16 bits of two registers in one, those of a in the lower bits.
 __device__ __forceinline__ unsigned lower_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ unsigned upper_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
 

@@ -1,5 +1,5 @@
-// Tensor core instructions of sm_80 and later, and the copies that feed them. tests/cuda_on_cpu/cuda/ptx_mma.h has the
-// same functions for the emulator.
+// Tensor core instructions of sm_80 and later, and the copies that feed them. tests/cuda_on_cpu/cuda/ptx_mma.h replaces
+// this file in the emulator.
 #pragma once
 #include <cstdint>
 
@@ -9,7 +9,8 @@
 namespace vsad {
 namespace cuda {
 
-// 16 bytes from global to shared memory, past L1, not waiting for them; zeros where they do not exist.
+// Starts an asynchronous copy of 16 bytes from global to shared memory, bypassing L1; zeros are written where the
+// source does not exist.
 __device__ __forceinline__ void cp_async(void* shared, const void* global) {
     const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
@@ -20,14 +21,14 @@ __device__ __forceinline__ void cp_async(void* shared, const void* global, bool 
                  : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits until at most n of this thread's committed groups are under way.
+// Waits until at most n of this thread's committed groups are in flight.
 template <int n>
 __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
-// Four matrices of 8 rows of 16 bytes; lane i says where row i % 8 of matrix i / 8 lies. Each lane gets 4 bytes of
-// every matrix: of row lane / 4, from byte 4 * (lane % 4).
+// Loads four matrices of 8 rows of 16 bytes; lane i passes the address of row i % 8 of matrix i / 8. Each lane receives
+// 4 bytes of every matrix: of row lane / 4, from byte 4 * (lane % 4).
 __device__ __forceinline__ void ldmatrix(unsigned (&to)[4], const void* shared) {
     const auto from = static_cast<unsigned>(__cvta_generic_to_shared(shared));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -36,8 +37,8 @@ __device__ __forceinline__ void ldmatrix(unsigned (&to)[4], const void* shared) 
                  : "memory");
 }
 
-// sum (16 x 8) += a b in a warp, with 32 bytes of depth: 16 of a half type, or 32 int8; the last argument names it.
-// Lane 4 g + j holds rows g and g + 8 of a and sum, column g of b.
+// sum (16 x 8) += a b in a warp, with 32 bytes of depth: 16 float16 or bfloat16 elements, or 32 int8; the type of the
+// last argument selects the instruction. Lane 4 g + j holds rows g and g + 8 of a and sum, and column g of b.
 __device__ __forceinline__ void mma(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, float16) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

@@ -1,4 +1,4 @@
-// The call of homography_warp in numbers: what the bindings pass to the kernels of the CPU and of the GPU.
+// The arguments of homography_warp as numbers and pointers: what the bindings pass to the kernels of CPU and GPU.
 #pragma once
 #include <cstdint>
 
@@ -6,26 +6,28 @@
 
 namespace vsad {
 
-enum class Mode : int { nearest, bilinear, bicubic };  // the codes that Python passes
+// Python passes these codes: the positions in MODES and PADDINGS of vsad/ops/homography_warp/call.py.
+enum class Mode : int { nearest, bilinear, bicubic };
 enum class Padding : int { zeros, border, reflection };
 
-// A tensor (batch, channel, y, x) where it lies; strides count elements and may be zero or negative.
-struct Picture {
+// A (batch, channel, y, x) tensor where it lies in memory; strides count elements and may be zero or negative.
+struct ImageView {
     char* data = nullptr;
     std::int64_t batch, channel, y, x;
 };
 
 struct WarpArguments {
-    Scalar dtype;
+    ImageView input;                // (B, C, Hs, Ws)
+    const void* homography;         // (B or 1, 3, 3), contiguous, in the compute dtype
+    std::int64_t homography_batch;  // its batch stride; 0 shares one homography
+    ImageView out;                  // (B, C, H, W); in the backward, the gradient that comes in
+    char* mask;                     // (B, H, W), contiguous, one byte per pixel
+    std::int64_t B, C, H, W, Hs, Ws;
     Mode mode;
     Padding padding;
-    int threads;      // of the CPU
-    double anywhere;  // points further outside the source than this are nowhere
-    std::int64_t B, C, H, W, Hs, Ws;
-    Picture input, out;             // in the backward, out is the gradient that comes in
-    const void* homography;         // (B or 1, 3, 3), contiguous, in the compute dtype
-    std::int64_t homography_batch;  // its batch stride; 0 shares one
-    char* mask;                     // (B, H, W), contiguous; one byte each
+    Scalar dtype;
+    double coordinate_limit;  // points further than this outside the source are not sampled
+    int threads;              // how many the CPU kernels may use
 };
 
 }  // namespace vsad

@@ -1,9 +1,11 @@
-"""What the Triton kernels of homography_align share: tiles of pixels, windows, rows of taps and of cells."""
+"""What the Triton kernels of homography_align share: arguments, tiles of pixels, windows, rows of taps and of cells."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # mypy: disable-error-code=assignment
 # ruff: noqa: RUF005 (Triton's tuples grow by concatenation)
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -11,13 +13,41 @@ import triton.language as tl
 from vsad.kernels.common.geometry import project
 
 
+class Image(NamedTuple):
+    """A tensor ``(B, V, C, H, W)`` as kernels take it: its data and its strides in elements."""
+
+    data: Any
+    b: Any
+    v: Any
+    c: Any
+    h: Any
+    w: Any
+
+
+class Sizes(NamedTuple):
+    """The sizes of a call, and the batch stride of homography, which is 0 when all batches share one."""
+
+    views: Any
+    sources: Any
+    slots: Any
+    heads: Any
+    height: Any
+    width: Any
+    source_height: Any
+    source_width: Any
+    homography_b: Any
+
+
 @triton.jit
-def tile_of(heads, height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """``image, head, tile, x, y`` of this program: heads run fastest, they share the cache lines of a pixel."""
-    across = tl.cdiv(width, TILE_W)
-    tiles = across * tl.cdiv(height, TILE_H)
-    head = tl.program_id(0) % heads
-    rest = tl.program_id(0) // heads
+def tile_of(sizes, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
+    """``view, head, tile, x, y`` of this program; view counts over all batches.
+
+    Heads run fastest, because the heads of a pixel share cache lines.
+    """
+    across = tl.cdiv(sizes.width, TILE_W)
+    tiles = across * tl.cdiv(sizes.height, TILE_H)
+    head = tl.program_id(0) % sizes.heads
+    rest = tl.program_id(0) // sizes.heads
     tile = rest % tiles
     pixel = tl.arange(0, TILE_H * TILE_W)
     x = tile % across * TILE_W + pixel % TILE_W
@@ -26,37 +56,51 @@ def tile_of(heads, height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
 
 
 @triton.jit
-def offset_of(x, y, stride_w, stride_h, WIDE: tl.constexpr):
-    if WIDE:
-        return x.to(tl.int64) * stride_w + y.to(tl.int64) * stride_h
-    else:
-        return x * stride_w + y * stride_h
+def head_of(image, b, view, head, C: tl.constexpr):
+    """Pointer to the first channel of a head in one view; C is the number of channels per head."""
+    return image.data + b * image.b + view * image.v + head.to(tl.int64) * C * image.c
 
 
 @triton.jit
-def block_of(offset, exists, stride_c, start: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """Offsets of a block of channels of every pixel, and which of them exist."""
+def block_of(
+    x, y, stride_w, stride_h, stride_c, exists,
+    start: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Offsets of a block of channels of every pixel, and which of them exist; 64-bit when WIDE."""
     channel = start + tl.arange(0, BLOCK)
-    at = channel.to(tl.int64) * stride_c if WIDE else channel * stride_c
+    if WIDE:
+        pixel = x.to(tl.int64) * stride_w + y.to(tl.int64) * stride_h
+        offset = channel.to(tl.int64) * stride_c
+    else:
+        pixel = x * stride_w + y * stride_h
+        offset = channel * stride_c
     exists = exists[:, None]
     if C % BLOCK:
         exists = exists & (channel < C)[None, :]
-    return offset[:, None] + at[None, :], exists
+    return pixel[:, None] + offset[None, :], exists
 
 
 @triton.jit
-def load_pixels(base, offset, exists, stride_c, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+def load_pixels(base, image, x, y, exists, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """All channels of every pixel in float32, as a tuple of blocks (pixels, BLOCK)."""
     blocks = ()
     for start in tl.static_range(0, C, BLOCK):
-        at, mask = block_of(offset, exists, stride_c, start, C, BLOCK, WIDE)
+        at, mask = block_of(x, y, image.w, image.h, image.c, exists, start, C, BLOCK, WIDE)
         blocks = blocks + (tl.load(base + at, mask=mask, other=0.0).to(tl.float32),)
     return blocks
 
 
 @triton.jit
+def store_pixels(base, image, x, y, exists, blocks, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """The inverse of ``load_pixels``: rounds to the dtype of the image."""
+    for c in tl.static_range(len(blocks)):
+        to, mask = block_of(x, y, image.w, image.h, image.c, exists, c * BLOCK, C, BLOCK, WIDE)
+        tl.store(base + to, blocks[c].to(image.data.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def dot(a, b):
-    """Over all channels of every pixel."""
+    """Dot products over all channels of every pixel."""
     products = a[0] * b[0]
     for c in tl.static_range(1, len(a)):
         products += a[c] * b[c]
@@ -65,7 +109,7 @@ def dot(a, b):
 
 @triton.jit
 def add_scaled(blocks, weight, other):
-    """``blocks + weight * other``, a weight for each pixel."""
+    """``blocks + weight * other``, one weight per pixel."""
     result = ()
     for c in tl.static_range(len(blocks)):
         result = result + (blocks[c] + weight[:, None] * other[c],)
@@ -73,28 +117,30 @@ def add_scaled(blocks, weight, other):
 
 
 @triton.jit
-def locate(homography, neighbor, sources, x, y, height, width, R: tl.constexpr, source_height, source_width):
-    """``sx, sy, Z, near`` of the pixels; a point that no window reaches, or an empty slot's, moves to (0, 0)."""
+def locate(homography, neighbor, sizes, x, y, R: tl.constexpr):
+    """``sx, sy, Z, near`` of the pixels: near tells which windows may touch the source; the others move to (0, 0)."""
     sx, sy, Z, front = project(homography, x.to(tl.float32), y.to(tl.float32))
-    near = front & (y < height) & (x < tl.where((neighbor >= 0) & (neighbor < sources), width, 0))
+    filled = (neighbor >= 0) & (neighbor < sizes.sources)
+    near = front & (y < sizes.height) & (x < tl.where(filled, sizes.width, 0))
     radius: tl.constexpr = R // 2
-    near = near & (sx >= -radius) & (sx <= source_width - 1 + radius)
-    near = near & (sy >= -radius) & (sy <= source_height - 1 + radius)
+    near = near & (sx >= -radius) & (sx <= sizes.source_width - 1 + radius)
+    near = near & (sy >= -radius) & (sy <= sizes.source_height - 1 + radius)
     return tl.where(near, sx, 0.0), tl.where(near, sy, 0.0), Z, near
 
 
 @triton.jit
 def cell_inside(s, i, R: tl.constexpr, size):
-    """Whether cell i of the windows, along one axis, lies within the centres of the source's border pixels."""
+    """Whether cell i of the windows, along one axis, lies within the centers of the source's border pixels."""
     at = s + (i - R // 2)
     return (at >= 0) & (at <= size - 1) & (i >= 0) & (i < R)
 
 
 @triton.jit
 def tap_of(s, i, R: tl.constexpr, size):
-    """Tap i of the windows along one axis, and whether a valid cell touches it: nothing else may be read.
+    """Tap i of the windows along one axis, and whether a valid cell touches it: no other tap may be read.
 
-    A tap beyond the border has weight zero; the derivative there is the reference's, which reads its neighbour instead.
+    A tap beyond the border has weight zero. It is replaced by the border pixel, as in the reference, so that the slope
+    across the border is the reference's too.
     """
     touched = cell_inside(s, i - 1, R, size) | cell_inside(s, i, R, size)
     index = tl.floor(s).to(tl.int32) + (i - R // 2)
@@ -115,26 +161,24 @@ def columns_of(sx, near, R: tl.constexpr, source_width):
 
 @triton.jit
 def dot_row(
-    pixels, source, stride_c, stride_h, stride_w, columns, touched, row, row_touched,
-    C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+    pixels, base, image, columns, touched, row, row_touched, C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
     """Dot products of every pixel with a row of taps."""
     dots = ()
     for j in tl.static_range(len(columns)):
-        offset = offset_of(columns[j], row, stride_w, stride_h, WIDE)
-        dots = dots + (dot(pixels, load_pixels(source, offset, touched[j] & row_touched, stride_c, C, BLOCK, WIDE)),)
+        taps = load_pixels(base, image, columns[j], row, touched[j] & row_touched, C, BLOCK, WIDE)
+        dots = dots + (dot(pixels, taps),)
     return dots
 
 
 @triton.jit
 def add_row(
-    total, weights, source, stride_c, stride_h, stride_w, columns, touched, row, row_touched,
+    total, weights, base, image, columns, touched, row, row_touched,
     C: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """``total`` plus a row of taps, weighted."""
+    """``total`` plus the weighted taps of a row."""
     for j in tl.static_range(len(columns)):
-        offset = offset_of(columns[j], row, stride_w, stride_h, WIDE)
-        taps = load_pixels(source, offset, touched[j] & row_touched, stride_c, C, BLOCK, WIDE)
+        taps = load_pixels(base, image, columns[j], row, touched[j] & row_touched, C, BLOCK, WIDE)
         total = add_scaled(total, weights[j], taps)
     return total
 
@@ -154,13 +198,13 @@ def cells_of(fx, fy, above, below):
 
 
 @triton.jit
-def logits_of(cells, bias, n, i, inside, row_inside, scale, HAS_BIAS: tl.constexpr):
-    """Logits of a row of cells; -inf where one is not valid."""
+def logits_of(cells, bias, n, i, inside, row_inside, scale):
+    """Logits of row i of the cells of slot n; -inf where a cell is not valid."""
     R: tl.constexpr = len(cells)
     logits = ()
     for j in tl.static_range(R):
         logit = cells[j] * scale
-        if HAS_BIAS:
+        if bias is not None:
             logit += tl.load(bias + (n * R + i) * R + j)
         logits = logits + (tl.where(inside[j] & row_inside, logit, float("-inf")),)
     return logits
@@ -168,7 +212,7 @@ def logits_of(cells, bias, n, i, inside, row_inside, scale, HAS_BIAS: tl.constex
 
 @triton.jit
 def spread(f, cells):
-    """What R + 1 taps receive from the R cells between them."""
+    """What the R + 1 taps of a row receive from the R cells between them."""
     taps = ((1 - f) * cells[0],)
     for j in tl.static_range(1, len(cells)):
         taps = taps + (mix(f, cells[j], cells[j - 1]),)

@@ -1,4 +1,4 @@
-"""Where the pixels of homography_warp's Triton kernels land, and their taps: positions, weights and slopes."""
+"""Where target pixels sample the source: the projected points and, per axis, taps with weights and slopes."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
@@ -10,12 +10,13 @@ from vsad.kernels.common.geometry import project
 
 
 @triton.jit
-def locate(homography, x, y, last_x, last_y, anywhere):
-    """Where target pixels land: ``sx, sy, Z, near``; what is nowhere near is moved to (0, 0)."""
+def locate(homography, x, y, last_x, last_y, coordinate_limit):
+    """``sx, sy, Z, sampled``: the projected points, and which are in front and within the limit; others are (0, 0)."""
     sx, sy, Z, front = project(homography, x.to(tl.float32), y.to(tl.float32))
     # a NaN fails every comparison, so it never becomes an index
-    near = front & (sx >= -anywhere) & (sx <= last_x + anywhere) & (sy >= -anywhere) & (sy <= last_y + anywhere)
-    return tl.where(near, sx, 0.0), tl.where(near, sy, 0.0), Z, near
+    sampled = front & (sx >= -coordinate_limit) & (sx <= last_x + coordinate_limit)
+    sampled &= (sy >= -coordinate_limit) & (sy <= last_y + coordinate_limit)
+    return tl.where(sampled, sx, 0.0), tl.where(sampled, sy, 0.0), Z, sampled
 
 
 @triton.jit
@@ -24,8 +25,8 @@ def clamp(x, low, high):
 
 
 @triton.jit
-def even(x):
-    """The nearest whole number, of two the even one."""
+def round_to_even(x):
+    """The nearest integer; of two, the even one."""
     down = tl.floor(x)
     above = x - down
     odd = down != 2 * tl.floor(down / 2)
@@ -34,7 +35,7 @@ def even(x):
 
 @triton.jit
 def pad(s, last, PADDING: tl.constexpr):
-    """Where padding puts a coordinate, and the slope of that: none on the border and beyond, as grid_sample has it."""
+    """The coordinate that padding leads to, and its derivative, which is 0 on the border and beyond (grid_sample)."""
     slope = tl.zeros_like(s) + 1
     if PADDING == "zeros":
         s = clamp(s, -4.0, last + 4)
@@ -53,7 +54,7 @@ def pad(s, last, PADDING: tl.constexpr):
 
 @triton.jit
 def cubic(f, k: tl.constexpr):
-    """Weight of tap k of four, and its slope: cubic convolution with a = -3/4, as grid_sample has it."""
+    """The weight of tap k of four, and its slope: cubic convolution with a = -3/4, as grid_sample has it."""
     d = f + (1 - k) if k < 2 else (k - 1) - f
     if k == 1 or k == 2:
         weight, slope = (1.25 * d - 2.25) * d * d + 1, (3.75 * d - 4.5) * d
@@ -64,16 +65,16 @@ def cubic(f, k: tl.constexpr):
 
 @triton.jit
 def axis_tap(s, last, k: tl.constexpr, MODE: tl.constexpr, PADDING: tl.constexpr):
-    """Tap k of one axis: where it lies, whether that is inside, its weight, and d weight / d s."""
+    """Tap k along one axis: its index, whether that lies inside, its weight, and d weight / d s."""
     if MODE == "bicubic":
-        s = s if PADDING == "reflection" else clamp(s, -8.0, last + 8)  # nothing changes beyond
+        s = s if PADDING == "reflection" else clamp(s, -8.0, last + 8)  # beyond, nothing changes with s
         left = tl.floor(s)
         weight, slope = cubic(s - left, k)
         at, _ = pad(left + (k - 1), last, PADDING)
     else:
         s, slope = pad(s, last, PADDING)
         if MODE == "nearest":
-            at, weight, slope = even(s), tl.zeros_like(s) + 1, tl.zeros_like(s)
+            at, weight, slope = round_to_even(s), tl.zeros_like(s) + 1, tl.zeros_like(s)
         else:
             left = tl.floor(s)
             at = left + k

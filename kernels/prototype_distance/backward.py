@@ -1,8 +1,8 @@
-"""Gradients of the distances: weights of the chosen pairs, then sums over the pairs of a feature, of a prototype.
+"""Gradients of the distances: weights of all pairs, then sums over the pairs of each feature and each prototype.
 
 With feature f and prototype p the gradients are
     df = own_f (f - p) + other_f p,    dp = own_p (p - f) + other_p f,
-where `other` vanishes but for the cosine.
+where `other` is zero except for the cosine. A pair is one entry (m, j) of the indices, numbered m * K + j.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
@@ -25,7 +25,7 @@ def weights_kernel(
     grad, features, prototypes, indices, weights, pairs, K, C, f_row, f_column, p_row, p_column,
     METRIC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """``weights (4, pairs)``: own and other, of features and of prototypes."""
+    """``weights (4, pairs)``: own_f, own_p, other_f, other_p."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     exists = n < pairs
     index = tl.load(indices + n, mask=exists, other=0)
@@ -49,7 +49,7 @@ def weights_kernel(
         ff, pp = tl.where(direction, ff, 1.0), tl.where(direction, pp, 1.0)
         norms = tl.sqrt_rn(ff) * tl.sqrt_rn(pp)
         cosine = tl.sum(third, 1) / norms
-        moves = direction & ~(cosine > 1)  # beyond 1 the distance is clamped
+        moves = direction & ~(cosine > 1)  # the distance is clamped beyond 1
         own_f = tl.where(moves, g * cosine / ff, 0.0)
         own_p = tl.where(moves, g * cosine / pp, 0.0)
         cross = tl.where(moves, g / norms, 0.0)
@@ -70,6 +70,7 @@ def grad_features_kernel(
     features, prototypes, indices, weights, out, M, pairs, K, C, f_row, f_column, p_row, p_column,
     METRIC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    """The gradients of BLOCK_N features: sums over their K pairs each."""
     m = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     exists = m < M
@@ -88,10 +89,10 @@ def grad_features_kernel(
 
 @triton.jit
 def grad_prototypes_kernel(
-    features, prototypes, order, begin, weights, out, pairs, K, C, f_row, f_column, p_row, p_column,
+    features, prototypes, sorted_pairs, begin, weights, out, pairs, K, C, f_row, f_column, p_row, p_column,
     METRIC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Of one prototype, over the pairs ``order[begin[p]:begin[p + 1]]``, which are in the order of the features."""
+    """The gradient of one prototype p: a sum over ``sorted_pairs[begin[p]:begin[p + 1]]``, in the order of features."""
     index = tl.program_id(0)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     first, last = tl.load(begin + index).to(tl.int32), tl.load(begin + index + 1).to(tl.int32)
@@ -101,7 +102,7 @@ def grad_prototypes_kernel(
     for start in range(first, last, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
         exists = n < last
-        pair = tl.load(order + n, mask=exists, other=0)
+        pair = tl.load(sorted_pairs + n, mask=exists, other=0)
         f = _load(features, pair // K, c, exists, C, f_row, f_column)
         own = tl.load(weights + pairs + pair, mask=exists, other=0.0)
         part = own[:, None] * (p[None, :] - f)

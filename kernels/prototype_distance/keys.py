@@ -1,4 +1,4 @@
-"""What the Triton kernels of prototype_distance share: a distance and its index in one integer, lists of the least."""
+"""Lists of the nearest prototypes, whose keys hold a squared distance and an index in one integer."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 from __future__ import annotations
@@ -6,16 +6,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-EUCLIDEAN, SQEUCLIDEAN, COSINE = (tl.constexpr(code) for code in range(3))
-METRICS = {"euclidean": 0, "sqeuclidean": 1, "cosine": 2}
-LAST = tl.constexpr(0x7FFFFFFF << 32)  # comes after every key
+# a metric's code is its position in METRICS of vsad/ops/prototype_distance/call.py
+METRIC_CODES = range(3)
+EUCLIDEAN, SQEUCLIDEAN, COSINE = (tl.constexpr(code) for code in METRIC_CODES)
+LAST = tl.constexpr(0x7FFFFFFF << 32)  # orders after every key
 
 
 @triton.jit
 def pack_key(squared, index):
-    """Orders as squared distances do, the lower index first, NaN last: the bits of a float >= 0, then the index."""
+    """The bits of a squared distance, then the index: keys order as distances do, the lower index first, NaN last."""
     number = tl.where(squared == squared, squared, float("nan"))
-    bits = number.to(tl.int32, bitcast=True) & 0x7FFFFFFF  # NaN has no sign
+    bits = number.to(tl.int32, bitcast=True) & 0x7FFFFFFF  # drops the sign of NaN
     return (bits.to(tl.int64) << 32) | index.to(tl.int64)
 
 
@@ -26,14 +27,14 @@ def key_squared(key):
 
 @triton.jit
 def first_keys(ROWS: tl.constexpr, K: tl.constexpr, SIZE: tl.constexpr):
-    """Empty lists: K keys that come last, and SIZE - K that nothing replaces. All differ."""
+    """Empty lists: K keys that order after every prototype, and SIZE - K keys that nothing replaces. All differ."""
     slot = tl.arange(0, SIZE).to(tl.int64)
     return tl.zeros((ROWS, SIZE), tl.int64) + tl.where(slot < K, slot + LAST, slot - SIZE)[None, :]
 
 
 @triton.jit
 def insert_keys(best, keys, SIZE: tl.constexpr):
-    """Lists ``best (rows, SIZE)``, in no order, with the least of ``keys (rows, columns)`` in them."""
+    """The unordered lists ``best (rows, SIZE)`` after inserting the least of ``keys (rows, columns)``."""
     least = tl.min(keys, 1)
     if SIZE == 1:
         best = tl.minimum(best, least[:, None])
@@ -50,7 +51,7 @@ def insert_keys(best, keys, SIZE: tl.constexpr):
 
 @triton.jit
 def store_nearest(best, distances, indices, rows, exists, K: tl.constexpr, SIZE: tl.constexpr, METRIC: tl.constexpr):
-    """Writes lists in ascending order as distances and indices."""
+    """Writes lists, in ascending order, as distances and indices."""
     if SIZE > 1:
         best = tl.sort(best)
     slot = tl.arange(0, SIZE) - (SIZE - K)

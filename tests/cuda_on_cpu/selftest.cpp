@@ -1,4 +1,4 @@
-// Is the emulator right about what CUDA promises, and does it find what CUDA forbids? Prints one line a check.
+// Checks that the emulator keeps CUDA's guarantees and reports what CUDA forbids. Prints one line per check.
 #include <cstdio>
 #include <vector>
 
@@ -27,7 +27,7 @@ __global__ void without_barrier(const int* in, int* out) {
     out[threadIdx.x] = shared[blockDim.x - 1 - threadIdx.x];
 }
 
-__global__ void half_a_warp(int* out) {  // two meetings at the same time
+__global__ void half_a_warp(int* out) {  // two exchanges at the same time
     const unsigned mask = threadIdx.x < 16 ? 0x0000ffffu : 0xffff0000u;
     out[threadIdx.x] = __shfl_sync(mask, static_cast<int>(threadIdx.x), threadIdx.x < 16 ? 3 : 20);
 }
@@ -41,13 +41,13 @@ __global__ void votes(int* out) {
 
 __global__ void parted_barrier() {
     if (threadIdx.x < 32) __shfl_sync(0xffffffffu, 0, 0);
-    if (threadIdx.x == 0) __shfl_sync(0xffffffffu, 0, 0);  // the others do not come
+    if (threadIdx.x == 0) __shfl_sync(0xffffffffu, 0, 0);  // the other lanes do not
     __syncthreads();
 }
 
 __global__ void foreign_mask() { __shfl_sync(0x0000ffffu, 0, 0); }
 
-__global__ void pass_on(int* values) {  // every block needs what the one before it wrote
+__global__ void pass_on(int* values) {  // every block reads what the previous one wrote
     for (unsigned round = 0; round < gridDim.x; ++round) {
         if (threadIdx.x == 0 && blockIdx.x == round) values[round + 1] = values[round] + 1;
         grid_sync();

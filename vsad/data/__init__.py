@@ -2,8 +2,7 @@
 
 from vsad.data.dataset import GOOD, MultiViewDataset, Sample
 from vsad.data.layouts import list_categories, open_dataset
-from vsad.data.synth import SynthConfig, synthesize
-from vsad.data.synth_object import photograph_names
+from vsad.data.synth import SynthConfig, photograph_names, synthesize
 
 __all__ = [
     "GOOD",

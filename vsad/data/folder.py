@@ -15,14 +15,14 @@ from vsad.data.images import is_image
 
 
 def folder_categories(root: Path) -> dict[str, Path]:
-    """Find the categories below `root`: name -> the folder that holds its train and test."""
+    """Find the categories below ``root``: name -> the folder that holds its train and test."""
     if _is_category(root):
         return {root.resolve().name: root}
     return {folder.name: folder for folder in _folders(root) if _is_category(folder)}
 
 
 def read_folder(root: Path, category: str, split: str) -> list[Sample]:
-    """List the samples of one split of the category whose train and test lie in `root`.
+    """List the samples of one split of the category whose train and test lie in ``root``.
 
     Raises:
         FileNotFoundError: the split, or its normal images, are not there.

@@ -1,4 +1,4 @@
-"""Reading images and masks, with errors that name the file and the remedy."""
+"""Reading and writing images and masks, with errors that name the file and the remedy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether the name of `path` is that of a visible image file."""
+    """Tell whether the name of ``path`` is that of a visible image file."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB; 16-bit grey is scaled to 8 bits.
+    """Read an image as (H, W, 3) uint8 RGB; 16-bit gray is scaled to 8 bits.
 
     Raises:
         FileNotFoundError: no such file.
@@ -35,6 +35,21 @@ def read_mask(path: Path | str) -> np.ndarray:
     """
     mask = _decode(Path(path), "L").astype(np.float32)
     return mask if mask.max(initial=0) <= 1 else mask / 255
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB or (H, W) uint8 gray as the suffix says; missing folders are made.
+
+    Raises:
+        ValueError: OpenCV cannot encode such an array.
+    """
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 97] if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
+    done, buffer = cv2.imencode(path.suffix, stored, quality)
+    if not done:
+        raise ValueError(f"write_image: {path} must be an image OpenCV can encode, got {stored.dtype} {stored.shape}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.tobytes())
 
 
 def resize_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,11 +10,11 @@ from vsad.data.real_iad import read_real_iad, real_iad_categories
 
 
 def list_categories(root: Path | str) -> list[str]:
-    """List the categories in `root`, sorted; a root that is itself one category gives its own name.
+    """List the categories in ``root``, sorted; a root that is itself one category gives its own name.
 
     Raises:
-        FileNotFoundError: `root` does not exist.
-        ValueError: `root` has none of the layouts.
+        FileNotFoundError: ``root`` does not exist.
+        ValueError: ``root`` has none of the layouts.
     """
     return sorted(_detect(Path(root))[1])
 
@@ -31,7 +31,7 @@ def open_dataset(
         size: (height, width) or one int to resize to; None keeps the cameras' own size.
 
     Returns:
-        The split as a `MultiViewDataset`.
+        The split as a ``MultiViewDataset``.
 
     Raises:
         FileNotFoundError: a folder or file is not there.

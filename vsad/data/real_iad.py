@@ -6,13 +6,13 @@ realiad_jsons/<category>.json   or   realiad_jsons/realiad_jsons/<category>.json
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from vsad.data.dataset import GOOD, Sample
+from vsad.files import read_json
 
 # The id keeps OK or NG_<CODE>, because the two are numbered independently; some categories double an underscore,
 # so names are parsed and never rebuilt.
@@ -34,7 +34,7 @@ def read_real_iad(root: Path, category: str, split: str, size: tuple[int, int] |
 
     A view is normal when its mask_path is null or its anomaly_class is the normal class, whichever folder it lies
     in; a sample is normal when all of its views are. Of several resolutions the smallest that is no smaller
-    than `size` is read.
+    than ``size`` is read.
 
     Raises:
         FileNotFoundError: there is no image folder for the category.
@@ -72,12 +72,12 @@ def read_real_iad(root: Path, category: str, split: str, size: tuple[int, int] |
 
 
 def _load_json(path: Path, split: str) -> tuple[str, str, list[dict[str, Any]]]:
+    content = read_json(path, remedy="download the file again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         prefix, normal_class = content["meta"]["prefix"], content["meta"]["normal_class"]
         entries = content[split]
         complete = all(field in entry for entry in entries for field in _FIELDS)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(
             f"open_dataset: {path} must be a Real-IAD JSON with meta.prefix, meta.normal_class, train and test, "
             f"got {type(error).__name__}: {error}; download the file again"

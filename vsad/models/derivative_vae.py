@@ -1,6 +1,6 @@
 """An autoencoder that is useful before any training: AutoencoderKL set to Gaussian derivatives of 4 x 4 pixel blocks.
 
-No pretrained weights can be assumed at a station without a network, and minutes of training give a blurred, colourless
+No pretrained weights can be assumed at a station without a network, and minutes of training give a blurred, colorless
 latent. A fixed lapped transform of local structure, which the UNet then learns on, keeps what defects are made of.
 """
 
@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 from vsad.models.mvam import zero_
 
-BLOCK = 4  # pixels a side of a latent pixel
-COEFFICIENTS = 24  # of a block: all 16 of luma, the 4 lowest of each chroma
-ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # derivatives along (y, x)
-LUMA_SIGMAS, CHROMA_SIGMA = (1.2, 2.2), 2.2  # pixels; 3 x 3 blocks reach 6 pixels, 2.7 of the larger deviation
+# Pixels a side of a latent pixel.
+BLOCK = 4
+# Coefficients of a block: all 16 of luma, the 4 lowest of each chroma.
+COEFFICIENTS = 24
+# Orders of the derivatives along (y, x).
+ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
+# In pixels; 3 x 3 blocks reach 6 pixels, 2.7 times the larger deviation.
+LUMA_SIGMAS, CHROMA_SIGMA = (1.2, 2.2), 2.2
 LATENTS = len(LUMA_SIGMAS) * len(ORDERS) + 2 * 3
-COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # luma, red - blue, green - magenta
+# Luma, red minus blue, and green minus magenta, as weights of red, green and blue.
+COLORS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 
 CONFIG: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 3,
@@ -42,7 +47,7 @@ def derivative_vae() -> AutoencoderKL:
     convolutions move 2 x 2 pixels into channels and the second applies a DCT; the last convolution sums DCT
     coefficients of 3 x 3 blocks into the derivatives. The activation before it is undone by ``silu(x) - silu(-x) = x``:
     every coefficient is carried with both signs, whose mean is zero, so the last group norm only divides an image by
-    the root mean square of its coefficients, a correction of exposure. The decoder is left as diffusers initialises it.
+    the root mean square of its coefficients, a correction of exposure. The decoder is left as diffusers initializes it.
     """
     vae = AutoencoderKL(**CONFIG)
     encoder = vae.encoder
@@ -61,12 +66,13 @@ def derivative_vae() -> AutoencoderKL:
     filters = _derivatives()  # (18, 24, 3, 3)
     encoder.conv_out.weight[:LATENTS, :COEFFICIENTS] = filters
     encoder.conv_out.weight[:LATENTS, COEFFICIENTS:] = -filters
-    encoder.conv_out.bias[LATENTS:] = -20  # logarithm of the variance: latents without noise
+    encoder.conv_out.bias[LATENTS:] = -20  # the logarithm of a variance that is next to none: latents without noise
     _identity(vae.quant_conv)
     return vae
 
 
 def _identity(conv: nn.Conv2d) -> None:
+    """Make a convolution pass its input channels on as they are."""
     zero_(conv)
     middle = conv.kernel_size[0] // 2
     for i in range(min(conv.in_channels, conv.out_channels)):
@@ -93,9 +99,9 @@ def _dct() -> Tensor:
 def _block_dct() -> Tensor:
     """``(24, 48)``: from the channels that two space-to-depth stages leave to luma and chroma coefficients."""
     dct = _dct()
-    colour = torch.tensor(COLOURS, dtype=torch.float64)
-    colour = colour / colour.norm(dim=1, keepdim=True)
-    full = torch.einsum("kr,uy,vx->kuvryx", colour, dct, dct)  # (3, 4, 4, 3, 4, 4)
+    color = torch.tensor(COLORS, dtype=torch.float64)
+    color = color / color.norm(dim=1, keepdim=True)
+    full = torch.einsum("kr,uy,vx->kuvryx", color, dct, dct)  # (3, 4, 4, 3, 4, 4)
     chosen = torch.cat([full[0].flatten(0, 1), full[1:, :2, :2].flatten(0, 2)])  # (24, 3, 4, 4)
     # pixel (y, x) of a block is, after both stages, channel 16 r + 4 (2 (y % 2) + x % 2) + 2 (y // 2) + x // 2
     chosen = chosen.unflatten(2, (2, 2)).unflatten(4, (2, 2))  # (24, r, y // 2, y % 2, x // 2, x % 2)

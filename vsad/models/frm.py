@@ -8,22 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsad.geometry import Rig
 from vsad.models.mvam import zero_
 from vsad.ops import homography_align
-from vsad.rig import Rig
 
-SHARPNESS = 10.0  # of the softmax over cosine similarities: e^10 tells a match (1) from an unrelated patch (0)
+# Factor of the cosine similarities in the softmax: e^10 tells a match (1) from an unrelated patch (0).
+SHARPNESS = 10.0
 
 
 class Aligned(NamedTuple):
-    """What the neighbours see: ``feature (B, V, C, H, W)`` and where any of them does, ``seen (B, V, H, W)`` bool."""
+    """What the neighbors see: ``feature (B, V, C, H, W)`` and where any of them does, ``seen (B, V, H, W)`` bool."""
 
     feature: Tensor
     seen: Tensor
 
 
 def align_features(feature: Tensor, rig: Rig, window: int = 3) -> Aligned:
-    """What the neighbouring views see at every pixel's surface point: the similar parts of their windows.
+    """What the neighboring views see at every pixel's surface point: the similar parts of their windows.
 
     ``a(p) = sum softmax(10 cos(F_i(p), F_j(.))) F_j(.)`` over the windows around p's projections.
 
@@ -33,7 +34,7 @@ def align_features(feature: Tensor, rig: Rig, window: int = 3) -> Aligned:
         window: odd size of the windows.
 
     Returns:
-        The aligned feature, the feature itself where no neighbour sees the point.
+        The aligned feature, the feature itself where no neighbor sees the point.
     """
     homography, neighbors = rig.to_operator((feature.shape[-2], feature.shape[-1]), device=feature.device)
     unit = F.normalize(feature, dim=2)

@@ -1,4 +1,4 @@
-"""The losses of VALDM: predict the noise, agree with the neighbouring views, refine towards what is common."""
+"""The losses of VALDM: predict the noise, agree with the neighboring views, refine toward what is common."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def diffusion_loss(prediction: Tensor, noise: Tensor) -> Tensor:
 
 
 def alignment_loss(levels: list[Tensor], aligned: list[Aligned]) -> Tensor:
-    """Cosine disagreement of features and their aligned neighbours, ``mean(1 - cos(F, aligned))`` where seen.
+    """Cosine disagreement of features and their aligned neighbors, ``mean(1 - cos(F, aligned))`` where seen.
 
-    The neighbours are targets, not learners: a feature moves towards what the other views see of its surface point.
+    The neighbors are targets, not learners: a feature moves toward what the other views see of its surface point.
     """
     losses = []
     for level, (feature, seen) in zip(levels, aligned):
@@ -30,7 +30,7 @@ def refine_loss(refined: list[Tensor], target: list[Tensor]) -> Tensor:
     """How far refined features of noisy latents are from the features of clean ones, relative to those.
 
     ``mean over levels of |F'(z_t) - F(z_0)|^2 / |F(z_0)|^2``; the target is not a learner. What the noise took from
-    one view its neighbours still have.
+    one view its neighbors still have.
     """
     losses = [F.mse_loss(r, t.detach()) / t.detach().square().mean() for r, t in zip(refined, target)]
     return torch.stack(losses).mean()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vsad.geometry import Rig
 from vsad.ops import homography_align
-from vsad.rig import Rig
 
 
 class MVAM(nn.Module):
     """Multi-view alignment module: ``F' = F + W_o a``, ``F'' = F' + FFN(F')``, ``a = homography_align(q, k, v)``.
 
-    q, k and v are 1x1 projections of the normalised feature, made once per source pixel; every head has a learned
+    q, k and v are 1x1 projections of the normalized feature, made once per source pixel; every head has a learned
     bias over the window. Both output layers start at zero, so a new MVAM leaves a network unchanged.
 
     Args:

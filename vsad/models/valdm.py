@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vsad.files import read_json, read_weights, write_json, write_weights
+from vsad.geometry import Rig
 from vsad.models import derivative_vae
 from vsad.models.frm import FRM, Aligned, align_features
 from vsad.models.mvam import MVAM
-from vsad.rig import Rig
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+REMEDY = "name a folder that `vsad train` or `vsad fit` wrote, or write it anew with them"
 
 
 @dataclass(frozen=True)
@@ -42,33 +41,12 @@ class VALDMConfig:
     refine: bool = True
 
 
-def tiny() -> VALDMConfig:
-    """A model that trains in a minute on two CPU cores: 64 x 64 latents of 256 x 256 images."""
-    return VALDMConfig(
-        vae=derivative_vae.CONFIG,
-        unet={
-            "in_channels": derivative_vae.LATENTS,
-            "out_channels": derivative_vae.LATENTS,
-            "down_block_types": ["DownBlock2D"] * 3,
-            "mid_block_type": "UNetMidBlock2D",
-            "up_block_types": ["UpBlock2D"] * 3,
-            "block_out_channels": [32, 48, 64],
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "cross_attention_dim": 32,
-        },
-    )
-
-
-PRESETS = {"tiny": tiny}
-
-
 class VALDM(nn.Module):
     """View-aligned latent diffusion model with feature refinement modules.
 
     Args:
         config: of its parts; the autoencoder starts as Gaussian derivatives where its configuration is that of the
-            tiny preset, else as diffusers initialises it.
+            tiny preset, else as diffusers initializes it.
     """
 
     latent_mean: Tensor
@@ -93,7 +71,11 @@ class VALDM(nn.Module):
         self.frms = nn.ModuleList(FRM(width) for width in widths)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images ``(B, V, 3, H, W)`` in [0, 1] to standardised latents ``(B, V, c, h, w)``.
+        """Images ``(B, V, 3, H, W)`` in [0, 1] to standardized latents ``(B, V, c, h, w)``."""
+        return self.standardize(self.encode_raw(images))
+
+    def encode_raw(self, images: Tensor) -> Tensor:
+        """Images ``(B, V, 3, H, W)`` in [0, 1] to the autoencoder's own latents ``(B, V, c, h, w)``.
 
         Raises:
             ValueError: a side of the images is not a multiple of what autoencoder and UNet divide it by.
@@ -104,8 +86,17 @@ class VALDM(nn.Module):
                 f"VALDM: images must have sides divisible by {factor}, got {list(images.shape)}; resize them"
             )
         flat = (2 * images - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        latents = self.vae.encode(flat).latent_dist.mode().unflatten(0, images.shape[:2])
-        return (latents - self.latent_mean) / self.latent_deviation
+        latents: Tensor = self.vae.encode(flat).latent_dist.mode()
+        return latents.unflatten(0, images.shape[:2])
+
+    def learn_latent_statistics(self, raw: Tensor) -> None:
+        """Set mean and deviation, by which ``standardize`` works from now on, to those of ``raw (S, V, c, h, w)``."""
+        self.latent_mean.copy_(raw.mean((0, 1, 3, 4))[:, None, None])
+        self.latent_deviation.copy_(raw.std((0, 1, 3, 4), correction=0)[:, None, None].clamp(min=1e-6))
+
+    def standardize(self, raw: Tensor) -> Tensor:
+        """Raw latents to those that the UNet works on: mean 0 and deviation 1 in every channel of normal samples."""
+        return (raw - self.latent_mean) / self.latent_deviation
 
     def forward(self, latents: Tensor, timesteps: Tensor, rig: Rig) -> tuple[Tensor, list[Tensor]]:
         """Predict the noise in all views' latents.
@@ -129,14 +120,14 @@ class VALDM(nn.Module):
             skips += outputs
         x = unet.mid_block(x, time)
 
-        levels = [normalise(latents)]
+        levels = [normalize(latents)]
         for i, block in enumerate(unet.up_blocks):
             count = len(block.resnets)
             x, skips = block(x, skips[-count:], time), skips[:-count]
             if i in self.config.align_stages:
                 x = self.mvams[str(i)](x.unflatten(0, (B, V)), rig).flatten(0, 1)
             if i in self.config.feature_stages:
-                levels.append(normalise(x.unflatten(0, (B, V))))
+                levels.append(normalize(x.unflatten(0, (B, V))))
         noise = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
         return noise.unflatten(0, (B, V)), levels
 
@@ -155,9 +146,8 @@ class VALDM(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``config.json`` into a folder."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS)
-        (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        write_weights(folder / WEIGHTS, self.state_dict())
+        write_json(folder / CONFIG, asdict(self.config))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> VALDM:
@@ -168,11 +158,11 @@ class VALDM(nn.Module):
             ValueError: a file is broken, or the weights do not fit the configuration.
         """
         folder = Path(folder)
-        config = read_json(folder / CONFIG)
+        config = read_json(folder / CONFIG, REMEDY)
         try:
             stages = {name: tuple(config.pop(name)) for name in ("align_stages", "feature_stages")}
             model = cls(VALDMConfig(**{**config, **stages}))
-            model.load_state_dict(read_weights(folder / WEIGHTS))
+            model.load_state_dict(read_weights(folder / WEIGHTS, REMEDY))
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(
                 f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; train anew"
@@ -180,8 +170,8 @@ class VALDM(nn.Module):
         return model.eval()
 
 
-def normalise(level: Tensor) -> Tensor:
-    """Standardise every channel of a sample over its views and pixels, then ``x / sqrt(1 + x^2)``.
+def normalize(level: Tensor) -> Tensor:
+    """Standardize every channel of a sample over its views and pixels, then ``x / sqrt(1 + x^2)``.
 
     Without the first a channel's constant part would make any two features similar, without the second a few
     high-contrast edges would outweigh everything else.
@@ -190,27 +180,3 @@ def normalise(level: Tensor) -> Tensor:
     deviation = level.std((1, 3, 4), keepdim=True, correction=0)
     x = (level - mean) / (deviation + 1e-5)
     return x * torch.rsqrt(1 + x.square())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; one clear error when the file is missing or broken."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: name a folder that `vsad train` or `vsad fit` wrote")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: must be JSON, got {error}; write it anew with `vsad train` or `vsad fit`") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must be a JSON object, got {type(content).__name__}; write it anew")
-    return content
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; one clear error when it is missing or broken."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: name a folder that `vsad train` or `vsad fit` wrote")
-    try:
-        weights: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: must be a safetensors file, got {error}; write it anew") from None
-    return weights

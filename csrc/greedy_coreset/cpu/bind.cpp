@@ -11,17 +11,17 @@ namespace py = pybind11;
 namespace vsad {
 namespace {
 
-constexpr std::int64_t kBlocks = 2048;          // about as many blocks of points
-constexpr std::int64_t kPassPairs = 500;        // what choosing candidates and starting threads cost, in pairs
-constexpr std::int64_t kLeastBlocks = 16;       // that candidates come from
-constexpr std::int64_t kMostCandidates = 8192;  // of a round
-constexpr std::int64_t kLeastForRegions = 512;  // picks; fewer do not pay for finding the regions
-constexpr std::int64_t kRowBytes = 8 << 20;     // of the candidates' rows
+constexpr std::int64_t kBlocks = 2048;          // about this many blocks of points
+constexpr std::int64_t kPassPairs = 500;        // as many pairs cost as much as choosing candidates and waking threads
+constexpr std::int64_t kLeastBlocks = 16;       // candidates come from at least this many blocks
+constexpr std::int64_t kMostCandidates = 8192;  // in a round
+constexpr std::int64_t kLeastForRegions = 512;  // fewer picks are not worth finding the regions
+constexpr std::int64_t kRowBytes = 8 << 20;     // most memory for the candidates' rows
 
-// What a call needs beside its arguments: 25 bytes a point, the picks' rows twice, and a few megabytes.
+// The memory of a call beside its arguments: 25 bytes per point, the rows of the picks twice, and a few megabytes.
 class Workspace {
   public:
-    explicit Workspace(CoresetArguments& a) : nearest_(a.M), seen_(a.M), met_(a.M), region_(a.M) {
+    explicit Workspace(CoresetArguments& a) : nearest_(a.M), seen_(a.M), region_seen_(a.M), region_(a.M) {
         for (a.block = 8; a.block < 256 && a.M / a.block > kBlocks;) a.block *= 2;
         const std::int64_t blocks = (a.M + a.block - 1) / a.block, padded = padded_channels(a);
         leaders_.resize(blocks);
@@ -42,7 +42,7 @@ class Workspace {
 
         a.nearest = nearest_.data();
         a.seen = seen_.data();
-        a.met = met_.data();
+        a.region_seen = region_seen_.data();
         a.region = region_.data();
         a.leaders = leaders_.data();
         a.candidates = candidates_.data();
@@ -58,7 +58,7 @@ class Workspace {
         std::fill_n(a.last_of_region, kRegions, -1);
     }
 
-    // Makes candidates of the points that come before the leader of the block that is `wanted_` from the front.
+    // Makes candidates of the points that rank above the leader of the block that is number `wanted_` among leaders.
     void choose(CoresetArguments& a) {
         a.touched_count = wanted_;
         while (!find(a)) a.touched_count /= 2;
@@ -69,8 +69,8 @@ class Workspace {
         a.count = found_.size();
     }
 
-    // Many candidates share the passes over the picks, few cost less at every pick: a round is to take about as
-    // many comparisons with single picks as pay for one pass.
+    // Many candidates share a pass over the picks, and few candidates cost less per pick: a round should have about as
+    // many comparisons with single picks as one pass costs.
     void adapt(const CoresetArguments& a) {
         const std::int64_t pass = a.picked + kPassPairs, blocks = order_.size();
         if (a.compared > 8 * pass)
@@ -81,12 +81,12 @@ class Workspace {
     }
 
   private:
-    // The first whole cache line: vectors that cross two cost two loads.
+    // The start of the first cache line: a vector that crosses two lines costs two loads.
     static float* aligned(std::vector<float>& memory) {
         return reinterpret_cast<float*>((reinterpret_cast<Pointer>(memory.data()) + 63) / 64 * 64);
     }
 
-    // A place without a pick is near nobody.
+    // Offsets of -infinity: a column without a pick is near no point.
     static std::vector<float> empty_panels(const CoresetArguments& a, std::int64_t count) {
         std::vector<float> panels(count * panel_floats(a) + kLine);
         for (std::int64_t i = 0; i < count; ++i)
@@ -94,9 +94,10 @@ class Workspace {
         return panels;
     }
 
-    // Whether the points of the first `touched_count` blocks that come before the next leader are not too many.
+    // Finds the points of the first `touched_count` blocks that rank above the next leader; returns whether they are
+    // not too many.
     bool find(CoresetArguments& a) {
-        a.limit = {-1, -1};  // before it comes whatever is not picked yet
+        a.limit = {-1, -1};  // all points that are not picked yet rank above it
         if (a.touched_count < std::int64_t(order_.size())) {
             const auto next = order_.begin() + a.touched_count;
             std::nth_element(order_.begin(), next, order_.end(),
@@ -114,7 +115,7 @@ class Workspace {
     }
 
     std::vector<double> nearest_, squared_;
-    std::vector<std::int64_t> seen_, met_, found_, candidates_, active_, order_;
+    std::vector<std::int64_t> seen_, region_seen_, found_, candidates_, active_, order_;
     std::vector<std::uint8_t> region_;
     std::vector<Far> leaders_;
     std::vector<float> rows_, panels_, anchors_, region_panels_;
@@ -133,9 +134,7 @@ void greedy_coreset(CoresetArguments& a) {
     }
 }
 
-}  // namespace
-
-void bind_greedy_coreset(py::module_& m) {
+void bind(py::module_& m) {
     m.def(
         "greedy_coreset",
         [](int dtype, int threads, const std::array<std::int64_t, 3>& sizes,
@@ -156,5 +155,9 @@ void bind_greedy_coreset(py::module_& m) {
         py::kw_only(), py::arg("dtype"), py::arg("threads"), py::arg("sizes"), py::arg("features"), py::arg("center"),
         py::arg("picks"));
 }
+
+const Bindings bindings(&bind);
+
+}  // namespace
 
 }  // namespace vsad

@@ -1,4 +1,4 @@
-// What the binding passes to the greedy_coreset kernels.
+// What the binding passes to the CPU kernels of greedy_coreset.
 #pragma once
 #include <cstdint>
 
@@ -8,62 +8,61 @@
 
 namespace vsad {
 
-// A point and how far it is from the picks that it was compared with.
+// A point, and its squared distance to the nearest of the picks that it was compared with.
 struct Far {
     double squared;
     std::int64_t index;
 
-    // Whether it is picked before another: the farther first, of equals the lower index.
+    // Whether it ranks above another: the farther point does, and of equals the lower index.
     __attribute__((always_inline)) bool before(const Far& other) const {
         return squared > other.squared || (squared == other.squared && index < other.index);
     }
 };
 
 constexpr int kPanel = 48;        // columns of a panel: three AVX-512 vectors, six of AVX2
-constexpr int kRegions = kPanel;  // one for each column of the panel of anchors
+constexpr int kRegions = kPanel;  // one per column of the panel of anchors
 
-// The picks of a region in panels of their own, a chain of them.
+// Picks of one region. The panels of a region form a chain.
 struct RegionPanel {
     std::int64_t picks[kPanel];
     int count;
-    std::int64_t last;  // the place among all picks of the last one
-    std::int64_t next;  // panel; -1 ends the chain
+    std::int64_t last;  // the position of the panel's last pick among all picks
+    std::int64_t next;  // the next panel; -1 ends the chain
 };
 
 struct CoresetArguments {
     Scalar dtype;
     int threads;
     std::int64_t M, C, size;
-    const char* features;  // channels lie side by side
-    std::int64_t stride;   // from row to row, in elements
-    const float* center;   // (C,); results do not depend on it, near the mean screening errs least
+    const char* features;  // (M, C), with a channel stride of 1
+    std::int64_t stride;   // row stride in elements
+    const float* center;   // (C,); results do not depend on it, and near the mean screening errs least
     std::int64_t* picks;   // (size,); the first is given
     std::int64_t picked;
 
-    // For every point: its squared distance to the nearest of the picks it was compared with, which are the
-    // first `seen` of all, and those of its own region that are among the first `met`; -1 once it is picked.
-    double* nearest;           // (M,)
-    std::int64_t *seen, *met;  // (M,)
-    std::uint8_t* region;      // (M,): its nearest anchor
+    // Per point: its squared distance to the nearest of the picks that it was compared with, or -1 once it is picked.
+    // These picks are the first `seen` of all, and those of its own region that are among the first `region_seen`.
+    double* nearest;                   // (M,)
+    std::int64_t *seen, *region_seen;  // (M,)
+    std::uint8_t* region;              // (M,), the nearest anchor
 
-    // Blocks of points, each with the one that comes first of its own.
-    std::int64_t block;
-    Far* leaders;
+    std::int64_t block;  // points per block
+    Far* leaders;        // per block, the point that ranks highest
 
-    // This round's candidates: every point that comes before `limit`, region by region.
+    // The candidates of this round: all points that rank above `limit`, region by region.
     Far limit;
     const std::int64_t* candidates;
     std::int64_t count;
-    float* rows;                  // the candidates' rows: centred, padded with zeros to whole lines of kLine
-    double* squared;              // their squared lengths
-    std::int64_t* active;         // those that can still be picked
-    const std::int64_t* touched;  // the blocks that they come from
+    float* rows;                  // the candidates' rows, centered, and padded with zeros to multiples of kLine
+    double* squared;              // the squared lengths of these rows
+    std::int64_t* active;         // the candidates that can still be picked
+    const std::int64_t* touched;  // the blocks that the candidates come from
     std::int64_t touched_count;
-    std::int64_t compared;  // pairs of a candidate and a pick of this round
+    std::int64_t compared;  // how many pairs of a candidate and a pick of this round
 
-    // Panels of [C + 1][kPanel]: an offset, then the centred channels.
-    float *anchors, *panels, *region_panels;  // `panels` holds all picks in order
-    RegionPanel* regions;                     // (region_count,), what stands in region_panels
+    // Panels of [C + 1][kPanel]: offsets, then the centered channels. `panels` holds all picks in order.
+    float *anchors, *panels, *region_panels;
+    RegionPanel* regions;  // (region_count,), the contents of region_panels
     std::int64_t region_count, first_of_region[kRegions], last_of_region[kRegions];  // -1: none
 };
 

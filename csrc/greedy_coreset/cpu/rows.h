@@ -1,7 +1,7 @@
 // The two arithmetics of greedy_coreset: distances as the reference defines them, and products that screen.
 //
-// Every distance that is stored is the reference's. Screening only says which picks cannot be nearer than
-// what a point has: it gives a rigorous bound. x' = x - center and p' = p - center are rounded once, -|p'|^2 / 2
+// Every distance that is stored is the reference's. Screening only decides which picks cannot be nearer to a point than
+// its nearest pick so far, by a rigorous bound. x' = x - center and p' = p - center are rounded once, -|p'|^2 / 2
 // once, and their sum with C products at most C + 1 times, so with a = |x'|, b = |p'| the true squared distance is
 // at least
 //     a^2 - 2 (<x', p'> - b^2 / 2) - slack (a + b)^2 - underflow,    (a + b)^2 <= 2 a^2 + 2 b^2.
@@ -20,16 +20,16 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-// The block of products that fits the registers.
+// The rows and vectors of a block of products, whose sums fit the registers.
 #if defined(__AVX512F__)
-constexpr int kRows = 4, kVectors = 3;  // 12 of 32 registers add up: enough, and few rows fill it
+constexpr int kRows = 4, kVectors = 3;  // 12 of 32 registers hide the latency, and few rows fill the block
 #elif defined(__AVX__)
-constexpr int kRows = 6, kVectors = 2;  // 12 of 16
+constexpr int kRows = 6, kVectors = 2;  // 12 of 16 registers
 #else
-constexpr int kRows = 4, kVectors = 2;  // 8 of 16
+constexpr int kRows = 4, kVectors = 2;  // 8 of 16 registers
 #endif
 constexpr int kSlice = kVectors * kLanes<float>;
-static_assert(kPanel % kSlice == 0, "a panel is whole slices");
+static_assert(kPanel % kSlice == 0, "slices divide a panel");
 constexpr double kUnit = 0x1p-24;  // rounding error of a float
 constexpr double kHuge = 1e37;     // squared lengths below it cannot overflow a product
 
@@ -38,7 +38,7 @@ const Element* row_of(const CoresetArguments& a, std::int64_t index) {
     return reinterpret_cast<const Element*>(a.features) + index * a.stride;
 }
 
-// To 24 bits, so that no order of summation decides between equal distances.
+// Rounds to 24 bits, so that no order of summation decides between equal distances.
 VSAD_HD double round_distance(double x) {
     return bit_cast<double>((bit_cast<std::uint64_t>(x) + (1u << 28)) & ~std::uint64_t((1u << 29) - 1));
 }
@@ -73,8 +73,8 @@ bool is_finite(const Element* row, std::int64_t C) {
 
 double slack(const CoresetArguments& a) { return 1.01 * double(a.C + 16) * kUnit; }
 
-// What a score must not exceed for the pick to be certainly no nearer than `nearest`. NaN, here or in an
-// offset, has everything measured.
+// With a score up to this, a pick is certainly no nearer than `nearest`. NaN, here or in an offset, makes every pair be
+// measured.
 float threshold(const CoresetArguments& a, double squared, double nearest) {
     if (!(squared < kHuge)) return __builtin_nanf("");
     const double underflow = 4 * double(a.C + 1) * 0x1p-126;
@@ -86,7 +86,7 @@ float offset(const CoresetArguments& a, double squared) {
     return squared < kHuge ? float(-squared * (0.5 - slack(a))) : __builtin_nanf("");
 }
 
-// A row for screening; returns its squared length.
+// Writes a centered row for screening; returns its squared length.
 template <typename Element>
 double center_row(float* to, const CoresetArguments& a, const Element* from) {
     double sums[8] = {};
@@ -118,14 +118,14 @@ VSAD_HD bool any(Mask mask) {
 #endif
 }
 
-// Where a score is above the limit, or NaN.
+// The lanes whose score is above the limit, or NaN.
 VSAD_HD Mask above(const Vector<float> (&score)[kVectors], float limit) {
     Mask mask{};
     for (int j = 0; j < kVectors; ++j) mask |= ~(score[j] <= limit);
     return mask;
 }
 
-// score = <x', p'> + offset, the larger the nearer, for a slice of a panel.
+// score = <x', p'> + offset for a slice of a panel. The higher the score, the nearer the pick.
 VSAD_HD void multiply(Vector<float> (&score)[kRows][kVectors], const float* const (&rows)[kRows], const float* panel,
                       std::int64_t C) {
     constexpr int lanes = kLanes<float>;
@@ -138,7 +138,7 @@ VSAD_HD void multiply(Vector<float> (&score)[kRows][kVectors], const float* cons
     }
 }
 
-// The same for one pick that lies in a row.
+// The score of one pick, which is given as a row.
 VSAD_HD float multiply(const float* row, const float* pick, float offset, std::int64_t padded) {
     Vector<float> sum{};
     for (std::int64_t c = 0; c < padded; c += kLanes<float>) sum += load(row + c) * load(pick + c);

@@ -1,12 +1,12 @@
-// The plain k-centre greedy, pick for pick, for a fraction of its distances.
+// The plain k-center greedy, pick for pick, for a fraction of its distances.
 //
-// A point's distance to the picks it was compared with bounds its distance to all picks from above. So only
-// the points whose bound comes first can be picked next: a round's candidates. They catch up with the picks
-// that they have not seen, in the shape of a matrix product, and the greedy goes on among them alone until
-// the next pick would come behind a point that is no candidate.
+// A point's distance to the picks that it was compared with bounds its distance to all picks from above. So only the
+// points with the highest bounds can be picked next: they are the candidates of a round. Candidates are compared with
+// the picks that they have not seen, in the form of a matrix product, and the plain greedy runs among them alone until
+// the next pick would rank below a point that is no candidate.
 //
-// A candidate that falls behind `limit` has caught up enough for now. One pick nearby does it, so candidates
-// meet the picks of their own region first.
+// A candidate that has fallen below `limit` need not be compared further in this round. One near pick is enough for
+// that, so candidates are compared with the picks of their own region first.
 #include "greedy_coreset/cpu/kernels.h"
 
 #include "cpu/arena.h"
@@ -16,7 +16,7 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-constexpr std::int64_t kItemRows = 256;  // candidates that share a pass over the panels, at most
+constexpr std::int64_t kItemRows = 256;  // most candidates that share a pass over the panels
 
 Far leader(const CoresetArguments& a, std::int64_t block) {
     constexpr int lanes = kLanes<double>;
@@ -33,7 +33,7 @@ Far leader(const CoresetArguments& a, std::int64_t block) {
     return {best, m};
 }
 
-// The anchor of the highest score; with NaN among them, any.
+// Writes the anchor with the highest score; if some are NaN, any anchor.
 void find_regions(const CoresetArguments& a, const float* const (&rows)[kRows], std::uint8_t* regions,
                   std::int64_t count) {
     float scores[kRows][kPanel];
@@ -51,8 +51,8 @@ void find_regions(const CoresetArguments& a, const float* const (&rows)[kRows], 
     }
 }
 
-// Compares the points of a block with the first pick. A row that is not finite counts as covered, and covers
-// nothing.
+// Compares the points of a block with the first pick, and finds their regions. A row that is not finite counts as
+// covered, and covers nothing.
 template <typename Element>
 void begin_item(const void* arguments, std::int64_t item, char* scratch) {
     const CoresetArguments& a = *static_cast<const CoresetArguments*>(arguments);
@@ -63,7 +63,7 @@ void begin_item(const void* arguments, std::int64_t item, char* scratch) {
         const bool far = squared < __builtin_inf() || is_finite(row_of<Element>(a, m), a.C);
         a.nearest[m] = m == a.picks[0] ? -1 : !far ? 0 : squared == squared ? squared : __builtin_inf();
         a.seen[m] = 1;
-        a.met[m] = 0;
+        a.region_seen[m] = 0;
         a.region[m] = 0;
     }
     a.leaders[item] = leader(a, item);
@@ -81,7 +81,7 @@ void begin_item(const void* arguments, std::int64_t item, char* scratch) {
     }
 }
 
-// The points of the anchors lie evenly among all. Any would do.
+// Takes points at even distances in memory as anchors. Results do not depend on which.
 template <typename Element>
 void put_anchors(const CoresetArguments& a) {
     for (int i = 0; i < kRegions; ++i) {
@@ -90,7 +90,7 @@ void put_anchors(const CoresetArguments& a) {
     }
 }
 
-// Candidates of an item that are compared with a panel together.
+// The candidates of an item that are compared with a panel together.
 struct Group {
     int slots[kItemRows];
     float thresholds[kItemRows];
@@ -108,7 +108,7 @@ struct Panel {
     std::int64_t count;
 };
 
-// Measures the picks of a slice that may be nearer than what a candidate has.
+// Measures a candidate with those picks of a slice that may be nearer than its nearest pick so far.
 template <typename Element>
 void measure(const CoresetArguments& a, std::int64_t slot, float& limit, const Vector<float> (&score)[kVectors],
              const Panel& panel, int first) {
@@ -153,20 +153,20 @@ bool contends(const CoresetArguments& a, std::int64_t m) { return a.nearest[m] >
 
 // Compares the candidates [begin, end), all of one region, with the picks of that region.
 template <typename Element>
-void meet_region(const CoresetArguments& a, std::int64_t begin, std::int64_t end) {
+void compare_with_region(const CoresetArguments& a, std::int64_t begin, std::int64_t end) {
     const int region = a.region[a.candidates[begin]];
     for (std::int64_t p = a.first_of_region[region]; p >= 0; p = a.regions[p].next) {
         Group group;
         for (std::int64_t slot = begin; slot < end; ++slot) {
             const std::int64_t m = a.candidates[slot];
-            if (greater(a.seen[m], a.met[m]) <= a.regions[p].last && contends(a, m)) group.add(a, slot);
+            if (greater(a.seen[m], a.region_seen[m]) <= a.regions[p].last && contends(a, m)) group.add(a, slot);
         }
         compare<Element>(a, group, {a.region_panels + p * panel_floats(a), a.regions[p].picks, a.regions[p].count});
-        for (int i = 0; i < group.count; ++i) a.met[a.candidates[group.slots[i]]] = a.regions[p].last + 1;
+        for (int i = 0; i < group.count; ++i) a.region_seen[a.candidates[group.slots[i]]] = a.regions[p].last + 1;
     }
 }
 
-// Those that still contend, in the order of what they have seen.
+// The slots of candidates that still contend, sorted by how many picks they have seen; returns how many there are.
 int contenders(const CoresetArguments& a, int* slots, std::int64_t begin, std::int64_t end) {
     int count = 0;
     for (std::int64_t slot = begin; slot < end; ++slot) {
@@ -179,9 +179,9 @@ int contenders(const CoresetArguments& a, int* slots, std::int64_t begin, std::i
     return count;
 }
 
-// Compares candidates with all picks in order, until they are through or contend no more.
+// Compares candidates with all picks in order, until they have seen all or no longer contend.
 template <typename Element>
-void meet_all(const CoresetArguments& a, const int* slots, int count) {
+void compare_with_all(const CoresetArguments& a, const int* slots, int count) {
     Group group;
     int next = 0;
     for (std::int64_t first = a.seen[a.candidates[slots[0]]] / kPanel * kPanel; first < a.picked; first += kPanel) {
@@ -208,7 +208,7 @@ std::int64_t item_rows(const CoresetArguments& a) {
 template <typename Element>
 void pack_candidates(const CoresetArguments& a, std::int64_t begin, std::int64_t end) {
     for (std::int64_t slot = begin; slot < end; ++slot) {
-        // Candidates lie anywhere: without this, every row waits for memory.
+        // Candidates are scattered in memory: without prefetching, every row would wait for it.
         const Element* soon = row_of<Element>(a, a.candidates[lesser(slot + 2, end - 1)]);
         for (std::int64_t c = 0; c < a.C; c += 64 / std::int64_t(sizeof(Element))) __builtin_prefetch(soon + c);
         a.squared[slot] = center_row(a.rows + slot * padded_channels(a), a, row_of<Element>(a, a.candidates[slot]));
@@ -222,14 +222,14 @@ void refresh_item(const void* arguments, std::int64_t item, char*) {
     pack_candidates<Element>(a, begin, end);
     for (std::int64_t from = begin, to = begin; from < end; from = to) {
         while (to < end && a.region[a.candidates[to]] == a.region[a.candidates[from]]) ++to;
-        meet_region<Element>(a, from, to);
+        compare_with_region<Element>(a, from, to);
     }
     int slots[kItemRows];
     const int count = contenders(a, slots, begin, end);
-    if (count) meet_all<Element>(a, slots, count);
+    if (count) compare_with_all<Element>(a, slots, count);
 }
 
-// The chain of a region, with room for one pick more at its end.
+// The last panel of a region's chain, after a new one is appended if it is full.
 std::int64_t open_region_panel(CoresetArguments& a, int region) {
     const std::int64_t last = a.last_of_region[region];
     if (last >= 0 && a.regions[last].count < kPanel) return last;
@@ -255,9 +255,9 @@ void add_pick(CoresetArguments& a, std::int64_t slot) {
     a.picks[a.picked++] = m;
 }
 
-// Compares a candidate that has seen all picks but the last with that one.
+// Compares a candidate that has seen all picks but the last with the last.
 template <typename Element>
-void meet_pick(const CoresetArguments& a, std::int64_t slot, std::int64_t pick_slot, float pick_offset) {
+void compare_with_pick(const CoresetArguments& a, std::int64_t slot, std::int64_t pick_slot, float pick_offset) {
     const std::int64_t m = a.candidates[slot], padded = padded_channels(a);
     a.seen[m] = a.picked;
     if (!(a.nearest[m] > 0)) return;
@@ -268,7 +268,7 @@ void meet_pick(const CoresetArguments& a, std::int64_t slot, std::int64_t pick_s
     if (squared < a.nearest[m]) a.nearest[m] = squared;
 }
 
-// Picks among the candidates while the next pick is surely one of them.
+// Picks among the candidates for as long as the next pick is certainly one of them.
 template <typename Element>
 void pick_all(CoresetArguments& a) {
     const auto far = [&a](std::int64_t slot) { return Far{a.nearest[a.candidates[slot]], a.candidates[slot]}; };
@@ -285,7 +285,7 @@ void pick_all(CoresetArguments& a) {
         a.compared += count;
         std::int64_t kept = 0;
         for (std::int64_t i = 0; i < count; ++i) {
-            meet_pick<Element>(a, a.active[i], chosen, pick_offset);
+            compare_with_pick<Element>(a, a.active[i], chosen, pick_offset);
             if (far(a.active[i]).before(a.limit)) a.active[kept++] = a.active[i];
         }
         count = kept;
@@ -294,36 +294,43 @@ void pick_all(CoresetArguments& a) {
 }
 
 template <typename Element>
-struct Items {
-    static Work begin(CoresetArguments& a) {
-        if (a.anchors) put_anchors<Element>(a);
-        const std::int64_t bytes = kRows * padded_channels(a) * std::int64_t(sizeof(float));
-        return {(a.M + a.block - 1) / a.block, a.threads, bytes, &begin_item<Element>};
+Work begin(CoresetArguments& a) {
+    if (a.anchors) put_anchors<Element>(a);
+    const std::int64_t bytes = kRows * padded_channels(a) * std::int64_t(sizeof(float));
+    return {(a.M + a.block - 1) / a.block, a.threads, bytes, &begin_item<Element>};
+}
+
+template <typename Element>
+Work refresh(const CoresetArguments& a) {
+    return {(a.count + item_rows(a) - 1) / item_rows(a), a.threads, 0, &refresh_item<Element>};
+}
+
+// f(Element{}) for the type that Python's code names.
+template <typename F>
+VSAD_HD auto with_element_type(Scalar dtype, F f) {
+    switch (dtype) {
+        case Scalar::float64:
+            return f(double{});
+        case Scalar::bfloat16:
+            return f(bfloat16{});
+        case Scalar::float16:
+            return f(float16{});
+        default:
+            return f(float{});
     }
-    static Work refresh(const CoresetArguments& a) {
-        return {(a.count + item_rows(a) - 1) / item_rows(a), a.threads, 0, &refresh_item<Element>};
-    }
-    static void pick(CoresetArguments& a) { pick_all<Element>(a); }
-};
+}
 
 }  // namespace
 
-#define VSAD_BY_DTYPE(what)                  \
-    switch (a.dtype) {                       \
-        case Scalar::float64:                \
-            return Items<double>::what(a);   \
-        case Scalar::bfloat16:               \
-            return Items<bfloat16>::what(a); \
-        case Scalar::float16:                \
-            return Items<float16>::what(a);  \
-        default:                             \
-            return Items<float>::what(a);    \
-    }
-Work coreset_begin(CoresetArguments& a){VSAD_BY_DTYPE(begin)} Work coreset_refresh(const CoresetArguments& a) {
-    VSAD_BY_DTYPE(refresh)
+Work coreset_begin(CoresetArguments& a) {
+    return with_element_type(a.dtype, [&](auto element) { return begin<decltype(element)>(a); });
 }
-void coreset_pick(CoresetArguments& a) { VSAD_BY_DTYPE(pick) }
-#undef VSAD_BY_DTYPE
+Work coreset_refresh(const CoresetArguments& a) {
+    return with_element_type(a.dtype, [&](auto element) { return refresh<decltype(element)>(a); });
+}
+void coreset_pick(CoresetArguments& a) {
+    with_element_type(a.dtype, [&](auto element) { pick_all<decltype(element)>(a); });
+}
 
 }  // namespace VSAD_ISA
 }  // namespace vsad

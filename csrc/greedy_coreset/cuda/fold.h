@@ -1,9 +1,9 @@
 // The end of a round of greedy_coreset: every block compares its points with all picks of the round.
 //
-// Scores come from tensor cores. The pairs above their point's threshold are few, and wait in a list until the block is
-// through, when all groups of lanes measure them together. In the first rounds, or where halves tell little, they are
-// too many for the list: then a tile's points are measured at once, each against its highest score first, which mostly
-// puts all others below the threshold.
+// Tensor cores compute scores. The pairs with scores above their point's threshold are few; a list collects them, and
+// when the block has seen all tiles, all groups of lanes measure them together. In the first rounds, or where float16
+// decides little, they are too many for the list: then the points of a tile are measured at once, each with the pick of
+// its highest score first, which mostly puts all other scores below the threshold.
 #pragma once
 #include "greedy_coreset/cuda/round.h"
 
@@ -11,17 +11,17 @@ namespace vsad {
 namespace cuda {
 namespace coreset {
 
-constexpr int kRowWarps = 4;                  // the block's 16 warps stand in a square
-constexpr int kColumns = kMost / 8 / 4;       // matrices of 8 picks of each warp
-constexpr int kTileRows = kTile / kRowWarps;  // points of each warp
+constexpr int kRowWarps = 4;                  // the block's 16 warps form a square
+constexpr int kColumns = kMost / 8 / 4;       // matrices of 8 picks per warp
+constexpr int kTileRows = kTile / kRowWarps;  // points per warp
 constexpr int kSegments = kRowBytes / 16;
 
-// Segments of 16 bytes change places from row to row, so that a matrix's rows lie in different banks.
+// Segments of 16 bytes are permuted from row to row, so that the rows of a matrix lie in different banks.
 __device__ __forceinline__ int staged_at(int row, int segment) {
     return row * kRowBytes + ((segment ^ (row & (kSegments - 1))) * 16);
 }
 
-// A score in the order of whole numbers.
+// Maps a score to an unsigned integer of the same order.
 __device__ __forceinline__ unsigned ranked(float score) {
     const unsigned bits = bit_cast<unsigned>(score);
     return bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -33,8 +33,8 @@ struct Fold {
     Shared& shared;
     const double scale;
     const int picks, count, chunks;
-    const std::int64_t first;  // place of the block
-    const bool stay;           // all chunks of the picks are staged once
+    const std::int64_t first;  // the first place of the block
+    const bool stay;           // whether all chunks of the picks fit, and are staged once
 
     __device__ __forceinline__ Fold(const State& s, Shared& shared, double scale, int picks)
         : s(s),
@@ -55,7 +55,7 @@ struct Fold {
                                               bool exists) const {
         const int segment = threadIdx.x % kSegments, c = chunk * kChunk + segment * 8;
         exists = exists && c < s.padded;
-        cp_async(to + staged_at(row, segment), s.halves + (exists ? place * s.padded + c : 0), exists);
+        cp_async(to + staged_at(row, segment), s.rounded + (exists ? place * s.padded + c : 0), exists);
     }
 
     __device__ __forceinline__ void stage(int step) const {
@@ -72,8 +72,8 @@ struct Fold {
                       row < picks);
     }
 
-    // Of the warp's 32 points and 8 * kColumns picks; lane (g, t) has rows g and g + 8, columns 2 t and 2 t + 1 of
-    // every 16 x 8.
+    // The scores of the warp's 32 points and 8 * kColumns picks. Lane (g, t) has rows g and g + 8 and columns 2 t and
+    // 2 t + 1 of every 16 x 8 matrix.
     using Scores = float[2][kColumns][4];
 
     __device__ __forceinline__ int warp_row() const { return threadIdx.x / 32 % kRowWarps * kTileRows; }
@@ -120,7 +120,8 @@ struct Fold {
         }
     }
 
-    // Puts pairs above their threshold on the list and forgets their scores; whether the list is too short.
+    // Appends the pairs above their threshold to the list and erases their scores; returns whether the list is too
+    // short.
     __device__ __forceinline__ bool collect(Scores& scores, int tile) const {
         bool full = false;
 #pragma unroll
@@ -160,7 +161,7 @@ struct Fold {
         return full;
     }
 
-    // Puts each point's highest score above its threshold into `best`; whether this thread has one.
+    // Puts each point's highest score above its threshold into `best`; returns whether this thread has one.
     __device__ __forceinline__ bool find_best(const Scores& scores, Key* best) const {
         bool any = false;
 #pragma unroll
@@ -185,7 +186,7 @@ struct Fold {
         return any;
     }
 
-    // Forgets the scores that `best` names.
+    // Erases the scores that `best` names.
     __device__ __forceinline__ void strike(Scores& scores, const Key* best) const {
 #pragma unroll
         for (int i = 0; i < 2; ++i)
@@ -201,9 +202,10 @@ struct Fold {
             }
     }
 
-    // Compares the block's point of that row with a pick, in a group of lanes; whether it has come nearer.
+    // Measures a point of the block with a pick, in a group of lanes, and updates its key and threshold if it is
+    // nearer.
     template <int ahead>
-    __device__ __forceinline__ void meet(int row, int column) const {
+    __device__ __forceinline__ void measure_pair(int row, int column) const {
         const std::int64_t place = first + row;
         const int m = s.layout.point(blockIdx.x, row);
         const Key rounded = measure<Element, ahead>(s, m, shared.chosen[column]), key = key_of(rounded, m);
@@ -219,16 +221,16 @@ struct Fold {
             strike(scores, best);
             for (int row = group(); row < kTile; row += kGroups)
                 if (best[row]) {
-                    meet<2>(tile * kTile + row, best[row] & 0xff);
+                    measure_pair<2>(tile * kTile + row, best[row] & 0xff);
                     if (group_lane() == 0) shared.thresholds[row] = s.thresholds[first + tile * kTile + row];
                 }
             __syncthreads();
         }
-        if (threadIdx.x == 0) shared.waiting = kFound;  // what was wanted beyond must not add up
+        if (threadIdx.x == 0) shared.waiting = kFound;  // the count beyond the list must not grow from tile to tile
     }
 
-    // Measures the pairs on the list, but for those that the others before have settled. A threshold may be written by
-    // two groups, the lower one last: that is one more to measure some day.
+    // Measures the pairs on the list, except for those that earlier ones put below the threshold. Two groups may write
+    // a threshold, the lower value last: that costs an unnecessary measurement later, but is not wrong.
     __device__ __forceinline__ void empty_list() const {
         const int waiting = min(shared.waiting, kFound);
         for (int i = group(); i < waiting; i += kGroups) {
@@ -236,7 +238,7 @@ struct Fold {
             const int row = static_cast<unsigned>(pair) >> 8;
             const bool wanted = pair && pair >> 32 > ranked(s.thresholds[first + row]);
             if (__shfl_sync(0xffu << (threadIdx.x % 32 / kLanes * kLanes), wanted, 0, kLanes))
-                meet<8>(row, pair & 0xff);
+                measure_pair<8>(row, pair & 0xff);
         }
         __syncthreads();
     }

@@ -13,11 +13,11 @@ namespace cuda {
 struct CoresetArguments {
     Scalar dtype;
     std::int64_t M, C, size, start;
-    const char* features;  // channels lie side by side
-    std::int64_t stride;   // from row to row, in elements
-    const float* center;   // (C,), finite; results do not depend on it, near the mean screening errs least
-    const float* spread;   // one: the largest |feature - center| of a sample; results do not depend on it
-    std::int64_t* picks;   // (size,), all of it written
+    const char* features;  // (M, C), with a channel stride of 1
+    std::int64_t stride;   // row stride in elements
+    const float* center;   // (C,), finite; results do not depend on it, and near the mean screening errs least
+    const float* spread;   // the largest |feature - center| of a sample; results do not depend on it
+    std::int64_t* picks;   // (size,), written completely
     void* workspace;       // coreset_workspace() bytes of any content, aligned to 256
 };
 

@@ -1,5 +1,5 @@
-// A round of greedy_coreset up to its picks: which points can be picked next, how far they are from one another, and
-// the greedy among them alone.
+// A round of greedy_coreset up to its picks: selects candidates, measures their distances from one another, and runs
+// the plain greedy among them alone.
 #pragma once
 #include "cuda/ptx.h"
 #include "cuda/ptx_mma.h"
@@ -9,25 +9,25 @@ namespace vsad {
 namespace cuda {
 namespace coreset {
 
-constexpr int kMost = 192;    // candidates of a round: a lane of the warp that picks has six of them
-constexpr int kTile = 128;    // points of a block that are compared with a round's picks at once
-constexpr int kStages = 2;    // chunks of a tile and of the picks that are on their way
-constexpr int kFound = 1024;  // pairs that wait to be measured
-constexpr int kHeld = 4;      // keys that a thread keeps in registers
+constexpr int kMost = 192;    // most candidates in a round: six per lane of the warp that picks
+constexpr int kTile = 128;    // points of a block that are compared with the picks at once
+constexpr int kStages = 2;    // chunks of a tile and of the picks that are being copied
+constexpr int kFound = 1024;  // pairs in the list of those to measure
+constexpr int kHeld = 4;      // keys per thread in registers
 constexpr int kRowBytes = 2 * kChunk, kTileBytes = kTile * kRowBytes, kPickBytes = kMost * kRowBytes;
 constexpr int kRegion = kStages * (kTileBytes + kPickBytes);
 
 struct Shared {
-    // In turn: the keys on offer, the candidates' distances, and the rows of halves that are staged.
+    // In turn: the offered keys, the candidates' distances, and the staged float16 rows.
     alignas(128) unsigned char region[kRegion];
-    Key candidates[kMost];   // by index
-    Key highest[2][kWarps];  // of each warp
-    Key best[2][kTile];      // of a tile's points: which pick to measure next
-    Key found[kFound];       // a score, a place of the block in 24 bits, a pick in 8
-    float offsets[kMost];
-    float thresholds[kTile];
-    int chosen[kMost];  // slots of candidates, then the picks' points
-    int places[kMost];  // of the picks
+    Key candidates[kMost];    // in the order of their indices
+    Key highest[2][kWarps];   // the highest key of each warp
+    Key best[2][kTile];       // per point of a tile, the pick to measure next
+    Key found[kFound];        // the pairs to measure: a score, a place of the block in 24 bits, a pick in 8
+    float offsets[kMost];     // per pick
+    float thresholds[kTile];  // per point of a tile
+    int chosen[kMost];        // the slots of candidates, then the points of the picks
+    int places[kMost];        // the places of the picks
     Key limit;
     int count, kept, waiting;
 };
@@ -40,7 +40,8 @@ __device__ __forceinline__ Key warp_highest(Key v) {
     return Key(high) << 32 | low;
 }
 
-// Of the block, in every thread. Calls take turns with two places to meet.
+// The highest key of the block, in every thread. Calls alternate between two places in shared memory, so that one
+// barrier per call is enough.
 __device__ __forceinline__ Key block_highest(Shared& shared, Key v, int turn) {
     const Key mine = warp_highest(v);
     if (threadIdx.x % 32 == 0) shared.highest[turn % 2][threadIdx.x / 32] = mine;
@@ -74,10 +75,10 @@ __device__ __forceinline__ void offer(const State& s, Shared& shared) {
         if (thread == 0) offers[i] = key;
         if (key && key == mine) mine = below(key);
     }
-    __syncthreads();  // the next meeting may be in the same place
+    __syncthreads();  // the next call of block_highest may use the same place
 }
 
-// Raises the limit until there are not too many candidates above it; few less than may be will do.
+// Raises the limit by bisection until at most kMost candidates are above it, and stops early at nearly as many.
 __device__ __forceinline__ Key raise_limit(const Key* found, int count, Key limit, Key top) {
     while (top - limit > 1) {
         const Key middle = limit + (top - limit) / 2;
@@ -92,7 +93,7 @@ __device__ __forceinline__ Key raise_limit(const Key* found, int count, Key limi
     return top;
 }
 
-// All points on offer above `limit` become candidates; every other point has a key of `limit` or less. Each block finds
+// All offered points above `limit` become candidates; every other point has a key of at most `limit`. Every block finds
 // the same.
 __device__ __forceinline__ void find_candidates(const State& s, Shared& shared) {
     const int each = s.offered + 1, offers = s.layout.blocks * each;
@@ -105,7 +106,7 @@ __device__ __forceinline__ void find_candidates(const State& s, Shared& shared) 
     if (threadIdx.x == 0) shared.count = shared.kept = 0;
     top = block_highest(shared, top, 0);
     limit = block_highest(shared, limit, 1);
-    // Distances of a round are told apart in 32 bits.
+    // 32 bits must hold the differences between the distances of a round.
     const Key span = 0xffff0000u;
     if (rounded_of(top) > span) limit = max(limit, key_of(rounded_of(top) - span, 0));
     for (int i = threadIdx.x; i < offers; i += kThreads) {
@@ -133,17 +134,19 @@ __device__ __forceinline__ void find_candidates(const State& s, Shared& shared) 
     __syncthreads();
 }
 
-// How far a distance is above the limit's, 1 if they are equal, 0 if it is below.
+// How far a distance is above the limit's: 1 if they are equal, 0 if it is below.
 __device__ __forceinline__ unsigned above(Key rounded, Key limit) {
     const Key from = rounded_of(limit);
     if (rounded < from) return 0;
     return rounded - from >= 0xffffffffu ? 0xffffffffu : static_cast<unsigned>(rounded - from + 1);
 }
 
-// Below the diagonal, row by row. 32 rows that follow each other from a multiple of 32 have a column in 32 banks.
+// The start of row i of a triangle below the diagonal. In 32 consecutive rows from a multiple of 32 on, a column lies
+// in 32 different banks.
 __device__ __forceinline__ unsigned triangle(unsigned i) { return i * (i - 1) / 2; }
 
-// The distances between candidates, shared among all blocks: pair k n + i is i and the one k + 1 further round.
+// The distances between candidates, distributed over all blocks: pair k n + i is candidate i with candidate i + k + 1
+// modulo n.
 template <typename Element>
 __device__ __forceinline__ void measure_candidates(const State& s, const Shared& shared) {
     const int n = shared.count, pairs = n * (n - 1) / 2;
@@ -163,15 +166,16 @@ __device__ __forceinline__ void load_distances(const State& s, Shared& shared) {
     __syncthreads();
 }
 
-// The greedy among the candidates, by one warp, for as long as the best of them comes before the limit: then it comes
-// before all points that are no candidates, for those can only have come nearer. Returns how many picks there are.
-// All other warps wait: no branches, and all loads of a pick at once.
+// The plain greedy among the candidates, in one warp, for as long as the best of them ranks above the limit: then it
+// ranks above all points that are no candidates, whose distances can only have shrunk. Returns the number of picks. All
+// other warps wait, so it has no branches, and issues all loads of a pick at once.
 __device__ __forceinline__ int pick_candidates(Shared& shared, int wanted) {
     constexpr int each = kMost / 32;
     const unsigned* distances = reinterpret_cast<const unsigned*>(shared.region);
     const unsigned lane = threadIdx.x, n = shared.count;
     const Key limit = shared.limit;
-    unsigned far[each], least[each], row[each];  // at the limit's distance, indices below the limit's come before it
+    unsigned far[each], least[each],
+        row[each];  // at the limit's distance, lower indices than the limit's rank above it
 #pragma unroll
     for (int i = 0; i < each; ++i) {
         const unsigned slot = lane + 32 * i;
@@ -193,7 +197,7 @@ __device__ __forceinline__ int pick_candidates(Shared& shared, int wanted) {
         const unsigned chosen = __reduce_min_sync(kWarp, first), chosen_row = triangle(chosen);
         if (lane == 0) shared.chosen[count] = chosen;
 #pragma unroll
-        for (int i = 0; i < each; ++i) {  // where there is no such pair, any place of the region
+        for (int i = 0; i < each; ++i) {  // without such a pair, any place of the region will do
             const unsigned slot = lane + 32 * i;
             met[i] = distances[slot < chosen ? chosen_row + slot : row[i] + chosen];
         }
@@ -206,7 +210,7 @@ __device__ __forceinline__ int pick_candidates(Shared& shared, int wanted) {
     return count;
 }
 
-// Makes picks of the chosen candidates; `picked` are there already. Owners take them out.
+// Makes picks of the chosen candidates, after `picked` earlier ones; the block that owns a pick takes it out.
 __device__ __forceinline__ void take_picks(const State& s, Shared& shared, std::int64_t picked, int count) {
     for (int i = threadIdx.x; i < kMost; i += kThreads) {
         shared.offsets[i] = kNever;

@@ -1,19 +1,21 @@
-// The plain k-centre greedy, pick for pick, in rounds of one cooperative kernel that never leaves the device.
+// The plain k-center greedy, pick for pick, in rounds of one cooperative kernel that never leaves the device.
 //
-// At the start of a round every point knows its distance to the nearest of all picks, as the reference ranks it. The
-// points that come first are candidates; the limit is the key of the first point that is none. Distances only shrink,
-// so as long as the best candidate comes before the limit, it is the pick that the plain algorithm makes: by distance,
-// of equals the lowest index, for keys hold both. When the best of them comes behind the limit, or all are picked, the
-// round ends, and every point meets the round's picks. A round makes one pick at least, for the first candidate comes
-// before the limit; nothing but its length depends on which points are candidates.
+// At the start of a round the distance of every point to the nearest of all picks is known, as the reference ranks it.
+// The highest-ranked points are candidates; the limit is the key of the first point that is none. Distances only
+// shrink, so as long as the best candidate ranks above the limit, it is the pick that the plain algorithm makes: the
+// farthest, and of equals the lowest index, because keys hold both. When the best candidate ranks below the limit, or
+// all are picked, the round ends, and every point is compared with the round's picks. A round makes at least one pick,
+// because the first candidate ranks above the limit; only its length depends on which points are candidates.
 //
-//     offer               each block, its points' highest keys; the highest that any block keeps back is the limit
-//     (all blocks wait)
-//     find_candidates     each block the same; measure_candidates: all pairs, shared out
-//     (all blocks wait)
-//     pick_candidates     each block the same, in one warp
-//     Fold                each block its points against the picks: halves on tensor cores, float64 where they do not
-//     tell
+//     offer                 each block writes the highest keys of its points; the highest key that any block withholds
+//                           is the limit
+//     (grid barrier)
+//     find_candidates       every block computes the same
+//     measure_candidates    the pairs of candidates are distributed over all blocks
+//     (grid barrier)
+//     pick_candidates       one warp of every block computes the same
+//     Fold                  each block compares its points with the picks: in float16 on tensor cores, and in float64
+//                           where that does not decide
 #include "greedy_coreset/cuda/kernels.h"
 
 #include <algorithm>
@@ -27,27 +29,8 @@ namespace cuda {
 namespace coreset {
 namespace {
 
-// The launch shape is the same for all: one block of 512 threads on each multiprocessor, but no more blocks than tiles
-// of 128 points; 94 KB of shared memory, which every architecture has.
-//
-// What to expect of 200,000 x 128 -> 20,000 in float32 on an H200, by arithmetic, nothing of it measured on a GPU.
-// Counted on the CPU, in numpy, on Gaussian points, clusters and a curved surface: 116 to 130 rounds of 154 to 172
-// picks with 192 candidates each; the kernel has about 180 and takes some more. On 50,000 -> 5,000 it measures 5 to 10
-// pairs a point in all, of 5,000; 5 to 7 of them bring a point nearer. For each round:
-//     two waits of all blocks                                      3 us
-//     offers, candidates                                           2 us
-//     16,000 distances in float64 between 180 candidates           4 us  latency; 1 us of conversions
-//     160 picks of about 200 cycles                               19 us  latency of one warp
-//     200,000 x 192 x 128 products, 9.8 GFLOP                     20 us  at 60 % of 790 Tflop/s, for mma.sync
-//         51 MB of halves, most of them in L2                     12 us  hidden behind them
-//         comparing 38 million scores                              3 us
-//     12,000 pairs measured, 12 MB                                 4 us  latency
-// About 55 us a round, 7 ms in all, 0.35 us a pick. A loop in torch reads 102 MB a pick and launches five kernels, 60
-// us or more. The tensor cores bind with two fifths, then the warp that picks with a third; wide apart from both, look
-// for a list that overflows (the first two or three rounds are to) or rows that halves do not hold. The worst case, one
-// pick a round, costs about 25 us a pick: two waits and a pass over the halves.
 constexpr std::int64_t kMostPoints = 1 << 28;
-constexpr std::int64_t kMostChannels = 1 << 17;  // rounding errors of more add up to nothing that screens
+constexpr std::int64_t kMostChannels = 1 << 17;  // with more, rounding errors add up so far that nothing is screened
 
 template <typename Element>
 __global__ void __launch_bounds__(kThreads, 1) coreset_kernel(const __grid_constant__ State s) {
@@ -77,7 +60,8 @@ __global__ void __launch_bounds__(kThreads, 1) coreset_kernel(const __grid_const
     }
 }
 
-// Lays out the workspace; returns its size.
+// Lays out the workspace; returns its size in bytes. The launch shape is one block per multiprocessor, but no more
+// blocks than tiles of points.
 std::size_t lay_out(State& s) {
     const CoresetArguments& a = s.arguments;
     const std::int64_t resident = resident_blocks(coreset_kernel<float>, kThreads, sizeof(Shared));
@@ -96,7 +80,7 @@ std::size_t lay_out(State& s) {
         array = reinterpret_cast<std::decay_t<decltype(array)>>(static_cast<char*>(a.workspace) + bytes);
         bytes += (count * sizeof *array + 255) / 256 * 256;
     };
-    take(s.halves, places * s.padded);
+    take(s.rounded, places * s.padded);
     take(s.keys, places);
     take(s.thresholds, places);
     take(s.bounds, places);

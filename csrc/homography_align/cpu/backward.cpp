@@ -1,8 +1,9 @@
-// One item is a tile of target pixels, an edge (target view, slot, source view), a batch and a batch of heads. Items
-// run at once, but what several of them add to they add to in the order of their numbers: every source and every target
-// counts the items that are done with it, and an item waits for its turn. So the result is the same for any number of
-// threads, without atomic sums. Items start in that order too, and neighbours in it share neither source nor target:
-// a wait is short, and always for an item that is already running.
+// The gradients. One item is a tile of target pixels, an edge (target view, slot, source view), an element of the batch
+// and a batch of heads. Items run in parallel, but those that add to the same gradient do so in the order of their
+// indices: every source and every target counts the items that are done with it, and an item waits for its turn. So the
+// result is bit-identical for any number of threads, without atomic additions. Items also start in that order, so an
+// item only ever waits for one that is already running; and consecutive edges share neither source nor target where
+// possible, so it rarely waits long.
 #include "homography_align/cpu/kernels.h"
 #include "homography_align/cpu/window.h"
 
@@ -12,13 +13,13 @@ namespace {
 
 template <typename T>
 struct BackwardScratch {
-    T *query, *out, *grad_out, *grad_query;  // of the tile's pixels
-    T *lse, *grad_lse, *inner;               // one vector a pixel; inner = <grad_out, out>
-    T *gx, *gy;                              // gradients of the projected points, as in Windows
+    T *query, *out, *grad_out, *grad_query;  // per pixel of the tile
+    T *lse, *grad_lse, *inner;               // one vector per pixel; inner = <grad_out, out>
+    T *gx, *gy;                              // gradients of the projected points, laid out as in Windows
     T *key_box, *value_box, *grad_key_box, *grad_value_box;
-    T *bias, *grad_bias;       // one vector for each vector of cells
-    T *key_taps, *value_taps;  // of a run
-    T *alpha, *grad_logit;     // of the cells of a run, and of a pixel
+    T *bias, *grad_bias;       // laid out as cells
+    T *key_taps, *value_taps;  // per pixel of a run
+    T *alpha, *grad_logit;     // cells: alpha per pixel of a run, grad_logit for one pixel
     Mask<T>* mask;
     Move *key_moves, *value_moves;
     Windows<T> windows;
@@ -39,17 +40,17 @@ struct BackwardScratch {
     }
 };
 
-// What an item works on.
+// An item's place in the call.
 template <typename T>
 struct Item {
-    const AlignGradients& gradients;
+    const AlignBackwardArguments& gradients;
     const AlignArguments& a;
     const Plan<T>& plan;
     std::int64_t batch, b, index;
     const Edge& edge;
     std::int64_t tile;
 
-    Item(const AlignGradients& g, const Plan<T>& plan, std::int64_t item)
+    Item(const AlignBackwardArguments& g, const Plan<T>& plan, std::int64_t item)
         : gradients(g),
           a(g.forward),
           plan(plan),
@@ -68,7 +69,7 @@ struct Item {
         const std::int64_t pixel = std::int64_t(c.count) * a.heads;
         return {nullptr, 0, 0, 1, width * pixel, pixel};
     }
-    // What the item that this thread probably takes next will read.
+    // Prefetches what item `number` reads, which this thread probably takes next.
     template <typename Element>
     void look_ahead(Prefetch& ahead, std::int64_t number) const {
         if (number >= plan.tiles(a) * gradients.edge_count * a.B * plan.key.batches) return;
@@ -96,7 +97,7 @@ struct Item {
     }
 };
 
-// Loads the tile's rows, and <grad_out, out> of its pixels.
+// Packs the tile's rows and finds <grad_out, out> of its pixels.
 template <typename T, typename Element>
 void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile) {
     const AlignArguments& a = item.a;
@@ -129,7 +130,8 @@ void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile)
         }
 }
 
-// The gradient (gx, gy) of a projected point from cells of weight `weights`, one lane for each cell of a row.
+// Adds to the gradient (gx, gy) of a projected point: weights * the slope of `taps` at each cell. Lanes are summed
+// later.
 template <typename T, int kR>
 VSAD_HD void add_slopes(Vector<T>& gx, Vector<T>& gy, const T* weights, const T* taps, T fx, T fy, Size<kR> size) {
     const auto vector = [](const T* from, int i) { return load(from + i * kLanes<T>); };
@@ -141,11 +143,11 @@ VSAD_HD void add_slopes(Vector<T>& gx, Vector<T>& gy, const T* weights, const T*
         [&](int i, Vector<T> left, Vector<T> right) { gy += vector(weights, i) * mix(fx, left, right); });
 }
 
-// The logits of a run's cells less the pixel's lse.
+// The logits of a run's cells minus their pixel's lse.
 template <typename T, int kR>
 VSAD_STEP void find_logits(const Item<T>& item, const BackwardScratch<T>& s, const Run& run, Size<kR> size) {
     constexpr int lanes = kLanes<T>;
-    const T scale = T(item.a.scale), nothing = T(-__builtin_inf());
+    const T scale = T(item.a.scale), minus_infinity = T(-__builtin_inf());
     for (int i = 0; i < run.count; ++i) {
         const int window = run.window[i];
         const T fx = s.windows.fx[window], fy = s.windows.fy[window];
@@ -158,15 +160,15 @@ VSAD_STEP void find_logits(const Item<T>& item, const BackwardScratch<T>& s, con
             size, [&](int j) { return mix(fy, load(taps + j * lanes), load(taps + (j + size.quads()) * lanes)); },
             [&](int j, Vector<T> left, Vector<T> right) {
                 Vector<T> logit = scale * mix(fx, left, right) + load(s.bias + j * lanes);
-                if (!full) logit = s.mask[j] ? logit : broadcast(nothing);
-                // without a valid cell lse is -inf, and so is every logit
-                store(alpha + j * lanes, lse == nothing ? lse : logit - lse);
+                if (!full) logit = s.mask[j] ? logit : broadcast(minus_infinity);
+                // Without a valid cell lse is -inf, and -inf - -inf would be NaN.
+                store(alpha + j * lanes, lse == minus_infinity ? lse : logit - lse);
             });
     }
 }
 
-// The gradients of a run's logits. Weights and gradients take the taps' places, spread to the taps: gamma that of the
-// keys', beta that of the values'.
+// The gradients of a run's logits, and of the projected points. The weights of the taps take the place of the taps' dot
+// products: gamma that of key_taps, beta that of value_taps.
 template <typename T, int kR>
 VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, const Run& run, Size<kR> size) {
     constexpr int lanes = kLanes<T>;
@@ -182,7 +184,8 @@ VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, c
             size,
             [&](int j) { return mix(fy, load(value_taps + j * lanes), load(value_taps + (j + size.quads()) * lanes)); },
             [&](int j, Vector<T> left, Vector<T> right) {
-                // A cell without rivals has inner = value: a logit that changes nothing gets no gradient from rounding.
+                // The only cell with weight has value == inner: rounding must not give its logit, which changes
+                // nothing, a gradient.
                 const Vector<T> weight = load(alpha + j * lanes), value = mix(fx, left, right);
                 const Vector<T> d = weight * (value - (weight == 1 ? value : inner) + grad_lse);
                 store(s.grad_logit + j * lanes, scale * d);
@@ -192,7 +195,7 @@ VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, c
             Vector<T> gx = {}, gy = {};
             add_slopes<T>(gx, gy, s.grad_logit, key_taps, fx, fy, size);
             add_slopes<T>(gx, gy, alpha, value_taps, fx, fy, size);
-            s.gx[window] = sum_lanes<T>(gx) / item.plan.key.span;  // every quad of a head holds the same
+            s.gx[window] = sum_lanes<T>(gx) / item.plan.key.span;  // every quad of a head holds the same sums
             s.gy[window] = sum_lanes<T>(gy) / item.plan.key.span;
         }
         cells_to_taps<T>(key_taps, s.grad_logit, fx, fy, size);
@@ -200,6 +203,7 @@ VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, c
     }
 }
 
+// All gradients of a part of a tile whose windows all lie in the packed box, into scratch memory.
 template <typename T, int kR>
 void backward_box(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile, Rectangle part, Rectangle box,
                   Prefetch& ahead) {
@@ -221,6 +225,7 @@ void backward_box(const Item<T>& item, const BackwardScratch<T>& s, Rectangle ti
     });
 }
 
+// Adds a part's gradients of projected points to that of the homography.
 template <typename T>
 void flush_homography(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile, Rectangle part) {
     const AlignArguments& a = item.a;
@@ -236,6 +241,7 @@ void flush_homography(const Item<T>& item, const BackwardScratch<T>& s, Rectangl
         }
 }
 
+// Adds the item's gradients of logits to that of the bias.
 template <typename T>
 void flush_bias(const Item<T>& item, const BackwardScratch<T>& s) {
     const AlignArguments& a = item.a;
@@ -254,38 +260,22 @@ void flush_bias(const Item<T>& item, const BackwardScratch<T>& s) {
 }
 
 template <typename T>
-Plan<T> backward_plan(const AlignGradients& g) {
+Plan<T> backward_plan(const AlignBackwardArguments& g) {
     return Plan<T>(g.forward, 2, 1, 2);
 }
 
+// Goes through the boxes that the tile's windows touch, and adds to the gradients of key, value and homography.
 template <typename Element, int kR>
-void backward_item(const void* arguments, std::int64_t index, char* scratch) {
+void backward_boxes(const Item<typename Compute<Element>::type>& item,
+                    const BackwardScratch<typename Compute<Element>::type>& s, Rectangle tile, std::int64_t next_item) {
     using T = typename Compute<Element>::type;
-    const AlignGradients& g = *static_cast<const AlignGradients*>(arguments);
-    const AlignArguments& a = g.forward;
-    const Plan<T> plan = backward_plan<T>(g);
-    const Item<T> item(g, plan, index);
-    const Channels<T>&key = plan.key, &value = plan.value;
-    const std::int64_t v = item.edge.v, n = item.edge.n, source = item.edge.s;
-    const Rectangle tile = plan.tile(a, item.tile);
-    Arena arena(scratch);
-    const BackwardScratch<T> s(arena, plan);
-    const Turn source_turn = item.source(), target_turn = item.target();
-    if (!project_tile(s.windows, a, plan, item.homography(), tile)) {
-        source_turn.pass();
-        target_turn.pass();
-        return;
-    }
-    key.plan_moves(s.key_moves);
-    value.plan_moves(s.value_moves);
-    load_bias(s.bias, a, plan, int(item.batch), n);
-    fill(s.grad_bias, plan.R * plan.quads * kLanes<T>, T(0));
-    load_tile<T, Element>(item, s, tile);
-
-    T* grad_query = item.dense(g.query, a.V, v, a.H * a.W, key);
+    const AlignBackwardArguments& g = item.gradients;
+    const AlignArguments& a = item.a;
+    const Channels<T>&key = item.plan.key, &value = item.plan.value;
+    const std::int64_t source = item.edge.s;
     T* grad_key = item.dense(g.key, a.S, source, a.Hs * a.Ws, key);
     T* grad_value = item.dense(g.value, a.S, source, a.Hs * a.Ws, value);
-    for_each_box(s.windows, {0, 0, tile.width, tile.height}, plan, [&](Rectangle part, Rectangle box) {
+    for_each_box(s.windows, {0, 0, tile.width, tile.height}, item.plan, [&](Rectangle part, Rectangle box) {
         pack(s.key_box, plane<Element>(a.key, item.b, source, item.batch * key.batch_channels()), a.key, box, a.Ws,
              a.Hs, key, s.key_moves);
         pack(s.value_box, plane<Element>(a.value, item.b, source, item.batch * value.batch_channels()), a.value, box,
@@ -295,24 +285,49 @@ void backward_item(const void* arguments, std::int64_t index, char* scratch) {
         Prefetch ahead;
         ahead.add(grad_key, item.dense_image(key, a.Ws), box, a.Ws, a.Hs);
         ahead.add(grad_value, item.dense_image(value, a.Ws), box, a.Ws, a.Hs);
-        if (part.x == 0 && part.y == 0) item.template look_ahead<Element>(ahead, index + plan.threads);
+        if (part.x == 0 && part.y == 0) item.template look_ahead<Element>(ahead, next_item);
         ahead.spread(5 * part.area());
         backward_box<T, kR>(item, s, tile, part, box, ahead);
-        source_turn.wait();
+        item.source().wait();
         if (grad_key) add_box(grad_key, a.C, s.grad_key_box, box, a.Ws, a.Hs, key, s.key_moves);
         if (grad_value) add_box(grad_value, a.Cv, s.grad_value_box, box, a.Ws, a.Hs, value, s.value_moves);
         flush_homography(item, s, tile, part);
     });
+}
+
+template <typename Element, int kR>
+void backward_item(const void* arguments, std::int64_t index, char* scratch) {
+    using T = typename Compute<Element>::type;
+    const AlignBackwardArguments& g = *static_cast<const AlignBackwardArguments*>(arguments);
+    const AlignArguments& a = g.forward;
+    const Plan<T> plan = backward_plan<T>(g);
+    const Item<T> item(g, plan, index);
+    const Rectangle tile = plan.tile(a, item.tile);
+    Arena arena(scratch);
+    const BackwardScratch<T> s(arena, plan);
+    const Turn source_turn = item.source(), target_turn = item.target();
+    if (!project_tile(s.windows, a, plan, item.homography(), tile)) {
+        source_turn.pass();
+        target_turn.pass();
+        return;
+    }
+    plan.key.plan_moves(s.key_moves);
+    plan.value.plan_moves(s.value_moves);
+    load_bias(s.bias, a, plan, int(item.batch), item.edge.n);
+    fill(s.grad_bias, plan.R * plan.quads * kLanes<T>, T(0));
+    load_tile<T, Element>(item, s, tile);
+    backward_boxes<Element, kR>(item, s, tile, index + plan.threads);
     source_turn.wait();
     flush_bias(item, s);
     source_turn.pass();
+    T* grad_query = item.dense(g.query, a.V, item.edge.v, a.H * a.W, plan.key);
     target_turn.wait();
-    if (grad_query) add_box(grad_query, a.C, s.grad_query, tile, a.W, a.H, key, s.key_moves);
+    if (grad_query) add_box(grad_query, a.C, s.grad_query, tile, a.W, a.H, plan.key, s.key_moves);
     target_turn.pass();
 }
 
 template <typename Element>
-Work backward_work(const AlignGradients& g) {
+Work backward_work(const AlignBackwardArguments& g) {
     using T = typename Compute<Element>::type;
     const Plan<T> plan = backward_plan<T>(g);
     Arena arena(nullptr);
@@ -323,7 +338,7 @@ Work backward_work(const AlignGradients& g) {
 
 }  // namespace
 
-Work homography_align_backward(const AlignGradients& g) {
+Work homography_align_backward(const AlignBackwardArguments& g) {
     switch (g.forward.dtype) {
         case Scalar::float64:
             return backward_work<double>(g);

@@ -1,5 +1,6 @@
+// The forward. A tile of target pixels goes through all slots with an online softmax; for each slot it packs the box of
+// source pixels that its windows touch.
 #include "homography_align/cpu/kernels.h"
-
 #include "homography_align/cpu/window.h"
 
 namespace vsad {
@@ -8,10 +9,10 @@ namespace {
 
 template <typename T>
 struct ForwardScratch {
-    T *query, *sum, *peak, *total;  // of the tile's pixels, batch after batch; peak and total are one vector each
-    T *key_box, *value_box;         // of one batch
-    T* bias;                        // one vector for each vector of cells, batch after batch
-    T *taps, *cells;                // of a run; after a pixel's cells, by how much what was summed before must shrink
+    T *query, *sum, *peak, *total;  // per pixel of the tile, batch after batch; peak and total are one vector each
+    T *key_box, *value_box;         // for one batch
+    T* bias;                        // laid out as cells, batch after batch
+    T *taps, *cells;                // per pixel of a run; after its cells, one vector: the factor for its sum so far
     Mask<T>* mask;
     Move *key_moves, *value_moves;
     Windows<T> windows;
@@ -33,13 +34,12 @@ struct ForwardScratch {
     }
 };
 
-// The logits of a run's cells less their peak, and what the peak so far is less than the new one, in the place after
-// them.
+// The logits of a run's cells minus their new peak, and after them the old peak minus the new one.
 template <typename T, int kR>
 VSAD_STEP void find_logits(const ForwardScratch<T>& s, const AlignArguments& a, const Run& run, const T* bias,
                            std::int64_t first_pixel, Size<kR> size, Prefetch& ahead) {
     constexpr int lanes = kLanes<T>;
-    const T scale = T(a.scale), nothing = T(-__builtin_inf());
+    const T scale = T(a.scale), minus_infinity = T(-__builtin_inf());
     for (int i = 0; i < run.count; ++i) {
         ahead.step();
         const int window = run.window[i];
@@ -56,7 +56,7 @@ VSAD_STEP void find_logits(const ForwardScratch<T>& s, const AlignArguments& a, 
             size, [&](int j) { return mix(fy, load(taps + j * lanes), load(taps + (j + size.quads()) * lanes)); },
             [&](int j, Vector<T> left, Vector<T> right) {
                 Vector<T> logit = scale * mix(fx, left, right) + load(bias + j * lanes);
-                if (!full) logit = s.mask[j] ? logit : broadcast(nothing);
+                if (!full) logit = s.mask[j] ? logit : broadcast(minus_infinity);
                 highest = logit > highest ? logit : highest;
                 if (kR)
                     logits[j] = logit;
@@ -64,7 +64,8 @@ VSAD_STEP void find_logits(const ForwardScratch<T>& s, const AlignArguments& a, 
                     store(cells + j * lanes, logit);
             });
         const Vector<T> new_peak = greatest_in_quads<T>(highest);
-        const Vector<T> shift = new_peak == nothing ? Vector<T>{} : new_peak;  // nothing valid yet: exp(-inf - 0) = 0
+        // While nothing is valid the shift is 0, since exp(-inf - 0) = 0.
+        const Vector<T> shift = new_peak == minus_infinity ? Vector<T>{} : new_peak;
         store(peak, new_peak);
         for (int j = 0; j < size.cells(); ++j)
             store(cells + j * lanes, (kR ? logits[j] : load(cells + j * lanes)) - shift);
@@ -72,7 +73,7 @@ VSAD_STEP void find_logits(const ForwardScratch<T>& s, const AlignArguments& a, 
     }
 }
 
-// The cells' weights, summed and spread to the taps.
+// Adds the weights of a run's cells to the totals and spreads them to the taps.
 template <typename T, int kR>
 VSAD_STEP void spread_weights(const ForwardScratch<T>& s, const Run& run, std::int64_t first_pixel, Size<kR> size) {
     constexpr int lanes = kLanes<T>;
@@ -87,7 +88,7 @@ VSAD_STEP void spread_weights(const ForwardScratch<T>& s, const Run& run, std::i
     }
 }
 
-// One slot and batch of a tile's part, all of whose windows lie in the packed box.
+// One slot and one batch of heads, for a part of a tile whose windows all lie in the packed box.
 template <typename T, int kR>
 void attend_box(const ForwardScratch<T>& s, const AlignArguments& a, const Plan<T>& plan, int batch, Rectangle tile,
                 Rectangle part, Rectangle box, Prefetch& ahead) {
@@ -106,7 +107,7 @@ void attend_box(const ForwardScratch<T>& s, const AlignArguments& a, const Plan<
     });
 }
 
-// out = sum / total and lse = peak + log(total); 0 and -inf where nothing was valid.
+// Writes out = sum / total and lse = peak + log(total); 0 and -inf where nothing was valid.
 template <typename T, typename Element>
 void write_tile(const AlignArguments& a, const ForwardScratch<T>& s, const Plan<T>& plan, std::int64_t b,
                 std::int64_t v, Rectangle tile) {
@@ -138,7 +139,7 @@ Plan<T> forward_plan(const AlignArguments& a) {
     return Plan<T>(a, 1, Channels<T>(a.heads, 1).batches, 1);
 }
 
-// One item is a few neighbouring tiles of a view: what their boxes share stays in the cache.
+// One item is up to kTiles tiles of a view beside each other: what their boxes share stays in the cache.
 constexpr std::int64_t kTiles = 4;
 
 template <typename T>
@@ -163,7 +164,7 @@ struct Item {
     }
 };
 
-// What comes after slot n of tile t: another box, or the next tile's query and first box.
+// Prefetches what comes after slot n of tile t: the next slot's box, or the next tile's query and first box.
 template <typename T, typename Element>
 Prefetch look_ahead(const Item<T>& item, std::int64_t t, std::int64_t n) {
     const AlignArguments& a = item.a;
@@ -214,10 +215,10 @@ void forward_tile(const Item<typename Compute<Element>::type>& item,
             }
         });
     }
-    if (a.wide_out)
-        write_tile<T, T>(a, s, item.plan, item.b, item.v, tile);
-    else
+    if (a.out_dtype == a.dtype)
         write_tile<T, Element>(a, s, item.plan, item.b, item.v, tile);
+    else
+        write_tile<T, T>(a, s, item.plan, item.b, item.v, tile);
 }
 
 template <typename Element, int kR>

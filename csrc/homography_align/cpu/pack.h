@@ -1,8 +1,9 @@
-// Between tensors, of any dtype and strides, and packed pixels.
+// Packing pixels of tensors of any dtype and strides into vectors, and back.
 //
-// A packed pixel holds a batch of heads as vectors, every head in `span` quads of each of them: so one vector operation
-// serves all heads of the batch, and the sum over a head's channels ends within a quad. What pads a head to whole
-// vectors is zero. Channels move as quads, four neighbours of one head at a time.
+// A packed pixel holds the channels of a batch of heads as vectors. Each vector is made of quads (4 lanes), and every
+// head owns `span` quads of each vector: so one vector operation serves all heads of the batch, and the sum over a
+// head's channels ends within its quads. Zeros pad a head to full vectors. Channels move as quads, four neighbors of
+// one head at a time.
 #pragma once
 
 #include "cpu/arena.h"
@@ -19,19 +20,21 @@ struct Rectangle {
     int area() const { return width * height; }
 };
 
+// `count` channels of a tensor from `channel` on lie in a packed pixel from `lane` on.
 struct Move {
-    int channel, lane, count;  // `count` channels from `channel` on lie in a packed pixel from `lane` on
+    int channel, lane, count;
 };
 
+// How the channels of a tensor are packed.
 template <typename T>
 struct Channels {
-    int heads, count;        // of the tensor: every head has `count` channels
-    int span = 1, together;  // quads of a head in each vector; heads of a batch
-    int batches, vectors;    // of a packed pixel of one batch
-    int moves;               // quads that are moved
+    int heads, count;        // heads of the tensor; channels per head
+    int span = 1, together;  // quads per head in each vector; heads per batch
+    int batches, vectors;    // batches of heads; vectors per packed pixel of one batch
+    int moves;               // entries of plan_moves
 
     Channels(int heads, int count) : heads(heads), count(count) {
-        while (heads * span % kQuads<T>) span *= 2;  // as few quads as fill whole batches
+        while (heads * span % kQuads<T>) span *= 2;  // the fewest quads with which the heads fill all batches
         together = kQuads<T> / span;
         batches = heads / together;
         vectors = (count + 4 * span - 1) / (4 * span);
@@ -49,16 +52,17 @@ struct Channels {
     }
 };
 
-// The quads of a pixel that needs no padding, in the order of its packed vectors: a loop without a table.
+// The quads of a pixel that needs no padding, in the order of its packed vectors. Replaces a table of moves.
 template <typename T>
 struct Quads {
-    std::int64_t first[kQuads<T>];  // channel of each quad of the first vector
+    std::int64_t first[kQuads<T>];  // the first channel of each quad of the first vector
     int vectors, step;
 
     explicit Quads(const Channels<T>& c) : vectors(c.vectors), step(4 * c.span) {
         for (int q = 0; q < kQuads<T>; ++q) first[q] = std::int64_t(q / c.span) * c.count + q % c.span * 4;
     }
-    template <typename Visit>  // visit(channel, lane)
+    // Calls visit(channel, lane) for every quad.
+    template <typename Visit>
     VSAD_HD void for_each(const Visit& visit) const {
         for (int v = 0; v < vectors; ++v)
             for (int q = 0; q < kQuads<T>; ++q) visit(first[q] + v * step, v * kLanes<T> + 4 * q);
@@ -102,30 +106,35 @@ VSAD_HD void transpose_quads(Quad<T> (&q)[4]) {
     q[3] = shuffle(b, d, High{});
 }
 
-// Packs `width` pixels of a row: pixel x of the tensor at from + x * strides.x.
+// Packs `width` pixels whose channels lie side by side.
 template <typename T, typename Element>
-void pack_row(T* to, const Element* from, const Image& strides, int width, const Channels<T>& channels,
-              const Move* moves) {
+VSAD_HD void pack_channels_last(T* to, const Element* from, std::int64_t step, int width, const Channels<T>& channels,
+                                const Move* moves) {
     const std::int64_t row = channels.row();
-    if (strides.channel == 1 && !channels.padded()) {
+    if (!channels.padded()) {
         const Quads<T> quads(channels);
-        for (int x = 0; x < width; ++x, to += row, from += strides.x)
+        for (int x = 0; x < width; ++x, to += row, from += step)
             quads.for_each(
                 [=](std::int64_t channel, int lane) { store_quad<T>(to + lane, load_quad<T>(from + channel)); });
         return;
     }
-    if (strides.channel == 1) {
-        const bool whole = channels.count % 4 == 0;
-        for (int x = 0; x < width; ++x, to += row, from += strides.x)
-            for (int m = 0; m < channels.moves; ++m) {
-                const Move move = moves[m];
-                if (whole || move.count == 4)
-                    store_quad<T>(to + move.lane, load_quad<T>(from + move.channel));
-                else
-                    for (int i = 0; i < move.count; ++i) to[move.lane + i] = widen(from[move.channel + i]);
-            }
-        return;
-    }
+    const bool only_quads = channels.count % 4 == 0;
+    for (int x = 0; x < width; ++x, to += row, from += step)
+        for (int m = 0; m < channels.moves; ++m) {
+            const Move move = moves[m];
+            if (only_quads || move.count == 4)
+                store_quad<T>(to + move.lane, load_quad<T>(from + move.channel));
+            else
+                for (int i = 0; i < move.count; ++i) to[move.lane + i] = widen(from[move.channel + i]);
+        }
+}
+
+// Packs `width` pixels of a row; pixel x of the tensor is at from + x * strides.x.
+template <typename T, typename Element>
+void pack_row(T* to, const Element* from, const Image& strides, int width, const Channels<T>& channels,
+              const Move* moves) {
+    if (strides.channel == 1) return pack_channels_last(to, from, strides.x, width, channels, moves);
+    const std::int64_t row = channels.row();
     for (int m = 0; m < channels.moves; ++m) {
         const Move move = moves[m];
         const Element* first = from + move.channel * strides.channel;
@@ -135,7 +144,7 @@ void pack_row(T* to, const Element* from, const Image& strides, int width, const
                     to[x * row + move.lane + i] = widen(first[x * strides.x + i * strides.channel]);
             continue;
         }
-        for (int x = 0; x < width; x += 4) {  // the last four overlap those before
+        for (int x = 0; x < width; x += 4) {  // the last four pixels overlap the four before
             const int at = lesser(x, width - 4);
             Quad<T> quads[4] = {};
             for (int i = 0; i < move.count; ++i) quads[i] = load_quad<T>(first + i * strides.channel + at);
@@ -145,8 +154,8 @@ void pack_row(T* to, const Element* from, const Image& strides, int width, const
     }
 }
 
-// Packs `box` from an image of width x height whose pixel (0, 0) is at `from`. Beyond the border the border's pixels
-// repeat: there every weight is zero, and the slope across the border is zero too.
+// Packs `box` from an image of width x height whose pixel (0, 0) is at `from`. Beyond the image's border its border
+// pixels repeat: there every weight is zero, and so is the slope across the border.
 template <typename T, typename Element>
 void pack(T* to, const Element* from, const Image& strides, Rectangle box, std::int64_t width, std::int64_t height,
           const Channels<T>& channels, const Move* moves) {
@@ -189,8 +198,8 @@ void unpack_row(Element* to, const Image& strides, const T* from, int width, con
     }
 }
 
-// Adds a packed box, as far as it lies in the image of width x height, to a dense channels-last tensor whose pixels lie
-// `pixel_stride` apart.
+// Adds the part of a packed box that lies in the image of width x height to a dense channels-last tensor whose pixels
+// lie `pixel_stride` apart.
 template <typename T>
 void add_box(T* to, std::int64_t pixel_stride, const T* box, Rectangle at, std::int64_t width, std::int64_t height,
              const Channels<T>& channels, const Move* moves) {

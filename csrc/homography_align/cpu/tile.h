@@ -1,6 +1,6 @@
 // A tile of target pixels, where its windows lie in a source view, and the boxes of source pixels they touch. Forward
-// and backward pack tile and boxes into scratch, so their loops know no dtype, no stride, no remainder and no border,
-// and each source pixel is converted once for all the windows that read it.
+// and backward pack the tile and its boxes into scratch memory. Their loops then handle one dtype and layout, without
+// remainders and borders, and each source pixel is converted once for all windows that read it.
 #pragma once
 
 #include "homography_align/cpu/pack.h"
@@ -10,16 +10,16 @@ namespace VSAD_ISA {
 namespace {
 
 constexpr int kTileSide = 16;
-constexpr std::int64_t kBoxPixels = 512;          // 16 x 16 windows and their margins, at a scale near one
-constexpr std::int64_t kScratchBytes = 64 << 20;  // of all threads together
-constexpr float kFar = 1e6f;                      // pixels; further points are not fetched ahead
-constexpr std::int64_t kThreadBytes = 1 << 20;    // a core's second-level cache
+constexpr std::int64_t kBoxPixels = 512;          // a tile's windows and their margins, at a scale near one
+constexpr std::int64_t kScratchBytes = 64 << 20;  // for all threads together
+constexpr std::int64_t kThreadBytes = 1 << 20;    // per thread: a core's second-level cache
+constexpr float kFar = 1e6f;                      // points further out, in pixels, are not prefetched
 
-// The sizes of a call. A tile's pixels are packed for `tile_copies` tensors like query and value and `tile_batches`
-// batches of heads at once, a box for `box_copies` and one batch.
+// The sizes of a call. A tile is packed for `tile_copies` pairs of tensors like query and value and for `tile_batches`
+// batches of heads at once; a box for `box_copies` pairs and one batch.
 template <typename T>
 struct Plan {
-    int R, side, quads;  // window, taps in a row, vectors in a row of taps or cells
+    int R, side, quads;  // the window; taps per row; vectors per row of taps or cells
     Channels<T> key, value;
     int tile_width = kTileSide, tile_height = kTileSide;
     std::int64_t box_pixels, threads;
@@ -32,8 +32,8 @@ struct Plan {
           value(a.heads, int(a.Cv / a.heads)) {
         const std::int64_t pixel = (key.row() + value.row()) * std::int64_t(sizeof(T)) + 1;
         const std::int64_t of_tile = pixel * tile_copies * tile_batches, of_box = pixel * box_copies;
-        // One pixel and its box always fit. The tile must not depend on the threads: what is added up in which order
-        // does.
+        // One pixel and its box always fit. The tile must not depend on the number of threads, because the order of
+        // additions depends on the tile.
         const std::int64_t bytes = greater(of_tile + taps() * of_box, kThreadBytes);
         threads = greater<std::int64_t>(1, lesser<std::int64_t>(a.threads, kScratchBytes / bytes));
         while (tile_pixels() > 1 && tile_pixels() * (of_tile + 2 * of_box) > bytes)
@@ -43,7 +43,8 @@ struct Plan {
 
     int taps() const { return side * side; }
     int tile_pixels() const { return tile_width * tile_height; }
-    int pitch() const { return round_up<T>(tile_width); }  // between the rows of a tile's windows
+    // The distance between rows of a tile's windows, which are stored as full vectors.
+    int pitch() const { return round_up<T>(tile_width); }
     std::int64_t tiles_across(const AlignArguments& a) const { return (a.W + tile_width - 1) / tile_width; }
     std::int64_t tiles(const AlignArguments& a) const {
         return tiles_across(a) * ((a.H + tile_height - 1) / tile_height);
@@ -54,13 +55,14 @@ struct Plan {
     }
 };
 
-enum Reach : int { kNowhere, kPartly, kFully };  // how much of a window lies within the source
+// How much of a window lies within the source.
+enum Reach : int { kNowhere, kPartly, kFully };
 
 // The windows of a tile's pixels, in rows of Plan::pitch.
 template <typename T>
 struct Windows {
-    T *x, *y, *Z, *fx, *fy;  // the projected point and its fractions
-    int *left, *top;         // the first tap
+    T *x, *y, *Z, *fx, *fy;  // the projected point, and the fractions of x and y
+    int *left, *top;         // position of the first tap
     int* reach;
 
     Windows(Arena& arena, const Plan<T>& plan) {
@@ -79,7 +81,7 @@ VSAD_HD Vector<T> floor_of(Vector<T> v) {
     return v;
 }
 
-// Projects the pixels of a tile; false when none of their windows touches the source.
+// Projects the pixels of a tile. Returns false when none of their windows touches the source.
 template <typename T>
 bool project_tile(const Windows<T>& windows, const AlignArguments& a, const Plan<T>& plan, const T* H, Rectangle tile) {
     typedef int Integers __attribute__((vector_size(kLanes<T> * sizeof(int))));
@@ -89,7 +91,7 @@ bool project_tile(const Windows<T>& windows, const AlignArguments& a, const Plan
     for (int row = 0; row < tile.height; ++row)
         for (int col = 0; col < tile.width; col += kLanes<T>) {
             const Projection<Vector<T>> p = project(H, lane_numbers<T>() + T(tile.x + col), T(tile.y + row));
-            // NaN fails every comparison, so it is nowhere, and is replaced before it is converted to an integer.
+            // NaN fails every comparison: its window is nowhere, and it is replaced before the conversion to integers.
             const auto near =
                 (p.Z > 0) & (p.x >= -radius) & (p.x <= last_x + radius) & (p.y >= -radius) & (p.y <= last_y + radius);
             const auto inside =
@@ -115,11 +117,11 @@ bool project_tile(const Windows<T>& windows, const AlignArguments& a, const Plan
     return max_lanes<T>(any) > 0;
 }
 
-// Fetches what is needed next into the second-level cache, a few lines at a time while the processor computes: packing
-// waits for memory, and computing leaves it idle.
+// Prefetches what is needed next into the second-level cache, a few cache lines between the steps of the computation:
+// packing alone would wait for memory that the computation leaves idle.
 class Prefetch {
   public:
-    // The pixels of `box`, as far as they lie in an image of width x height whose pixel (0, 0) is at `from`.
+    // Adds the pixels of `box` that lie in an image of width x height whose pixel (0, 0) is at `from`.
     template <typename Element>
     void add(const Element* from, const Image& strides, Rectangle box, std::int64_t width, std::int64_t height) {
         const std::int64_t left = greater(0, box.x), right = lesser<std::int64_t>(box.x + box.width, width);
@@ -130,10 +132,10 @@ class Prefetch {
                               strides.y * std::int64_t(sizeof(Element)), lines, bottom - top};
         lines_ += lines * (bottom - top);
     }
-    // Spreads what was added evenly over `steps` steps.
-    void spread(std::int64_t steps) { a_step_ = (lines_ + steps - 1) / greater<std::int64_t>(1, steps); }
+    // Spreads all that was added evenly over `steps` calls of step().
+    void spread(std::int64_t steps) { lines_per_step_ = (lines_ + steps - 1) / greater<std::int64_t>(1, steps); }
     VSAD_HD void step() {
-        for (std::int64_t i = 0; i < a_step_ && next_ < count_; ++i) {
+        for (std::int64_t i = 0; i < lines_per_step_ && next_ < count_; ++i) {
             Region& region = regions_[next_];
             __builtin_prefetch(region.from + 64 * at_, 0, 2);
             if (++at_ < region.width) continue;
@@ -147,14 +149,14 @@ class Prefetch {
     static constexpr int kMost = 8;
     struct Region {
         const char* from;
-        std::int64_t stride, width, height;  // bytes; cache lines; rows
+        std::int64_t stride, width, height;  // in bytes, in cache lines, in rows
     };
     Region regions_[kMost];
     int count_ = 0, next_ = 0;
-    std::int64_t lines_ = 0, a_step_ = 0, at_ = 0;
+    std::int64_t lines_ = 0, lines_per_step_ = 0, at_ = 0;
 };
 
-// About where the windows of a tile lie: what is fetched ahead need not be exact.
+// Approximately where the windows of a tile lie, which is enough for prefetching.
 template <typename T>
 Rectangle guess_box(const AlignArguments& a, const Plan<T>& plan, const T* H, Rectangle tile) {
     T left = T(a.Ws), right = -1, top = T(a.Hs), bottom = -1;
@@ -173,8 +175,8 @@ Rectangle guess_box(const AlignArguments& a, const Plan<T>& plan, const T* H, Re
     return box;
 }
 
-// Calls visit(part of the tile, box of source pixels its windows touch), for parts whose box fits the scratch
-// and is mostly used. `part` is relative to the tile.
+// Calls visit(part of the tile, box of source pixels that its windows touch) for parts of the tile, halved until the
+// box fits the scratch memory and has at most twice the pixels of all windows together. `part` is relative to the tile.
 template <typename T, typename Visit>
 void for_each_box(const Windows<T>& windows, Rectangle part, const Plan<T>& plan, const Visit& visit) {
     int left = 0x7fffffff, right = -0x7fffffff, top = left, bottom = right, used = 0;

@@ -1,8 +1,8 @@
 // The arithmetic of one pixel's window, for a batch of heads at once.
 //
 // Taps and cells are laid out in rows of `quads` vectors: lane b of every quad of vector c in row a is the tap or cell
-// (a, 4c + b), each quad for its own head. What pads a row is zero among taps, and among cells never valid. kR is the
-// window's size where it is known at compile time, 0 where it is not.
+// (a, 4c + b), each quad for its own head. The padding of a row is zero among taps and invalid among cells. kR is the
+// window where it is known at compile time, else 0.
 #pragma once
 
 #include "homography_align/cpu/tile.h"
@@ -11,15 +11,17 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
+// Vectors that are summed in registers at once: AVX-512 has 32 vector registers, the other instruction sets 16.
 #if defined(__AVX512F__)
-constexpr int kBlock = 8;  // vectors summed in registers at once, of 32
+constexpr int kBlock = 8;
 #else
-constexpr int kBlock = 4;  // of 16
+constexpr int kBlock = 4;
 #endif
 
-#define VSAD_STEP __attribute__((noinline))  // a step has the registers for itself
+// A step is not inlined, so that all registers are free for its loop.
+#define VSAD_STEP __attribute__((noinline))
 
-// The function compiled for a window; other sizes, and double, share one that learns it at run time.
+// The function compiled for a window. Other windows, and float64, share one to which the window is a run-time number.
 #define VSAD_BY_WINDOW(function, Element, window)            \
     ((window) == 1   ? &function<Element, known<Element>(1)> \
      : (window) == 3 ? &function<Element, known<Element>(3)> \
@@ -31,17 +33,17 @@ constexpr int known(int R) {
     return std::is_same_v<Element, double> ? 0 : R;
 }
 
-// Neighbouring pixels of a tile that take each step together: steps are loops short enough for the registers, and the
-// processor works on several pixels at once.
+// A run of neighboring pixels of a tile that take each step together. So every step is a loop whose numbers fit the
+// registers, and the processor overlaps the work of several pixels.
 constexpr int kRun = 8;
 struct Run {
     int count = 0;
-    int window[kRun];                           // index among the windows
-    std::int64_t pixel[kRun], first_tap[kRun];  // index among the tile's pixels, and the box's
+    int window[kRun];                           // indices among the tile's windows
+    std::int64_t pixel[kRun], first_tap[kRun];  // indices among the tile's pixels and among the box's
 };
 
-// Calls visit(run) for all windows of a part that touch the source. Strips as wide as a run keep their taps in the
-// first-level cache from one row to the next.
+// Calls visit(run) for all windows of a part of the tile that touch the source. It goes down strips as wide as a run,
+// so that taps stay in the first-level cache from one row to the next.
 template <typename T, typename Visit>
 VSAD_HD void for_each_run(const Windows<T>& windows, const Plan<T>& plan, Rectangle tile, Rectangle part, Rectangle box,
                           const Visit& visit) {
@@ -60,7 +62,7 @@ VSAD_HD void for_each_run(const Windows<T>& windows, const Plan<T>& plan, Rectan
         }
 }
 
-// Packed pixels of one batch of heads. Those of a box lie a `line` of elements above one another.
+// Packed pixels of one batch of heads. `row` and `line` are the strides from pixel to pixel and from line to line.
 template <typename T>
 struct Packed {
     T* pixels;
@@ -74,17 +76,18 @@ struct Packed {
 
 template <int kR>
 struct Size {
-    int window;  // asked only where kR does not say it
+    int window;  // read only when kR is 0
 
     VSAD_HD int R() const { return kR ? kR : window; }
-    VSAD_HD int side() const { return R() + 1; }            // taps in a row
-    VSAD_HD int quads() const { return (side() + 3) / 4; }  // vectors in a row
-    VSAD_HD int cells() const { return R() * quads(); }     // vectors of cells
-    VSAD_HD int taps() const { return side() * quads(); }   // vectors of taps
+    VSAD_HD int side() const { return R() + 1; }            // taps per row
+    VSAD_HD int quads() const { return (side() + 3) / 4; }  // vectors per row
+    VSAD_HD int cells() const { return R() * quads(); }     // vectors of all cells
+    VSAD_HD int taps() const { return side() * quads(); }   // vectors of all taps
     static constexpr int kTaps = kR ? (kR + 1) * ((kR + 4) / 4) : 1;
 };
 
-// A row of taps. One pointer and one step address all of them, which compilers forget when they may.
+// A row of taps, addressed by one pointer and one step. The empty assembly keeps the compiler from replacing them by
+// one pointer per tap, for which there are not enough registers.
 template <typename T>
 struct Line {
     const T* first;
@@ -101,7 +104,7 @@ struct Line {
     }
 };
 
-// t[a][b] = <row, tap (a, b)> for rows x taps of them.
+// t[a][b] = <row, tap (a, b)> for a block of rows x taps.
 template <typename T, int rows, int taps>
 VSAD_HD void dot_block(T* t, int quads, const T* row, const T* first, const Packed<const T>& box) {
     constexpr int padded = (taps + 3) / 4 * 4;
@@ -126,7 +129,7 @@ VSAD_HD void dot_block(T* t, int quads, const T* row, const T* first, const Pack
         }
 }
 
-// t = <rows[pixel], taps of its window> for the pixels of a run, one after the other.
+// t = <rows[pixel], taps of the pixel's window>, for the pixels of a run one after the other.
 template <typename T, int kR>
 VSAD_STEP void dot_taps(T* t, const Run& run, const Packed<const T>& rows, const Packed<const T>& box, Size<kR> size,
                         Prefetch& ahead) {
@@ -139,7 +142,7 @@ VSAD_STEP void dot_taps(T* t, const Run& run, const Packed<const T>& rows, const
             for (int a = 0; a < kR + 1; a += 2)
                 dot_block<T, 2, kR + 1>(t + a * 2 * kLanes<T>, 2, row, first + a * box.line, box);
         } else {
-            for (int a = 0; a < size.side(); a += 2)  // an even number of taps in a row
+            for (int a = 0; a < size.side(); a += 2)  // R is odd, so the number of rows of taps is even
                 for (int c = 0; c < size.quads(); ++c) {
                     const T* at = first + a * box.line + 4 * c * box.row;
                     T* to = t + (a * size.quads() + c) * kLanes<T>;
@@ -152,8 +155,8 @@ VSAD_STEP void dot_taps(T* t, const Run& run, const Packed<const T>& rows, const
     }
 }
 
-// Calls visit(index of a vector of cells, what lies left of them between the rows above and below, what lies right).
-// Cells lie between four taps; their rows are mixed first.
+// Calls visit(index of a vector of cells, left, right): left and right are the taps on both sides of the cells, already
+// mixed between the rows above and below. `rows_mixed(i)` mixes vector i of a row of taps with the row below.
 template <typename T, int kR, typename Mix, typename Visit>
 VSAD_HD void for_each_cell(Size<kR> size, const Mix& rows_mixed, const Visit& visit) {
     for (int a = 0; a < size.R(); ++a) {
@@ -168,7 +171,7 @@ VSAD_HD void for_each_cell(Size<kR> size, const Mix& rows_mixed, const Visit& vi
     }
 }
 
-// cells = e^cells, for `count` vectors of cells <= 0.
+// cells = exp(cells), for `count` vectors of cells that are not positive.
 template <typename T>
 VSAD_STEP void exp_cells(T* cells, int count) {
     constexpr int together = 4;
@@ -181,12 +184,12 @@ VSAD_STEP void exp_cells(T* cells, int count) {
     for (; count > 0; --count, cells += kLanes<T>) store(cells, exp_of_nonpositive(load(cells)));
 }
 
-// Taps from cells: what every tap receives from the cells it belongs to. Cells that are none must be zero.
+// What every tap receives from the cells it belongs to. The padding of cells must be zero.
 template <typename T, int kR>
 VSAD_HD void cells_to_taps(T* taps, const T* cells, T fx, T fy, Size<kR> size) {
     constexpr int lanes = kLanes<T>;
     for (int c = 0; c < size.quads(); ++c) {
-        Vector<T> above = {};  // the row of cells before, mixed along the row
+        Vector<T> above = {};  // the row of cells above, mixed along x
         for (int a = 0; a < size.side(); ++a) {
             const int i = (a * size.quads() + c) * lanes;
             const Vector<T> cell = a < size.R() ? load(cells + i) : Vector<T>{};
@@ -198,7 +201,7 @@ VSAD_HD void cells_to_taps(T* taps, const T* cells, T fx, T fy, Size<kR> size) {
     }
 }
 
-// Calls visit(weight, tap, weight, tap) for two taps at a time; a weight fills the lanes of its head.
+// Calls visit(weight, tap, weight, tap) for two taps at a time; each weight fills all lanes of its head.
 template <typename T, typename Tap, int kR, typename Visit>
 VSAD_HD void for_each_tap(const T* weights, Tap* first, const Packed<Tap>& box, Size<kR> size, const Visit& visit) {
     for (int a = 0; a < size.side(); ++a)
@@ -214,7 +217,8 @@ VSAD_HD void for_each_tap(const T* weights, Tap* first, const Packed<Tap>& box, 
 template <typename T, int vectors, int kR>
 VSAD_HD void add_block(T* sum, Vector<T> keep, const T* weights, const T* first, const Packed<const T>& box,
                        Size<kR> size) {
-    constexpr int lanes = kLanes<T>, sets = 2 * vectors <= kBlock + 2 ? 2 : 1;  // more sums hide the additions' latency
+    constexpr int lanes = kLanes<T>,
+                  sets = 2 * vectors <= kBlock + 2 ? 2 : 1;  // two sets hide the latency of additions
     Vector<T> sums[2][vectors] = {};
     VSAD_UNROLL(8)
     for (int i = 0; i < vectors; ++i) sums[0][i] = keep * load(sum + i * lanes);
@@ -229,8 +233,8 @@ VSAD_HD void add_block(T* sum, Vector<T> keep, const T* weights, const T* first,
     for (int i = 0; i < vectors; ++i) store(sum + i * lanes, sets == 2 ? sums[0][i] + sums[1][i] : sums[0][i]);
 }
 
-// sums[pixel] = keep * sums[pixel] + sum over the taps of its window of weight * tap, `vectors` vectors from `begin`
-// on.
+// sums[pixel] = keep * sums[pixel] + the sum of weight * tap over its window, for `vectors` vectors from `begin` on.
+// Without `keep` the factor is 1.
 template <typename T, int vectors, int kR>
 VSAD_STEP void add_part(const Packed<T>& sums, const T* keep, const T* weights, const Run& run,
                         const Packed<const T>& box, int begin, Size<kR> size, Prefetch& ahead) {
@@ -247,7 +251,7 @@ VSAD_HD void add_taps(const Packed<T>& sums, const T* keep, const T* weights, co
                       const Packed<const T>& box, Size<kR> size, Prefetch& ahead) {
     const int blocks = (box.vectors + kBlock - 1) / kBlock;
     for (int begin = 0, block = 0; block < blocks; ++block) {
-        const int count = (box.vectors - begin + blocks - block - 1) / (blocks - block);  // blocks of like size
+        const int count = (box.vectors - begin + blocks - block - 1) / (blocks - block);  // sizes differ by at most one
         switch (count) {
 #define VSAD_CASE(n)                                                                   \
     case n:                                                                            \
@@ -269,7 +273,7 @@ VSAD_HD void add_taps(const Packed<T>& sums, const T* keep, const T* weights, co
     }
 }
 
-// taps of a pixel's window += weight * rows[pixel]
+// Adds weight * rows[pixel] to every tap of the pixel's window.
 template <typename T, int kR>
 VSAD_STEP void scatter_taps(const Packed<T>& box, const T* weights, const Run& run, const Packed<const T>& rows,
                             Size<kR> size, Prefetch& ahead) {
@@ -287,7 +291,7 @@ VSAD_STEP void scatter_taps(const Packed<T>& box, const T* weights, const Run& r
     }
 }
 
-// One vector for each vector of cells: all ones in the lanes of valid cells, in the integers that comparisons make.
+// Which lanes of a vector of cells are valid, as comparisons of vectors tell it: an integer with all bits set.
 template <typename T>
 using Mask = decltype(Vector<T>{} > Vector<T>{});
 
@@ -298,8 +302,8 @@ void valid_mask(Mask<T>* mask, const Cells& cells, int R, int quads) {
             for (int i = 0; i < kLanes<T>; ++i) mask[a * quads + c][i] = cells.hold(a, 4 * c + i % 4) ? -1 : 0;
 }
 
-// The bias of one slot and one batch of heads as cells; -inf where there is no cell, so that no mask is needed
-// where all cells are valid.
+// The bias of one slot and one batch of heads, laid out as cells. The padding is -inf, so that windows whose cells are
+// all valid need no mask.
 template <typename T>
 void load_bias(T* to, const AlignArguments& a, const Plan<T>& plan, int batch, std::int64_t slot) {
     const T* bias = static_cast<const T*>(a.bias);

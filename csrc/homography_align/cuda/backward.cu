@@ -1,38 +1,172 @@
-// A block takes a tile of 8 x 8 target pixels, one head and a slice of its channels, and goes through all slots. A slot
-// has two steps. First every pixel finds the weights of its taps, adds up grad_query and leaves the weights in shared
-// memory. Then the block goes through the source pixels that its windows touch: their sums over the tile's windows are
-// added to memory once, not once a window, which at a scale near one makes eight times fewer atomic additions.
+// Gradients of query, homography and bias, and of key and value by scattering. A block takes a tile of 8 x 8 target
+// pixels, one head and one slice of its channels, and goes through all slots, each in two steps. First every pixel
+// leaves the weights of its taps in shared memory and adds to grad_query. Then the block goes through the source pixels
+// that its windows touch and adds to each what it receives from the whole tile. So a source pixel takes one atomic
+// addition per tile and not one per window: eight times fewer at a scale near one, where atomic additions would bind.
 //
-// Launch table: 256 threads, 4 lanes a pixel; a slice for each 64 channels of a half type's head, 48 of a float's.
-// Windows of 3 want 180 registers, so one block a multiprocessor; in 128 they would spill 16 to 36 bytes.
-//
-// Arithmetic, counted and not measured, for an H200 as in homography_align.cu: B = 8, V = 5, N = 4, 64 x 64, R = 3, 8
-// heads of 40, so 81,920 tiles, heads and slots. A float tile: 8 warps find the weights with 16 taps x 3 tensors' turns
-// x 3 packs x 6 instructions and 450 others, 10,500 together; 121 source pixels in 16 turns of a warp look at 64 pixels
-// (8 instructions each) and add some 32 of them (2 tensors x 3 packs x 6), 27,000: 37,000 in all, 3.4 ms, and it binds.
-// bfloat16 converts as much as it multiplies, and finds <grad_out, out> in a turn of its own: 60,000, 5.5 ms. Atomic
-// additions: 121 pixels x 80 channels x 4 bytes, 3.2 GB, 1.3 ms at some 2.5 TB/s, beside that; window by window they
-// would be 27 GB and 11 ms.
+// Launch table: 256 threads, 4 lanes per pixel; slices of 64 channels for float16 / bfloat16, of 48 for float32.
+// Windows of 3 and more need more than 128 registers per thread, so one block per multiprocessor.
 #include "cuda/ptx.h"
 #include "homography_align/cuda/differentiate.h"
-#include "homography_align/cuda/kernels.h"
 
 namespace vsad {
 namespace cuda {
+namespace homography_align {
 namespace {
 
-constexpr int kMostTouched =
-    8 * kThreads / kLanes;  // source pixels; more, where H minifies, are added window by window
+// Windows that touch more source pixels than this, where H minifies, overlap too little to be added up first: their
+// taps are scattered window by window.
+constexpr int kMostTouched = 8 * kThreads / kLanes;
 
 template <typename Element, int R>
 struct Shared {
     Weights<R> weights;
     Staged<Element> staged;
     static constexpr int kSums = R * R + 9, kStride = kSums | 1;
-    float sums[kPixels][kStride];  // dlogit of the cells, then dH
+    float sums[kPixels][kStride];  // per pixel: gradients of the logits, then of the homography
     Projection<float> point[kPixels];
-    AlignBox box;
+    SourceBox box;
 };
+
+// A block's place in the call.
+struct BackwardBlock : Block {
+    int b, v, tiles, begin;  // begin: first pack of the slice
+
+    __device__ __forceinline__ BackwardBlock(const PackedAlignArguments& a, int tiles, int slices, int slice_packs)
+        : Block(slices, a.heads, tiles),
+          b(view / static_cast<int>(a.V)),
+          v(view % static_cast<int>(a.V)),
+          tiles(tiles),
+          begin(slice * slice_packs) {}
+};
+
+// <grad_out, out> of the pixel, from an out that is exact.
+template <typename Element>
+__device__ __forceinline__ float load_inner(const PackedAlignArguments& a, const Target<Element>& target,
+                                            const Staged<Element>& staged) {
+    const Element* out =
+        pixel_at<Element>(a.out, target.b, target.v, target.x, target.y, target.head * a.value_packs * kPack<Element>);
+    float sums[1] = {};
+    for (int pack = threadIdx.x % kLanes; pack < target.grad_out.packs; pack += kLanes) {
+        float own[kPack<Element>];
+        target.grad_out.get(own, staged.grad_out[threadIdx.x / kLanes], pack);
+        sums[0] = dot<Element>(own, load_packed(out + pack * kPack<Element>), sums[0]);
+    }
+    all_reduce_lanes<kLanes>(sums);
+    return sums[0];
+}
+
+// <grad_out, out> of the pixel, recomputed as the sum of alpha * <grad_out, value> over the cells of all slots.
+template <typename Element, int R>
+__device__ __forceinline__ float recompute_inner(const PackedAlignArguments& a, const Target<Element>& target,
+                                                 const Staged<Element>& staged) {
+    float inner = 0;
+    for (int slot = 0; slot < a.N; ++slot) {
+        const int source = source_of(a, target.v, slot);
+        if (source < 0) continue;
+        const Window<R> w(a, homography_of(a, target.b, target.v, slot), target.x, target.y, target.exists);
+        if (!__any_sync(kWarp, w.useful)) continue;
+        const Taps<Element, R> keys(a.key, target.b, source, target.query.channel, a, w);
+        const Taps<Element, R> values(a.value, target.b, source, target.grad_out.channel, a, w);
+        float sum = 0;
+        for_each_cell(
+            a, target, slot, keys, values, w, staged,
+            [&](int, int, bool valid, float alpha, float value, const TapRow<R>&, const TapRow<R>&) {
+                if (valid) sum += alpha * value;
+            },
+            [](int) {});
+        inner += sum;
+    }
+    return inner;
+}
+
+// Adds gamma[tap] * key[tap] of the pixel's window.
+template <typename Element, int R>
+__device__ __forceinline__ void add_query_gradient(Sums<Element, kLanes>& grad_query, const float* weights,
+                                                   const Taps<Element, R>& keys, const Window<R>& w) {
+#pragma unroll 1
+    for (int row = 0; row <= R; ++row) {
+        float gamma[R + 1];
+#pragma unroll
+        for (int i = 0; i <= R; ++i) gamma[i] = weights[row * (R + 1) + i];
+        add_row(grad_query, gamma, keys, w, row);
+    }
+}
+
+// Leaves the gradient of the homography, from that of the projected point, and widens the tile's box by the window. As
+// add_homography_gradient in geometry.h, but in float32: many GPUs compute float64 at 1/64 of that rate.
+template <typename Element, int R>
+__device__ __forceinline__ void put_point_gradient(Shared<Element, R>& s, const Target<Element>& target,
+                                                   const Window<R>& w, float gx, float gy) {
+    const int pixel = threadIdx.x / kLanes;
+    const Projection<float> point = s.point[pixel];
+    const float dX = gx / point.Z, dY = gy / point.Z, dZ = -(dX * point.x + dY * point.y);
+    const float column[3] = {dX, dY, dZ};
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+        s.sums[pixel][R * R + 3 * i] = column[i] * static_cast<float>(target.x);
+        s.sums[pixel][R * R + 3 * i + 1] = column[i] * static_cast<float>(target.y);
+        s.sums[pixel][R * R + 3 * i + 2] = column[i];
+    }
+    atomicMin(&s.box.left, w.left + w.cells.col_begin);
+    atomicMin(&s.box.top, w.top + w.cells.row_begin);
+    atomicMax(&s.box.right, w.left + w.cells.col_end);
+    atomicMax(&s.box.bottom, w.top + w.cells.row_end);
+}
+
+// The first step of a slot: the tile's weights, sums and box in shared memory, and grad_query. Begins and ends with the
+// whole block in step.
+template <typename Element, int R>
+__device__ __forceinline__ void differentiate_slot(const AlignBackwardArguments& g, const Target<Element>& target,
+                                                   int slot, int source, const Window<R>& w, float inner,
+                                                   Shared<Element, R>& s, Sums<Element, kLanes>& grad_query) {
+    const PackedAlignArguments& a = g.forward;
+    const int pixel = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+    if (threadIdx.x == 0) s.box = {0x7fffffff, 0x7fffffff, -1, -1};
+    const Taps<Element, R> keys(a.key, target.b, source, target.query.channel, a, w);
+    const Taps<Element, R> values(a.value, target.b, source, target.grad_out.channel, a, w);
+    s.weights.put_corner(pixel, w, w.useful);
+    for (int i = lane; i < s.kSums; i += kLanes) s.sums[pixel][i] = 0;
+    if (lane == 0) s.point[pixel] = w.point;  // kept here because registers are scarce until it is needed
+    __syncthreads();
+    float gx = 0, gy = 0;
+    if (__any_sync(kWarp, w.useful)) {
+        differentiate(a, target, slot, keys, values, w, inner, s.staged, s.weights,
+                      [&](int row, int i, float d, float by_x, float by_y) {
+                          gx += by_x;
+                          gy += by_y;
+                          if (lane == 0) s.sums[pixel][row * R + i] = d;
+                      });
+        if (g.query) {
+            __syncwarp();
+            add_query_gradient(grad_query, s.weights.gamma[pixel], keys, w);
+        }
+    }
+    if (w.useful && lane == 0) put_point_gradient(s, target, w, gx, gy);
+    __syncthreads();
+}
+
+// The block's partial sums over its pixels, in float64, added in a fixed order.
+template <typename Element, int R>
+__device__ __forceinline__ void write_sums(const AlignBackwardArguments& g, const BackwardBlock& block, int slot,
+                                           const Shared<Element, R>& s) {
+    const PackedAlignArguments& a = g.forward;
+    const std::int64_t part = static_cast<std::int64_t>(block.view) * block.tiles + block.tile;
+    const std::int64_t edge = block.view * a.N + slot;
+    double* bias = g.bias ? g.bias + ((block.head * a.N + slot) * a.B * a.V * block.tiles + part) * R * R : nullptr;
+    double* homography =
+        g.homography ? g.homography + ((edge * block.tiles + block.tile) * a.heads + block.head) * 9 : nullptr;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = warp; i < s.kSums; i += kThreads / 32) {
+        const double sum = warp_sum(static_cast<double>(s.sums[lane][i]) + static_cast<double>(s.sums[lane + 32][i]));
+        if (lane) continue;
+        if (i < R * R) {
+            if (bias) bias[i] = sum;
+        } else if (homography) {
+            homography[i - R * R] = sum;
+        }
+    }
+}
 
 template <typename Element>
 __device__ __forceinline__ void add_floats(float* to, float weight, const float (&values)[kPack<Element>]) {
@@ -42,11 +176,11 @@ __device__ __forceinline__ void add_floats(float* to, float weight, const float 
                                     weight * values[i + 3]));
 }
 
-// Adds weights[tap] * row to all taps of a window.
+// Adds weights[tap] * row to every tap of one window. `step` is the stride from one source pixel to the next.
 template <typename Element, int R>
-__device__ __forceinline__ void scatter(float* to, const float* weights, const StagedRow<Element>& row,
-                                        const float4* staged, const Window<R>& w, const AlignArguments& a,
-                                        std::int64_t step) {
+__device__ __forceinline__ void scatter_window(float* to, const float* weights, const StagedRow<Element>& row,
+                                               const float4* staged, const Window<R>& w, const AlignArguments& a,
+                                               std::int64_t step) {
     const int end = row.begin + Staged<Element>::kPacks < row.packs ? row.begin + Staged<Element>::kPacks : row.packs;
     for (int pack = row.begin + static_cast<int>(threadIdx.x % kLanes); pack < end; pack += kLanes) {
         float values[kPack<Element>];
@@ -61,171 +195,100 @@ __device__ __forceinline__ void scatter(float* to, const float* weights, const S
     }
 }
 
-// The sums of a block over its pixels, in double, always in the same order.
+// The second step of a slot: adds to the gradients of key and value, once per source pixel of the box.
 template <typename Element, int R>
-__device__ __forceinline__ void write_sums(const Shared<Element, R>& s, double* bias, double* homography) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int i = warp; i < s.kSums; i += kThreads / 32) {
-        const double sum = warp_sum(static_cast<double>(s.sums[lane][i]) + static_cast<double>(s.sums[lane + 32][i]));
-        if (lane) continue;
-        if (i < R * R) {
-            if (bias) bias[i] = sum;
-        } else if (homography) {
-            homography[i - R * R] = sum;
-        }
+__device__ __forceinline__ void scatter_tile(const AlignBackwardArguments& g, const BackwardBlock& block,
+                                             const Target<Element>& target, int source, const Window<R>& w,
+                                             const Shared<Element, R>& s, const SourceBox& box) {
+    const PackedAlignArguments& a = g.forward;
+    const int pixel = threadIdx.x / kLanes;
+    const int key_channels = a.key_packs * kPack<Element>, value_channels = a.value_packs * kPack<Element>;
+    const std::int64_t key_step = static_cast<std::int64_t>(a.heads) * key_channels;
+    const std::int64_t value_step = static_cast<std::int64_t>(a.heads) * value_channels;
+    const std::int64_t first = (block.b * a.S + source) * a.Hs * a.Ws;
+    float* to_key = static_cast<float*>(g.key);
+    float* to_value = static_cast<float*>(g.value);
+    if (to_key) to_key += first * key_step + block.head * key_channels;
+    if (to_value) to_value += first * value_step + block.head * value_channels;
+    const int width = box.right - box.left + 1;
+    const std::int64_t touched = static_cast<std::int64_t>(width) * (box.bottom - box.top + 1);
+    if (touched > kMostTouched) {
+        if (to_key) scatter_window(to_key, s.weights.gamma[pixel], target.query, s.staged.query[pixel], w, a, key_step);
+        if (to_value)
+            scatter_window(to_value, s.weights.beta[pixel], target.grad_out, s.staged.grad_out[pixel], w, a,
+                           value_step);
+        return;
+    }
+    for (int i = pixel; i < touched; i += kPixels) {
+        const int x = box.left + i % width, y = box.top + i / width;
+        Sums<Element, kLanes> key(block.begin, to_key ? a.key_packs : 0);
+        Sums<Element, kLanes> value(block.begin, to_value ? a.value_packs : 0);
+        collect(key, value, s.weights, s.staged, x, y);
+        const std::int64_t at = static_cast<std::int64_t>(y) * a.Ws + x;
+        key.for_each([&](int pack, const float (&sum)[kPack<Element>]) {
+            add_floats<Element>(to_key + at * key_step + pack * kPack<Element>, 1, sum);
+        });
+        value.for_each([&](int pack, const float (&sum)[kPack<Element>]) {
+            add_floats<Element>(to_value + at * value_step + pack * kPack<Element>, 1, sum);
+        });
     }
 }
 
 template <typename Element, int R>
-__global__ void __launch_bounds__(kThreads, R == 1 ? kSharing : 1)
-    backward_kernel(const __grid_constant__ AlignGradients g, int tiles, int tiles_across, int slices) {
-    const AlignArguments& a = g.forward;
-    const int slice = blockIdx.x % slices, head = blockIdx.x / slices % a.heads;
-    const int tile = blockIdx.x / slices / a.heads % tiles, view = blockIdx.x / slices / a.heads / tiles;
-    const int V = static_cast<int>(a.V), b = view / V, v = view % V, pixel = threadIdx.x / kLanes;
-    const int tile_x = tile % tiles_across * BackwardTile::kWidth, tile_y = tile / tiles_across * BackwardTile::kHeight;
-    const int key_channels = a.key_packs * kPack<Element>, value_channels = a.value_packs * kPack<Element>;
-    const int begin = slice * kSlicePacks<Element, kLanes>;
-    const bool gathers = g.inner;
+__global__ void __launch_bounds__(kThreads, R == 1 ? kBlocksPerMultiprocessor : 1)
+    backward_kernel(const __grid_constant__ AlignBackwardArguments g, int tiles, int tiles_across, int slices) {
+    const PackedAlignArguments& a = g.forward;
+    const BackwardBlock block(a, tiles, slices, kSlicePacks<Element, kLanes>);
+    const int pixel = threadIdx.x / kLanes;
     Shared<Element, R>& s = *reinterpret_cast<Shared<Element, R>*>(dynamic_shared());
-    const Target<Element> target(g, s.staged, begin, b, v, head, tile_x + BackwardTile::x(pixel),
-                                 tile_y + BackwardTile::y(pixel));
-    const int lane = threadIdx.x % kLanes;
-    Sums<Element, kLanes> grad_query(begin, a.key_packs);
+    const Target<Element> target(g, s.staged, block.begin, block.b, block.v, block.head,
+                                 block.tile % tiles_across * BackwardTile::kWidth + BackwardTile::x(pixel),
+                                 block.tile / tiles_across * BackwardTile::kHeight + BackwardTile::y(pixel));
+    Sums<Element, kLanes> grad_query(block.begin, a.key_packs);
+    const float inner = a.out.data ? load_inner(a, target, s.staged) : recompute_inner<Element, R>(a, target, s.staged);
 
-    float inner = 0;
-    if (a.out.data) {
-        const Element* out = pixel_at<Element>(a.out, b, v, target.x, target.y, head * value_channels);
-        for (int pack = lane; pack < target.grad_out.packs; pack += kLanes) {
-            float own[kPack<Element>];
-            target.grad_out.get(own, s.staged.grad_out[pixel], pack);
-            inner = dot<Element>(own, load_packed(out + pack * kPack<Element>), inner);
-        }
-        float sums[1] = {inner};
-        sum_over_lanes<kLanes>(sums);
-        inner = sums[0];
-    }
-    // without out, a first turn through the slots finds inner
-    for (int turn = a.out.data ? 1 : 0; turn < 2; ++turn) {
-        float found = 0;
-        for (int slot = 0; slot < a.N; ++slot) {
-            const int source = source_of(a, v, slot);
-            if (source < 0) continue;
-            const Window<R> w(a, homography_of(a, b, v, slot), target.x, target.y, target.exists);
-            // what was read of the slot before may be overwritten
-            if (turn == 1 ? !__syncthreads_or(w.useful) : !__any_sync(kWarp, w.useful)) continue;
-            if (turn == 1 && threadIdx.x == 0) s.box = {0x7fffffff, 0x7fffffff, -1, -1};
-            const Taps<Element, R> keys(a.key, b, source, head * key_channels, a, w);
-            const Taps<Element, R> values(a.value, b, source, head * value_channels, a, w);
-            float gx = 0, gy = 0;
-            if (turn == 1) {
-                s.weights.put_corner(pixel, w, w.useful);
-                for (int i = lane; i < s.kSums; i += kLanes) s.sums[pixel][i] = 0;
-                if (lane == 0) s.point[pixel] = w.point;  // registers are scarce until it is needed
-                __syncthreads();
-            }
-            if (__any_sync(kWarp, w.useful)) {
-                differentiate(g, target, slot, keys, values, w, inner, s.staged, s.weights,
-                              [&](int row, int i, float alpha, float value, float d, float by_x, float by_y) {
-                                  gx += turn == 0 ? alpha * value : by_x;
-                                  gy += by_y;
-                                  if (turn == 1 && lane == 0) s.sums[pixel][row * R + i] = d;
-                              });
-                if (turn == 1 && g.query) {
-                    __syncwarp();
-#pragma unroll 1
-                    for (int row = 0; row <= R; ++row) {
-                        float gamma[R + 1];
-#pragma unroll
-                        for (int i = 0; i <= R; ++i) gamma[i] = s.weights.gamma[pixel][row * (R + 1) + i];
-                        grad_query.add_row(gamma, keys, w, row);
-                    }
-                }
-            }
-            if (turn == 0) {
-                found += gx;
-                continue;
-            }
-            if (w.useful && lane == 0) {
-                // as in geometry.h, but in float: double is slow on many a GPU
-                const Projection<float> point = s.point[pixel];
-                const float dX = gx / point.Z, dY = gy / point.Z, dZ = -(dX * point.x + dY * point.y);
-                const float column[3] = {dX, dY, dZ};
-#pragma unroll
-                for (int i = 0; i < 3; ++i) {
-                    s.sums[pixel][R * R + 3 * i] = column[i] * static_cast<float>(target.x);
-                    s.sums[pixel][R * R + 3 * i + 1] = column[i] * static_cast<float>(target.y);
-                    s.sums[pixel][R * R + 3 * i + 2] = column[i];
-                }
-                atomicMin(&s.box.left, w.left + w.cells.col_begin);
-                atomicMin(&s.box.top, w.top + w.cells.row_begin);
-                atomicMax(&s.box.right, w.left + w.cells.col_end);
-                atomicMax(&s.box.bottom, w.top + w.cells.row_end);
-            }
-            __syncthreads();
-            const std::int64_t part = static_cast<std::int64_t>(view) * tiles + tile, edge = view * a.N + slot;
-            if (slice == 0)
-                write_sums(s, g.bias ? g.bias + ((head * a.N + slot) * a.B * a.V * tiles + part) * R * R : nullptr,
-                           g.homography ? g.homography + ((edge * tiles + tile) * a.heads + head) * 9 : nullptr);
-            AlignBox box = s.box;
-            if (box.right > a.Ws - 1) box.right = static_cast<int>(a.Ws) - 1;
-            if (box.bottom > a.Hs - 1) box.bottom = static_cast<int>(a.Hs) - 1;
-            if (gathers) {
-                if (threadIdx.x == 0 && head == 0 && slice == 0) g.boxes[edge * tiles + tile] = box;
-                continue;
-            }
-            const std::int64_t key_step = static_cast<std::int64_t>(a.heads) * key_channels;
-            const std::int64_t value_step = static_cast<std::int64_t>(a.heads) * value_channels;
-            const std::int64_t first = (b * a.S + source) * a.Hs * a.Ws;
-            float* to_key = reinterpret_cast<float*>(g.key);
-            float* to_value = reinterpret_cast<float*>(g.value);
-            if (to_key) to_key += first * key_step + head * key_channels;
-            if (to_value) to_value += first * value_step + head * value_channels;
-            const int width = box.right - box.left + 1;
-            const std::int64_t touched = static_cast<std::int64_t>(width) * (box.bottom - box.top + 1);
-            if (touched > kMostTouched) {
-                if (to_key)
-                    scatter(to_key, s.weights.gamma[pixel], target.query, s.staged.query[pixel], w, a, key_step);
-                if (to_value)
-                    scatter(to_value, s.weights.beta[pixel], target.grad_out, s.staged.grad_out[pixel], w, a,
-                            value_step);
-                continue;
-            }
-            for (int i = pixel; i < touched; i += kPixels) {
-                const int x = box.left + i % width, y = box.top + i / width;
-                Sums<Element, kLanes> key(begin, to_key ? a.key_packs : 0), value(begin, to_value ? a.value_packs : 0);
-                collect(key, value, s.weights, s.staged, x, y);
-                const std::int64_t at = static_cast<std::int64_t>(y) * a.Ws + x;
-                key.for_each([&](int pack, const float (&sum)[kPack<Element>]) {
-                    add_floats<Element>(to_key + at * key_step + pack * kPack<Element>, 1, sum);
-                });
-                value.for_each([&](int pack, const float (&sum)[kPack<Element>]) {
-                    add_floats<Element>(to_value + at * value_step + pack * kPack<Element>, 1, sum);
-                });
-            }
-        }
-        if (turn == 0) inner = found;
+    for (int slot = 0; slot < a.N; ++slot) {
+        const int source = source_of(a, block.v, slot);
+        if (source < 0) continue;
+        const Window<R> w(a, homography_of(a, block.b, block.v, slot), target.x, target.y, target.exists);
+        // A barrier too: everyone has read what the slot before left in shared memory.
+        if (!__syncthreads_or(w.useful)) continue;
+        differentiate_slot(g, target, slot, source, w, inner, s, grad_query);
+        if (block.slice == 0) write_sums(g, block, slot, s);
+        SourceBox box = s.box;
+        if (box.right > a.Ws - 1) box.right = static_cast<int>(a.Ws) - 1;
+        if (box.bottom > a.Hs - 1) box.bottom = static_cast<int>(a.Hs) - 1;
+        if (!g.inner)
+            scatter_tile(g, block, target, source, w, s, box);
+        else if (threadIdx.x == 0 && block.head == 0 && block.slice == 0)
+            g.boxes[(block.view * a.N + slot) * tiles + block.tile] = box;
     }
     if (!target.exists) return;
     if (g.query)
-        grad_query.store(reinterpret_cast<Element*>(g.query) +
-                             dense_at(view, a.H, a.W, target.y, target.x, head, a.heads, key_channels),
-                         1);
-    if (gathers && slice == 0 && lane == 0) g.inner[number_at(a, b, v, head, target.x, target.y)] = inner;
+        grad_query.store(
+            static_cast<Element*>(g.query) + dense_index(block.view, a.H, a.W, target.y, target.x, block.head, a.heads,
+                                                         a.key_packs * kPack<Element>),
+            1);
+    if (g.inner && block.slice == 0 && threadIdx.x % kLanes == 0)
+        g.inner[lse_index(a, block.b, block.v, block.head, target.x, target.y)] = inner;
 }
 
 }  // namespace
+}  // namespace homography_align
 
-std::int64_t homography_align_tiles(std::int64_t H, std::int64_t W) { return BackwardTile::count(H, W); }
+std::int64_t homography_align_tiles(std::int64_t H, std::int64_t W) {
+    return homography_align::BackwardTile::count(H, W);
+}
 
-void homography_align_backward(const AlignGradients& g, cudaStream_t stream) {
-    const AlignArguments& a = g.forward;
+void homography_align_backward(const AlignBackwardArguments& g, cudaStream_t stream) {
+    using namespace homography_align;
+    const PackedAlignArguments& a = g.forward;
     with_float_type(a.dtype, [&](auto element) {
         using Element = decltype(element);
         const std::int64_t tiles = BackwardTile::count(a.H, a.W);
         const int shares = slices<Element, kLanes>(a.key_packs > a.value_packs ? a.key_packs : a.value_packs);
         with_window(a.window, [&](auto R) {
-            launch(backward_kernel<Element, R>, dim3(blocks(a.B * a.V * tiles * a.heads * shares)), dim3(kThreads),
+            launch(backward_kernel<Element, R>, grid_of(a.B * a.V * tiles * a.heads * shares), dim3(kThreads),
                    sizeof(Shared<Element, R>), stream, g, static_cast<int>(tiles),
                    static_cast<int>(BackwardTile::across(a.W)), shares);
         });

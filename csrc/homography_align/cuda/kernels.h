@@ -1,66 +1,64 @@
-// What the binding passes to the homography_align kernels.
+// What the binding passes to the kernels of homography_align.
 //
-// Kernels know one layout: channels last, every head a whole number of 16-byte packs. The launcher copies what lies
-// otherwise once, which moves every byte twice; a path that reads single channels would instead issue 4 or 8 times as
-// many loads for each of the N (R+1)^2 taps that every pixel reads.
+// Kernels know one layout: channels side by side (channels last), and the channels of every head a multiple of 16
+// bytes. The launcher copies every other tensor once, which moves each of its bytes twice; loading single channels
+// would take 4 or 8 times as many loads for each of the N (R+1)^2 taps that every pixel reads.
 #pragma once
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <stdexcept>
 
-#include "common/scalar.h"
+#include "homography_align/arguments.h"
 
 namespace vsad {
 namespace cuda {
 
 constexpr int kPackBytes = 16;
-constexpr int kMaxWindow = 7;  // kernels are compiled for 1, 3, 5 and 7
 
-// A tensor (batch, view, y, x, channel) whose channels lie side by side; strides count elements. Steps within a window
-// fit 32 bits.
-struct AlignImage {
-    char* data = nullptr;
-    std::int64_t batch, view, y, x;
+// The call as kernels take it: C and Cv include the padding of heads to packs of 16 bytes, and steps within a window
+// fit 32 bits. Every dtype is computed in float32.
+struct PackedAlignArguments : AlignArguments {
+    int key_packs, value_packs;  // per head
+    float logit_scale;           // scale in the compute dtype
 };
 
-struct AlignArguments {
-    Scalar dtype;
-    int heads, window;
-    float scale;
-    std::int64_t B, V, S, N, H, W, Hs, Ws;
-    int key_packs, value_packs;  // of a head
-    AlignImage query, key, value, out;
-    const float* homography;        // (B or 1, V, N, 3, 3), contiguous
-    std::int64_t homography_batch;  // its batch stride; 0 shares one batch
-    const std::int64_t* neighbors;  // (V, N), contiguous; what is not in [0, S) marks an empty slot
-    const float* bias;              // (heads, N, window, window), contiguous; may be null
-    float* lse;                     // (B, V, heads, H, W), contiguous
+inline PackedAlignArguments packed(const AlignArguments& a) {
+    const int channels = kPackBytes / (a.dtype == Scalar::float32 ? 4 : 2), divisor = a.heads * channels;
+    if (a.C % divisor || a.Cv % divisor)
+        throw std::invalid_argument("homography_align: the channels of a head must fill packs of 16 bytes");
+    if (a.out.data && a.out_dtype != a.dtype)
+        throw std::invalid_argument("homography_align: out must have the dtype of query");
+    return {a, static_cast<int>(a.C / divisor), static_cast<int>(a.Cv / divisor), static_cast<float>(a.scale)};
+}
+
+// A rectangle of source pixels, its edges included; empty when right < left.
+struct SourceBox {
+    int left, top, right, bottom;
 };
 
-struct AlignBox {
-    int left, top, right, bottom;  // source pixels, all included; empty where right < left
+// The gradients of the base are
+//     query         in dtype;
+//     key, value    float32 and zeroed when they are scattered, in dtype when they are gathered;
+//     homography    (B, V, N, tiles * heads, 3, 3), one partial sum per tile and head;
+//     bias          (heads, N, B * V * tiles, window, window), one partial sum per tile.
+// When `forward.out` is null, <grad_out, out> is recomputed: float16 / bfloat16 round out too coarsely for it.
+struct AlignBackwardArguments : AlignGradients {
+    PackedAlignArguments forward;
+    float* inner;      // (B, V, heads, H, W), <grad_out, out> for the gather; null: scatter
+    SourceBox* boxes;  // (B, V, N, tiles), the source pixels that a tile's windows touch; null: scatter
 };
 
-// Gradients are dense (B, V, H, W, channels); null: not needed.
-struct AlignGradients {
-    AlignArguments forward;  // `out` may be null: <grad_out, out> is recomputed, as a rounded out would not do
-    AlignImage grad_out;
-    const float* grad_lse;  // like lse; may be null
-    char* query;            // in the dtype
-    char *key, *value;      // float and zeroed where gradients are scattered, else in the dtype
-    double* homography;     // (B, V, N, tiles * heads, 3, 3), zeroed: parts of the sums
-    double* bias;           // (heads, N, B * V * tiles, window, window), zeroed: parts of the sums
-    float* inner;           // (B, V, heads, H, W): <grad_out, out>; given where gradients are gathered
-    AlignBox* boxes;        // (B, V, N, tiles): what the tiles' windows touch; given where gradients are gathered
-};
-
-std::int64_t homography_align_tiles(std::int64_t H, std::int64_t W);  // of one view, in the backward
-void homography_align_forward(const AlignArguments& arguments, cudaStream_t stream);
-bool homography_align_forward_mma(const AlignArguments& arguments, cudaStream_t stream);  // false: not for this call
-// All gradients, those of key and value added to; or, where `inner` and `boxes` are given, all but those two.
-void homography_align_backward(const AlignGradients& gradients, cudaStream_t stream);
-// The gradients of key and value after that: the same bits on every run.
-void homography_align_gather(const AlignGradients& gradients, cudaStream_t stream);
+// The number of tiles that the backward makes of a view.
+std::int64_t homography_align_tiles(std::int64_t H, std::int64_t W);
+void homography_align_forward(const PackedAlignArguments& arguments, cudaStream_t stream);
+// Returns false, having launched nothing, for calls that the tensor core kernel does not serve.
+bool homography_align_forward_mma(const PackedAlignArguments& arguments, cudaStream_t stream);
+// Writes every gradient, scattering those of key and value atomically. When `inner` and `boxes` are given, it leaves
+// out key and value and fills those two buffers for homography_align_gather.
+void homography_align_backward(const AlignBackwardArguments& arguments, cudaStream_t stream);
+// Writes the gradients of key and value after homography_align_backward, bit-identical on every run.
+void homography_align_gather(const AlignBackwardArguments& arguments, cudaStream_t stream);
 
 }  // namespace cuda
 }  // namespace vsad

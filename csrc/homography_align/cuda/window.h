@@ -1,155 +1,48 @@
-// One pixel's window in a source view, and the steps that all kernels of homography_align take with it.
+// The window of a target pixel in a source view: its taps, and the steps that every kernel takes with them.
 //
-// kLanes lanes share a pixel and a head; lane l holds the packs l, l + kLanes, ... of 16 bytes of channels. Taps and
-// cells go by in rows: a row of taps is multiplied, its neighbours in a row are mixed, and two such rows are the cells
-// between them. So few numbers live at once, and any window takes the same short code.
+// Taps and cells are visited row by row: the query is multiplied with one row of taps, neighbors in that row are mixed,
+// and two such rows give the cells between them. So few numbers live at once, and every window size runs the same short
+// loop.
 #pragma once
-#include "cuda/device.h"
-#include "homography_align/cuda/kernels.h"
+#include "homography_align/cuda/tile.h"
 
 namespace vsad {
 namespace cuda {
+namespace homography_align {
 namespace {
 
-constexpr int kThreads = 256;
-
-// Where the compiler fits the larger kernels into 128 registers, so that two blocks share a multiprocessor; elsewhere
-// they would spill.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
-constexpr int kSharing = 2;
-#else
-constexpr int kSharing = 1;
-#endif
-
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
-
-template <typename Element>
-constexpr int kPack = kPackBytes / sizeof(Element);  // channels
-// Packs of a lane in registers. Eight lanes are those who do a half type's pixels again.
-template <typename Element, int kLanes>
-constexpr int kHeld = kLanes == 8            ? 1
-                      : sizeof(Element) == 4 ? 3
-                                             : 2;
-
-template <typename Element>
-__device__ __forceinline__ void unpack(const uint4& pack, float (&to)[kPack<Element>]) {
-    const unsigned words[4] = {pack.x, pack.y, pack.z, pack.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        if constexpr (sizeof(Element) == 4) {
-            to[i] = bit_cast<float>(words[i]);
-        } else {
-            to[2 * i] = widen(Element{static_cast<std::uint16_t>(words[i])});
-            if constexpr (std::is_same_v<Element, bfloat16>)
-                to[2 * i + 1] = bit_cast<float>(words[i] & 0xffff0000u);
-            else
-                to[2 * i + 1] = widen(Element{static_cast<std::uint16_t>(words[i] >> 16)});
-        }
-    }
-}
-
-template <typename Element>
-__device__ __forceinline__ uint4 load_packed(const Element* from) {
-    return __ldg(reinterpret_cast<const uint4*>(from));
-}
-
-// Keeps the compiler from unpacking what it holds once and for all: the registers are needed.
-__device__ __forceinline__ uint4 still_packed(uint4 pack) {
-    asm volatile("" : "+r"(pack.x), "+r"(pack.y), "+r"(pack.z), "+r"(pack.w));
-    return pack;
-}
-
-template <typename Element>
-__device__ __forceinline__ float dot(const float (&own)[kPack<Element>], const uint4& pack, float sum) {
-    float x[kPack<Element>];
-    unpack<Element>(pack, x);
-#pragma unroll
-    for (int i = 0; i < kPack<Element>; ++i) sum += own[i] * x[i];
-    return sum;
-}
-
-template <typename Element>
-__device__ __forceinline__ void add_scaled(float (&sum)[kPack<Element>], float weight, const uint4& pack) {
-    float x[kPack<Element>];
-    unpack<Element>(pack, x);
-#pragma unroll
-    for (int i = 0; i < kPack<Element>; ++i) sum[i] += weight * x[i];
-}
-
-// The sums over a pixel's lanes, in all of them. Halves change places, so n sums take n shuffles more or less, not
-// n log2(lanes); the lanes are the lowest bits of the thread's number.
-template <int lanes, int n>
-__device__ __forceinline__ void sum_over_lanes(float (&t)[n]) {
-    if constexpr (lanes > 1 && n % 2 == 0) {
-        const bool upper = threadIdx.x & (lanes / 2);
-        float half[n / 2];
-#pragma unroll
-        for (int i = 0; i < n / 2; ++i) {
-            const float other = __shfl_xor_sync(kWarp, upper ? t[i] : t[i + n / 2], lanes / 2);
-            half[i] = (upper ? t[i + n / 2] : t[i]) + other;
-        }
-        sum_over_lanes<lanes / 2>(half);
-#pragma unroll
-        for (int i = 0; i < n / 2; ++i) {
-            const float other = __shfl_xor_sync(kWarp, half[i], lanes / 2);
-            t[i] = upper ? other : half[i];
-            t[i + n / 2] = upper ? half[i] : other;
-        }
-    } else if constexpr (lanes > 1) {
-#pragma unroll
-        for (int i = 0; i < n; ++i) t[i] += __shfl_xor_sync(kWarp, t[i], lanes / 2);
-        sum_over_lanes<lanes / 2>(t);
-    }
-}
-
-// Tiles of target pixels: a warp holds pixels beside and above each other, so that its taps meet.
-template <int kLanes>
-struct Tile {
-    static constexpr int kWarpWidth = kLanes == 4 ? 4 : 2, kWarpHeight = 32 / kLanes / kWarpWidth;
-    static constexpr int kWidth = 2 * kWarpWidth, kHeight = 4 * kWarpHeight, kPixels = kWidth * kHeight;
-    static_assert(kPixels * kLanes == kThreads, "one pixel for kLanes threads");
-
-    static std::int64_t across(std::int64_t W) { return (W + kWidth - 1) / kWidth; }
-    static std::int64_t count(std::int64_t H, std::int64_t W) { return across(W) * ((H + kHeight - 1) / kHeight); }
-    // Where the i-th pixel of the tile lies in it.
-    static __device__ __forceinline__ int x(int i) {
-        return i / (32 / kLanes) % 2 * kWarpWidth + i % (32 / kLanes) % kWarpWidth;
-    }
-    static __device__ __forceinline__ int y(int i) {
-        return i / (32 / kLanes) / 2 * kWarpHeight + i % (32 / kLanes) / kWarpWidth;
-    }
-};
-
-// The source view in a slot; -1 where it is empty.
+// The source view in a slot; -1 when the slot is empty.
 __device__ __forceinline__ int source_of(const AlignArguments& a, int v, int slot) {
     const std::int64_t source = a.neighbors[v * a.N + slot];
     return source >= 0 && source < a.S ? static_cast<int>(source) : -1;
 }
 __device__ __forceinline__ const float* homography_of(const AlignArguments& a, int b, int v, int slot) {
-    return a.homography + b * a.homography_batch + (v * a.N + slot) * 9;
+    return static_cast<const float*>(a.homography) + b * a.homography_batch + (v * a.N + slot) * 9;
 }
-__device__ __forceinline__ std::int64_t bias_at(const AlignArguments& a, int head, int slot) {
-    return (head * a.N + slot) * a.window * a.window;
+// The R x R biases of a head and slot; null without a bias.
+__device__ __forceinline__ const float* bias_of(const AlignArguments& a, int head, int slot) {
+    if (!a.bias) return nullptr;
+    return static_cast<const float*>(a.bias) + (head * a.N + slot) * a.window * a.window;
 }
-// Where a pixel's number stands in (B, V, heads, H, W).
-__device__ __forceinline__ std::int64_t number_at(const AlignArguments& a, int b, int v, int head, int x, int y) {
+// Index of a pixel in a (B, V, heads, H, W) tensor such as lse.
+__device__ __forceinline__ std::int64_t lse_index(const AlignArguments& a, int b, int v, int head, int x, int y) {
     return (((b * a.V + v) * a.heads + head) * a.H + y) * a.W + x;
 }
 
-// The window of a target pixel in a source view. Where it is of no use no row and no column takes part.
+// A window without a valid cell has no row and no column that takes part.
 template <int R>
 struct Window {
     Projection<float> point;
     float fx, fy;
-    int left, top;  // the first tap
+    int left, top;  // position of the first tap
     Cells cells;
-    bool useful;
+    bool useful;  // has a valid cell
 
     __device__ __forceinline__ Window(const AlignArguments& a, const float* H, int x, int y, bool exists) {
         constexpr int radius = R / 2;
         point = project(H, static_cast<float>(x), static_cast<float>(y));
         const float last_x = static_cast<float>(a.Ws - 1), last_y = static_cast<float>(a.Hs - 1);
-        // NaN fails every comparison
+        // NaN fails every comparison, so it never reaches the conversion to integers below.
         useful = exists && point.Z > 0 && point.x >= -radius && point.x <= last_x + radius && point.y >= -radius &&
                  point.y <= last_y + radius;
         if (!useful) point = {0, 0, 1};
@@ -162,53 +55,34 @@ struct Window {
         left = static_cast<int>(floor_x) - radius;
         top = static_cast<int>(floor_y) - radius;
     }
-    // Taps that belong to a valid cell; only they may be read.
+    // Whether a row or column of taps belongs to a valid cell; only such taps may be read.
     __device__ __forceinline__ bool has_row(int a) const { return a >= cells.row_begin && a <= cells.row_end; }
     __device__ __forceinline__ bool has_column(int b) const { return b >= cells.col_begin && b <= cells.col_end; }
 };
 
-// The rows of taps of a window in one tensor, from one head's first channel on. Beyond the border the border's pixels
-// repeat: there every weight is zero, and the slope across the border is zero too.
+// One head's taps of a window in key or value. Beyond the source's border the border pixels repeat: there every weight
+// is zero, and so is the slope across the border.
 template <typename Element, int R>
 struct Taps {
     const Element* first;
-    std::int64_t row;  // stride
-    int column, last_row, last_column;
+    std::int64_t row_stride;
+    int column_stride, last_row, last_column;
 
-    __device__ __forceinline__ Taps(const AlignImage& image, int b, int view, int channel, const AlignArguments& a,
+    __device__ __forceinline__ Taps(const Image& image, int b, int source, int channel, const AlignArguments& a,
                                     const Window<R>& w)
-        : first(reinterpret_cast<const Element*>(image.data) + b * image.batch + view * image.view + w.top * image.y +
+        : first(reinterpret_cast<const Element*>(image.data) + b * image.batch + source * image.view + w.top * image.y +
                 w.left * image.x + channel),
-          row(image.y),
-          column(static_cast<int>(image.x)),
+          row_stride(image.y),
+          column_stride(static_cast<int>(image.x)),
           last_row(static_cast<int>(a.Hs) - 1 - w.top),
           last_column(static_cast<int>(a.Ws) - 1 - w.left) {}
-    __device__ __forceinline__ const Element* line(int a) const { return first + (a < last_row ? a : last_row) * row; }
-    __device__ __forceinline__ int offset(int b) const { return (b < last_column ? b : last_column) * column; }
+    __device__ __forceinline__ const Element* line(int a) const {
+        return first + (a < last_row ? a : last_row) * row_stride;
+    }
+    __device__ __forceinline__ int offset(int b) const { return (b < last_column ? b : last_column) * column_stride; }
 };
 
-// The packs of a pixel's row that a lane keeps; more are read again when they are needed.
-template <typename Element, int kLanes>
-struct Row {
-    const Element* from;
-    int packs;
-    uint4 held[kHeld<Element, kLanes>];
-
-    __device__ __forceinline__ Row(const AlignImage& image, int b, int view, int x, int y, int channel, int packs,
-                                   bool exists)
-        : from(reinterpret_cast<const Element*>(image.data) + b * image.batch + view * image.view + y * image.y +
-               x * image.x + channel),
-          packs(exists ? packs : 0) {
-#pragma unroll
-        for (int j = 0; j < kHeld<Element, kLanes>; ++j) held[j] = pack(lane() + j * kLanes);
-    }
-    static __device__ __forceinline__ int lane() { return threadIdx.x % kLanes; }
-    __device__ __forceinline__ uint4 pack(int i) const {
-        return i < packs ? load_packed(from + i * kPack<Element>) : make_uint4(0, 0, 0, 0);
-    }
-};
-
-// t[b] += <own, tap b of a line> for taps that take part.
+// t[b] += <pack, tap b of a line> for the taps that take part.
 template <typename Element, int R>
 __device__ __forceinline__ void dot_pack(float (&t)[R + 1], const uint4& pack, const Element* line,
                                          const Taps<Element, R>& taps, const Window<R>& w) {
@@ -219,7 +93,7 @@ __device__ __forceinline__ void dot_pack(float (&t)[R + 1], const uint4& pack, c
         if (w.has_column(b)) t[b] = dot<Element>(own, load_packed(line + taps.offset(b)), t[b]);
 }
 
-// t[b] = <row, tap (a, b)>; zero for taps that take no part.
+// t[b] = <row, tap (a, b)> in every lane of the pixel; zero for the taps that take no part.
 template <typename Element, int kLanes, int R>
 __device__ __forceinline__ void dot_row(float (&t)[R + 1], const Row<Element, kLanes>& row,
                                         const Taps<Element, R>& taps, const Window<R>& w, int a) {
@@ -237,49 +111,24 @@ __device__ __forceinline__ void dot_row(float (&t)[R + 1], const Row<Element, kL
         for (int pack = lane + kHeld<Element, kLanes> * kLanes; pack < row.packs; pack += kLanes)
             dot_pack(t, row.pack(pack), line + pack * kPack<Element>, taps, w);
     }
-    sum_over_lanes<kLanes>(t);
+    all_reduce_lanes<kLanes>(t);
 }
 
-// The sums of a lane's packs, of `packs` in all; the first of them is `begin`.
-template <typename Element, int kLanes>
-struct Sums {
-    float sum[kHeld<Element, kLanes>][kPack<Element>] = {};
-    int begin, packs;
+// sums += weights[b] * tap (a, b), over the taps of a row that take part.
+template <typename Element, int kLanes, int R>
+__device__ __forceinline__ void add_row(Sums<Element, kLanes>& sums, const float (&weights)[R + 1],
+                                        const Taps<Element, R>& taps, const Window<R>& w, int a) {
+    if (!w.has_row(a)) return;
+    const Element* line = taps.line(a);
+    sums.for_each([&](int pack, float (&to)[kPack<Element>]) {
+#pragma unroll
+        for (int b = 0; b <= R; ++b)
+            if (w.has_column(b))
+                add_scaled<Element>(to, weights[b], load_packed(line + pack * kPack<Element> + taps.offset(b)));
+    });
+}
 
-    __device__ __forceinline__ Sums(int begin, int packs) : begin(begin), packs(packs) {}
-    // Calls visit(number of a pack, its sums).
-    template <typename Visit>
-    __device__ __forceinline__ void for_each(const Visit& visit) {
-        const int lane = threadIdx.x % kLanes;
-#pragma unroll
-        for (int j = 0; j < kHeld<Element, kLanes>; ++j) {
-            const int pack = begin + lane + j * kLanes;
-            if (pack < packs) visit(pack, sum[j]);
-        }
-    }
-    // Adds weights[b] * tap (a, b) of all taps that take part.
-    template <int R>
-    __device__ __forceinline__ void add_row(const float (&weights)[R + 1], const Taps<Element, R>& taps,
-                                            const Window<R>& w, int a) {
-        if (!w.has_row(a)) return;
-        const Element* line = taps.line(a);
-        for_each([&](int pack, float (&to)[kPack<Element>]) {
-#pragma unroll
-            for (int b = 0; b <= R; ++b)
-                if (w.has_column(b))
-                    add_scaled<Element>(to, weights[b], load_packed(line + pack * kPack<Element> + taps.offset(b)));
-        });
-    }
-    __device__ __forceinline__ void store(Element* to, float factor) {
-        for_each([&](int pack, float (&values)[kPack<Element>]) {
-#pragma unroll
-            for (int i = 0; i < kPack<Element>; ++i) values[i] *= factor;
-            store_pack<kPack<Element>>(to + pack * kPack<Element>, values);
-        });
-    }
-};
-
-// What every tap of a row receives from the cells of one row.
+// What the R + 1 taps of a row receive from the R cells between them.
 template <int R>
 __device__ __forceinline__ void spread(float (&taps)[R + 1], const float (&cells)[R], float fx) {
 #pragma unroll
@@ -292,38 +141,7 @@ __device__ __forceinline__ void mix_rows(float (&to)[n], float f, const float (&
     for (int i = 0; i < n; ++i) to[i] = mix(f, a[i], b[i]);
 }
 
-template <typename Element, int kLanes>
-constexpr int kSlicePacks = kHeld<Element, kLanes> * kLanes;
-
-// How many blocks share the channels of a head; each finds all weights for itself.
-template <typename Element, int kLanes>
-int slices(int packs) {
-    constexpr int of_slice = kSlicePacks<Element, kLanes>;
-    return packs > of_slice ? (packs + of_slice - 1) / of_slice : 1;
-}
-
-inline unsigned blocks(std::int64_t count) {
-    if (count > 0x7fffffff) throw std::invalid_argument("homography_align: more than 2^31 blocks");
-    return static_cast<unsigned>(count);
-}
-
-// f(window's size as a constant).
-template <typename F>
-void with_window(int window, F f) {
-    switch (window) {
-        case 1:
-            return f(std::integral_constant<int, 1>());
-        case 3:
-            return f(std::integral_constant<int, 3>());
-        case 5:
-            return f(std::integral_constant<int, 5>());
-        case 7:
-            return f(std::integral_constant<int, 7>());
-        default:
-            throw std::invalid_argument("homography_align: window must be at most 7 and odd");
-    }
-}
-
 }  // namespace
+}  // namespace homography_align
 }  // namespace cuda
 }  // namespace vsad

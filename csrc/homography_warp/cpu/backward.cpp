@@ -1,5 +1,5 @@
-// One item is a batch and a group of channels: it owns what it adds to, and visits the target's pixels in order. So
-// there are no atomics, and the result is the same for any number of threads.
+// An item of work is one batch and one group of channels. It alone adds to their gradients, and visits the target
+// pixels in order, so there are no atomics, and the result is the same for any number of threads.
 #include "homography_warp/cpu/kernels.h"
 #include "homography_warp/cpu/lanes.h"
 
@@ -7,18 +7,18 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-// The source, its gradient and the gradient that comes in, at the group's first channel and at this batch; `grad_input`
-// and `homography` are null where they are not needed.
+// The tensors of one item, from its batch and first channel on; `grad_input` and `homography` are null where they are
+// not needed.
 template <typename Element, typename T>
-struct Part {
+struct Item {
     const WarpArguments& a;
-    const Picture& to;  // strides of grad_input
+    const ImageView& to;  // has the strides of grad_input
     const Element *input, *grad_out;
     T* grad_input;
     double* homography;
     std::int64_t channels;
 
-    Part(const WarpGradients& g, std::int64_t item) : a(g.forward), to(g.input) {
+    Item(const WarpGradients& g, std::int64_t item) : a(g.forward), to(g.input) {
         const std::int64_t b = item / g.groups, group = item % g.groups;
         const std::int64_t first = group * a.C / g.groups;
         channels = (group + 1) * a.C / g.groups - first;
@@ -29,24 +29,25 @@ struct Part {
     }
 };
 
-// The gradients (gx, gy) of the projected points of a group of pixels, one a lane.
+// The gradients of the projected points of neighboring pixels, one pixel per lane.
 template <typename T>
-struct Slopes {
+struct PointGradients {
     T x[kLanes<T>], y[kLanes<T>];
 };
 
-// One pixel's taps, and what its gradient counts for in each: in the tap, and in the projected point.
+// The taps of one pixel, and the factors of its gradient in the gradients of each tap and of the projected point.
 template <typename Element, typename T, int taps>
-struct Taps {
+struct PixelTaps {
     const Element* from[taps];
     T* to[taps];
     T weight[taps], slope_x[taps], slope_y[taps];
 };
 
-// Channels [c, channels) in vectors V; returns the first that does not fit one. gx and gy receive <grad, slope * taps>.
+// Scatters the channels [c, channels) in whole vectors V; returns the first channel that is left. Adds <grad, slope *
+// tap>, summed over the taps, to gx and gy.
 template <typename V, bool need_input, bool need_homography, typename Element, typename T, int taps>
-VSAD_HD std::int64_t spread(const Taps<Element, T, taps>& at, const Element* grad, std::int64_t c,
-                            std::int64_t channels, T& gx, T& gy) {
+VSAD_HD std::int64_t scatter(const PixelTaps<Element, T, taps>& at, const Element* grad, std::int64_t c,
+                             std::int64_t channels, T& gx, T& gy) {
     constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
     V sum_x = {}, sum_y = {};
     for (; c + lanes <= channels; c += lanes) {
@@ -62,7 +63,7 @@ VSAD_HD std::int64_t spread(const Taps<Element, T, taps>& at, const Element* gra
             sum_y += g * dy;
         }
         if constexpr (need_input)
-            for (int t = 0; t < taps; ++t)  // taps may coincide: one after the other
+            for (int t = 0; t < taps; ++t)  // one after the other: taps may coincide
                 store_channels<T, T>(at.to[t] + c, load_channels<V, T>(at.to[t] + c) + at.weight[t] * g);
     }
     if constexpr (need_homography) {
@@ -78,98 +79,99 @@ VSAD_HD std::int64_t spread(const Taps<Element, T, taps>& at, const Element* gra
     return c;
 }
 
-// Pixels whose channels lie side by side.
+// Channels that lie side by side, one pixel after the other.
 template <bool need_input, bool need_homography, typename Element, typename T, int n>
-void spread_rows(const Part<Element, T>& part, const Element* grad_out, int count, const Spot<T, n>& spot,
-                 Slopes<T>& slopes) {
-    const WarpArguments& a = part.a;
+void scatter_channels(const Item<Element, T>& item, const Element* grad_out, int count, const LaneTaps<T, n>& taps,
+                      PointGradients<T>& points) {
+    const WarpArguments& a = item.a;
     T weight[n * n][kLanes<T>], slope_x[n * n][kLanes<T>], slope_y[n * n][kLanes<T>];
-    Lane<T> x[n][kLanes<T>], y[n][kLanes<T>], alive[kLanes<T>];
+    Index<T> x[n][kLanes<T>], y[n][kLanes<T>], alive[kLanes<T>];
     for (int j = 0; j < n; ++j)
         for (int i = 0; i < n; ++i) {
-            store(weight[j * n + i], spot.y.weight[j] * spot.x.weight[i]);
-            store(slope_x[j * n + i], spot.y.weight[j] * spot.x.slope[i]);
-            store(slope_y[j * n + i], spot.y.slope[j] * spot.x.weight[i]);
+            store(weight[j * n + i], taps.y.weight[j] * taps.x.weight[i]);
+            store(slope_x[j * n + i], taps.y.weight[j] * taps.x.slope[i]);
+            store(slope_y[j * n + i], taps.y.slope[j] * taps.x.weight[i]);
         }
-    __builtin_memcpy(x, spot.x.at, sizeof x);
-    __builtin_memcpy(y, spot.y.at, sizeof y);
-    __builtin_memcpy(alive, &spot.alive, sizeof alive);
+    __builtin_memcpy(x, taps.x.index, sizeof x);
+    __builtin_memcpy(y, taps.y.index, sizeof y);
+    __builtin_memcpy(alive, &taps.alive, sizeof alive);
     for (int l = 0; l < count; ++l) {
         if (!alive[l]) continue;
-        Taps<Element, T, n * n> at;
+        PixelTaps<Element, T, n * n> at;
         for (int j = 0; j < n; ++j)
             for (int i = 0; i < n; ++i) {
                 const std::int64_t row = y[j][l], column = x[i][l];
                 const int t = j * n + i;
-                at.from[t] = part.input + row * a.input.y + column * a.input.x;
-                if (need_input) at.to[t] = part.grad_input + row * part.to.y + column * part.to.x;
+                at.from[t] = item.input + row * a.input.y + column * a.input.x;
+                if (need_input) at.to[t] = item.grad_input + row * item.to.y + column * item.to.x;
                 at.weight[t] = weight[t][l], at.slope_x[t] = slope_x[t][l], at.slope_y[t] = slope_y[t][l];
             }
         const Element* grad = grad_out + l * a.out.x;
         T gx = 0, gy = 0;
-        std::int64_t c = spread<Vector<T>, need_input, need_homography>(at, grad, 0, part.channels, gx, gy);
-        c = spread<typename Wide<T, 16>::type, need_input, need_homography>(at, grad, c, part.channels, gx, gy);
-        spread<T, need_input, need_homography>(at, grad, c, part.channels, gx, gy);
-        slopes.x[l] = gx, slopes.y[l] = gy;
+        std::int64_t c = scatter<Vector<T>, need_input, need_homography>(at, grad, 0, item.channels, gx, gy);
+        c = scatter<typename Wide<T, 16>::type, need_input, need_homography>(at, grad, c, item.channels, gx, gy);
+        scatter<T, need_input, need_homography>(at, grad, c, item.channels, gx, gy);
+        points.x[l] = gx, points.y[l] = gy;
     }
 }
 
-// Any strides, one channel after the other.
+// Any strides, one channel of all pixels after the other.
 template <bool need_input, bool need_homography, typename Element, typename T, int n>
-void spread_lanes(const Part<Element, T>& part, const Element* grad_out, int count, const Spot<T, n>& spot,
-                  Slopes<T>& slopes) {
-    const WarpArguments& a = part.a;
+void scatter_lanes(const Item<Element, T>& item, const Element* grad_out, int count, const LaneTaps<T, n>& taps,
+                   PointGradients<T>& points) {
+    const WarpArguments& a = item.a;
     constexpr int lanes = kLanes<T>;
-    Lane<T> x[n][lanes], y[n][lanes], alive[lanes];
-    __builtin_memcpy(x, spot.x.at, sizeof x);
-    __builtin_memcpy(y, spot.y.at, sizeof y);
-    __builtin_memcpy(alive, &spot.alive, sizeof alive);
+    Index<T> x[n][lanes], y[n][lanes], alive[lanes];
+    __builtin_memcpy(x, taps.x.index, sizeof x);
+    __builtin_memcpy(y, taps.y.index, sizeof y);
+    __builtin_memcpy(alive, &taps.alive, sizeof alive);
     std::int64_t from[n * n][lanes], to[n * n][lanes];
     Vector<T> weight[n * n], sum_x = {}, sum_y = {};
     for (int j = 0; j < n; ++j)
         for (int i = 0; i < n; ++i) {
-            weight[j * n + i] = spot.y.weight[j] * spot.x.weight[i];
+            weight[j * n + i] = taps.y.weight[j] * taps.x.weight[i];
             for (int l = 0; l < lanes; ++l) {
                 from[j * n + i][l] = y[j][l] * a.input.y + x[i][l] * a.input.x;
-                to[j * n + i][l] = y[j][l] * part.to.y + x[i][l] * part.to.x;
+                to[j * n + i][l] = y[j][l] * item.to.y + x[i][l] * item.to.x;
             }
         }
-    for (std::int64_t c = 0; c < part.channels; ++c) {
+    for (std::int64_t c = 0; c < item.channels; ++c) {
         const Vector<T> all_g = load_lanes<Element, T>(grad_out + c * a.out.channel, a.out.x, count);
-        const Vector<T> g = spot.alive ? all_g : Vector<T>{};
+        const Vector<T> g = taps.alive ? all_g : Vector<T>{};
         if constexpr (need_homography) {
-            const Element* input = part.input + c * a.input.channel;
+            const Element* input = item.input + c * a.input.channel;
             for (int j = 0; j < n; ++j)
                 for (int i = 0; i < n; ++i) {
                     T values[lanes];
                     for (int l = 0; l < lanes; ++l) values[l] = widen(input[from[j * n + i][l]]);
                     const Vector<T> product = g * load(values);
-                    sum_x += spot.y.weight[j] * spot.x.slope[i] * product;
-                    sum_y += spot.y.slope[j] * spot.x.weight[i] * product;
+                    sum_x += taps.y.weight[j] * taps.x.slope[i] * product;
+                    sum_y += taps.y.slope[j] * taps.x.weight[i] * product;
                 }
         }
         if constexpr (need_input) {
-            T* grad_input = part.grad_input + c * part.to.channel;
+            T* grad_input = item.grad_input + c * item.to.channel;
             T parts[n * n][lanes];
             for (int t = 0; t < n * n; ++t) store(parts[t], weight[t] * g);
             for (int l = 0; l < count; ++l)
                 for (int t = 0; alive[l] && t < n * n; ++t) grad_input[to[t][l]] += parts[t][l];
         }
     }
-    store(slopes.x, sum_x), store(slopes.y, sum_y);
+    store(points.x, sum_x), store(points.y, sum_y);
 }
 
-// The gradient of a row of pixels for the first and last column of the homography; y is the same in a row.
+// The homography's gradient from one row of target pixels: the sums for its first and last columns. The second column
+// is y times the last, because y is the same in all of the row.
 struct RowGradient {
     double by_x[3] = {}, by_one[3] = {};
 
     template <typename T, int n>
-    VSAD_HD void add(const Slopes<T>& slopes, const Spot<T, n>& spot, std::int64_t x0, int count) {
-        const Vector<T> dX = load(slopes.x) / spot.Z, dY = load(slopes.y) / spot.Z;
-        const Vector<T> dZ = -(dX * spot.sx + dY * spot.sy);
+    VSAD_HD void add(const PointGradients<T>& points, const LaneTaps<T, n>& taps, std::int64_t x0, int count) {
+        const Vector<T> dX = load(points.x) / taps.Z, dY = load(points.y) / taps.Z;
+        const Vector<T> dZ = -(dX * taps.sx + dY * taps.sy);
         T column[3][kLanes<T>];
-        Lane<T> alive[kLanes<T>];
-        __builtin_memcpy(alive, &spot.alive, sizeof alive);
+        Index<T> alive[kLanes<T>];
+        __builtin_memcpy(alive, &taps.alive, sizeof alive);
         store(column[0], dX), store(column[1], dY), store(column[2], dZ);
         for (int l = 0; l < count; ++l)
             for (int i = 0; alive[l] && i < 3; ++i) {
@@ -177,7 +179,7 @@ struct RowGradient {
                 by_one[i] += double(column[i][l]);
             }
     }
-    void flush(double* homography, std::int64_t y) const {
+    void add_to(double* homography, std::int64_t y) const {
         for (int i = 0; i < 3; ++i) {
             homography[3 * i + 0] += by_x[i];
             homography[3 * i + 1] += by_one[i] * double(y);
@@ -187,40 +189,40 @@ struct RowGradient {
 };
 
 template <typename Element, int n, bool need_input, bool need_homography>
-void backward_part(const WarpGradients& gradients, std::int64_t item) {
+void backward_of(const WarpGradients& gradients, std::int64_t number) {
     using T = typename Compute<Element>::type;
-    const Part<Element, T> part(gradients, item);
-    const WarpArguments& a = part.a;
-    const Locator<T> locator(a, item / gradients.groups, n - 1);
-    const bool rows = a.input.channel == 1 && a.out.channel == 1 && (!need_input || part.to.channel == 1) &&
-                      part.channels * sizeof(T) >= 16;
+    const Item<Element, T> item(gradients, number);
+    const WarpArguments& a = item.a;
+    const LaneSource<T> lanes(a, number / gradients.groups, n - 1);
+    const bool side_by_side = a.input.channel == 1 && a.out.channel == 1 && (!need_input || item.to.channel == 1) &&
+                              item.channels * sizeof(T) >= 16;
     for (std::int64_t y = 0; y < a.H; ++y) {
         RowGradient row;
         for (std::int64_t x = 0; x < a.W; x += kLanes<T>) {
-            const Spot<T, n> spot = locator.template locate<n>(T(x), T(y));
-            if (spot.nowhere) continue;
+            const LaneTaps<T, n> taps = lanes.template locate<n>(T(x), T(y));
+            if (taps.none) continue;
             const int count = int(lesser<std::int64_t>(kLanes<T>, a.W - x));
-            const Element* grad_out = part.grad_out + y * a.out.y + x * a.out.x;
-            Slopes<T> slopes = {};
-            if (rows)
-                spread_rows<need_input, need_homography>(part, grad_out, count, spot, slopes);
+            const Element* grad_out = item.grad_out + y * a.out.y + x * a.out.x;
+            PointGradients<T> points = {};
+            if (side_by_side)
+                scatter_channels<need_input, need_homography>(item, grad_out, count, taps, points);
             else
-                spread_lanes<need_input, need_homography>(part, grad_out, count, spot, slopes);
-            if constexpr (need_homography) row.add(slopes, spot, x, count);
+                scatter_lanes<need_input, need_homography>(item, grad_out, count, taps, points);
+            if constexpr (need_homography) row.add(points, taps, x, count);
         }
-        if constexpr (need_homography) row.flush(part.homography, y);
+        if constexpr (need_homography) row.add_to(item.homography, y);
     }
 }
 
 template <typename Element, int n>
 void backward_item(const void* arguments, std::int64_t item, char*) {
     const WarpGradients& g = *static_cast<const WarpGradients*>(arguments);
-    if (g.input.data && g.homography && n > 1)  // nearest is a staircase: nothing changes with the homography
-        backward_part<Element, n, true, (n > 1)>(g, item);
+    if (g.input.data && g.homography && n > 1)  // nearest is constant almost everywhere in the homography
+        backward_of<Element, n, true, (n > 1)>(g, item);
     else if (g.input.data)
-        backward_part<Element, n, true, false>(g, item);
+        backward_of<Element, n, true, false>(g, item);
     else if (n > 1)
-        backward_part<Element, n, false, (n > 1)>(g, item);
+        backward_of<Element, n, false, (n > 1)>(g, item);
 }
 
 template <typename Element>

@@ -6,10 +6,10 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-constexpr std::int64_t kBandRows = 8;  // of the target; one item
+constexpr std::int64_t kBandRows = 8;  // target rows per item
 
-// out = sum over taps of weight * tap, for channels that lie side by side; V is the widest vector that fits. The last
-// vector overlaps the one before.
+// out = sum over taps of weight * tap, for channels that lie side by side. V is the widest vector that the channels
+// fill; the last vector overlaps the one before.
 template <typename V, typename T, typename Element, int taps>
 VSAD_HD void blend(Element* to, const Element* const (&from)[taps], const T (&weight)[taps], std::int64_t channels) {
     constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
@@ -21,17 +21,17 @@ VSAD_HD void blend(Element* to, const Element* const (&from)[taps], const T (&we
     }
 }
 
-// What a group of target pixels in a row, one a lane, needs to know of the tensors.
+// The target pixels of one vector, one pixel per lane, which are neighbors in a row.
 template <typename Element>
 struct Group {
     const WarpArguments& a;
-    const Element* source;  // of this batch
-    Element* to;            // the first pixel
-    int count;              // pixels
+    const Element* source;  // the source image of this batch
+    Element* to;            // the first target pixel
+    int count;              // how many lanes hold a pixel
 };
 
 template <typename Element>
-void clear(const Group<Element>& g) {
+void store_zeros(const Group<Element>& g) {
     const WarpArguments& a = g.a;
     if (a.out.channel == 1 && a.out.x == a.C) {
         fill(g.to, g.count * a.C, Element{});
@@ -41,16 +41,17 @@ void clear(const Group<Element>& g) {
         for (int l = 0; l < g.count; ++l) g.to[l * a.out.x + c * a.out.channel] = Element{};
 }
 
+// Channels that lie side by side, one pixel after the other.
 template <typename Element, typename T, int n>
-void blend_rows(const Group<Element>& g, const Spot<T, n>& spot) {
+void blend_channels(const Group<Element>& g, const LaneTaps<T, n>& taps) {
     const WarpArguments& a = g.a;
     T weights[n * n][kLanes<T>];
-    Lane<T> x[n][kLanes<T>], y[n][kLanes<T>], alive[kLanes<T>];
+    Index<T> x[n][kLanes<T>], y[n][kLanes<T>], alive[kLanes<T>];
     for (int j = 0; j < n; ++j)
-        for (int i = 0; i < n; ++i) store(weights[j * n + i], spot.y.weight[j] * spot.x.weight[i]);
-    __builtin_memcpy(x, spot.x.at, sizeof x);
-    __builtin_memcpy(y, spot.y.at, sizeof y);
-    __builtin_memcpy(alive, &spot.alive, sizeof alive);
+        for (int i = 0; i < n; ++i) store(weights[j * n + i], taps.y.weight[j] * taps.x.weight[i]);
+    __builtin_memcpy(x, taps.x.index, sizeof x);
+    __builtin_memcpy(y, taps.y.index, sizeof y);
+    __builtin_memcpy(alive, &taps.alive, sizeof alive);
     for (int l = 0; l < g.count; ++l) {
         Element* to = g.to + l * a.out.x;
         if (!alive[l]) {
@@ -73,37 +74,37 @@ void blend_rows(const Group<Element>& g, const Spot<T, n>& spot) {
     }
 }
 
+// Any strides, one channel of all pixels after the other.
 template <typename Element, typename T, int n>
-void blend_lanes(const Group<Element>& g, const Spot<T, n>& spot) {
+void blend_lanes(const Group<Element>& g, const LaneTaps<T, n>& taps) {
     const WarpArguments& a = g.a;
-    Whole<T> offset[n * n];
+    Integers<T> offset[n * n];
     Vector<T> weight[n * n];
     for (int j = 0; j < n; ++j)
         for (int i = 0; i < n; ++i) {
-            offset[j * n + i] = spot.y.at[j] * Lane<T>(a.input.y) + spot.x.at[i] * Lane<T>(a.input.x);
-            weight[j * n + i] = spot.y.weight[j] * spot.x.weight[i];
+            offset[j * n + i] = taps.y.index[j] * Index<T>(a.input.y) + taps.x.index[i] * Index<T>(a.input.x);
+            weight[j * n + i] = taps.y.weight[j] * taps.x.weight[i];
         }
     for (std::int64_t c = 0; c < a.C; ++c) {
         const Element* from = g.source + c * a.input.channel;
         Vector<T> sum = weight[0] * gather<T>(from, offset[0]);
         for (int t = 1; t < n * n; ++t) sum += weight[t] * gather<T>(from, offset[t]);
-        store_lanes<Element, T>(g.to + c * a.out.channel, a.out.x, spot.alive ? sum : Vector<T>{}, g.count);
+        store_lanes<Element, T>(g.to + c * a.out.channel, a.out.x, taps.alive ? sum : Vector<T>{}, g.count);
     }
 }
 
-// For planes whose offsets need more bits than a lane has.
+// Any strides, where offsets need more bits than a lane has.
 template <typename Element, typename T, int n>
-void blend_far(const Group<Element>& g, const Spot<T, n>& spot) {
+void blend_far(const Group<Element>& g, const LaneTaps<T, n>& taps) {
     const WarpArguments& a = g.a;
     for (int l = 0; l < g.count; ++l)
         for (std::int64_t c = 0; c < a.C; ++c) {
             T sum = 0;
-            for (int j = 0; spot.alive[l] && j < n; ++j)
+            for (int j = 0; taps.alive[l] && j < n; ++j)
                 for (int i = 0; i < n; ++i)
-                    sum +=
-                        spot.y.weight[j][l] * spot.x.weight[i][l] *
-                        widen(
-                            g.source[spot.y.at[j][l] * a.input.y + spot.x.at[i][l] * a.input.x + c * a.input.channel]);
+                    sum += taps.y.weight[j][l] * taps.x.weight[i][l] *
+                           widen(g.source[taps.y.index[j][l] * a.input.y + taps.x.index[i][l] * a.input.x +
+                                          c * a.input.channel]);
             g.to[l * a.out.x + c * a.out.channel] = narrow<Element>(sum);
         }
 }
@@ -115,31 +116,31 @@ void forward_band(const void* arguments, std::int64_t item, char*) {
     const std::int64_t bands = (a.H + kBandRows - 1) / kBandRows, b = item / bands, begin = item % bands * kBandRows;
     const Element* source = reinterpret_cast<const Element*>(a.input.data) + b * a.input.batch;
     const Packed packed = packed_as<Element, n>(a);
-    const bool rows = a.input.channel == 1 && a.out.channel == 1 && a.C * sizeof(T) >= 16;
-    const bool far = !rows && !fits_lane<T>(a);
-    const Locator<T> locator(a, b, reach_of<Element, n>(packed));
+    const bool side_by_side = a.input.channel == 1 && a.out.channel == 1 && a.C * sizeof(T) >= 16;
+    const bool far = !side_by_side && !fits_lane<T>(a);
+    const LaneSource<T> lanes(a, b, reach_of<Element, n>(packed));
     for (std::int64_t y = begin; y < lesser(begin + kBandRows, a.H); ++y)
         for (std::int64_t x = 0; x < a.W; x += kLanes<T>) {
-            const Spot<T, n> spot = locator.template locate<n>(T(x), T(y));
+            const LaneTaps<T, n> taps = lanes.template locate<n>(T(x), T(y));
             const int count = int(lesser<std::int64_t>(kLanes<T>, a.W - x));
-            store_bytes<T>(a.mask + (b * a.H + y) * a.W + x, spot.valid & 1, count);
+            store_bytes<T>(a.mask + (b * a.H + y) * a.W + x, taps.valid & 1, count);
             Element* to = reinterpret_cast<Element*>(a.out.data) + b * a.out.batch + y * a.out.y + x * a.out.x;
             const Group<Element> group{a, source, to, count};
-            if (spot.nowhere) {
-                clear(group);
+            if (taps.none) {
+                store_zeros(group);
                 continue;
             }
             if constexpr (has_packed<Element, n>)
-                if (packed != Packed::no && spot.inner) {
-                    blend_packed(packed, a, source, to, count, spot);
+                if (packed != Packed::no && taps.inner) {
+                    blend_packed(packed, a, source, to, count, taps);
                     continue;
                 }
-            if (rows)
-                blend_rows(group, spot);
+            if (side_by_side)
+                blend_channels(group, taps);
             else if (far)
-                blend_far(group, spot);
+                blend_far(group, taps);
             else
-                blend_lanes(group, spot);
+                blend_lanes(group, taps);
         }
 }
 

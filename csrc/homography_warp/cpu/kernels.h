@@ -1,4 +1,4 @@
-// What the binding passes to the homography_warp kernels.
+// What the binding passes to the CPU kernels of homography_warp.
 #pragma once
 #include <cstdint>
 
@@ -10,9 +10,9 @@ namespace vsad {
 
 struct WarpGradients {
     WarpArguments forward;
-    Picture input;        // in the compute dtype, zeroed; no data: not needed
-    double* homography;   // (B, groups, 3, 3), zeroed; null: not needed
-    std::int64_t groups;  // of channels, as equal as can be; each is one item
+    ImageView input;      // the input's gradient in the compute dtype, zeroed; without data it is not needed
+    double* homography;   // (B, groups, 3, 3), zeroed; null where it is not needed
+    std::int64_t groups;  // how many channel groups, of equal size as far as possible; each is one item
 };
 
 #define VSAD_DECLARE(isa, ...)                                     \

@@ -1,19 +1,19 @@
-// Pixels in the lanes of a vector: gathering a channel of theirs, and storing it. Vectors of any width for channels
-// that lie side by side.
+// Loads and stores of one channel of neighboring pixels, one pixel per lane of a vector; and loads and stores of
+// channels that lie side by side, in vectors of any width.
 #pragma once
 
 #include "cpu/convert.h"
-#include "homography_warp/cpu/locate.h"
+#include "homography_warp/cpu/lane_taps.h"
 
 namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-using Words = VectorOf<float>::integer;  // one a lane
+using Words = VectorOf<float>::integer;  // one 32-bit word per lane
 
 // from[offset[i]], with offsets in units of `scale` bytes.
 template <int scale>
-VSAD_HD Words gather_words(const void* from, Whole<float> offset) {
+VSAD_HD Words gather_words(const void* from, Integers<float> offset) {
 #if defined(__AVX512F__)
     return reinterpret_cast<Words>(_mm512_mask_i32gather_epi32(_mm512_setzero_si512(), __mmask16(-1),
                                                                reinterpret_cast<__m512i>(offset), from, scale));
@@ -35,9 +35,9 @@ struct TwoWords {
     Words first, second;
 };
 
-// gather_words of two words that lie side by side: one load for both.
+// Two words that lie side by side, for every lane.
 template <int scale>
-VSAD_HD TwoWords gather_two_words(const void* from, Whole<float> offset) {
+VSAD_HD TwoWords gather_two_words(const void* from, Integers<float> offset) {
 #if defined(__AVX512F__)
     const __m512i at = reinterpret_cast<__m512i>(offset);
     const __m512i low = _mm512_mask_i32gather_epi64(_mm512_setzero_si512(), __mmask8(-1),
@@ -58,7 +58,7 @@ struct Wide {
     typedef T type __attribute__((vector_size(bytes)));
 };
 
-// V is a vector of T or T itself.
+// V is a vector of T, or T itself.
 template <typename V, typename T, typename Element>
 VSAD_HD V load_channels(const Element* from) {
     if constexpr (sizeof(V) == sizeof(T)) {
@@ -81,14 +81,14 @@ VSAD_HD void store_channels(Element* to, V v) {
         __builtin_memcpy(to, &v, sizeof v);
 }
 
-// A narrow element is read with the aligned word that it lies in: that word lies in the element's page, so its other
-// bytes can be read too; they are not used.
+// Reads each narrow element with the aligned word around it. An aligned word never crosses a page, so its other bytes
+// can be read too.
 template <typename Element>
-VSAD_HD Words gather_narrow(const Element* from, Whole<float> offset) {
+VSAD_HD Words gather_narrow(const Element* from, Integers<float> offset) {
 #if defined(__AVX2__)
     constexpr int size = sizeof(Element), in_word = 4 / size, log = size == 1 ? 2 : 1;
     const auto address = reinterpret_cast<std::uintptr_t>(from);
-    const Whole<float> index = offset + std::int32_t(address % 4 / size);
+    const Integers<float> index = offset + std::int32_t(address % 4 / size);
     const Words words = gather_words<4>(reinterpret_cast<const void*>(address & ~std::uintptr_t(3)), index >> log);
     return (words >> (Words(index & (in_word - 1)) * (8 * size))) & ((1u << (8 * size)) - 1);
 #else
@@ -103,7 +103,7 @@ VSAD_HD Words gather_narrow(const Element* from, Whole<float> offset) {
 }
 
 template <typename T, typename Element>
-VSAD_HD Vector<T> gather(const Element* from, Whole<T> offset) {
+VSAD_HD Vector<T> gather(const Element* from, Integers<T> offset) {
     if constexpr (std::is_same_v<Element, float>) {
         return Vector<float>(gather_words<4>(from, offset));
     } else if constexpr (kNarrow<Element>) {
@@ -134,9 +134,9 @@ VSAD_HD Vector<T> load_lanes(const Element* from, std::int64_t stride, int count
     return load_channels<Vector<T>, T>(elements);
 }
 
-// The lowest byte of every lane.
+// Stores the lowest byte of every lane.
 template <typename T>
-VSAD_HD void store_bytes(void* to, Whole<T> lanes, int count) {
+VSAD_HD void store_bytes(void* to, Integers<T> lanes, int count) {
     alignas(16) unsigned char bytes[16];
 #if defined(__AVX512F__)
     const __m512i all = reinterpret_cast<__m512i>(lanes);
@@ -148,7 +148,7 @@ VSAD_HD void store_bytes(void* to, Whole<T> lanes, int count) {
     }
     _mm_store_si128(reinterpret_cast<__m128i*>(bytes), packed);
 #else
-    Lane<T> values[kLanes<T>];
+    Index<T> values[kLanes<T>];
     __builtin_memcpy(values, &lanes, sizeof values);
     for (int i = 0; i < kLanes<T>; ++i) bytes[i] = static_cast<unsigned char>(values[i]);
     if (count == kLanes<T>) {

@@ -1,6 +1,6 @@
-// Bilinear taps that lie side by side in memory, read together: channels packed into pixels, and planes.
+// Reads both taps of a row at once where they lie side by side in memory: in planes, and in pixels of 3 or 4 channels.
 //
-// A wide load may touch more than the two taps; `reach_of` says how many pixels from the first tap on must exist.
+// A wide load may touch more than the taps; `reach_of` says how many pixels from the first tap on must exist.
 #pragma once
 
 #include "homography_warp/cpu/lanes.h"
@@ -9,7 +9,7 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-enum class Packed { no, planes, three, four };
+enum class Packed { no, planes, pixels_of_3, pixels_of_4 };
 
 template <typename Element, int n>
 constexpr bool has_packed = sizeof(Element) == 1 ? n <= 2 : sizeof(Element) <= 4 && n == 2;
@@ -25,38 +25,38 @@ Packed packed_as(const WarpArguments& a) {
     if (!has_packed<Element, n> || !fits_lane<float>(a)) return Packed::no;
     const bool pixels =
         sizeof(Element) != 2 && a.input.channel == 1 && a.out.channel == 1 && a.input.x == a.C && a.out.x == a.C;
-    if (pixels && a.C == 3) return Packed::three;
-    if (pixels && a.C == 4) return Packed::four;
+    if (pixels && a.C == 3) return Packed::pixels_of_3;
+    if (pixels && a.C == 4) return Packed::pixels_of_4;
     return a.input.x == 1 && a.out.x == 1 ? Packed::planes : Packed::no;
 }
 
-// Planes of bytes are read by the word; pixels of three as 8 floats or bytes, or, the nearest, as 4.
+// Planes of uint8 are read in 32-bit words; two pixels of 3 channels as 8 elements, and one, for the nearest, as 4.
 template <typename Element, int n>
 int reach_of(Packed packed) {
     if (packed == Packed::planes && sizeof(Element) == 1) return 3;
-    return packed == Packed::three ? n : n - 1;
+    return packed == Packed::pixels_of_3 ? n : n - 1;
 }
 
 using Floats = Vector<float>;
 template <int n>
-using PixelSpot = Spot<float, n>;
+using FloatTaps = LaneTaps<float, n>;
 typedef float EightFloats __attribute__((vector_size(32)));
 typedef float FourFloats __attribute__((vector_size(16)));
 
 template <int n>
-VSAD_HD Whole<float> offsets(const WarpArguments& a, const PixelSpot<n>& spot, int channels) {
-    return spot.y.at[0] * std::int32_t(a.input.y) + spot.x.at[0] * channels;
+VSAD_HD Integers<float> offsets(const WarpArguments& a, const FloatTaps<n>& taps, int channels) {
+    return taps.y.index[0] * std::int32_t(a.input.y) + taps.x.index[0] * channels;
 }
 
 #if defined(__AVX512F__)
-// Two pixels a vector, 16 in all: each half of it holds both taps of a row. Pixels are written as 4 floats, so that
-// with three channels the last float is overwritten by the next pixel.
+// 16 pixels, two per vector; each half of a vector holds both taps of a row. A pixel is written as 4 floats: of 3
+// channels, the next pixel overwrites the fourth.
 template <int channels>
 VSAD_HD void blend_16_pixels(const std::int32_t* offset, const float* source, std::int64_t below, float* to,
-                             const PixelSpot<2>& spot) {
+                             const FloatTaps<2>& taps) {
     const auto reg = [](Floats v) { return reinterpret_cast<__m512>(v); };
-    const __m512 left = reg(spot.x.weight[0]), right = reg(spot.x.weight[1]);
-    const __m512 top = reg(spot.y.weight[0]), bottom = reg(spot.y.weight[1]);
+    const __m512 left = reg(taps.x.weight[0]), right = reg(taps.x.weight[1]);
+    const __m512 top = reg(taps.y.weight[0]), bottom = reg(taps.y.weight[1]);
     alignas(64) std::int32_t column[16], next[16];
     for (int i = 0; i < 16; ++i) {
         column[i] = i / 8 + (i % 8 < channels ? 0 : 16);  // left's lanes, then right's
@@ -85,20 +85,20 @@ VSAD_HD void blend_16_pixels(const std::int32_t* offset, const float* source, st
 }
 #endif
 
-// The two taps of a row are read as 8 floats, and a pixel is written as 4: with three channels the last float is
-// overwritten by the next pixel.
+// The two taps of a row are read as 8 floats, and a pixel is written as 4: of 3 channels, the next pixel overwrites the
+// fourth, and the last pixel is written exactly.
 template <int channels>
-VSAD_HD void blend_pixels(const WarpArguments& a, const float* source, float* to, int count, const PixelSpot<2>& spot) {
+VSAD_HD void blend_pixels(const WarpArguments& a, const float* source, float* to, int count, const FloatTaps<2>& taps) {
     constexpr int lanes = kLanes<float>;
     std::int32_t offset[lanes];
     float left[lanes], right[lanes], top[lanes], bottom[lanes];
-    const Whole<float> all_offsets = offsets(a, spot, channels);
+    const Integers<float> all_offsets = offsets(a, taps, channels);
     __builtin_memcpy(offset, &all_offsets, sizeof offset);
 #if defined(__AVX512F__)
-    if (count == lanes) return blend_16_pixels<channels>(offset, source, a.input.y, to, spot);
+    if (count == lanes) return blend_16_pixels<channels>(offset, source, a.input.y, to, taps);
 #endif
-    store(left, spot.x.weight[0]), store(right, spot.x.weight[1]);
-    store(top, spot.y.weight[0]), store(bottom, spot.y.weight[1]);
+    store(left, taps.x.weight[0]), store(right, taps.x.weight[1]);
+    store(top, taps.y.weight[0]), store(bottom, taps.y.weight[1]);
     const auto pixel = [&](int l) {
         EightFloats above, below;
         __builtin_memcpy(&above, source + offset[l], sizeof above);
@@ -117,45 +117,45 @@ VSAD_HD void blend_pixels(const WarpArguments& a, const float* source, float* to
     __builtin_memcpy(to + channels * (count - 1), &last, channels * sizeof(float));
 }
 
-VSAD_HD void blend_planes(const WarpArguments& a, const float* source, float* to, int count, const PixelSpot<2>& spot) {
-    const Whole<float> offset = offsets(a, spot, 1);
+VSAD_HD void blend_planes(const WarpArguments& a, const float* source, float* to, int count, const FloatTaps<2>& taps) {
+    const Integers<float> offset = offsets(a, taps, 1);
     for (std::int64_t c = 0; c < a.C; ++c) {
         const float* from = source + c * a.input.channel;
         const TwoWords above = gather_two_words<4>(from, offset), below = gather_two_words<4>(from + a.input.y, offset);
-        const Floats first = spot.y.weight[0] * Floats(above.first) + spot.y.weight[1] * Floats(below.first);
-        const Floats second = spot.y.weight[0] * Floats(above.second) + spot.y.weight[1] * Floats(below.second);
-        const Floats value = spot.x.weight[0] * first + spot.x.weight[1] * second;
+        const Floats first = taps.y.weight[0] * Floats(above.first) + taps.y.weight[1] * Floats(below.first);
+        const Floats second = taps.y.weight[0] * Floats(above.second) + taps.y.weight[1] * Floats(below.second);
+        const Floats value = taps.x.weight[0] * first + taps.x.weight[1] * second;
         store_lanes<float, float>(to + c * a.out.channel, 1, value, count);
     }
 }
 
-// Halves: both taps of a row are one word.
+// float16 and bfloat16: both taps of a row are one 32-bit word.
 template <typename Element>
 VSAD_HD void blend_planes(const WarpArguments& a, const Element* source, Element* to, int count,
-                          const PixelSpot<2>& spot) {
-    static_assert(sizeof(Element) == 2, "the other types have functions of their own");
+                          const FloatTaps<2>& taps) {
+    static_assert(sizeof(Element) == 2, "float and uint8 have overloads of their own");
     constexpr int lanes = kLanes<float>;
-    const Whole<float> offset = offsets(a, spot, 1);
+    const Integers<float> offset = offsets(a, taps, 1);
     for (std::int64_t c = 0; c < a.C; ++c) {
         const Element* from = source + c * a.input.channel;
         const Words above = gather_words<2>(from, offset), below = gather_words<2>(from + a.input.y, offset);
-        const Floats first = spot.y.weight[0] * widen_bits<Element, lanes>(above & 0xffffu) +
-                             spot.y.weight[1] * widen_bits<Element, lanes>(below & 0xffffu);
-        const Floats second = spot.y.weight[0] * widen_bits<Element, lanes>(above >> 16) +
-                              spot.y.weight[1] * widen_bits<Element, lanes>(below >> 16);
-        const Floats value = spot.x.weight[0] * first + spot.x.weight[1] * second;
+        const Floats first = taps.y.weight[0] * widen_bits<Element, lanes>(above & 0xffffu) +
+                             taps.y.weight[1] * widen_bits<Element, lanes>(below & 0xffffu);
+        const Floats second = taps.y.weight[0] * widen_bits<Element, lanes>(above >> 16) +
+                              taps.y.weight[1] * widen_bits<Element, lanes>(below >> 16);
+        const Floats value = taps.x.weight[0] * first + taps.x.weight[1] * second;
         store_lanes<Element, float>(to + c * a.out.channel, 1, value, count);
     }
 }
 
 template <int byte>
 VSAD_HD Floats byte_of(Words words) {
-    return __builtin_convertvector(Whole<float>((words >> (8 * byte)) & 0xffu), Floats);
+    return __builtin_convertvector(Integers<float>((words >> (8 * byte)) & 0xffu), Floats);
 }
-// A convex combination of bytes, rounded to nearest, ties to even: from 2^23 on floats have no fraction.
+// Rounds a convex combination of bytes to nearest, ties to even: floats from 2^23 on have no fraction.
 VSAD_HD Words rounded(Floats v) { return Words(v + 0x1p23f) & 0xffu; }
 
-// The lowest `channels` bytes of every word.
+// Stores the lowest `channels` bytes of every word.
 template <int channels>
 VSAD_HD void store_pixels(std::uint8_t* to, Words words, int count) {
 #if defined(__AVX512BW__)
@@ -175,65 +175,65 @@ VSAD_HD void store_pixels(std::uint8_t* to, Words words, int count) {
 }
 
 VSAD_HD void blend_planes(const WarpArguments& a, const std::uint8_t* source, std::uint8_t* to, int count,
-                          const PixelSpot<2>& spot) {
-    const Whole<float> offset = offsets(a, spot, 1);
+                          const FloatTaps<2>& taps) {
+    const Integers<float> offset = offsets(a, taps, 1);
     for (std::int64_t c = 0; c < a.C; ++c) {
         const std::uint8_t* from = source + c * a.input.channel;
         const Words above = gather_words<1>(from, offset), below = gather_words<1>(from + a.input.y, offset);
-        const Floats first = spot.y.weight[0] * byte_of<0>(above) + spot.y.weight[1] * byte_of<0>(below);
-        const Floats second = spot.y.weight[0] * byte_of<1>(above) + spot.y.weight[1] * byte_of<1>(below);
-        const Words value = rounded(spot.x.weight[0] * first + spot.x.weight[1] * second);
-        store_bytes<float>(to + c * a.out.channel, Whole<float>(value), count);
+        const Floats first = taps.y.weight[0] * byte_of<0>(above) + taps.y.weight[1] * byte_of<0>(below);
+        const Floats second = taps.y.weight[0] * byte_of<1>(above) + taps.y.weight[1] * byte_of<1>(below);
+        const Words value = rounded(taps.x.weight[0] * first + taps.x.weight[1] * second);
+        store_bytes<float>(to + c * a.out.channel, Integers<float>(value), count);
     }
 }
 
-// The byte at `place` of eight.
+// The byte at `place` of the eight bytes of two words.
 template <int place>
 VSAD_HD Floats byte_of(const TwoWords& words) {
     return byte_of<place % 4>(place < 4 ? words.first : words.second);
 }
 template <int place, int channels>
-VSAD_HD Words blend_channel(const TwoWords& above, const TwoWords& below, const PixelSpot<2>& spot) {
-    const Floats first = spot.y.weight[0] * byte_of<place>(above) + spot.y.weight[1] * byte_of<place>(below);
+VSAD_HD Words blend_channel(const TwoWords& above, const TwoWords& below, const FloatTaps<2>& taps) {
+    const Floats first = taps.y.weight[0] * byte_of<place>(above) + taps.y.weight[1] * byte_of<place>(below);
     const Floats second =
-        spot.y.weight[0] * byte_of<place + channels>(above) + spot.y.weight[1] * byte_of<place + channels>(below);
-    return rounded(spot.x.weight[0] * first + spot.x.weight[1] * second) << (8 * place);
+        taps.y.weight[0] * byte_of<place + channels>(above) + taps.y.weight[1] * byte_of<place + channels>(below);
+    return rounded(taps.x.weight[0] * first + taps.x.weight[1] * second) << (8 * place);
 }
 
 // Both taps of a row lie in 8 bytes.
 template <int channels>
 VSAD_HD void blend_pixels(const WarpArguments& a, const std::uint8_t* source, std::uint8_t* to, int count,
-                          const PixelSpot<2>& spot) {
-    const Whole<float> offset = offsets(a, spot, channels);
+                          const FloatTaps<2>& taps) {
+    const Integers<float> offset = offsets(a, taps, channels);
     const TwoWords above = gather_two_words<1>(source, offset), below = gather_two_words<1>(source + a.input.y, offset);
-    Words words = blend_channel<0, channels>(above, below, spot) | blend_channel<1, channels>(above, below, spot) |
-                  blend_channel<2, channels>(above, below, spot);
-    if constexpr (channels == 4) words |= blend_channel<3, channels>(above, below, spot);
+    Words words = blend_channel<0, channels>(above, below, taps) | blend_channel<1, channels>(above, below, taps) |
+                  blend_channel<2, channels>(above, below, taps);
+    if constexpr (channels == 4) words |= blend_channel<3, channels>(above, below, taps);
     store_pixels<channels>(to, words, count);
 }
 
 template <typename Element>
 VSAD_HD void blend_packed(Packed packed, const WarpArguments& a, const Element* source, Element* to, int count,
-                          const PixelSpot<2>& spot) {
+                          const FloatTaps<2>& taps) {
     if constexpr (sizeof(Element) != 2) {
-        if (packed == Packed::three) return blend_pixels<3>(a, source, to, count, spot);
-        if (packed == Packed::four) return blend_pixels<4>(a, source, to, count, spot);
+        if (packed == Packed::pixels_of_3) return blend_pixels<3>(a, source, to, count, taps);
+        if (packed == Packed::pixels_of_4) return blend_pixels<4>(a, source, to, count, taps);
     }
-    blend_planes(a, source, to, count, spot);
+    blend_planes(a, source, to, count, taps);
 }
 
-// The nearest pixel.
+// Copies the nearest pixel.
 VSAD_HD void blend_packed(Packed packed, const WarpArguments& a, const std::uint8_t* source, std::uint8_t* to,
-                          int count, const PixelSpot<1>& spot) {
+                          int count, const FloatTaps<1>& taps) {
     if (packed == Packed::planes) {
-        const Whole<float> offset = offsets(a, spot, 1);
+        const Integers<float> offset = offsets(a, taps, 1);
         for (std::int64_t c = 0; c < a.C; ++c)
             store_bytes<float>(to + c * a.out.channel,
-                               Whole<float>(gather_words<1>(source + c * a.input.channel, offset)), count);
+                               Integers<float>(gather_words<1>(source + c * a.input.channel, offset)), count);
         return;
     }
-    const Words words = gather_words<1>(source, offsets(a, spot, packed == Packed::three ? 3 : 4));
-    if (packed == Packed::three)
+    const Words words = gather_words<1>(source, offsets(a, taps, packed == Packed::pixels_of_3 ? 3 : 4));
+    if (packed == Packed::pixels_of_3)
         store_pixels<3>(to, words, count);
     else
         store_pixels<4>(to, words, count);

@@ -1,4 +1,6 @@
-// A block goes through kTilesPerBlock tiles of one batch, so that its share of dH is reduced once.
+// A block goes through kTilesPerBlock tiles of one batch, so that it reduces its part of the homography's gradient
+// once.
+#include "cuda/fixed_point.h"
 #include "cuda/ptx.h"
 #include "homography_warp/cuda/kernels.h"
 #include "homography_warp/cuda/tile.h"
@@ -6,8 +8,6 @@
 namespace vsad {
 namespace cuda {
 namespace {
-
-using Whole = unsigned long long;  // a 64-bit number in two's complement: its sum is the same in any order
 
 template <int vector>
 __device__ __forceinline__ void add(float* to, float weight, const float (&g)[vector]) {
@@ -20,13 +20,12 @@ __device__ __forceinline__ void add(float* to, float weight, const float (&g)[ve
     }
 }
 template <int vector>
-__device__ __forceinline__ void add(Whole* to, double scale, float weight, const float (&g)[vector]) {
+__device__ __forceinline__ void add(FixedPoint* to, float weight, const float (&g)[vector], double scale) {
 #pragma unroll
-    for (int k = 0; k < vector; ++k)
-        atomicAdd(to + k, static_cast<Whole>(__double2ll_rn(scale * (static_cast<double>(weight) * g[k]))));
+    for (int k = 0; k < vector; ++k) add_fixed_point(to + k, static_cast<double>(weight) * g[k], scale);
 }
 
-// The nine sums of a block, in the same order on every run.
+// The sums over a block, added in the same order on every run.
 __device__ __forceinline__ void reduce(const float (&dH)[9], double* to) {
     __shared__ double sums[9][kThreads / 32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -43,24 +42,42 @@ __device__ __forceinline__ void reduce(const float (&dH)[9], double* to) {
     }
 }
 
-template <typename Element, int n, int vector>
-__global__ void __launch_bounds__(kThreads, 1)
-    backward_kernel(const __grid_constant__ WarpGradients g, const Tiling tiling) {
-    const WarpArguments& a = g.forward;
-    const std::int64_t tiles = tiling.tiles_x * tiling.tiles_y;
-    const std::int64_t blocks = (tiles + kTilesPerBlock - 1) / kTilesPerBlock;
-    const std::int64_t b = blockIdx.x / blocks, first = blockIdx.x % blocks * kTilesPerBlock;
-    const std::int64_t input_channel = vector > 1 ? 1 : a.input.channel, out_channel = vector > 1 ? 1 : a.out.channel;
-    const std::int64_t to_channel = vector > 1 ? 1 : g.input.channel;
-    const Element* from = reinterpret_cast<const Element*>(a.input.data) + b * a.input.batch;
-    const double scale = g.scale ? *g.scale : 0;
-    float dH[9] = {};
+// dH += (dX, dY, dZ)^T (x, y, 1), for the gradient (gx, gy) of the projected point.
+template <int n>
+__device__ __forceinline__ void add_moments(float (&dH)[9], const Place& place, const Taps<float, n>& taps, float gx,
+                                            float gy) {
+    const float dX = gx / taps.Z, dY = gy / taps.Z, dZ = -(dX * taps.sx + dY * taps.sy);
+    const float column[3] = {dX, dY, dZ};
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+        dH[3 * i] += column[i] * static_cast<float>(place.x);
+        dH[3 * i + 1] += column[i] * static_cast<float>(place.y);
+        dH[3 * i + 2] += column[i];
+    }
+}
 
-    for (std::int64_t tile = first; tile < first + kTilesPerBlock && tile < tiles; ++tile) {
-        const Place place(a, tiling, b * tiles + tile);
-        if (!place.exists) continue;
-        const Spot<n> spot = locate<n>(a, b, place.x, place.y);
-        if (!spot.alive) continue;
+template <typename Element, int n, int vector>
+struct Scatter {
+    const WarpGradients& g;
+    const Tiling& tiling;
+    const std::int64_t b;
+    const Element* source;  // the image of this batch
+    const double scale;
+    const std::int64_t source_channel, out_channel, to_channel;  // strides, which packs know to be 1
+
+    __device__ __forceinline__ Scatter(const WarpGradients& g, const Tiling& tiling, std::int64_t b)
+        : g(g),
+          tiling(tiling),
+          b(b),
+          source(reinterpret_cast<const Element*>(g.forward.input.data) + b * g.forward.input.batch),
+          scale(g.scale ? *g.scale : 0),
+          source_channel(vector > 1 ? 1 : g.forward.input.channel),
+          out_channel(vector > 1 ? 1 : g.forward.out.channel),
+          to_channel(vector > 1 ? 1 : g.input.channel) {}
+
+    // Adds the pixel's gradients to those of its taps and to dH.
+    __device__ __forceinline__ void operator()(const Place& place, const Taps<float, n>& taps, float (&dH)[9]) const {
+        const WarpArguments& a = g.forward;
         const Element* grad =
             reinterpret_cast<const Element*>(a.out.data) + b * a.out.batch + place.y * a.out.y + place.x * a.out.x;
         const Channels channels(a, tiling, place, vector);
@@ -73,32 +90,51 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
                 for (int i = 0; i < n; ++i) {
                     if (n > 1 && g.homography) {
-                        float tap[vector], dot = 0;
-                        load_pack(from + spot.y.at[j] * a.input.y + spot.x.at[i] * a.input.x + c * input_channel, tap);
-#pragma unroll
-                        for (int k = 0; k < vector; ++k) dot += v[k] * tap[k];
-                        gx += spot.y.weight[j] * spot.x.slope[i] * dot;
-                        gy += spot.y.slope[j] * spot.x.weight[i] * dot;
+                        const float dot = dot_tap(taps.y.index[j], taps.x.index[i], c, v);
+                        gx += taps.y.weight[j] * taps.x.slope[i] * dot;
+                        gy += taps.y.slope[j] * taps.x.weight[i] * dot;
                     }
-                    if (g.input.data) {
-                        const std::int64_t at =
-                            b * g.input.batch + spot.y.at[j] * g.input.y + spot.x.at[i] * g.input.x + c * to_channel;
-                        const float weight = spot.y.weight[j] * spot.x.weight[i];
-                        if (g.scale)
-                            add(reinterpret_cast<Whole*>(g.input.data) + at, scale, weight, v);
-                        else
-                            add(reinterpret_cast<float*>(g.input.data) + at, weight, v);
-                    }
+                    if (g.input.data)
+                        add_to_tap(taps.y.index[j], taps.x.index[i], c, taps.y.weight[j] * taps.x.weight[i], v);
                 }
         }
-        const float dX = gx / spot.Z, dY = gy / spot.Z, dZ = -(dX * spot.sx + dY * spot.sy);
-        const float column[3] = {dX, dY, dZ};
+        add_moments(dH, place, taps, gx, gy);
+    }
+
+    __device__ __forceinline__ float dot_tap(int y, int x, std::int64_t c, const float (&v)[vector]) const {
+        const ImageView& image = g.forward.input;
+        float tap[vector], dot = 0;
+        load_pack(source + y * image.y + x * image.x + c * source_channel, tap);
 #pragma unroll
-        for (int i = 0; i < 3; ++i) {
-            dH[3 * i] += column[i] * static_cast<float>(place.x);
-            dH[3 * i + 1] += column[i] * static_cast<float>(place.y);
-            dH[3 * i + 2] += column[i];
-        }
+        for (int k = 0; k < vector; ++k) dot += v[k] * tap[k];
+        return dot;
+    }
+
+    __device__ __forceinline__ void add_to_tap(int y, int x, std::int64_t c, float weight,
+                                               const float (&v)[vector]) const {
+        const std::int64_t at = b * g.input.batch + y * g.input.y + x * g.input.x + c * to_channel;
+        if (g.scale)
+            add(reinterpret_cast<FixedPoint*>(g.input.data) + at, weight, v, scale);
+        else
+            add(reinterpret_cast<float*>(g.input.data) + at, weight, v);
+    }
+};
+
+template <typename Element, int n, int vector>
+__global__ void __launch_bounds__(kThreads, 1)
+    backward_kernel(const __grid_constant__ WarpGradients g, const Tiling tiling) {
+    const WarpArguments& a = g.forward;
+    const std::int64_t tiles = tiling.tiles_x * tiling.tiles_y;
+    const std::int64_t blocks = (tiles + kTilesPerBlock - 1) / kTilesPerBlock;
+    const std::int64_t b = blockIdx.x / blocks, first = blockIdx.x % blocks * kTilesPerBlock;
+    const Scatter<Element, n, vector> scatter(g, tiling, b);
+    float dH[9] = {};
+    for (std::int64_t tile = first; tile < first + kTilesPerBlock && tile < tiles; ++tile) {
+        const Place place(a, tiling, b * tiles + tile);
+        if (!place.exists) continue;
+        const Taps<float, n> taps = locate<n>(a, b, place.x, place.y);
+        if (!taps.alive) continue;
+        scatter(place, taps, dH);
     }
     if (g.homography) reduce(dH, g.homography + (blockIdx.x * tiling.shares + blockIdx.y) * 9);
 }
@@ -106,13 +142,13 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename Element>
 struct Backward {
     template <int n, int vector>
-    static void run(const WarpArguments&, const Tiling& tiling, const WarpGradients* g, cudaStream_t stream) {
-        launch(backward_kernel<Element, n, vector>, tiling.grid(g->forward, kTilesPerBlock), dim3(kThreads), 0, stream,
-               *g, tiling);
+    static void run(const WarpArguments& a, const Tiling& tiling, const WarpGradients* g, cudaStream_t stream) {
+        launch(backward_kernel<Element, n, vector>, tiling.grid(a, kTilesPerBlock), dim3(kThreads), 0, stream, *g,
+               tiling);
     }
 };
 
-// Where the gradient is scattered, in floats or whole numbers, vectors of four must be aligned too.
+// The input's gradient has elements of 4 or 8 bytes: vectors of four are enough for it.
 template <typename Element>
 Tiling tile_gradients(const WarpGradients& g) {
     const WarpArguments& a = g.forward;
@@ -136,7 +172,7 @@ std::int64_t homography_warp_parts(const WarpGradients& g) {
 void homography_warp_backward(const WarpGradients& g, cudaStream_t stream) {
     with_float_type(g.forward.dtype, [&](auto element) {
         using Element = decltype(element);
-        choose<Backward<Element>, Element>(g.forward.mode, g.forward, tile_gradients<Element>(g), &g, stream);
+        choose<Backward<Element>, Element>(g.forward, tile_gradients<Element>(g), &g, stream);
     });
 }
 

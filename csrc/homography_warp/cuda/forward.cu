@@ -11,15 +11,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(const __grid_constant__ WarpArguments a, const Tiling tiling) {
     const Place place(a, tiling, blockIdx.x);
     if (!place.exists) return;
-    const Spot<n> spot = locate<n>(a, place.b, place.x, place.y);
-    if (place.lane == 0 && blockIdx.y == 0) a.mask[(place.b * a.H + place.y) * a.W + place.x] = spot.valid;
+    const Taps<float, n> taps = locate<n>(a, place.b, place.x, place.y);
+    if (place.lane == 0 && blockIdx.y == 0) a.mask[(place.b * a.H + place.y) * a.W + place.x] = taps.valid;
 
     const std::int64_t input_channel = vector > 1 ? 1 : a.input.channel, out_channel = vector > 1 ? 1 : a.out.channel;
     const Element* from = reinterpret_cast<const Element*>(a.input.data) + place.b * a.input.batch;
     Element* to =
         reinterpret_cast<Element*>(a.out.data) + place.b * a.out.batch + place.y * a.out.y + place.x * a.out.x;
     const Channels channels(a, tiling, place, vector);
-    if (!spot.alive) {
+    if (!taps.alive) {
         const float nothing[vector] = {};
         for (std::int64_t c = channels.begin; c < channels.end; c += channels.step)
             store_pack<vector>(to + c * out_channel, nothing);
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
     for (int j = 0; j < n; ++j)
 #pragma unroll
-        for (int i = 0; i < n; ++i) at[j][i] = spot.y.at[j] * a.input.y + spot.x.at[i] * a.input.x;
+        for (int i = 0; i < n; ++i) at[j][i] = taps.y.index[j] * a.input.y + taps.x.index[i] * a.input.x;
     for (std::int64_t c = channels.begin; c < channels.end; c += channels.step) {
         float sum[vector] = {};
 #pragma unroll
@@ -40,10 +40,10 @@ __global__ void __launch_bounds__(kThreads, 1)
                 float tap[vector];
                 load_pack(from + at[j][i] + c * input_channel, tap);
 #pragma unroll
-                for (int k = 0; k < vector; ++k) row[k] += spot.x.weight[i] * tap[k];
+                for (int k = 0; k < vector; ++k) row[k] += taps.x.weight[i] * tap[k];
             }
 #pragma unroll
-            for (int k = 0; k < vector; ++k) sum[k] += spot.y.weight[j] * row[k];
+            for (int k = 0; k < vector; ++k) sum[k] += taps.y.weight[j] * row[k];
         }
         store_pack<vector>(to + c * out_channel, sum);
     }
@@ -59,7 +59,7 @@ struct Forward {
 
 template <typename Element>
 void run(const WarpArguments& a, cudaStream_t stream) {
-    choose<Forward<Element>, Element>(a.mode, a, tile<Element>(a, {&a.input, &a.out}), stream);
+    choose<Forward<Element>, Element>(a, tile<Element>(a, {&a.input, &a.out}), stream);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The host side of the homography_warp kernels.
+// The host side of the CUDA kernels of homography_warp.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -9,9 +9,10 @@ namespace cuda {
 
 struct WarpGradients {
     WarpArguments forward;
-    Picture input;        // float, zeroed; 64-bit whole numbers where `scale` is given; no data: not needed
-    const double* scale;  // of the whole numbers, whose sum is the same in any order; null adds floats
-    double* homography;   // (B, homography_warp_parts(), 3, 3), all of it written; null: not needed
+    ImageView
+        input;  // the input's gradient, zeroed: float, or with a scale 64-bit fixed point; without data not needed
+    const double* scale;  // of the fixed-point sums, which are the same in any order; null adds floats
+    double* homography;   // (B, homography_warp_parts(), 3, 3), written completely; null where it is not needed
 };
 
 std::int64_t homography_warp_parts(const WarpGradients& arguments);

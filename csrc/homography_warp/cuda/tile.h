@@ -1,35 +1,28 @@
-// How target pixels and channels are shared out to blocks and threads.
+// How target pixels and channels are distributed over blocks and threads.
 //
-// Channels last: a group of lanes takes a pixel, 16 bytes of channels a lane, and a block takes a tile 8 pixels wide,
-// so that neighbours' taps meet in L1. Planes: a lane takes a pixel, a warp 32 beside each other, and goes through the
-// channels of its share.
-//
-// Arithmetic, bilinear, a pixel of C channels of s bytes: 2 C s bytes of device memory (every source pixel read once,
-// the other three taps come from L1), 8 C operations in float32, some 60 instructions to locate it, a lane each. An
-// H200 moves 19 bytes a clock and multiprocessor and starts 128 instructions: at C = 64, bfloat16, 13 clocks of memory
-// against 8 lanes x (60 + 4 loads of 16 bytes + 8 x (4 conversions + 6 multiply-adds)) / 128 = 9 clocks of issue, at
-// float32 27 against 16 x (60 + 4 + 4 x 6) / 128 = 11. Memory binds; 70 to 85 % of a copy is expected. The backward
-// moves grad_out and input once and adds 4 C floats a pixel in L2, 16 bytes an instruction: about 4 x 4 C bytes of L2
-// atomics against 2 C s of memory, so that L2 (some 2.5 TB/s of red) binds: 16 C bytes at half the rate of a copy.
+// Channels last: a group of lanes takes a pixel, each lane 16 bytes of channels, and a block takes a tile that is 8
+// pixels wide, so that the taps of neighboring pixels meet in L1. Planes: a lane takes a pixel, a warp takes 32 pixels
+// of a row and goes through the channels of its share.
 #pragma once
 #include <initializer_list>
 
-#include "homography_warp/cuda/locate.h"
+#include "cuda/device.h"
+#include "homography_warp/taps.h"
 
 namespace vsad {
 namespace cuda {
 
 constexpr int kThreads = 256;
 constexpr int kVectorBytes = 16;
-constexpr int kPlaneWidth = 32, kPixelWidth = 8;  // of a tile
-constexpr std::int64_t kBlocks = 4 * 132;         // enough to fill a GPU; below, planes share out their channels
-constexpr int kTilesPerBlock = 8;                 // in the backward: one reduction of dH for so many
+constexpr int kPlaneTileWidth = 32, kPixelTileWidth = 8;
+constexpr std::int64_t kBlocks = 4 * 132;  // enough to fill a GPU; with fewer, planes distribute their channels too
+constexpr int kTilesPerBlock = 8;          // in the backward, for one reduction of the homography's gradient
 
 struct Tiling {
-    int lanes;          // of a pixel
-    int width, height;  // of a tile; lanes * width * height == kThreads
+    int lanes;          // that share a pixel
+    int width, height;  // of a tile in pixels; lanes * width * height == kThreads
     std::int64_t tiles_x, tiles_y;
-    std::int64_t shares;  // of the channels
+    std::int64_t shares;  // into which the channels are divided
     bool packed;          // kVectorBytes of channels are read at once
 
     dim3 grid(const WarpArguments& a, int tiles_per_block = 1) const {
@@ -38,30 +31,30 @@ struct Tiling {
     }
 };
 
-inline bool aligned(const Picture& p, std::int64_t vector, std::int64_t bytes) {
-    return p.channel == 1 && reinterpret_cast<std::uintptr_t>(p.data) % (vector * bytes) == 0 &&
-           p.batch % vector == 0 && p.y % vector == 0 && p.x % vector == 0;
+inline bool aligned(const ImageView& image, std::int64_t vector, std::int64_t bytes) {
+    return image.channel == 1 && reinterpret_cast<std::uintptr_t>(image.data) % (vector * bytes) == 0 &&
+           image.batch % vector == 0 && image.y % vector == 0 && image.x % vector == 0;
 }
 
 template <typename Element>
-Tiling tile(const WarpArguments& a, std::initializer_list<const Picture*> pictures) {
+Tiling tile(const WarpArguments& a, std::initializer_list<const ImageView*> images) {
     constexpr std::int64_t vector = kVectorBytes / sizeof(Element);
-    bool packed = a.C % vector == 0, last = a.C > 1;
-    for (const Picture* p : pictures) {
-        packed = packed && aligned(*p, vector, sizeof(Element));
-        last = last && p->channel == 1;
+    bool packed = a.C % vector == 0, channels_last = a.C > 1;
+    for (const ImageView* image : images) {
+        packed = packed && aligned(*image, vector, sizeof(Element));
+        channels_last = channels_last && image->channel == 1;
     }
-    Tiling t{1, kPlaneWidth, kThreads / kPlaneWidth, 0, 0, 1, packed};
-    if (last) {
+    Tiling t{1, kPlaneTileWidth, kThreads / kPlaneTileWidth, 0, 0, 1, packed};
+    if (channels_last) {
         const std::int64_t packs = packed ? a.C / vector : a.C;
         while (t.lanes < 32 && t.lanes < packs) t.lanes *= 2;
-        t.width = kPixelWidth;
+        t.width = kPixelTileWidth;
         while (t.lanes * t.width > kThreads) t.width /= 2;
         t.height = kThreads / (t.lanes * t.width);
     }
     t.tiles_x = (a.W + t.width - 1) / t.width;
     t.tiles_y = (a.H + t.height - 1) / t.height;
-    if (!last && t.tiles_x * t.tiles_y * a.B > 0)
+    if (!channels_last && t.tiles_x * t.tiles_y * a.B > 0)
         while (t.shares < a.C && t.shares < 1024 && t.tiles_x * t.tiles_y * a.B * t.shares < kBlocks) t.shares *= 2;
     return t;
 }
@@ -83,7 +76,7 @@ struct Place {
     }
 };
 
-// The channels of this thread: [begin, end) in steps.
+// The channels of this thread: begin, begin + step, ... below end.
 struct Channels {
     std::int64_t begin, end, step;
 
@@ -95,9 +88,19 @@ struct Channels {
     }
 };
 
-// Kernel::run<taps of an axis, channels read at once>(arguments...).
+// The taps of this thread's pixel; where it is alive, they all lie inside the source.
+template <int n>
+__device__ __forceinline__ Taps<float, n> locate(const WarpArguments& a, std::int64_t b, int x, int y) {
+    Taps<float, n> taps = Source<float>(a, b).taps<n>(static_cast<float>(x), static_cast<float>(y));
+    if (a.padding == Padding::zeros)
+        taps.alive = taps.alive && move_inside(taps.x, static_cast<int>(a.Ws - 1)) &&
+                     move_inside(taps.y, static_cast<int>(a.Hs - 1));
+    return taps;
+}
+
+// Kernel::run<taps along an axis, channels read at once>(a, tiling, arguments...).
 template <typename Kernel, typename Element, typename... Arguments>
-void choose(Mode mode, const WarpArguments& a, const Tiling& tiling, Arguments... arguments) {
+void choose(const WarpArguments& a, const Tiling& tiling, Arguments... arguments) {
     constexpr int vector = kVectorBytes / sizeof(Element);
     const auto with = [&](auto n) {
         if (tiling.packed)
@@ -105,8 +108,8 @@ void choose(Mode mode, const WarpArguments& a, const Tiling& tiling, Arguments..
         else
             Kernel::template run<n, 1>(a, tiling, arguments...);
     };
-    if (mode == Mode::nearest) return with(std::integral_constant<int, 1>());
-    if (mode == Mode::bilinear) return with(std::integral_constant<int, 2>());
+    if (a.mode == Mode::nearest) return with(std::integral_constant<int, 1>());
+    if (a.mode == Mode::bilinear) return with(std::integral_constant<int, 2>());
     with(std::integral_constant<int, 4>());
 }
 

@@ -6,7 +6,7 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-constexpr std::int64_t kGradRows = 64;  // an item
+constexpr std::int64_t kRowsPerItem = 64;
 
 template <typename T>
 T dot(const T* x, const T* y, std::int64_t padded) {
@@ -24,7 +24,7 @@ void add(T* sum, T own, T other, const T* x, const T* y, std::int64_t padded) {
 
 // With feature f and prototype p the gradients are
 //     df = own_f (f - p) + other_f p,    dp = own_p (p - f) + other_p f,
-// where `other` vanishes but for the cosine.
+// where `other` is zero except for the cosine.
 template <typename T>
 struct Weights {
     T own_f, own_p, other_f, other_p;
@@ -34,14 +34,14 @@ template <typename T>
 Weights<T> weights(const T* f, const T* p, std::int64_t padded, Metric metric, T grad) {
     if (metric != Metric::cosine) {
         const T squared = direct_distance(f, p, padded);
-        // at distance zero the gradient is zero; of a distance that is no number it is none
+        // at distance zero the gradient is zero; a NaN distance passes the comparison and gives NaN
         const T w = metric == Metric::sqeuclidean ? 2 * grad : squared == 0 ? 0 : grad / T(__builtin_sqrt(squared));
         return {w, w, 0, 0};
     }
     const T ff = dot(f, f, padded), pp = dot(p, p, padded);
     if (ff == 0 || pp == 0) return {0, 0, 0, 0};
     const T norms = T(__builtin_sqrt(ff)) * T(__builtin_sqrt(pp)), cosine = dot(f, p, padded) / norms;
-    if (cosine > 1) return {0, 0, 0, 0};  // the distance is clamped
+    if (cosine > 1) return {0, 0, 0, 0};  // the distance is clamped there
     const T own_f = grad * cosine / ff, own_p = grad * cosine / pp, cross = grad / norms;
     return {own_f, own_p, own_f - cross, own_p - cross};
 }
@@ -52,15 +52,15 @@ void store_row(void* to, std::int64_t row, const T* from, std::int64_t C) {
     for (std::int64_t c = 0; c < C; ++c) out[c] = narrow<Element>(from[c]);
 }
 
-// Gradients of features, and the weights that those of the prototypes need.
+// Gradients of features, and the weights of all pairs, which prototypes_item needs.
 template <typename Element>
 void features_item(const void* arguments, std::int64_t item, char* scratch) {
     using T = typename Compute<Element>::type;
-    const DistanceGradArguments& a = *static_cast<const DistanceGradArguments*>(arguments);
+    const DistanceGradientArguments& a = *static_cast<const DistanceGradientArguments*>(arguments);
     const std::int64_t padded = pad_row(a.C);
     Arena arena(scratch);
     T *f = arena.take<T>(padded), *p = arena.take<T>(padded), *sum = arena.take<T>(padded);
-    for (std::int64_t m = item * kGradRows; m < lesser(a.M, (item + 1) * kGradRows); ++m) {
+    for (std::int64_t m = item * kRowsPerItem; m < lesser(a.M, (item + 1) * kRowsPerItem); ++m) {
         load_row<Element>(f, a.features, m, a.C, Metric::euclidean);
         fill(sum, padded, T(0));
         for (std::int64_t j = m * a.k; j < (m + 1) * a.k; ++j) {
@@ -79,16 +79,16 @@ void features_item(const void* arguments, std::int64_t item, char* scratch) {
 template <typename Element>
 void prototypes_item(const void* arguments, std::int64_t item, char* scratch) {
     using T = typename Compute<Element>::type;
-    const DistanceGradArguments& a = *static_cast<const DistanceGradArguments*>(arguments);
+    const DistanceGradientArguments& a = *static_cast<const DistanceGradientArguments*>(arguments);
     const std::int64_t padded = pad_row(a.C);
     Arena arena(scratch);
     T *f = arena.take<T>(padded), *p = arena.take<T>(padded), *sum = arena.take<T>(padded);
-    for (std::int64_t row = item * kGradRows; row < lesser(a.P, (item + 1) * kGradRows); ++row) {
+    for (std::int64_t row = item * kRowsPerItem; row < lesser(a.P, (item + 1) * kRowsPerItem); ++row) {
         fill(sum, padded, T(0));
         if (a.begin[row] < a.begin[row + 1]) load_row<Element>(p, a.prototypes, row, a.C, Metric::euclidean);
         for (std::int64_t n = a.begin[row]; n < a.begin[row + 1]; ++n) {
-            const T* w = static_cast<const T*>(a.weights) + 2 * a.chosen[n];
-            load_row<Element>(f, a.features, a.chosen[n] / a.k, a.C, Metric::euclidean);
+            const T* w = static_cast<const T*>(a.weights) + 2 * a.sorted_pairs[n];
+            load_row<Element>(f, a.features, a.sorted_pairs[n] / a.k, a.C, Metric::euclidean);
             add(sum, w[0], w[1], p, f, padded);
         }
         store_row<Element>(a.grad_prototypes, row, sum, a.C);
@@ -97,21 +97,21 @@ void prototypes_item(const void* arguments, std::int64_t item, char* scratch) {
 
 template <typename Element>
 struct Items {
-    static std::int64_t bytes(const DistanceGradArguments& a) {
+    static std::int64_t bytes(const DistanceGradientArguments& a) {
         return 3 * (pad_row(a.C) * std::int64_t(sizeof(typename Compute<Element>::type)) + 64);
     }
-    static Work features(const DistanceGradArguments& a) {
-        return {(a.M + kGradRows - 1) / kGradRows, a.threads, bytes(a), &features_item<Element>};
+    static Work features(const DistanceGradientArguments& a) {
+        return {(a.M + kRowsPerItem - 1) / kRowsPerItem, a.threads, bytes(a), &features_item<Element>};
     }
-    static Work prototypes(const DistanceGradArguments& a) {
-        return {(a.P + kGradRows - 1) / kGradRows, a.threads, bytes(a), &prototypes_item<Element>};
+    static Work prototypes(const DistanceGradientArguments& a) {
+        return {(a.P + kRowsPerItem - 1) / kRowsPerItem, a.threads, bytes(a), &prototypes_item<Element>};
     }
 };
 
 }  // namespace
 
-VSAD_BY_DTYPE(distance_grad_features, features, DistanceGradArguments)
-VSAD_BY_DTYPE(distance_grad_prototypes, prototypes, DistanceGradArguments)
+VSAD_BY_DTYPE(distance_grad_features, features, DistanceGradientArguments)
+VSAD_BY_DTYPE(distance_grad_prototypes, prototypes, DistanceGradientArguments)
 
 }  // namespace VSAD_ISA
 }  // namespace vsad

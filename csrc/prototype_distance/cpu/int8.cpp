@@ -12,19 +12,19 @@ using Floats = Vector<float>;
 typedef std::int32_t Ints __attribute__((vector_size(64)));
 
 constexpr int kTileBytes = kBlock * kStep;
-constexpr int kBySecond = 0xb8;  // vpternlog's table of "b ? c : a"
+constexpr int kSelectByB = 0xb8;  // truth table of vpternlog for "b ? c : a"
 
-inline Floats nothing() { return __builtin_inff() - Floats{}; }
+inline Floats infinities() { return __builtin_inff() - Floats{}; }
 inline __m512i all_lanes(int x) { return __m512i(x - Ints{}); }
 
-// The smallest |p|^2 / 2 - scale * dot of some products, 16 features each. Its last bits are those of the
+// The smallest |p|^2 / 2 - scale * dot over `count` prototypes, for 16 features. Its last bits are replaced by the
 // prototype's place in the block.
 template <int count>
 inline Floats smallest(const Ints* dots, const float* offset, int first, Floats scale, Floats least) {
     for (int i = 0; i < count; ++i) {
         const Floats score = offset[i] - __builtin_convertvector(dots[i], Floats) * scale;
         const __m512i marked =
-            _mm512_ternarylogic_epi32(__m512i(score), all_lanes(kPlace), all_lanes(first + i), kBySecond);
+            _mm512_ternarylogic_epi32(__m512i(score), all_lanes(kPlace), all_lanes(first + i), kSelectByB);
         least = Floats(_mm512_maskz_min_ps(0xffff, __m512(marked), __m512(least)));
     }
     return least;
@@ -34,8 +34,8 @@ inline Floats scale_of(const Int8Screen& s, std::int64_t feature, std::int64_t b
     return load(s.scale + feature) * s.blocks.scale[block];
 }
 
-// Adds the products of four unsigned and four signed bytes to each lane. Not the intrinsic: GCC 12 copies every
-// register around it.
+// Adds the products of four unsigned and four signed bytes to each lane. It is not the intrinsic because GCC 12 copies
+// every register around that.
 inline void add_products(Ints& sums, Ints unsigned_bytes, Ints signed_bytes) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_bytes), "v"(signed_bytes));
 }
@@ -52,7 +52,7 @@ Ints every_other(Ints a, Ints b, bool lanes) {
     return lanes ? Ints(every_other_lane<float, odd>(Floats(a), Floats(b), all))
                  : Ints(every_other_block<float, odd>(Floats(a), Floats(b), all));
 }
-// Lane i of the result is the sum over the lanes of rows[i], as sum_rows of simd.h has it.
+// Lane i of the result is the sum across the lanes of rows[i]; sum_rows of simd.h for integers.
 template <int count>
 Ints sum_rows(const Ints (&rows)[count]) {
     if constexpr (count == 1) {
@@ -85,7 +85,7 @@ struct alignas(64) TileShapes {
     std::uint8_t rows[16] = {};
 };
 
-// Tiles 0..3 add up, 4 and 5 hold prototypes, 6 and 7 features: 32 x 32 products for 4 loads.
+// Tiles 0 to 3 accumulate, 4 and 5 hold prototypes, 6 and 7 features: 32 x 32 dot products for 4 loads.
 void minima(const Int8Screen& s) {
     TileShapes shapes;
     for (int i = 0; i < 8; ++i) shapes.row_bytes[i] = kStep, shapes.rows[i] = kBlock;
@@ -117,7 +117,7 @@ void minima(const Int8Screen& s) {
             for (int i = 0; i < 4; ++i) {
                 const std::int64_t b = block + i / 2, first = feature + i % 2 * kFeatures;
                 const Floats least =
-                    smallest<kBlock>(products[i], s.blocks.offset + b * kBlock, 0, scale_of(s, first, b), nothing());
+                    smallest<kBlock>(products[i], s.blocks.offset + b * kBlock, 0, scale_of(s, first, b), infinities());
                 store(s.minima + (b - s.begin) * s.features + first, least);
             }
         }
@@ -128,7 +128,7 @@ constexpr bool kSigned = true;
 
 #else
 
-constexpr int kRows = 8;  // prototypes; 2 x 8 of 32 registers add up
+constexpr int kRows = 8;  // prototypes at a time: 2 x 8 of 32 registers accumulate
 
 // Adds the products of 4 channels.
 inline void step_on(Ints (&sums)[2][kRows], const std::uint8_t* f, std::int64_t next_panel, const std::int8_t* p) {
@@ -146,7 +146,7 @@ void minima(const Int8Screen& s) {
     const std::int64_t row_of_tiles = s.steps * kTileBytes;
     for (std::int64_t block = s.begin; block < s.end; ++block)
         for (std::int64_t feature = 0; feature < s.features; feature += kInt8Group) {
-            Floats least[2] = {nothing(), nothing()};
+            Floats least[2] = {infinities(), infinities()};
             for (int half = 0; half < kBlock; half += kRows) {
                 Ints sums[2][kRows];
                 for (int i = 0; i < kRows; ++i)

@@ -1,97 +1,16 @@
-// What screening and brute force share: rows in the compute dtype, the distance by direct difference, the k
-// best.
+// What screening and brute force share: rows in the compute dtype, and distances by direct difference.
 #pragma once
 
 #include "cpu/arena.h"
 #include "cpu/simd.h"
-#include "prototype_distance/cpu/kernels.h"
+#include "prototype_distance/cpu/nearest.h"
 
 namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-// Unsigned numbers that order as floating point numbers do, with NaN above infinity. The sign of NaN is
-// dropped.
-VSAD_HD std::uint64_t key_of(float x) {
-    const std::uint32_t bits = bit_cast<std::uint32_t>(x == x ? x : __builtin_nanf(""));
-    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
-}
-VSAD_HD std::uint64_t key_of(double x) {
-    const std::uint64_t bits = bit_cast<std::uint64_t>(x == x ? x : __builtin_nan(""));
-    return bits ^ (bits >> 63 ? ~std::uint64_t(0) : std::uint64_t(1) << 63);
-}
-template <typename T>
-VSAD_HD T value_of(std::uint64_t key);
-template <>
-VSAD_HD float value_of<float>(std::uint64_t key) {
-    const std::uint32_t bits = std::uint32_t(key);
-    return bit_cast<float>(bits ^ (bits >> 31 ? 0x80000000u : 0xffffffffu));
-}
-template <>
-VSAD_HD double value_of<double>(std::uint64_t key) {
-    return bit_cast<double>(key ^ (key >> 63 ? std::uint64_t(1) << 63 : ~std::uint64_t(0)));
-}
-
-VSAD_HD bool before(const Candidate& a, const Candidate& b) {
-    return a.key < b.key || (a.key == b.key && a.index < b.index);
-}
-
-// The `capacity` first candidates of all that were pushed: a heap with the last of them on top.
-class Best {
-  public:
-    // `size` candidates may stand in the memory already, as an earlier heap left them.
-    Best(Candidate* memory, std::int64_t capacity, std::int64_t size = 0)
-        : heap_(memory), capacity_(capacity), size_(size) {}
-
-    std::int64_t size() const { return size_; }
-    bool full() const { return size_ == capacity_; }
-    const Candidate& last() const { return heap_[0]; }
-    const Candidate& operator[](std::int64_t i) const { return heap_[i]; }
-
-    void clear() { size_ = 0; }
-
-    void push(Candidate c) {
-        if (!full()) {
-            std::int64_t i = size_++;
-            for (; i > 0 && before(heap_[(i - 1) / 2], c); i = (i - 1) / 2) heap_[i] = heap_[(i - 1) / 2];
-            heap_[i] = c;
-        } else if (before(c, last())) {
-            sink(c, size_);
-        }
-    }
-
-    // Pads with what comes after every prototype.
-    void fill_up() {
-        while (!full()) push({~std::uint64_t(0), INT64_MAX});
-    }
-
-    // Puts them in ascending order; nothing may be pushed afterwards.
-    void sort() {
-        for (std::int64_t n = size_ - 1; n > 0; --n) {
-            const Candidate c = heap_[n];
-            heap_[n] = heap_[0];
-            sink(c, n);
-        }
-    }
-
-  private:
-    void sink(Candidate c, std::int64_t n) {  // from the top of a heap of n
-        std::int64_t i = 0;
-        for (std::int64_t child = 1; child < n; child = 2 * i + 1) {
-            if (child + 1 < n && before(heap_[child], heap_[child + 1])) ++child;
-            if (!before(c, heap_[child])) break;
-            heap_[i] = heap_[child];
-            i = child;
-        }
-        heap_[i] = c;
-    }
-
-    Candidate* heap_;
-    std::int64_t capacity_, size_;
-};
-
-// Results are made of kParts partial sums, added in one fixed order and never fused, so that every instruction
-// set gives the same bits. Rows are padded with zeros to whole parts.
+// Every distance is the sum of kParts partial sums, added in one fixed order and never fused, so that every instruction
+// set gives the same bits. Rows are padded with zeros to a multiple of kParts.
 constexpr int kParts = 16;
 
 VSAD_HD std::int64_t pad_row(std::int64_t C) { return (C + kParts - 1) / kParts * kParts; }
@@ -101,7 +20,7 @@ struct Parts {
     static constexpr int kVectors = kParts / kLanes<T>;
     Vector<T> part[kVectors] = {};
 
-    void add_square(const T* x, const T* y) {  // of a difference
+    void add_squared_difference(const T* x, const T* y) {
         for (int i = 0; i < kVectors; ++i) {
             const Vector<T> difference = load(x + i * kLanes<T>) - load(y + i * kLanes<T>);
             part[i] += rounded(difference * difference);
@@ -122,15 +41,15 @@ double squared_length(const T* row, std::int64_t padded) {
     for (std::int64_t c = 0; c < padded; c += kParts) {
         double wide[kParts];
         for (int i = 0; i < kParts; ++i) wide[i] = double(row[c + i]);
-        sums.add_square(wide, zeros);
+        sums.add_squared_difference(wide, zeros);
     }
     return sums.sum();
 }
 
-// A row in the compute dtype, of unit length for the cosine. A row without length stays zero.
+// Loads a row in the compute dtype, normalized to unit length for the cosine. A row of zeros stays zero.
 template <typename Element, typename T>
 void load_row(T* to, const Matrix& m, std::int64_t row, std::int64_t C, Metric metric) {
-    const Element* from = reinterpret_cast<const Element*>(m.data) + row * m.row;
+    const Element* from = static_cast<const Element*>(m.data) + row * m.row;
     const std::int64_t padded = pad_row(C);
     if (m.column == 1)
         for (std::int64_t c = 0; c < C; ++c) to[c] = widen(from[c]);
@@ -142,29 +61,29 @@ void load_row(T* to, const Matrix& m, std::int64_t row, std::int64_t C, Metric m
     for (std::int64_t c = 0; c < C; ++c) to[c] = T(double(to[c]) * inverse);
 }
 
-// The squared distance by direct difference: what every result is made of.
+// The squared distance by direct difference, which every result is.
 template <typename T>
 T direct_distance(const T* x, const T* y, std::int64_t padded) {
     Parts<T> sums;
-    for (std::int64_t c = 0; c < padded; c += kParts) sums.add_square(x + c, y + c);
+    for (std::int64_t c = 0; c < padded; c += kParts) sums.add_squared_difference(x + c, y + c);
     return sums.sum();
 }
 
-// The same from one row to kTogether others.
-constexpr int kTogether = kVectorBytes / 8;  // their sums stay in registers
+constexpr int kTogether = kVectorBytes / 8;  // rows whose partial sums fit the registers at the same time
+
+// The squared distances from one row to kTogether others.
 template <typename T>
 void direct_distances(T* to, const T* row, const T* others, std::int64_t padded) {
     Parts<T> sums[kTogether];
     for (std::int64_t c = 0; c < padded; c += kParts)
-        for (int i = 0; i < kTogether; ++i) sums[i].add_square(row + c, others + i * padded + c);
+        for (int i = 0; i < kTogether; ++i) sums[i].add_squared_difference(row + c, others + i * padded + c);
     for (int i = 0; i < kTogether; ++i) to[i] = sums[i].sum();
 }
 
-// At most how far it is off the true squared distance, relative to that; and absolutely, by underflow.
+// The relative error of a direct squared distance whose operations round by `unit`.
 VSAD_HD double direct_error(std::int64_t C, double unit) { return (double(C) / kParts + 16) * unit; }
 
-// A zero row has no direction: its cosine distance is 1, that is 2 as half a squared distance between unit
-// rows.
+// A row of zeros has no direction: its cosine distance is 1, that is 2 as the squared distance between unit rows.
 template <typename T>
 bool is_zero(const T* row, std::int64_t padded) {
     for (std::int64_t c = 0; c < padded; ++c)
@@ -172,10 +91,10 @@ bool is_zero(const T* row, std::int64_t padded) {
     return true;
 }
 
-// Some loaded prototypes, measured against loaded features in turn.
+// A few loaded prototypes, which are measured against loaded features in turn.
 template <typename T>
 struct RowTile {
-    T* rows;  // kTogether of them
+    T* rows;  // (kTogether, padded)
     std::int64_t padded;
     std::int64_t indices[kTogether];
     bool zero[kTogether];
@@ -193,18 +112,18 @@ struct RowTile {
         indices[count++] = index;
     }
 
-    void measure(Best& best, const T* feature, Metric metric) const {
+    void measure(Nearest& nearest, const T* feature, Metric metric) const {
         T squared[kTogether];
         direct_distances(squared, feature, rows, padded);
-        const bool nowhere = metric == Metric::cosine && is_zero(feature, padded);
-        for (int i = 0; i < count; ++i) best.push({key_of(zero[i] || nowhere ? T(2) : squared[i]), indices[i]});
+        const bool no_direction = metric == Metric::cosine && is_zero(feature, padded);
+        for (int i = 0; i < count; ++i) nearest.push({key_of(zero[i] || no_direction ? T(2) : squared[i]), indices[i]});
     }
 };
 
-// Measures some rows against the prototypes that `index(begin..end)` names.
+// Measures `count` rows against the prototypes index(begin), ..., index(end - 1).
 template <typename Element, typename T, typename Index>
 void measure_all(const DistanceArguments& a, T* tile_memory, std::int64_t begin, std::int64_t end, Index index,
-                 const T* rows, std::int64_t count, Best* nearest) {
+                 const T* rows, std::int64_t count, Nearest* nearest) {
     const std::int64_t padded = pad_row(a.C);
     RowTile<T> tile(tile_memory, padded);
     for (std::int64_t p = begin; p < end; ++p) {
@@ -215,25 +134,11 @@ void measure_all(const DistanceArguments& a, T* tile_memory, std::int64_t begin,
     }
 }
 
-// Writes the sorted best of one feature as distances and indices.
-template <typename Element>
-void write_row(const DistanceArguments& a, std::int64_t row, const Best& best) {
-    using T = typename Compute<Element>::type;
-    for (std::int64_t i = 0; i < a.k; ++i) {
-        const T squared = value_of<T>(best[i].key);
-        const T distance = a.metric == Metric::euclidean ? T(__builtin_sqrt(squared))
-                           : a.metric == Metric::cosine  ? squared / 2
-                                                         : squared;
-        static_cast<Element*>(a.distances)[row * a.k + i] = narrow<Element>(distance);
-        a.indices[row * a.k + i] = best[i].index;
-    }
-}
-
 }  // namespace
 }  // namespace VSAD_ISA
 }  // namespace vsad
 
-// Defines what the binding calls from the Items<Element> of a source.
+// Defines a function that the binding calls, from the Items<Element> of a source file.
 #define VSAD_BY_DTYPE(name, what, Arguments)     \
     Work name(const Arguments& a) {              \
         switch (a.dtype) {                       \

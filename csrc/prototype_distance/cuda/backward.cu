@@ -2,29 +2,30 @@
 //
 // With feature f and prototype p the gradients are
 //     df = own_f (f - p) + other_f p,    dp = own_p (p - f) + other_p f,
-// where `other` vanishes but for the cosine.
+// where `other` is zero except for the cosine.
 #include "prototype_distance/cuda/rows.h"
 
 namespace vsad {
 namespace cuda {
+namespace prototype_distance {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr int kColumns = 128;  // channels of a block that sums for a prototype, 4 a lane
+constexpr int kColumns = 128;  // channels of a prototype that one block sums, 4 per lane
 
 template <typename Element>
 __device__ __forceinline__ Row<Element> plain_row(const Matrix& m, std::int64_t row) {
     return Row<Element>(m, nullptr, row, Metric::euclidean);
 }
 
-// (own_f, other_f, own_p, other_p), of a warp, in every lane.
+// (own_f, other_f, own_p, other_p) of one pair; a warp computes them and every lane gets them.
 template <typename Element>
 __device__ __forceinline__ float4 weights_of(const Row<Element>& f, const Row<Element>& p, std::int64_t C,
                                              Metric metric, float grad) {
     const int lane = threadIdx.x % 32;
     if (metric != Metric::cosine) {
         const float squared = squared_distance(f, p, C);
-        // at distance zero the gradient is zero; of a distance that is no number it is none
+        // at distance zero the gradient is zero; a NaN distance passes the comparison and gives NaN
         const float w = metric == Metric::sqeuclidean ? 2 * grad : squared == 0 ? 0.0f : grad / sqrtf(squared);
         return make_float4(w, 0, w, 0);
     }
@@ -36,14 +37,14 @@ __device__ __forceinline__ float4 weights_of(const Row<Element>& f, const Row<El
     ff = warp_sum(ff), pp = warp_sum(pp), fp = warp_sum(fp);
     if (ff == 0 || pp == 0) return make_float4(0, 0, 0, 0);
     const float norms = sqrtf(ff) * sqrtf(pp), cosine = fp / norms;
-    if (cosine > 1) return make_float4(0, 0, 0, 0);  // the distance is clamped
+    if (cosine > 1) return make_float4(0, 0, 0, 0);  // the distance is clamped there
     const float own_f = grad * cosine / ff, own_p = grad * cosine / pp, cross = grad / norms;
     return make_float4(own_f, own_f - cross, own_p, own_p - cross);
 }
 
-// Gradients of features, and the weights that those of the prototypes need. A warp has a feature.
+// Gradients of features, one warp per feature, and the weights of all pairs, which prototypes_kernel needs.
 template <typename Element>
-__global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constant__ DistanceGradArguments a) {
+__global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constant__ DistanceGradientArguments a) {
     const int lane = threadIdx.x % 32;
     for (std::int64_t m = blockIdx.x * std::int64_t(kWarps) + threadIdx.x / 32; m < a.M; m += gridDim.x * kWarps) {
         const Row<Element> f = plain_row<Element>(a.features, m);
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constan
             if (lane == 0) a.weights[n] = w;
         }
         if (!a.grad_features) continue;
-        __syncwarp();
+        __syncwarp();  // all lanes see the weights that lane 0 wrote
         Element* to = static_cast<Element*>(a.grad_features) + m * a.C;
         for (std::int64_t c = lane; c < a.C; c += 32) {
             const float x = f[c];
@@ -69,10 +70,10 @@ __global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constan
     }
 }
 
-// A block has a prototype and some channels; its warps have equal parts of the places where it was chosen, whose sums
-// are added in order.
+// One block per prototype and kColumns channels. Each warp sums an equal part of the prototype's pairs, and the sums of
+// the warps are added in order: the result has the same bits every time.
 template <typename Element>
-__global__ void __launch_bounds__(kThreads) prototypes_kernel(const __grid_constant__ DistanceGradArguments a) {
+__global__ void __launch_bounds__(kThreads) prototypes_kernel(const __grid_constant__ DistanceGradientArguments a) {
     __shared__ float sums[kWarps][kColumns];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const std::int64_t first = blockIdx.y * std::int64_t(kColumns);
@@ -85,9 +86,9 @@ __global__ void __launch_bounds__(kThreads) prototypes_kernel(const __grid_const
             if (count && c < a.C) p[i] = plain_row<Element>(a.prototypes, row)[c];
         }
         for (std::int64_t n = count * warp / kWarps; n < count * (warp + 1) / kWarps; ++n) {
-            const std::int64_t place = a.chosen[begin + n];
-            const float4 w = a.weights[place];
-            const Row<Element> f = plain_row<Element>(a.features, place / a.k);
+            const std::int64_t pair = a.sorted_pairs[begin + n];
+            const float4 w = a.weights[pair];
+            const Row<Element> f = plain_row<Element>(a.features, pair / a.k);
 #pragma unroll
             for (int i = 0; i < kColumns / 32; ++i) {
                 const std::int64_t c = first + i * 32 + lane;
@@ -103,27 +104,28 @@ __global__ void __launch_bounds__(kThreads) prototypes_kernel(const __grid_const
             for (int w = 0; w < kWarps; ++w) total += sums[w][threadIdx.x];
             static_cast<Element*>(a.grad_prototypes)[row * a.C + first + threadIdx.x] = narrow<Element>(total);
         }
-        __syncthreads();
+        __syncthreads();  // the sums are no longer read when the next prototype's are written
     }
 }
 
-unsigned at_most(std::int64_t blocks, std::int64_t most) {
+unsigned grid_size(std::int64_t blocks, std::int64_t most) {
     return static_cast<unsigned>(blocks < most ? blocks : most);
 }
 
 template <typename Element>
-void run(const DistanceGradArguments& a, cudaStream_t stream) {
-    launch(features_kernel<Element>, dim3(at_most((a.M + kWarps - 1) / kWarps, 8192)), dim3(kThreads), 0, stream, a);
+void run(const DistanceGradientArguments& a, cudaStream_t stream) {
+    launch(features_kernel<Element>, dim3(grid_size((a.M + kWarps - 1) / kWarps, 8192)), dim3(kThreads), 0, stream, a);
     if (!a.grad_prototypes) return;
-    const dim3 grid(at_most(a.P, 16384), static_cast<unsigned>((a.C + kColumns - 1) / kColumns));
+    const dim3 grid(grid_size(a.P, 16384), static_cast<unsigned>((a.C + kColumns - 1) / kColumns));
     launch(prototypes_kernel<Element>, grid, dim3(kThreads), 0, stream, a);
 }
 
 }  // namespace
 
-void prototype_distance_backward(const DistanceGradArguments& a, cudaStream_t stream) {
+void prototype_distance_backward(const DistanceGradientArguments& a, cudaStream_t stream) {
     with_float_type(a.dtype, [&](auto element) { run<decltype(element)>(a, stream); });
 }
 
+}  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

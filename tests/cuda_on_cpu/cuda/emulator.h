@@ -1,9 +1,9 @@
-// CUDA's threads as fibers of one CPU thread, so that csrc/cuda/*.cu run, and are tested, where there is no GPU.
+// Runs CUDA threads as fibers of one CPU thread, so that the kernels of csrc can be tested where there is no GPU.
 //
-// A fiber runs until it waits: at __syncthreads, at a warp's meeting (shuffles, votes, __syncwarp), at the grid's, or
-// for a condition. Nothing interrupts it in between, so atomics are plain operations; that kernels do not rely on an
-// order is tested by running fibers and blocks in other orders: VSAD_EMULATOR_ORDER=forward, reverse or a number, the
-// seed of a shuffle. Threads that wait for one another for ever are an error that says where they wait.
+// A fiber runs until it waits: at __syncthreads, where a warp exchanges values (shuffles, votes, __syncwarp), at a
+// barrier of the grid, or for a condition. Nothing interrupts it in between, so atomics are plain operations. To show
+// that kernels do not rely on an order, fibers and blocks can run in other orders: VSAD_EMULATOR_ORDER is forward,
+// reverse, or a number that seeds a shuffle. A deadlock raises an error that says where the threads wait.
 #pragma once
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
@@ -29,15 +29,13 @@
 #include "cuda/fiber.h"
 
 #undef __shared__
-#define __shared__ static  // one block at a time; a cooperative kernel's blocks must not use it
+#define __shared__ static  // blocks run one at a time; those of a cooperative kernel must not use it
 #undef __constant__
 #define __constant__ static
 #undef __global__
 #define __global__
 #undef __device__
 #define __device__
-#undef __noinline__
-#define __noinline__ __attribute__((noinline))
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 #undef __noinline__
@@ -51,7 +49,7 @@ namespace emulator {
 
 constexpr int kStackBytes = 256 * 1024;
 
-// Where some threads of a warp exchange 64-bit values.
+// An exchange of 64-bit values between the threads of a warp that `mask` names.
 struct Meeting {
     unsigned mask, arrived = 0;
     unsigned long long generation = 0;
@@ -72,8 +70,8 @@ struct Warp {
 struct Block {
     uint3 index;
     int threads = 0, alive = 0;
-    Block* first = nullptr;  // of those that run together
-    int together = 1;
+    Block* first = nullptr;  // the first block of those that run together
+    int together = 1;        // the number of blocks that run together
     unsigned char* shared = nullptr;
     std::size_t shared_bytes = 0;
     Barrier barrier;
@@ -86,14 +84,14 @@ struct Thread {
     int linear = 0;
     Block* block = nullptr;
     bool finished = false;
-    const char* waits = nullptr;  // for what
-    std::function<bool()> ready;  // whether it may go on
+    const char* waits = nullptr;  // what the thread waits for
+    std::function<bool()> ready;  // whether it may continue
     Context context;
-    std::vector<std::function<void()>> begun;               // copies that no group holds yet
-    std::deque<std::vector<std::function<void()>>> groups;  // of copies under way
+    std::vector<std::function<void()>> begun;               // copies not committed to a group yet
+    std::deque<std::vector<std::function<void()>>> groups;  // groups of copies in flight
     std::deque<std::vector<std::function<void()>>> product_groups;
     std::vector<std::function<void()>> products;
-    unsigned char given[2][64];  // what exchange hands to the other lanes
+    unsigned char given[2][64];  // the values that this lane passes to `exchange`
     unsigned gifts = 0;
 };
 
@@ -104,10 +102,10 @@ struct Grid {
     std::vector<Thread*> threads;
     std::function<void()> body;
     std::exception_ptr error;
-    Barrier barrier;  // of all blocks
+    Barrier barrier;  // of the threads of all blocks
 };
 
-// In an inline function, so that all translation units share it.
+// One grid for all translation units, because the function is inline.
 inline Grid& current() {
     static Grid grid;
     return grid;
@@ -125,7 +123,7 @@ void wait(const char* what, Ready ready) {
     me.waits = nullptr;
 }
 
-// All `count` threads add `v`; everyone gets the sum.
+// A barrier of `count` threads; each adds `v` and receives the sum.
 inline int meet(Barrier& barrier, int count, const char* what, int v = 0) {
     const auto generation = barrier.generation;
     barrier.sum += v;
@@ -167,13 +165,13 @@ inline Meeting& meet_warp(unsigned mask, std::uint64_t v, const char* what = "a 
 
 inline int lane() { return self().linear % 32; }
 
-// What every lane of a warp has.
+// The values of all lanes of a warp.
 template <typename T>
 struct Lanes {
     const Meeting& meeting;
     const T& operator[](int lane) const { return *reinterpret_cast<const T*>(meeting.out[lane]); }
 };
-// Every lane gives a value to all others; it stands until the warp's next but one exchange.
+// Every lane passes a value to all others, which stays valid until the warp's exchange after the next.
 template <typename T>
 Lanes<T> exchange(const T& v, const char* what) {
     static_assert(sizeof(T) <= sizeof Thread::given[0], "an exchange moves at most 64 bytes");
@@ -182,8 +180,8 @@ Lanes<T> exchange(const T& v, const char* what) {
     return {meet_warp(0xffffffffu, reinterpret_cast<std::uint64_t>(given), what)};
 }
 
-// Copies and products that a kernel does not wait for at once happen as late as they may, or with
-// VSAD_EMULATOR_ORDER=reverse at once: both must do.
+// Asynchronous copies and products happen as late as they may, or, with VSAD_EMULATOR_ORDER=reverse, immediately: a
+// kernel must work with both.
 inline bool at_once() {
     const char* name = std::getenv("VSAD_EMULATOR_ORDER");
     return name && std::string(name) == "reverse";
@@ -214,7 +212,7 @@ inline void trampoline() {
     Block& block = *me.block;
     --block.alive;
     block.warps[me.linear / 32].alive &= ~(1u << me.linear % 32);
-    if (block.barrier.arrived > 0 && block.barrier.arrived >= block.alive) {  // the others need not wait for it
+    if (block.barrier.arrived > 0 && block.barrier.arrived >= block.alive) {  // the other threads need not wait for it
         block.barrier.result = block.barrier.sum;
         block.barrier.arrived = block.barrier.sum = 0;
         ++block.barrier.generation;
@@ -249,7 +247,7 @@ inline unsigned char* stack(std::size_t number) {
     return stacks[number];
 }
 
-// Runs the threads of these blocks to their end.
+// Runs all threads of these blocks until they finish.
 inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Order& order) {
     Grid& grid = current();
     const int count = static_cast<int>(grid.block.x * grid.block.y * grid.block.z);
@@ -266,7 +264,7 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
         const std::size_t bytes = std::max<std::size_t>(shared, 1);
         void* memory = nullptr;
         if (posix_memalign(&memory, 1024, bytes)) throw std::bad_alloc();
-        std::memset(memory, 0xa5, bytes);  // what a kernel has not written means nothing
+        std::memset(memory, 0xa5, bytes);  // uninitialized shared memory must not look like zeros
         memories.emplace_back(static_cast<unsigned char*>(memory), &std::free);
         block.shared = static_cast<unsigned char*>(memory);
         block.shared_bytes = shared;
@@ -305,14 +303,14 @@ inline void run_blocks(const std::vector<uint3>& indices, std::size_t shared, Or
     }
 }
 
-// What a block has on GPUs of the capability that VSAD_EMULATOR_CAPABILITY says.
+// The shared memory per block on GPUs of the compute capability VSAD_EMULATOR_CAPABILITY.
 inline std::size_t most_shared() {
     const char* number = std::getenv("VSAD_EMULATOR_CAPABILITY");
     const int capability = number ? std::atoi(number) : 90;
     return (capability == 80 ? 163 : capability / 10 == 8 || capability >= 120 ? 99 : 227) * 1024;
 }
 
-// Runs all blocks side by side if `together`, else `cluster` of them at a time.
+// Runs all blocks concurrently if `together`, else `cluster` of them at a time.
 inline void run(dim3 grid_size, dim3 block_size, std::size_t shared, bool together, std::function<void()> body,
                 std::size_t cluster = 1) {
     Grid& grid = current();

@@ -1,4 +1,4 @@
-// Stacks that take turns. On x86-64 a turn is a dozen instructions; elsewhere it is swapcontext, which asks the system.
+// Switches between stacks: a dozen instructions on x86-64; elsewhere swapcontext, which makes a system call.
 #pragma once
 #include <ucontext.h>
 
@@ -11,7 +11,7 @@ namespace emulator {
 #if defined(__x86_64__)
 
 struct Context {
-    void* top = nullptr;  // of the stack, where the registers that a function keeps were pushed
+    void* top = nullptr;  // top of the stack, where the callee-saved registers were pushed
 };
 
 extern "C" __attribute__((visibility("hidden"))) void vsad_emulator_switch(void** from, void* to);
@@ -41,7 +41,7 @@ vsad_emulator_switch:
 
 inline void prepare(Context& context, unsigned char* stack, std::size_t bytes, void (*entry)()) {
     void** const end = reinterpret_cast<void**>(stack + bytes);
-    end[-1] = nullptr;  // where entry would return to: it does not
+    end[-1] = nullptr;  // the return address of entry, which never returns
     end[-2] = reinterpret_cast<void*>(entry);
     for (int i = 3; i <= 8; ++i) end[-i] = nullptr;
     context.top = end - 8;

@@ -1,4 +1,4 @@
-// csrc/cuda/grid.h for the emulator.
+// Replaces csrc/cuda/grid.h in the emulator.
 #pragma once
 #include "cuda/launch.h"
 

@@ -1,4 +1,4 @@
-// CUDA's device functions on the emulator's threads.
+// CUDA's device functions, for the threads of the emulator.
 #pragma once
 #include <limits>
 #include <type_traits>
@@ -103,7 +103,7 @@ T __reduce_and_sync(unsigned mask, T v) {
     return vsad::emulator::reduce(mask, v, [](T a, T b) { return a & b; });
 }
 
-// Atomics: nothing interrupts a fiber.
+// Atomics are plain operations, because nothing interrupts a fiber.
 namespace vsad {
 namespace emulator {
 template <typename T, typename F>
@@ -168,7 +168,7 @@ void __stcs(T* to, T v) {
     *to = v;
 }
 
-// Arithmetic. `volatile` keeps the compiler from fusing.
+// Arithmetic; `volatile` keeps the compiler from fusing a product with a sum.
 inline float __fmul_rn(float a, float b) {
     volatile float product = a * b;
     return product;

@@ -1,4 +1,4 @@
-// csrc/cuda/launch.h for the emulator: kernels run at once, on the CPU.
+// Replaces csrc/cuda/launch.h in the emulator: kernels run immediately, on the CPU.
 #pragma once
 #include "cuda/intrinsics.h"
 
@@ -23,7 +23,7 @@ int resident_blocks(void (*)(Parameters...), int, std::size_t) {
     return 3;
 }
 
-// 90, or what VSAD_EMULATOR_CAPABILITY says.
+// 90, unless VSAD_EMULATOR_CAPABILITY names another compute capability.
 inline int capability() {
     const char* number = std::getenv("VSAD_EMULATOR_CAPABILITY");
     return number ? std::atoi(number) : 90;

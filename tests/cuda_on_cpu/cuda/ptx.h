@@ -1,4 +1,4 @@
-// csrc/cuda/ptx.h for the emulator.
+// Replaces csrc/cuda/ptx.h in the emulator.
 #pragma once
 #include "cuda/launch.h"
 

@@ -1,5 +1,5 @@
-// csrc/cuda/ptx_hopper.h for the emulator. Copies happen at once, into stages that must be free; products happen as
-// late as they may, from stages that must still be what they were.
+// Replaces csrc/cuda/ptx_hopper.h in the emulator. Copies happen immediately, which shows stages that are still being
+// read; products happen as late as they may, which shows stages that are overwritten too early.
 #pragma once
 #include "cuda/launch.h"
 
@@ -18,11 +18,11 @@ inline TileMap make_tile_map(const void* data, std::int64_t rows, std::int64_t r
     return {static_cast<const unsigned char*>(data), rows, row_bytes, box};
 }
 
-// Arrivals that the phase still lacks, the phase's parity, the arrivals of a phase, bytes that are still to come.
 struct Barrier {
-    std::int16_t missing;
-    std::uint8_t phase, count;
-    std::int32_t bytes;
+    std::int16_t missing;  // arrivals that the phase still needs
+    std::uint8_t phase;    // parity of the phase
+    std::uint8_t count;    // arrivals per phase
+    std::int32_t bytes;    // bytes that must still arrive
 
     void settle() {
         if (missing > 0 || bytes != 0) return;  // bytes may come before they are expected
@@ -32,31 +32,31 @@ struct Barrier {
 };
 static_assert(sizeof(Barrier) == 8, "as on the device");
 
-inline void barrier_start(Barrier* barrier, int count) {
+inline void mbarrier_init(Barrier* barrier, int count) {
     *barrier = {static_cast<std::int16_t>(count), 0, static_cast<std::uint8_t>(count), 0};
 }
-inline void barrier_publish() {}
-inline void barrier_arrive(Barrier* barrier) {
-    if (--barrier->missing < 0) throw std::logic_error("barrier_arrive: more arrivals than the phase takes");
+inline void mbarrier_fence_init() {}
+inline void mbarrier_arrive(Barrier* barrier) {
+    if (--barrier->missing < 0) throw std::logic_error("mbarrier_arrive: more arrivals than the phase takes");
     barrier->settle();
 }
-inline void barrier_expect(Barrier* barrier, int bytes) {
+inline void mbarrier_arrive_expect(Barrier* barrier, int bytes) {
     barrier->bytes += bytes;
-    barrier_arrive(barrier);
+    mbarrier_arrive(barrier);
 }
-inline void barrier_complete(Barrier* barrier, int bytes) {
+inline void mbarrier_complete_tx(Barrier* barrier, int bytes) {
     barrier->bytes -= bytes;
     barrier->settle();
 }
-inline void barrier_wait(Barrier* barrier, int parity) {
-    emulator::wait("barrier_wait", [=] { return barrier->phase != parity; });
+inline void mbarrier_wait(Barrier* barrier, int parity) {
+    emulator::wait("mbarrier_wait", [=] { return barrier->phase != parity; });
 }
 
-// Runs the blocks of a cluster side by side, the clusters one after the other.
+// Runs the blocks of a cluster concurrently, and the clusters one after the other.
 template <typename... Parameters, typename... Arguments>
 void launch_cluster(void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block, std::size_t shared, cudaStream_t,
                     const Arguments&... arguments) {
-    if (grid.x % cluster) throw std::logic_error("launch_cluster: the grid is not made of whole clusters");
+    if (grid.x % cluster) throw std::logic_error("launch_cluster: the grid is not a multiple of the cluster");
     emulator::run(grid, block, shared, false, [&] { kernel(arguments...); }, cluster);
 }
 inline int cluster_rank() { return static_cast<int>(emulator::self().block - emulator::self().block->first); }
@@ -64,17 +64,17 @@ inline void cluster_sync() {
     const emulator::Block& first = *emulator::self().block->first;
     emulator::meet(emulator::current().barrier, first.threads * first.together, "cluster_sync");
 }
-// The same place in the shared memory of another block of the cluster.
+// The same address in the shared memory of another block of the cluster.
 template <typename T>
 T* place_in(T* shared, int rank) {
     const emulator::Block& mine = *emulator::self().block;
     const auto at = reinterpret_cast<unsigned char*>(shared) - mine.shared;
     return reinterpret_cast<T*>(mine.first[rank].shared + at);
 }
-inline void barrier_arrive_at(Barrier* barrier, int rank) { barrier_arrive(place_in(barrier, rank)); }
+inline void mbarrier_arrive_remote(Barrier* barrier, int rank) { mbarrier_arrive(place_in(barrier, rank)); }
 
-inline void copy_tile(void* shared, const TileMap& map, int byte, int row, Barrier* barrier) {
-    if (reinterpret_cast<std::uintptr_t>(shared) % 1024) throw std::logic_error("copy_tile: not aligned");
+inline void tma_load(void* shared, const TileMap& map, int byte, int row, Barrier* barrier) {
+    if (reinterpret_cast<std::uintptr_t>(shared) % 1024) throw std::logic_error("tma_load: not aligned");
     for (int r = 0; r < map.box; ++r)
         for (int chunk = 0; chunk < 8; ++chunk) {
             unsigned char* to = static_cast<unsigned char*>(shared) + r * 128 + (chunk ^ (r % 8)) * 16;
@@ -84,17 +84,17 @@ inline void copy_tile(void* shared, const TileMap& map, int byte, int row, Barri
             else
                 std::memset(to, 0, 16);
         }
-    barrier_complete(barrier, map.box * 128);
+    mbarrier_complete_tx(barrier, map.box * 128);
 }
-inline void copy_tile_to_both(void* shared, const TileMap& map, int byte, int row, Barrier* barrier) {
+inline void tma_load_to_both(void* shared, const TileMap& map, int byte, int row, Barrier* barrier) {
     for (int rank = 0; rank < 2; ++rank)
-        copy_tile(place_in(static_cast<unsigned char*>(shared), rank), map, byte, row, place_in(barrier, rank));
+        tma_load(place_in(static_cast<unsigned char*>(shared), rank), map, byte, row, place_in(barrier, rank));
 }
-inline void copy_bytes(void* shared, const void* global, int bytes, Barrier* barrier) {
+inline void bulk_load(void* shared, const void* global, int bytes, Barrier* barrier) {
     if ((reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global) | bytes) % 16)
-        throw std::logic_error("copy_bytes: not aligned");
+        throw std::logic_error("bulk_load: not aligned");
     std::memcpy(shared, global, bytes);
-    barrier_complete(barrier, bytes);
+    mbarrier_complete_tx(barrier, bytes);
 }
 
 template <typename T>
@@ -103,35 +103,35 @@ T opaque(T v) {
 }
 
 template <int count>
-void more_registers() {}
+void setmaxnreg_inc() {}
 template <int count>
-void fewer_registers() {}
+void setmaxnreg_dec() {}
 
-// Offset in shared memory, as on the device.
-inline std::uint64_t operand(const void* shared) {
+// The offset in shared memory in units of 16 bytes, as on the device.
+inline std::uint64_t wgmma_descriptor(const void* shared) {
     const auto at = static_cast<const unsigned char*>(shared) - emulator::self().block->shared;
     if (at < 0 || at >= 1 << 18 || at % 1024) throw std::logic_error("operand: must start at 1024 bytes");
     return static_cast<std::uint64_t>(at) >> 4;
 }
 
-inline void products_begin() {}
-inline void products_commit() {
+inline void wgmma_fence() {}
+inline void wgmma_commit() {
     emulator::Thread& me = emulator::self();
     me.product_groups.push_back(std::move(me.products));
     me.products.clear();
 }
 template <int n>
-void products_wait() {
+void wgmma_wait() {
     auto& groups = emulator::self().product_groups;
     for (; groups.size() > n; groups.pop_front())
         for (auto& product : groups.front()) product();
-    emulator::meet_warp(0xffffffffu, 0, "products_wait");  // a warp waits as one: none of its lanes goes ahead
+    emulator::meet_warp(0xffffffffu, 0, "wgmma_wait");  // the wait is warp-wide: no lane continues before the others
 }
 
 template <typename T>
-void products_settle(T (&)[128]) {}
+void wgmma_settle(T (&)[128]) {}
 
-// 32 bytes from `start` (in units of 16, within an atom of 1024 bytes) of a row, swizzled.
+// Reads 32 swizzled bytes of a row from `start`, an offset in units of 16 bytes within an atom of 1024 bytes.
 inline void swizzled_row(unsigned char (&to)[32], std::uint64_t start, int row) {
     const unsigned char* base = emulator::self().block->shared + (start & ~std::uint64_t(63)) * 16 + row * 128;
     for (int i = 0; i < 2; ++i) std::memcpy(to + i * 16, base + (((start & 7) + i) ^ (row % 8)) * 16, 16);
@@ -153,7 +153,7 @@ inline int dot(const unsigned char* a, const unsigned char* b, int) {
 }
 
 template <typename T>
-void multiply(T (&sum)[128], std::uint64_t a, std::uint64_t b, bool adds) {
+void wgmma(T (&sum)[128], std::uint64_t a, std::uint64_t b, bool adds) {
     const auto product = [&sum, a, b, adds] {
         const int lane = emulator::lane(), warp = emulator::self().linear / 32 % 4;
         unsigned char rows[2][32], column[32];

@@ -1,4 +1,4 @@
-// csrc/cuda/ptx_mma.h for the emulator.
+// Replaces csrc/cuda/ptx_mma.h in the emulator.
 #pragma once
 #include "common/scalar.h"
 #include "cuda/launch.h"
@@ -38,10 +38,10 @@ struct Fragments {
     unsigned a[4], b[2];
 };
 
-// Element i of a register.
-template <typename Half>
-float element(unsigned bits, int i, Half) {
-    return widen(Half{static_cast<std::uint16_t>(bits >> 16 * i)});
+// Element i of a 32-bit register.
+template <typename Element>
+float element(unsigned bits, int i, Element) {
+    return widen(Element{static_cast<std::uint16_t>(bits >> 16 * i)});
 }
 inline int element(unsigned bits, int i, std::int8_t) { return static_cast<signed char>(bits >> 8 * i); }
 

@@ -14,6 +14,11 @@ def pointer(t: Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
 
+def matrix(t: Tensor) -> tuple[int, int, int, int, int, int]:
+    """Where a matrix lies: its pointer, dtype code, rows, columns, and both strides in elements."""
+    return (t.data_ptr(), DTYPES[t.dtype], *t.shape, *t.stride())  # type: ignore[return-value]
+
+
 def image(t: Tensor) -> tuple[int, ...]:
     """Where a tensor of images lies: its pointer and its strides in elements."""
     return (t.data_ptr(), *t.stride())

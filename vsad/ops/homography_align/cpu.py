@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cpu/homography_align.cpp``."""
+"""Launcher of the CPU kernels in ``csrc/homography_align/cpu``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from .call import NAME, AlignCall
 
 def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
-    query, key, value, homography, neighbors, bias, heads, window, scale, _ = call
-    B, V, _, H, W = query.shape
-    out = empty_like_layout(query, value.shape[2])
-    lse = homography.new_empty((B, V, heads, H, W))
-    arguments, _keep = _describe(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
-    _cpu.homography_align_forward(arguments)
+    call = _checked(call)
+    B, V, _, H, W = call.query.shape
+    out = empty_like_layout(call.query, call.value.shape[2])
+    lse = call.homography.new_empty((B, V, call.heads, H, W))
+    _cpu.homography_align_forward(_arguments(call, out, lse))
     return out, lse
 
 
@@ -31,60 +30,112 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
-    Bit-identical for any number of threads. Needs memory for one dense copy, in the compute dtype, of each image
-    gradient, next to the result where dtype or layout differ from that, and of out for the half types.
+    Bit-identical for any number of threads. Needs memory for one dense copy, in the compute dtype, of every image
+    gradient whose dtype or layout differ from that, and of out for float16 / bfloat16.
     """
-    query, key, value, homography, neighbors, bias, heads, window, scale, _ = call
+    call = _checked(call)
     (out, lse), (grad_out, grad_lse) = outputs, grads
     assert grad_out is not None
-    B, V, _, H, W = query.shape
-    N, Cv = neighbors.shape[1], value.shape[2]
-    recompute = out.dtype != homography.dtype
+    B, V, _, H, W = call.query.shape
+    recompute = out.dtype != call.homography.dtype
     if recompute:  # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy
-        out, lse = homography.new_empty((B, V, H, W, Cv)).movedim(-1, 2), torch.empty_like(lse)
-    arguments, _keep = _describe(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
+        out = call.homography.new_empty((B, V, H, W, call.value.shape[2])).movedim(-1, 2)
+        lse = torch.empty_like(lse)
+    arguments = _arguments(call, out, lse)
     if recompute:
         _cpu.homography_align_forward(arguments)
     grad_lse = None if grad_lse is None else grad_lse.to(lse.dtype).contiguous()
-    images = [
-        homography.new_zeros((*t.shape[:2], *t.shape[3:], t.shape[2])) if need else None
-        for t, need in zip((query, key, value), needs)
-    ]
-    # summed in double; one part for each piece of work that runs on its own
-    homographies = homography.new_zeros((heads, B, V, N, 3, 3), dtype=torch.float64) if needs[3] else None
-    biases = None
-    if needs[4] and bias is not None:
-        biases = homography.new_zeros((B, V, heads, N, window, window), dtype=torch.float64)
-    _cpu.homography_align_backward(
-        arguments,
+    sums = _zeroed_sums(call, needs)
+    gradients = _cpu.AlignGradients(
         grad_out=image(grad_out),
         grad_lse=pointer(grad_lse),
-        query=pointer(images[0]),
-        key=pointer(images[1]),
-        value=pointer(images[2]),
-        homography=pointer(homographies),
-        bias=pointer(biases),
-        edges=_edges(neighbors),
+        query=pointer(sums[0]),
+        key=pointer(sums[1]),
+        value=pointer(sums[2]),
+        homography=pointer(sums[3]),
+        bias=pointer(sums[4]),
     )
-    nothing = query.new_empty((0,))
-    results = [nothing if g is None else in_layout_of(t, g) for t, g in zip((query, key, value), images)]
-    if homographies is not None:
-        total = _sum_in_order(homographies)
-        total = total if homography.shape[0] == B else _sum_in_order(total)[None]
-        results.append(total.to(homography.dtype))
-    else:
-        results.append(homography.new_empty((0,)))
-    results.append(
-        homography.new_empty((0,)) if biases is None else _sum_in_order(biases.flatten(0, 1)).to(homography.dtype)
+    _cpu.homography_align_backward(arguments, gradients, _edges(call.neighbors))
+    return _results(call, sums)
+
+
+def _checked(call: AlignCall) -> AlignCall:
+    """The call with those tensors contiguous that kernels index as such, and neighbors that they may follow."""
+    if call.neighbors.numel():
+        S = call.value.shape[1]
+        low, high = (int(t) for t in call.neighbors.aminmax())
+        if low < -1 or high >= S:
+            wrong = low if low < -1 else high
+            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={S}), got {wrong}; -1 marks an empty slot")
+    return call._replace(
+        homography=call.homography.contiguous(),
+        neighbors=call.neighbors.contiguous(),
+        bias=None if call.bias is None else call.bias.contiguous(),
     )
-    return results[0], results[1], results[2], results[3], results[4]
+
+
+def _arguments(call: AlignCall, out: Tensor, lse: Tensor) -> _cpu.AlignArguments:
+    """The call in numbers. They point into the memory of the tensors, which must outlive them."""
+    B, V, C, H, W = call.query.shape
+    S, Cv, Hs, Ws = call.value.shape[1:]
+    N = call.neighbors.shape[1]
+    operations = B * V * N * H * W * (call.window + 1) ** 2 * (C + Cv)
+    return _cpu.AlignArguments(
+        dtype=DTYPES[call.query.dtype],
+        out_dtype=DTYPES[out.dtype],
+        sizes=(B, V, S, N, C, Cv, H, W, Hs, Ws),
+        query=image(call.query),
+        key=image(call.key),
+        value=image(call.value),
+        homography=pointer(call.homography),
+        homography_batch=batch_stride(call.homography),
+        neighbors=pointer(call.neighbors),
+        bias=pointer(call.bias),
+        heads=call.heads,
+        window=call.window,
+        scale=call.scale,
+        out=image(out),
+        lse=pointer(lse),
+        threads=threads(operations),
+    )
+
+
+def _zeroed_sums(call: AlignCall, needs: tuple[bool, ...]) -> list[Tensor | None]:
+    """What the kernel adds to: dense images, and in float64 one partial sum per piece of work that runs alone."""
+    (B, V), (N, R), like = call.query.shape[:2], (call.neighbors.shape[1], call.window), call.homography
+    images = [
+        like.new_zeros((*t.shape[:2], *t.shape[3:], t.shape[2])) if need else None
+        for t, need in zip((call.query, call.key, call.value), needs)
+    ]
+    homography = like.new_zeros((call.heads, B, V, N, 3, 3), dtype=torch.float64) if needs[3] else None
+    bias = None
+    if needs[4] and call.bias is not None:
+        bias = like.new_zeros((B, V, call.heads, N, R, R), dtype=torch.float64)
+    return [*images, homography, bias]
+
+
+def _results(call: AlignCall, sums: list[Tensor | None]) -> tuple[Tensor, ...]:
+    """The gradients in the shape, dtype and layout of the arguments."""
+    *images, homography, bias = sums
+    results = [
+        like.new_empty((0,)) if grad is None else in_layout_of(like, grad)
+        for like, grad in zip((call.query, call.key, call.value), images)
+    ]
+    grad_homography, grad_bias = (call.homography.new_empty((0,)) for _ in range(2))  # results may not alias
+    if homography is not None:
+        total = _sum_in_order(homography)
+        total = total if call.homography.shape[0] == call.query.shape[0] else _sum_in_order(total)[None]
+        grad_homography = total.to(call.homography.dtype)
+    if bias is not None:
+        grad_bias = _sum_in_order(bias.flatten(0, 1)).to(call.homography.dtype)
+    return *results, grad_homography, grad_bias
 
 
 def _edges(neighbors: Tensor) -> list[tuple[int, int, int]]:
     """All edges ``(target, slot, source)``, those that share neither target nor source beside each other.
 
-    An edge colouring of the bipartite view graph: what neighbouring edges add to never overlaps, so threads that work
-    on them do not wait for one another.
+    An edge coloring of the bipartite graph of views: the gradients that edges of one color add to never overlap, so
+    threads that work on them do not wait for one another.
     """
     rounds: list[list[tuple[int, int, int]]] = []
     busy: list[set[tuple[str, int]]] = []  # the targets and sources of a round
@@ -105,49 +156,3 @@ def _edges(neighbors: Tensor) -> list[tuple[int, int, int]]:
 def _sum_in_order(parts: Tensor) -> Tensor:
     """The sum over the first dimension, always in the same order."""
     return reduce(torch.add, parts.unbind(0), parts.new_zeros(parts.shape[1:]))
-
-
-def _describe(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    homography: Tensor,
-    neighbors: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    heads: int,
-    window: int,
-    scale: float,
-) -> tuple[_cpu.AlignArguments, tuple[Tensor | None, ...]]:
-    """The call in numbers, and the dense copies whose memory it points to."""
-    B, V, C, H, W = query.shape
-    S, Cv, Hs, Ws = value.shape[1:]
-    N = neighbors.shape[1]
-    if neighbors.numel():
-        low, high = (int(t) for t in neighbors.aminmax())
-        if low < -1 or high >= S:
-            wrong = low if low < -1 else high
-            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={S}), got {wrong}; -1 marks an empty slot")
-    homography, neighbors = homography.contiguous(), neighbors.contiguous()
-    bias = None if bias is None else bias.contiguous()
-    operations = B * V * N * H * W * (window + 1) ** 2 * (C + Cv)
-    arguments = _cpu.AlignArguments(
-        dtype=DTYPES[query.dtype],
-        heads=heads,
-        window=window,
-        threads=threads(operations),
-        scale=scale,
-        sizes=(B, V, S, N, C, Cv, H, W, Hs, Ws),
-        query=image(query),
-        key=image(key),
-        value=image(value),
-        out=image(out),
-        wide_out=out.dtype == homography.dtype,
-        homography=homography.data_ptr(),
-        homography_batch=batch_stride(homography),
-        neighbors=neighbors.data_ptr(),
-        bias=pointer(bias),
-        lse=lse.data_ptr(),
-    )
-    return arguments, (homography, neighbors, bias)

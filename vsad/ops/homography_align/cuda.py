@@ -1,8 +1,8 @@
-"""Launcher of ``csrc/cuda/homography_align*.cu``.
+"""Launcher of the CUDA kernels in ``csrc/homography_align/cuda``.
 
-The kernels read channels-last tensors whose heads are whole packs of 16 bytes. A tensor that is not is copied once,
-heads padded with zeros: that moves each of its bytes twice, while the kernels read every pixel (R + 1)^2 times a slot
-and would need 4 or 8 times as many loads for it, one for each channel.
+The kernels read channels-last tensors whose heads fill packs of 16 bytes. Every other tensor is copied once, its heads
+padded with zeros. That moves each of its bytes twice; the kernels load every pixel (R + 1)^2 times per slot, and
+loading its channels one by one would take 4 or 8 times as many loads.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from vsad import _cuda
 
 from ..common.layout import empty_like_layout
 from ..common.stream import stream_of
-from ..common.tensors import DTYPES, batch_stride, pointer
+from ..common.tensors import DTYPES, batch_stride, image, pointer
 from .call import AlignCall
 
 PACK_BYTES = 16
-MAX_STEP, MARGIN = 2**31 - 1, 8  # elements that a row of a source view and a window beside it may span
-NOWHERE = (0, 0, 0, 0, 0)
+MAX_STEP, MARGIN = 2**31 - 1, 8  # the most elements that a row of a view and a window beside it may span
+NO_IMAGE = (0, 0, 0, 0, 0, 0)
 
 
 def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
-    query, key, value, homography, neighbors, bias, heads, window, scale, _ = call
+    query, Cv, heads = call.query, call.value.shape[2], call.heads
     B, V, _, H, W = query.shape
-    result = empty_like_layout(query, value.shape[2])
-    out = result if _is_packed(result, heads) else _empty_packed(query, value.shape[2], heads, query.dtype)
-    lse = homography.new_empty((B, V, heads, H, W))
-    description = _Call(query, key, value, homography, neighbors, bias, out, lse, heads, window, scale)
+    result = empty_like_layout(query, Cv)
+    out = result if _is_packed(result, heads) else _empty_packed(query, Cv, heads, query.dtype)
+    lse = call.homography.new_empty((B, V, heads, H, W))
+    packed = _packed_call(call)
     with stream_of(query) as stream:
-        _cuda.homography_align_forward(description.arguments, stream)
+        _cuda.homography_align_forward(_arguments(packed, out, lse), stream)
     if out is not result:
-        _heads(result, value.shape[2], heads).copy_(_heads(out, value.shape[2], heads))
+        _heads(result, Cv, heads).copy_(_heads(out, Cv, heads))
     return result, lse
 
 
@@ -42,70 +42,124 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
-    The gradients of key and value are added up atomically in float32, for which the half types need a copy of that
-    size; their last bits differ from run to run. ``deterministic`` gathers them instead.
+    The gradients of key and value are added up atomically in float32, for which float16 / bfloat16 need a copy of that
+    size; their last bits differ from run to run. ``call.deterministic`` gathers them instead.
     """
-    query, key, value, homography, neighbors, bias, heads, window, scale, deterministic = call
     (out, lse), (grad_out, grad_lse) = outputs, grads
     assert grad_out is not None
-    B, V, C, H, W = query.shape
-    Cv = value.shape[2]
-    N, tiles = neighbors.shape[1], _cuda.homography_align_tiles(H, W)
-    gather = deterministic and (needs[1] or needs[2])
-    # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy: the kernel finds it again
-    exact = out if out.dtype == torch.float32 else None
-    description = _Call(query, key, value, homography, neighbors, bias, exact, lse, heads, window, scale)
+    gathers = call.deterministic and (needs[1] or needs[2])
+    packed = _packed_call(call)
+    # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy: the kernel recomputes it
+    exact = _packed(out, call.heads) if out.dtype == torch.float32 else None
+    grad_out = _packed(grad_out, call.heads)
     grad_lse = None if grad_lse is None else grad_lse.float().contiguous()
-    grad_out = _packed(grad_out, heads)
-    sums = query.dtype if gather else torch.float32
+    sums = _empty_sums(call, needs, gathers)
+    inner = torch.empty_like(lse) if gathers else None
+    boxes = _empty_boxes(call) if gathers else None
+    arguments = _arguments(packed, exact, lse)
+    gradients = _cuda.AlignGradients(
+        grad_out=image(grad_out),
+        grad_lse=pointer(grad_lse),
+        query=pointer(sums[0]),
+        key=pointer(sums[1]),
+        value=pointer(sums[2]),
+        homography=pointer(sums[3]),
+        bias=pointer(sums[4]),
+    )
+    with stream_of(call.query) as stream:
+        gather = {"inner": pointer(inner), "boxes": pointer(boxes), "stream": stream}
+        _cuda.homography_align_backward(arguments, gradients, **gather)
+        if gathers:
+            _cuda.homography_align_gather(arguments, gradients, **gather)
+    return _results(call, sums)
+
+
+def _packed_call(call: AlignCall) -> AlignCall:
+    """The call as kernels can read it: packed images, and the other tensors contiguous."""
+    return call._replace(
+        query=_packed(call.query, call.heads),
+        key=_packed(call.key, call.heads),
+        value=_packed(call.value, call.heads),
+        homography=call.homography.contiguous(),
+        neighbors=call.neighbors.contiguous(),
+        bias=None if call.bias is None else call.bias.contiguous(),
+    )
+
+
+def _arguments(packed: AlignCall, out: Tensor | None, lse: Tensor) -> _cuda.AlignArguments:
+    """A packed call in numbers. They point into the memory of the tensors, which must outlive them."""
+    B, V, C, H, W = packed.query.shape
+    S, Cv, Hs, Ws = packed.value.shape[1:]
+    dtype = DTYPES[packed.query.dtype]
+    return _cuda.AlignArguments(
+        dtype=dtype,
+        out_dtype=dtype if out is None else DTYPES[out.dtype],
+        sizes=(B, V, S, packed.neighbors.shape[1], C, Cv, H, W, Hs, Ws),
+        query=image(packed.query),
+        key=image(packed.key),
+        value=image(packed.value),
+        homography=pointer(packed.homography),
+        homography_batch=batch_stride(packed.homography),
+        neighbors=pointer(packed.neighbors),
+        bias=pointer(packed.bias),
+        heads=packed.heads,
+        window=packed.window,
+        scale=packed.scale,
+        out=NO_IMAGE if out is None else image(out),
+        lse=pointer(lse),
+    )
+
+
+def _empty_sums(call: AlignCall, needs: tuple[bool, ...], gathers: bool) -> list[Tensor | None]:
+    """What the kernels write: packed images, zeroed where they scatter, and one partial sum in float64 per tile."""
+    query, key, value, heads = call.query, call.key, call.value, call.heads
+    (B, V, C, H, W), (N, R), like = query.shape, (call.neighbors.shape[1], call.window), call.homography
+    tiles = _cuda.homography_align_tiles(H, W)
+    dtype = query.dtype if gathers else torch.float32
     grad_query = _empty_packed(query, C, heads, query.dtype) if needs[0] else None
-    grad_key = _empty_packed(key, C, heads, sums, like=query) if needs[1] else None
-    grad_value = _empty_packed(value, Cv, heads, sums, like=query) if needs[2] else None
-    homographies = biases = inner = boxes = None
-    if needs[3]:
-        homographies = homography.new_zeros((B, V, N, tiles * heads, 3, 3), dtype=torch.float64)
-    if needs[4] and bias is not None:
-        biases = homography.new_zeros((heads, N, B * V * tiles, window, window), dtype=torch.float64)
-    if gather:
-        inner = torch.empty_like(lse)
-        boxes = neighbors.new_full((B, V, N, tiles, 4), -1, dtype=torch.int32)
-        boxes[..., :2] = 0
-    else:
-        for t in (grad_key, grad_value):
+    scattered = [
+        _empty_packed(t, t.shape[2], heads, dtype, like=query) if need else None
+        for t, need in ((key, needs[1]), (value, needs[2]))
+    ]
+    if not gathers:
+        for t in scattered:
             if t is not None:
                 t.zero_()
-    gradients = _cuda.AlignGradients(
-        description.arguments,
-        grad_out=_image(grad_out),
-        grad_lse=pointer(grad_lse),
-        query=pointer(grad_query),
-        key=pointer(grad_key),
-        value=pointer(grad_value),
-        homography=pointer(homographies),
-        bias=pointer(biases),
-        inner=pointer(inner),
-        boxes=pointer(boxes),
-    )
-    with stream_of(query) as stream:
-        _cuda.homography_align_backward(gradients, stream)
-        if gather:
-            _cuda.homography_align_gather(gradients, stream)
-    nothing = query.new_empty((0,))
+    homography = like.new_zeros((B, V, N, tiles * heads, 3, 3), dtype=torch.float64) if needs[3] else None
+    bias = None
+    if needs[4] and call.bias is not None:
+        bias = like.new_zeros((heads, N, B * V * tiles, R, R), dtype=torch.float64)
+    return [grad_query, *scattered, homography, bias]
+
+
+def _empty_boxes(call: AlignCall) -> Tensor:
+    """``(left, top, right, bottom)`` of the source pixels that every tile touches in every slot: none as yet."""
+    B, V, _, H, W = call.query.shape
+    tiles = _cuda.homography_align_tiles(H, W)
+    boxes = call.neighbors.new_full((B, V, call.neighbors.shape[1], tiles, 4), -1, dtype=torch.int32)
+    boxes[..., :2] = 0
+    return boxes
+
+
+def _results(call: AlignCall, sums: list[Tensor | None]) -> tuple[Tensor, ...]:
+    """The gradients in the shape, dtype and layout of the arguments."""
+    *images, homography, bias = sums
     results = [
-        nothing if g is None else _in_layout_of(t, g, heads)
-        for t, g in ((query, grad_query), (key, grad_key), (value, grad_value))
+        like.new_empty((0,)) if grad is None else _in_layout_of(like, grad, call.heads)
+        for like, grad in zip((call.query, call.key, call.value), images)
     ]
-    if homographies is None:
-        results.append(homography.new_empty((0,)))
-    else:
-        total = homographies.sum(3)
-        results.append((total if homography.shape[0] == B else total.sum(0, keepdim=True)).to(homography.dtype))
-    results.append(homography.new_empty((0,)) if biases is None else biases.sum(2).to(homography.dtype))
-    return results[0], results[1], results[2], results[3], results[4]
+    grad_homography, grad_bias = (call.homography.new_empty((0,)) for _ in range(2))  # results may not alias
+    if homography is not None:
+        total = homography.sum(3)
+        total = total if call.homography.shape[0] == call.query.shape[0] else total.sum(0, keepdim=True)
+        grad_homography = total.to(call.homography.dtype)
+    if bias is not None:
+        grad_bias = bias.sum(2).to(call.homography.dtype)
+    return *results, grad_homography, grad_bias
 
 
 def _pad(channels: int, heads: int, dtype: torch.dtype) -> int:
-    """Channels of a head, filled up to whole packs."""
+    """Channels per head, rounded up to full packs."""
     pack = PACK_BYTES // dtype.itemsize
     return -(-(channels // heads) // pack) * pack
 
@@ -123,9 +177,9 @@ def _is_packed(t: Tensor, heads: int) -> bool:
 
 
 def _empty_packed(t: Tensor, channels: int, heads: int, dtype: torch.dtype, like: Tensor | None = None) -> Tensor:
-    """A dense, uninitialised ``(B, V, H, W, heads * padded channels)`` seen as ``(B, V, channels, H, W)``.
+    """A dense, uninitialized ``(B, V, H, W, heads * padded channels)`` seen as ``(B, V, channels, H, W)``.
 
-    Heads are as wide as in the dtype of ``like``, or in ``dtype``.
+    Heads are padded as in the dtype of ``like``, or in ``dtype``.
     """
     width = heads * _pad(channels, heads, dtype if like is None else like.dtype)
     return t.new_empty((*t.shape[:2], *t.shape[3:], width), dtype=dtype).movedim(-1, 2)
@@ -143,66 +197,15 @@ def _packed(t: Tensor, heads: int) -> Tensor:
 
 
 def _heads(t: Tensor, channels: int, heads: int) -> Tensor:
-    """A view ``(B, V, heads, channels of a head, H, W)`` of a tensor that may be padded."""
+    """A view ``(B, V, heads, channels per head, H, W)`` of a tensor that may be padded."""
     split: Tensor = t.unflatten(2, (heads, t.shape[2] // heads))
     return split[:, :, :, : channels // heads]
 
 
 def _in_layout_of(like: Tensor, grad: Tensor, heads: int) -> Tensor:
-    """A packed gradient as that of ``like``: its shape, dtype and memory layout."""
+    """A packed gradient in the shape, dtype and memory layout of ``like``."""
     result, channels = empty_like_layout(like, like.shape[2]), like.shape[2]
     if grad.dtype == result.dtype and grad.shape == result.shape and grad.stride() == result.stride():
         return grad
     _heads(result, channels, heads).copy_(_heads(grad, channels, heads))
     return result
-
-
-def _image(t: Tensor | None) -> tuple[int, ...]:
-    """Where packed channels lie: the pointer, and the strides of batch, view, y and x."""
-    if t is None:
-        return NOWHERE
-    batch, view, _, y, x = t.stride()
-    return (t.data_ptr(), batch, view, y, x)
-
-
-class _Call:
-    """The call in numbers, and the tensors whose memory it points to."""
-
-    def __init__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        homography: Tensor,
-        neighbors: Tensor,
-        bias: Tensor | None,
-        out: Tensor | None,
-        lse: Tensor,
-        heads: int,
-        window: int,
-        scale: float,
-    ) -> None:
-        (B, V, C, H, W), (S, Cv, Hs, Ws) = query.shape, value.shape[1:]
-        pack = PACK_BYTES // query.element_size()
-        packed = [_packed(t, heads) for t in (query, key, value)]
-        homography, neighbors = homography.contiguous(), neighbors.contiguous()
-        bias = None if bias is None else bias.contiguous()
-        out = None if out is None else _packed(out, heads)
-        self.keep = (*packed, homography, neighbors, bias, out)
-        self.arguments = _cuda.AlignArguments(
-            dtype=DTYPES[query.dtype],
-            heads=heads,
-            window=window,
-            scale=scale,
-            sizes=(B, V, S, neighbors.shape[1], H, W, Hs, Ws),
-            packs=(_pad(C, heads, query.dtype) // pack, _pad(Cv, heads, query.dtype) // pack),
-            query=_image(packed[0]),
-            key=_image(packed[1]),
-            value=_image(packed[2]),
-            out=_image(out),
-            homography=homography.data_ptr(),
-            homography_batch=batch_stride(homography),
-            neighbors=neighbors.data_ptr(),
-            bias=pointer(bias),
-            lse=lse.data_ptr(),
-        )

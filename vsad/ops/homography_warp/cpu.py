@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cpu/homography_warp.cpp``."""
+"""Launcher of the kernels in ``csrc/homography_warp/cpu``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from torch import Tensor
 from vsad import _cpu
 
 from ..common.layout import empty_like_layout
-from ..common.reference_sampling import coordinate_limit
-from ..common.tensors import DTYPES, batch_stride, image
+from ..common.tensors import image, pointer
 from ..common.threads import threads
-from .call import MODES, PADDINGS, WarpCall
+from .arguments import NO_IMAGE, warp_arguments
+from .call import WarpCall
+from .gradients import checked_grad_out, empty_sum, has_channels_last, reduce_parts
 
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
-LOCATE = 16  # multiply-adds' worth of finding where a pixel looks
-VECTOR = 16  # multiply-adds at once, counted as one: a thread is woken for about 0.5 ms of work, far above the cost
-GROUPS = 16  # pieces of the backward, for the threads
-GROUP_CHANNELS = 32  # of a piece, at least: fewer cost more to locate than to add
+LOCATE = 16  # multiply-adds that cost as much as locating the taps of a pixel
+VECTOR = 16  # multiply-adds that count as one: a thread is woken for about 0.5 ms of work, far above its cost
+GROUPS = 16  # items of the backward, so that all threads have some
+GROUP_CHANNELS = 32  # fewest channels of an item with channels last: fewer cost more to locate than to add
 
 
 def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
     """``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
-    input, homography, size, mode, padding = call
-    out = empty_like_layout(input, input.shape[1], size=(size[0], size[1]))
-    mask = input.new_empty((input.shape[0], *size), dtype=torch.bool)
-    arguments, _keep = _describe(input, homography, out, mask, mode, padding, 1)
-    _cpu.homography_warp_forward(arguments)
+    input, homography = call.input, call.homography.contiguous()
+    out = empty_like_layout(input, input.shape[1], size=call.size)
+    mask = input.new_empty((input.shape[0], *call.size), dtype=torch.bool)
+    _cpu.homography_warp_forward(_arguments(call, homography, out, mask, passes=1))
     return out, mask
 
 
@@ -35,56 +35,35 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of input and homography; an empty tensor where ``needs`` says no.
 
-    Bit-identical for any number of threads. Needs memory for a float32 copy of the half types' gradient.
+    Bit-identical for any number of threads. For float16 and bfloat16, needs memory for a float32 copy of the gradient.
 
     Raises:
         ValueError: input is not floating point. The public function asks for no such gradient; the schema can.
     """
-    input, homography, _, mode, padding = call
-    (grad_out,) = grads
-    assert grad_out is not None
-    if not input.is_floating_point():
-        raise ValueError(f"homography_warp: input must be floating point to have a gradient, got {input.dtype}")
+    input, homography = call.input, call.homography.contiguous()
+    grad_out = checked_grad_out(call, grads)
     B, C = input.shape[:2]
-    channels_last = input.stride(1) == 1 and C > 1
-    if channels_last and grad_out.stride(1) != 1:
-        H, W = grad_out.shape[2:]
-        grad_out = empty_like_layout(input, C, size=(H, W)).copy_(grad_out)
-    groups = max(1, min(-(-GROUPS // max(B, 1)), C // GROUP_CHANNELS if channels_last else C))
-    grad_input = empty_like_layout(input, C, dtype=homography.dtype).zero_() if needs[0] else None
+    groups = max(1, min(-(-GROUPS // max(B, 1)), C // GROUP_CHANNELS if has_channels_last(input) else C))
+    grad_input = empty_sum(call) if needs[0] else None
     parts = homography.new_zeros((B, groups, 3, 3), dtype=torch.float64) if needs[1] else None
-    arguments, _keep = _describe(input, homography, grad_out, None, mode, padding, 2 * sum(needs))
     _cpu.homography_warp_backward(
-        arguments,
-        input=(0, 0, 0, 0, 0) if grad_input is None else image(grad_input),
-        homography=0 if parts is None else parts.data_ptr(),
+        _arguments(call, homography, grad_out, None, passes=2 * sum(needs)),
+        input=NO_IMAGE if grad_input is None else image(grad_input),
+        homography=pointer(parts),
         groups=groups,
     )
-    if grad_input is None:
-        grad_input = input.new_empty((0,))
-    if parts is None:
-        return grad_input.to(input.dtype), homography.new_empty((0,))
-    parts = parts if homography.shape[0] == B else parts.flatten(0, 1)[None]  # one homography gathers the whole batch
-    return grad_input.to(input.dtype), parts.sum(1).to(homography.dtype)
-
-
-def _describe(
-    input: Tensor, homography: Tensor, out: Tensor, mask: Tensor | None, mode: str, padding: str, passes: int
-) -> tuple[_cpu.WarpArguments, Tensor]:
-    """The call in numbers, and the dense homography whose memory it points to."""
-    (B, C, Hs, Ws), (H, W) = input.shape, out.shape[2:]
-    homography = homography.contiguous()
-    arguments = _cpu.WarpArguments(
-        dtype=DTYPES[input.dtype],
-        mode=MODES.index(mode),
-        padding=PADDINGS.index(padding),
-        threads=threads(B * H * W * (LOCATE + passes * C * TAPS[mode]) // VECTOR),
-        anywhere=coordinate_limit(homography.dtype, (Hs, Ws)),
-        sizes=(B, C, H, W, Hs, Ws),
-        input=image(input),
-        out=image(out),
-        homography=homography.data_ptr(),
-        homography_batch=batch_stride(homography),
-        mask=0 if mask is None else mask.data_ptr(),
+    return (
+        input.new_empty((0,)) if grad_input is None else grad_input.to(input.dtype),
+        homography.new_empty((0,)) if parts is None else reduce_parts(call, parts),
     )
-    return arguments, homography
+
+
+def _arguments(
+    call: WarpCall, homography: Tensor, out: Tensor, mask: Tensor | None, *, passes: int
+) -> _cpu.WarpArguments:
+    """``passes``: how often every tap of every channel is multiplied."""
+    B, C = call.input.shape[:2]
+    height, width = call.size
+    operations = B * height * width * (LOCATE + passes * C * TAPS[call.mode])
+    arguments = warp_arguments(call, homography, out, mask)
+    return _cpu.WarpArguments(**arguments, threads=threads(operations // VECTOR))

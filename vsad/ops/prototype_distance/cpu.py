@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cpu/prototype_distance*.cpp``."""
+"""Launcher of the C++ kernels in ``csrc/prototype_distance/cpu``."""
 
 from __future__ import annotations
 
@@ -7,32 +7,27 @@ from torch import Tensor
 
 from vsad import _cpu
 
-from ..common.tensors import DTYPES
+from ..common.tensors import matrix, pointer
 from ..common.threads import threads
 from .call import METRICS, DistanceCall
 
-CENTER_ROWS = 1024  # any centre gives the same result; the mean of so many rows is near enough to the bank's
-ALIGNMENT = 64  # of a packed bank: cache lines
+CENTER_ROWS = 1024  # any center gives the same result; the mean of so many rows is near enough to the bank's
+ALIGNMENT = 64  # bytes of a cache line, to which a packed bank is aligned
 
 
 def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
     """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``."""
     features, prototypes, packed, k, metric = call
-    (M, C), P = features.shape, prototypes.shape[0]
-    distances = features.new_empty((M, k))
-    indices = features.new_empty((M, k), dtype=torch.int64)
+    distances = features.new_empty((len(features), k))
+    indices = features.new_empty((len(features), k), dtype=torch.int64)
     center = _center(prototypes, metric) if packed is None else None
     _cpu.prototype_distance(
-        dtype=DTYPES[features.dtype],
-        metric=METRICS.index(metric),
-        threads=threads(M * P * C),
-        sizes=(M, P, C, k),
-        features=(features.data_ptr(), *features.stride()),
-        prototypes=(prototypes.data_ptr(), *prototypes.stride()),
-        distances=distances.data_ptr(),
-        indices=indices.data_ptr(),
-        center=0 if center is None else center.data_ptr(),
-        packed=0 if packed is None else packed.data_ptr(),
+        _operands(call),
+        packed=pointer(packed),
+        center=pointer(center),
+        distances=pointer(distances),
+        indices=pointer(indices),
+        threads=threads(features.numel() * len(prototypes)),
     )
     return distances, indices
 
@@ -41,46 +36,40 @@ def backward(
     call: DistanceCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
 ) -> tuple[Tensor, ...]:
     """Gradients of features and prototypes; an empty tensor where ``needs`` says no. Bit-identical every time."""
-    features, prototypes, _, k, metric = call
     (indices,), (grad_distances,) = outputs, grads
     assert grad_distances is not None
-    (M, C), P = features.shape, prototypes.shape[0]
     grad_distances, indices = grad_distances.contiguous(), indices.contiguous()
-    results = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
+    results = tuple(t.new_empty(t.shape if need else (0,)) for t, need in zip(call[:2], needs))
+    P, C = call.prototypes.shape
     _cpu.prototype_distance_backward(
-        dtype=DTYPES[features.dtype],
-        metric=METRICS.index(metric),
-        threads=threads((4 * M * k + P) * C),
-        sizes=(M, P, C, k),
-        features=(features.data_ptr(), *features.stride()),
-        prototypes=(prototypes.data_ptr(), *prototypes.stride()),
-        indices=indices.data_ptr(),
-        grad_distances=grad_distances.data_ptr(),
-        grad_features=results[0].data_ptr() if needs[0] else 0,
-        grad_prototypes=results[1].data_ptr() if needs[1] else 0,
+        _operands(call),
+        indices=pointer(indices),
+        grad_distances=pointer(grad_distances),
+        grads=(pointer(results[0] if needs[0] else None), pointer(results[1] if needs[1] else None)),
+        threads=threads((4 * indices.numel() + P) * C),
     )
-    return results[0], results[1]
+    return results
 
 
 def pack(prototypes: Tensor, metric: str) -> Tensor | None:
     """The bank as the screening kernels read it, in bytes; None where they would not."""
-    P, C = prototypes.shape
-    size = _cpu.packed_bytes(P, C)
+    size = _cpu.packed_bytes(*prototypes.shape)
     if size == 0:
         return None
     buffer = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
     packed = buffer[-buffer.data_ptr() % ALIGNMENT :][:size]
     center = _center(prototypes, metric)
     _cpu.pack_prototypes(
-        dtype=DTYPES[prototypes.dtype],
-        metric=METRICS.index(metric),
-        threads=threads(P * C),
-        sizes=(P, C),
-        prototypes=(prototypes.data_ptr(), *prototypes.stride()),
-        center=center.data_ptr(),
-        packed=packed.data_ptr(),
+        _operands(DistanceCall(prototypes, prototypes, None, 1, metric)),
+        packed=pointer(packed),
+        center=pointer(center),
+        threads=threads(prototypes.numel()),
     )
     return packed
+
+
+def _operands(call: DistanceCall) -> _cpu.DistanceOperands:
+    return _cpu.DistanceOperands(matrix(call.features), matrix(call.prototypes), call.k, METRICS.index(call.metric))
 
 
 def _center(prototypes: Tensor, metric: str) -> Tensor:

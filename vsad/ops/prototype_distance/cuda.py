@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cuda/prototype_distance*.cu``."""
+"""Launcher of the CUDA kernels in ``csrc/prototype_distance/cuda``."""
 
 from __future__ import annotations
 
@@ -8,127 +8,98 @@ from torch import Tensor
 from vsad import _cuda
 
 from ..common.stream import stream_of
-from ..common.tensors import DTYPES
+from ..common.tensors import matrix, pointer
 from .call import METRICS, DistanceCall
 
-SCREENS = {"none": 0, "mma": 1, "wgmma": 2}  # Screen, there
-FORMATS = {"bfloat16": (True, False), "int8": (False, True), "both": (True, True)}  # by Format, there
-PACKED = torch.int8  # the dtype of what this module packs: a bank that another backend packed is not ours to read
+SCREENS = ("none", "mma", "wgmma")  # in the order of Screen in csrc/prototype_distance/cuda/bank.h
+FORMATS = {"bfloat16": (True, False), "int8": (False, True), "both": (True, True)}  # in the order of Format there
+PACKED = torch.int8  # the dtype of what this module packs: it cannot read a bank that another backend packed
 
 
 def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
     """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``."""
-    return nearest(*call)[:2]
+    return screened_search(call)[:2]
 
 
-def nearest(
-    features: Tensor,
-    prototypes: Tensor,
-    packed: Tensor | None,
-    k: int,
-    metric: str,
-    *,
-    screen: str | None = None,
-    formats: str = "bfloat16",
+def screened_search(
+    call: DistanceCall, screen: str | None = None, formats: str = "bfloat16"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`forward` does, in the way that a key of SCREENS and one of FORMATS force; and its workspace.
+    """Distances, indices, and the workspace, which begins with two int32 counters per format of uncertified features.
 
-    The workspace begins with two 32-bit numbers: how many features bfloat16 and int8 left to the next pass.
+    Args:
+        call: a checked call.
+        screen: one of SCREENS, or None for what serves the call best, formats included.
+        formats: one of FORMATS, for a forced screen.
     """
-    (M, C), P = features.shape, prototypes.shape[0]
-    distances = features.new_empty((M, k))
-    indices = features.new_empty((M, k), dtype=torch.int64)
-    features, prototypes = _rows(features), _rows(prototypes)
-    ours = packed if packed is not None and packed.dtype == PACKED else None
+    features, prototypes, packed, k, _ = call
+    distances = features.new_empty((len(features), k))
+    indices = features.new_empty((len(features), k), dtype=torch.int64)
+    packed = packed if packed is not None and packed.dtype == PACKED else None
     with stream_of(features) as stream:
-        way = (
-            (SCREENS[screen], FORMATS[formats])
-            if screen
-            else _cuda.prototype_distance_choice((M, P, C, k), ours is not None)
-        )
-        call = _cuda.DistanceArguments(
-            dtype=DTYPES[features.dtype],
-            metric=METRICS.index(metric),
-            screen=way[0],
-            formats=way[1],
-            sizes=(M, P, C, k),
-            features=(features.data_ptr(), features.stride(0)),
-            prototypes=(prototypes.data_ptr(), prototypes.stride(0)),
-            distances=distances.data_ptr(),
-            indices=indices.data_ptr(),
-        )
-        bank = _bytes(call.bank_bytes, features) if ours is None else ours
-        call.place_bank(bank.data_ptr())
-        if ours is None:
-            _cuda.pack_prototypes(call, stream)
-        work = _bytes(call.work_bytes, features)
-        call.place_work(work.data_ptr())
-        _cuda.prototype_distance(call, stream)
+        if screen is None:
+            sizes = (len(features), *prototypes.shape, k)
+            chosen = _cuda.prototype_distance_choice(sizes, packed is not None)
+        else:
+            chosen = SCREENS.index(screen), FORMATS[formats]
+        operands, _keep = _operands(call)
+        arguments = _cuda.DistanceArguments(operands, *chosen)
+        bank = _pack(arguments, features, stream) if packed is None else packed
+        arguments.place_bank(bank.data_ptr())
+        work = _bytes(arguments.work_bytes, features)
+        arguments.place_work(work.data_ptr())
+        _cuda.prototype_distance(arguments, distances=pointer(distances), indices=pointer(indices), stream=stream)
     return distances, indices, work
 
 
 def pack(prototypes: Tensor, metric: str) -> Tensor | None:
     """The bank as the screening kernels read it, in bytes; None where they would not."""
-    P, C = prototypes.shape
-    prototypes = _rows(prototypes)
     with stream_of(prototypes) as stream:
-        screen, formats = _cuda.prototype_distance_choice((2**31 - 1, P, C, 1), True)
-        if screen == SCREENS["none"]:
+        screen, formats = _cuda.prototype_distance_choice((2**31 - 1, *prototypes.shape, 1), True)
+        if SCREENS[screen] == "none":
             return None
-        call = _cuda.DistanceArguments(
-            dtype=DTYPES[prototypes.dtype],
-            metric=METRICS.index(metric),
-            screen=screen,
-            formats=formats,
-            sizes=(0, P, C, 1),
-            features=(0, 0),
-            prototypes=(prototypes.data_ptr(), prototypes.stride(0)),
-            distances=0,
-            indices=0,
-        )
-        packed = _bytes(call.bank_bytes, prototypes)
-        call.place_bank(packed.data_ptr())
-        _cuda.pack_prototypes(call, stream)
-    return packed
+        operands, _keep = _operands(DistanceCall(prototypes, prototypes, None, 1, metric))
+        return _pack(_cuda.DistanceArguments(operands, screen, formats), prototypes, stream)
 
 
 def backward(
     call: DistanceCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
 ) -> tuple[Tensor, ...]:
     """Gradients of features and prototypes; an empty tensor where ``needs`` says no. Bit-identical every time."""
-    features, prototypes, _, k, metric = call
     (indices,), (grad_distances,) = outputs, grads
     assert grad_distances is not None
-    (M, C), P = features.shape, prototypes.shape[0]
-    results = [t.new_empty(t.shape if need else (0,)) for t, need in zip((features, prototypes), needs)]
     grad_distances, indices = grad_distances.contiguous(), indices.contiguous()
-    features, prototypes = _rows(features), _rows(prototypes)
-    weights = features.new_empty((M, k, 4), dtype=torch.float32)
-    chosen = begin = indices
+    results = tuple(t.new_empty(t.shape if need else (0,)) for t, need in zip(call[:2], needs))
+    weights = call.features.new_empty((*indices.shape, 4), dtype=torch.float32)
+    sorted_pairs = begin = None
     if needs[1]:
-        order, chosen = indices.flatten().sort(stable=True)
-        begin = torch.searchsorted(order, torch.arange(P + 1, device=order.device))
-    with stream_of(features) as stream:
+        chosen, sorted_pairs = indices.flatten().sort(stable=True)
+        begin = torch.searchsorted(chosen, torch.arange(len(call.prototypes) + 1, device=chosen.device))
+    with stream_of(call.features) as stream:
+        operands, _keep = _operands(call)
         _cuda.prototype_distance_backward(
-            dtype=DTYPES[features.dtype],
-            metric=METRICS.index(metric),
-            sizes=(M, P, C, k),
-            features=(features.data_ptr(), features.stride(0)),
-            prototypes=(prototypes.data_ptr(), prototypes.stride(0)),
-            indices=indices.data_ptr(),
-            grad_distances=grad_distances.data_ptr(),
-            grads=(results[0].data_ptr() if needs[0] else 0, results[1].data_ptr() if needs[1] else 0),
-            weights=weights.data_ptr(),
-            chosen=chosen.data_ptr(),
-            begin=begin.data_ptr(),
+            operands,
+            indices=pointer(indices),
+            grad_distances=pointer(grad_distances),
+            grads=(pointer(results[0] if needs[0] else None), pointer(results[1] if needs[1] else None)),
+            weights=pointer(weights),
+            pairs=(pointer(sorted_pairs), pointer(begin)),
             stream=stream,
         )
-    return results[0], results[1]
+    return results
 
 
-def _rows(t: Tensor) -> Tensor:
-    """The same rows, with their columns side by side."""
-    return t if t.stride(1) == 1 or t.shape[1] <= 1 else t.contiguous()
+def _pack(arguments: _cuda.DistanceArguments, like: Tensor, stream: int) -> Tensor:
+    bank = _bytes(arguments.bank_bytes, like)
+    arguments.place_bank(bank.data_ptr())
+    _cuda.pack_prototypes(arguments, stream)
+    return bank
+
+
+def _operands(call: DistanceCall) -> tuple[_cuda.DistanceOperands, tuple[Tensor, Tensor]]:
+    """The operands in numbers, and the tensors with contiguous rows whose memory they point to."""
+    features, prototypes = (t if t.stride(1) == 1 or t.shape[1] <= 1 else t.contiguous() for t in call[:2])
+    operands = _cuda.DistanceOperands(matrix(features), matrix(prototypes), call.k, METRICS.index(call.metric))
+    return operands, (features, prototypes)
 
 
 def _bytes(count: int, like: Tensor) -> Tensor:

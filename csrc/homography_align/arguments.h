@@ -1,0 +1,41 @@
+// One call of homography_align in numbers, shared by the kernels of the CPU and of CUDA. The order of the arguments is
+// that of the public function.
+#pragma once
+#include <cstdint>
+
+#include "common/scalar.h"
+
+namespace vsad {
+
+// A tensor (batch, view, channel, y, x) where it lies in memory. Strides count elements and may be zero or negative.
+struct Image {
+    char* data = nullptr;
+    std::int64_t batch = 0, view = 0, channel = 0, y = 0, x = 0;
+};
+
+// The compute dtype is float64 where dtype is, else float32.
+struct AlignArguments {
+    Scalar dtype;      // of query, key and value
+    Scalar out_dtype;  // of out: dtype or the compute dtype
+    std::int64_t B, V, S, N, C, Cv, H, W, Hs, Ws;
+    Image query, key, value;
+    const void* homography;         // (B or 1, V, N, 3, 3), contiguous, in the compute dtype
+    std::int64_t homography_batch;  // batch stride of homography; 0 when all batches share one
+    const std::int64_t* neighbors;  // (V, N), contiguous; a value outside [0, S) marks an empty slot
+    const void* bias;               // (heads, N, window, window), contiguous, in the compute dtype; may be null
+    int heads, window;
+    double scale;
+    Image out;
+    void* lse;    // (B, V, heads, H, W), contiguous, in the compute dtype
+    int threads;  // at most so many threads of the CPU
+};
+
+// Gradients that come in and where those that go out are written. A null pointer means: not needed.
+struct AlignGradients {
+    Image grad_out;             // in dtype
+    const void* grad_lse;       // like lse; null: zero
+    void *query, *key, *value;  // dense (B, V or S, H, W, channels); each backend says which dtype, and what is zeroed
+    double *homography, *bias;  // partial sums, zeroed; each backend says over what they are left to be summed
+};
+
+}  // namespace vsad

@@ -1,0 +1,41 @@
+"""A run of all steps stores what the detector says."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.recorder import Recorder
+from vsad.data import SynthConfig, open_dataset, synthesize
+from vsad.detection import Detector
+from vsad.models import presets, tiny
+from vsad.pipeline import RunConfig, run
+from vsad.training import TrainConfig
+
+
+@pytest.mark.parametrize("scaling_factor", [1.0, 0.18215])
+def test_a_run_detects_what_its_detector_detects(tmp_path, monkeypatch, scaling_factor):
+    """Stable Diffusion's autoencoder has a scaling factor of 0.18215, our own has 1."""
+    config = replace(tiny(), vae={**tiny().vae, "scaling_factor": scaling_factor})
+    monkeypatch.setitem(presets.PRESETS, "tiny", lambda: config)
+    root = synthesize(tmp_path / "data", SynthConfig(train=3, test_good=1, test_defect=1, size=128))
+    progress = Recorder()
+    run(root, tmp_path / "out", RunConfig(train=TrainConfig(steps=1)), progress)
+
+    detector = Detector.from_pretrained(tmp_path / "out" / "detector")
+    folder = tmp_path / "out" / "detections"
+    rows = json.loads((folder / "detections.json").read_text())["samples"]
+    dataset = open_dataset(root, "test")
+    assert [row["id"] for row in rows] == [sample.id for sample in dataset.samples]
+    for row, item in zip(rows, dataset):
+        found = detector(item["images"])
+        stored = torch.from_numpy(np.load(folder / row["maps"]))
+        torch.testing.assert_close(stored, found.maps, rtol=1e-5, atol=1e-5)
+        assert row["score"] == pytest.approx(float(found.sample_score), rel=1e-5)
+
+    stages = {label: (total, done) for label, total, done in progress.stages}
+    assert stages["train"] == (1, 1)
+    assert stages["encode test"] == stages["detect"] == (2, 2)
+    assert stages["report"] == (1, 0)

@@ -1,0 +1,34 @@
+"""How maps are made of features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vsad.detection.memory import MEMORIES, MemoryConfig
+
+
+@dataclass(frozen=True)
+class DetectorConfig(MemoryConfig):
+    """How maps are made of features; the options of the memory are those of ``MemoryConfig``.
+
+    Args:
+        memory: a name in ``MEMORIES``: "aligned" looks normal samples up at the same place, "prototypes" anywhere.
+        weights: of the levels, the latents first; one value serves all further ones.
+        smooth: deviation of the Gaussian that smooths the maps, in pixels of the finest features.
+        agree: whether what other views see at the same surface point is added.
+        false_alarms: share of normal samples that may exceed the threshold.
+    """
+
+    memory: str = "aligned"
+    weights: tuple[float, ...] = (1.0, 0.5)
+    smooth: float = 1.0
+    agree: bool = True
+    false_alarms: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.memory not in MEMORIES:
+            raise ValueError(f"detector: memory must be one of {list(MEMORIES)}, got {self.memory!r}")
+        if not 0 < self.false_alarms < 1:
+            raise ValueError(f"detector: false_alarms must lie between 0 and 1, got {self.false_alarms}")
+        if not self.weights or min(self.weights) < 0 or sum(self.weights) == 0:
+            raise ValueError(f"detector: weights must not be negative, nor all zero, got {self.weights}")

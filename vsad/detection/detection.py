@@ -1,0 +1,27 @@
+"""What a detector says of one sample."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Detection(NamedTuple):
+    """What the detector says of one sample.
+
+    ``maps (V, H, W)``: normal deviations above the normal mean at that place, of the view and of the views that agree;
+    ``view_scores (V,)``: their maxima; ``sample_score ()``: the maximum over the views. All float32.
+    """
+
+    maps: Tensor
+    view_scores: Tensor
+    sample_score: Tensor
+
+    @classmethod
+    def of(cls, maps: Tensor, size: tuple[int, int]) -> Detection:
+        """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima."""
+        maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+        view_scores = maps.flatten(1).amax(1)
+        return cls(maps, view_scores, view_scores.amax())

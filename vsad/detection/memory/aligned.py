@@ -1,0 +1,96 @@
+"""A memory of reference samples, looked up at the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
+from vsad.detection.memory.scaling import apply_scaling, scaling
+from vsad.ops import greedy_coreset, homography_align
+from vsad.progress import SILENT, Progress
+
+# A slot of homography_align without a source.
+EMPTY = -1
+
+
+class AlignedMemory(Memory):
+    """Normal samples kept as further views of the same place, for cameras that do not move.
+
+    ``score(f, p) = -2/b log sum_{n, cells} exp(-b/2 |f - m_n(p + cell)|^2)``, f and m scaled: the soft smallest
+    squared distance to the windows around the same pixel in every reference sample n. A product that lies a little
+    off is found by the window, another batch by the number of samples. It is one call of ``homography_align``: with
+    q = [f, 1] and k = [m, -|m|^2/2] the dot product is (|f|^2 - |f - m|^2)/2, and the sum of exponentials is in its
+    ``lse``. Nothing per reference and cell is ever stored.
+
+    Args:
+        key: ``(V, S, C + 1, h, w)``: the S references, scaled, and -|m|^2/2.
+        transform: ``(C, C)``, as ``scaling`` makes it.
+        window: odd, in feature pixels: how far a product may lie off.
+        sharpness: b; the larger, the closer to the hard minimum.
+    """
+
+    key: Tensor
+    transform: Tensor
+
+    def __init__(self, key: Tensor, transform: Tensor, *, window: int = 5, sharpness: float = 4.0) -> None:
+        super().__init__()
+        self.window, self.sharpness = window, sharpness
+        self.register_buffer("key", _channels_last(key))
+        self.register_buffer("transform", transform)
+
+    @classmethod
+    def fit(cls, features: Tensor, config: MemoryConfig = DEFAULTS, *, whiten: bool = False) -> AlignedMemory:
+        """Keep at most ``config.references`` normal samples, those that cover the others best.
+
+        Raises:
+            ValueError: there are fewer than two samples.
+        """
+        if len(features) < 2:
+            raise ValueError(
+                f"AlignedMemory: features must hold at least 2 normal samples, got {len(features)}; add some"
+            )
+        transform = scaling(features.movedim(2, -1), whiten)
+        if len(features) > config.references:
+            outline = F.adaptive_avg_pool2d(features.flatten(0, 1), 8).reshape(len(features), -1)
+            features = features[greedy_coreset(outline, config.references, seed=config.seed).sort().values]
+        m = apply_scaling(features, transform).transpose(0, 1)
+        return cls(torch.cat([m, -0.5 * m.square().sum(2, keepdim=True)], dim=2), transform, window=config.window)
+
+    @classmethod
+    def rebuild(cls, weights: Mapping[str, Tensor], config: MemoryConfig) -> AlignedMemory:
+        """Make the memory again of its saved buffers."""
+        return cls(weights["key"], weights["transform"], window=config.window)
+
+    def normal_scores(self, features: Tensor, progress: Progress = SILENT, label: str = "memory") -> Tensor:
+        """The score maps ``(S, V, h, w)`` of the S references, each as if it were not kept.
+
+        ``features`` are not needed: the references are among them.
+        """
+        references = progress.track(range(self.key.shape[1]), label)
+        return torch.stack([self._score(self.key[:, index, :-1], leave_out=index) for index in references])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
+        return self._score(apply_scaling(features, self.transform), leave_out=None)
+
+    def _score(self, f: Tensor, leave_out: int | None) -> Tensor:
+        query = _channels_last(torch.cat([f, torch.ones_like(f[:, :1])], dim=1)[:, None])  # (V, 1, C + 1, h, w)
+        slots = torch.arange(self.key.shape[1], device=f.device)[None]
+        if leave_out is not None:
+            slots = torch.where(slots == leave_out, EMPTY, slots)
+        same_place = torch.eye(3, device=f.device).expand(1, slots.shape[1], 3, 3)
+        # Only lse is wanted, so value is a single channel, whatever it holds.
+        _, lse = homography_align(
+            query, self.key, self.key[:, :, :1], same_place, slots,
+            window=self.window, scale=self.sharpness, return_lse=True,
+        )  # fmt: skip
+        return f.square().sum(1) - (2 / self.sharpness) * lse[:, 0, 0]
+
+
+def _channels_last(t: Tensor) -> Tensor:
+    """The same ``(*, C, h, w)`` with its channels next to each other in memory."""
+    return t.movedim(-3, -1).contiguous().movedim(-1, -3)

@@ -1,0 +1,22 @@
+"""Smoothing of maps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def gaussian(maps: Tensor, sigma: float) -> Tensor:
+    """Smooth ``maps (*, h, w)`` with a Gaussian of deviation ``sigma`` pixels, reflecting at the borders."""
+    radius = min(math.ceil(3 * sigma), min(maps.shape[-2:]) - 1)
+    if sigma <= 0 or radius < 1:
+        return maps
+    t = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    line = torch.exp(-0.5 * (t / sigma) ** 2)
+    line = line / line.sum()
+    x = F.pad(maps.reshape(-1, 1, *maps.shape[-2:]), [radius] * 4, mode="reflect")
+    x = F.conv2d(F.conv2d(x, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))
+    return x.reshape(maps.shape)

@@ -1,0 +1,18 @@
+"""Evaluation: exact anomaly metrics at pixel, view and sample level."""
+
+from vsad.evaluation.arrays import Array, as_numpy
+from vsad.evaluation.evaluation import LEVELS, Result, evaluate, summarize
+from vsad.evaluation.metrics import aupro, auroc, average_precision, f1_max
+
+__all__ = [
+    "LEVELS",
+    "Array",
+    "Result",
+    "as_numpy",
+    "aupro",
+    "auroc",
+    "average_precision",
+    "evaluate",
+    "f1_max",
+    "summarize",
+]

@@ -1,0 +1,67 @@
+"""The rig's JSON file: made to be read and edited by a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from vsad.geometry.checks import Size
+from vsad.geometry.rig_pair import RigPair, pair_name
+
+FORMAT, VERSION = "vsad-rig", 1
+CONVENTION = "homography maps target pixels (x, y) to source pixels; the center of row i, column j is x=j, y=i"
+_RIG_KEYS = {"format", "version", "convention", "comment", "views", "height", "width", "pairs"}
+_PAIR_KEYS = {"target", "source", "homography", "inliers", "error_px", "comment"}
+
+
+def parse_rig(content: dict[str, Any]) -> tuple[tuple[str, ...], Size, tuple[RigPair, ...]]:
+    """Return the views, the size and the pairs of a rig's JSON object, not yet checked by ``Rig`` itself.
+
+    Raises:
+        ValueError: a key is missing, unknown, or of another format or version; the message names it.
+    """
+    if content.get("format") != FORMAT:
+        raise ValueError(f'rig: must be an object with "format": "{FORMAT}"; is this another file?')
+    if content.get("version") != VERSION:
+        raise ValueError(f"rig: version must be {VERSION}, got {content.get('version')!r}; calibrate anew")
+    _check_keys("rig", content, required=("views", "height", "width", "pairs"), allowed=_RIG_KEYS)
+    entries = content["pairs"]
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise ValueError("rig: pairs must be a list of objects; write [] for none")
+    pairs = []
+    for index, entry in enumerate(entries):
+        name = pair_name(entry.get("target", f"pairs[{index}]"), entry.get("source", "?"))
+        _check_keys(f"rig: {name}", entry, required=("target", "source", "homography"), allowed=_PAIR_KEYS)
+        pairs.append(RigPair(**{key: value for key, value in entry.items() if key != "comment"}))
+    return content["views"], (content["height"], content["width"]), tuple(pairs)
+
+
+def format_rig(views: Sequence[str], size: Size, pairs: Sequence[RigPair]) -> str:
+    """Write a rig as JSON: a matrix row on a line, every number exact."""
+    head = {
+        "format": FORMAT, "version": VERSION, "convention": CONVENTION, "views": list(views),
+        "height": size[0], "width": size[1],
+    }  # fmt: skip
+    lines = [f'  "{key}": {json.dumps(value, ensure_ascii=False)},' for key, value in head.items()]
+    entries = ",\n".join(_pair_text(pair) for pair in pairs)
+    return "\n".join(["{", *lines, f'  "pairs": [\n{entries}\n  ]', "}", ""])
+
+
+def _check_keys(what: str, content: dict[str, Any], required: Sequence[str], allowed: set[str]) -> None:
+    missing = [key for key in required if key not in content]
+    unknown = [key for key in content if key not in allowed]
+    if missing:
+        raise ValueError(f"{what} must have {', '.join(missing)}; add it")
+    if unknown:
+        raise ValueError(f"{what} must not have {', '.join(unknown)}; remove it, notes may go in a comment")
+
+
+def _pair_text(pair: RigPair) -> str:
+    rows = ",\n".join(f"        {json.dumps(row)}" for row in pair.homography.tolist())
+    fields = [f'"target": {json.dumps(pair.target)}, "source": {json.dumps(pair.source)}']
+    fields.append(f'"homography": [\n{rows}\n      ]')
+    measured = {"inliers": pair.inliers, "error_px": pair.error_px}
+    fields += [", ".join(f'"{key}": {json.dumps(value)}' for key, value in measured.items() if value is not None)]
+    body = ",\n      ".join(field for field in fields if field)
+    return f"    {{\n      {body}\n    }}"

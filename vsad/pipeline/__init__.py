@@ -1,0 +1,27 @@
+"""The main job from end to end: its steps, a run of all of them, and stored detections."""
+
+from vsad.pipeline.detections import Detections, Truth
+from vsad.pipeline.run import METRICS, REPORT, RunConfig, run
+from vsad.pipeline.steps import (
+    detect_all,
+    images_of,
+    metrics_table,
+    normal_samples,
+    report_detections,
+    write_metrics,
+)
+
+__all__ = [
+    "METRICS",
+    "REPORT",
+    "Detections",
+    "RunConfig",
+    "Truth",
+    "detect_all",
+    "images_of",
+    "metrics_table",
+    "normal_samples",
+    "report_detections",
+    "run",
+    "write_metrics",
+]

@@ -1,0 +1,86 @@
+"""Detections of a whole data set: measured against the truth, and stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vsad.data import MultiViewDataset
+from vsad.detection import Detection
+from vsad.evaluation import Result, evaluate
+from vsad.files import read_array, read_json, write_array, write_json
+
+FILE = "detections.json"
+
+
+class Truth(NamedTuple):
+    """What a data set knows of its samples: ``masks (S, V, H, W)``, ``view_labels (S, V)``, ``sample_labels (S,)``."""
+
+    masks: Tensor
+    view_labels: Tensor
+    sample_labels: Tensor
+
+    @classmethod
+    def of(cls, dataset: MultiViewDataset) -> Truth:
+        """Read every sample once."""
+        rows = [(item["masks"], item["view_labels"], item["sample_label"]) for item in dataset]
+        return cls(*(torch.stack(column) for column in zip(*rows)))
+
+
+@dataclass
+class Detections:
+    """Detections of a data set's samples, and the truth beside them.
+
+    Args:
+        dataset: that was inspected.
+        found: one detection for each of its samples.
+        threshold: at or above which a sample is defective; NaN when not known.
+    """
+
+    dataset: MultiViewDataset
+    found: list[Detection] = field(default_factory=list)
+    threshold: float = float("nan")
+
+    def evaluate(self, truth: Truth) -> Result:
+        """Metrics at pixel, view and sample level."""
+        maps, view_scores, sample_scores = (torch.stack(parts) for parts in zip(*self.found))
+        return evaluate(maps, truth.masks, view_scores, truth.view_labels, sample_scores, truth.sample_labels)
+
+    def save(self, folder: Path) -> None:
+        """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""
+        rows = []
+        for sample, found in zip(self.dataset.samples, self.found):
+            maps = "maps/" + f"{sample.defect}_{sample.id}.npy".replace("/", "_")
+            write_array(folder / maps, found.maps)
+            score = float(found.sample_score)
+            rows.append({
+                "id": sample.id, "score": score, "verdict": "defect" if score >= self.threshold else "ok",
+                "views": dict(zip(self.dataset.views, found.view_scores.tolist())), "maps": maps,
+            })  # fmt: skip
+        content = {"category": self.dataset.category, "threshold": self.threshold, "samples": rows}
+        write_json(folder / FILE, content)
+
+    @classmethod
+    def load(cls, folder: Path, dataset: MultiViewDataset) -> Detections:
+        """Read what ``save`` wrote, for the same samples.
+
+        Raises:
+            FileNotFoundError, ValueError: a file is missing or broken, or the samples are others.
+        """
+        path, remedy = folder / FILE, "name a folder that `vsad detect` wrote, or run it again"
+        content = read_json(path, remedy)
+        found = []
+        try:
+            rows = {row["id"]: row for row in content["samples"]}
+            for sample in dataset.samples:
+                row = rows[sample.id]
+                maps = read_array(folder / row["maps"], remedy)
+                views = torch.tensor([row["views"][view] for view in dataset.views])
+                found.append(Detection(maps, views, torch.tensor(row["score"])))
+            return cls(dataset, found, float(content["threshold"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: must be detections of {dataset.category}, got {error!r}; {remedy}") from None

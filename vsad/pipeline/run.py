@@ -1,0 +1,146 @@
+"""All steps of the main job in a row: calibrate, train, fit, detect, evaluate, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vsad.calibration import calibrate
+from vsad.data import MultiViewDataset, list_categories, open_dataset
+from vsad.detection import Detector, DetectorConfig, GaussianBank, gaussian_derivatives
+from vsad.evaluation import Result
+from vsad.geometry import Rig
+from vsad.models import VALDM, new_model
+from vsad.pipeline.detections import Detections, Truth
+from vsad.pipeline.steps import images_of, normal_samples, report_detections, write_metrics
+from vsad.progress import SILENT, Progress
+from vsad.training import TrainConfig, encode, learn_latents, train
+
+RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
+# The name of the model's own row in the table of metrics.
+MAIN = "VSAD"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What ``run`` does.
+
+    Args:
+        preset: of the model.
+        size: side that images are resized to; None keeps them as they are.
+        graph: of the rig: "overlap", "ring" or "star".
+        train, detector: of those steps.
+        ablations: whether the same model without alignment and a plain bank are measured beside it.
+        seed: of everything.
+    """
+
+    preset: str = "tiny"
+    size: int | None = None
+    graph: str = "overlap"
+    train: TrainConfig = field(default_factory=TrainConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    ablations: bool = False
+    seed: int = 0
+
+
+def run(
+    root: str | Path, out: str | Path, config: RunConfig, progress: Progress = SILENT
+) -> dict[str, list[tuple[str, Result]]]:
+    """Do all steps on every category of a data set.
+
+    Write ``rig.json``, ``detector/``, ``detections/`` and ``report.html`` (in a folder for each category where there
+    are several) and ``metrics.json``.
+
+    Returns:
+        By category, the named rows of metrics, the model's own first.
+    """
+    root, out = Path(root), Path(out)
+    categories = list_categories(root)
+    results = {}
+    for category in categories:
+        folder = out / category if len(categories) > 1 else out
+        folder.mkdir(parents=True, exist_ok=True)
+        results[category] = _run_category(root, category, folder, config, progress)
+    write_metrics(out / METRICS, {name: rows[0][1] for name, rows in results.items()})
+    return results
+
+
+class _Variant(NamedTuple):
+    """A detector, and whether views agree in it; None leaves that to its configuration."""
+
+    detector: Detector
+    agree: bool | None = None
+
+
+def _run_category(
+    root: Path, category: str, folder: Path, config: RunConfig, progress: Progress
+) -> list[tuple[str, Result]]:
+    began = time.perf_counter()
+    normal = normal_samples(root, category, config.size)
+    test = open_dataset(root, "test", category=category, size=config.size)
+    rig, _ = calibrate(normal, graph=config.graph, seed=config.seed, progress=progress)
+    rig.save(folder / RIG)
+
+    model = new_model(config.preset, config.seed)
+    latents = learn_latents(model, images_of(normal, "encode train", progress))
+    test_latents = encode(model, images_of(test, "encode test", progress))
+    detector = _fit(model, rig, latents, config, progress)
+    detector.save_pretrained(folder / DETECTOR)
+
+    variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
+    if config.ablations:
+        unaligned = _fit(_without_alignment(model, config), rig, latents, config, progress)
+        variants["VSAD without agreement"] = _Variant(detector, agree=False)
+        variants["without MVAM and FRM"] = _Variant(unaligned)
+        variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
+    found = _detect_variants(variants, test, test_latents, progress)
+    found[MAIN].save(folder / DETECTIONS)
+    if config.ablations:
+        found["Gaussian derivatives, plain bank"] = _detect_baseline(normal, test, config.seed, progress)
+
+    truth = Truth.of(test)
+    rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
+    facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
+    facts["seconds"] = f"{time.perf_counter() - began:.0f}"
+    with progress.stage("report", 1):
+        report_detections(folder / REPORT, found[MAIN], rows, rig, facts)
+    return rows
+
+
+def _fit(model: VALDM, rig: Rig, latents: Tensor, config: RunConfig, progress: Progress) -> Detector:
+    """Train a model and fit a detector to it."""
+    train(model, latents, rig, config.train, progress)
+    return Detector.fit(model, rig, latents, config.detector, progress=progress)
+
+
+def _without_alignment(model: VALDM, config: RunConfig) -> VALDM:
+    """The same model without MVAM and FRM, not trained yet; it standardizes latents as the model does."""
+    plain = new_model(config.preset, config.seed, lambda c: replace(c, align_stages=(), refine=False))
+    plain.latent_mean.copy_(model.latent_mean)
+    plain.latent_deviation.copy_(model.latent_deviation)
+    return plain
+
+
+def _detect_variants(
+    variants: dict[str, _Variant], dataset: MultiViewDataset, latents: Tensor, progress: Progress
+) -> dict[str, Detections]:
+    """Detections of every variant; each detector looks once at each sample's ``latents (S, V, c, h, w)``."""
+    found = {name: Detections(dataset, threshold=v.detector.threshold) for name, v in variants.items()}
+    for sample in progress.track(latents, "detect"):
+        deviations = {v.detector: v.detector.deviations(sample[None]) for v in variants.values()}
+        for name, v in variants.items():
+            found[name].found.append(v.detector.decide(deviations[v.detector], v.agree))
+    return found
+
+
+@torch.no_grad()
+def _detect_baseline(normal: MultiViewDataset, test: MultiViewDataset, seed: int, progress: Progress) -> Detections:
+    features = [gaussian_derivatives(views) for views in images_of(normal, "baseline", progress)]
+    with progress.stage("baseline, bank", 1):
+        bank = GaussianBank(torch.stack(features), seed=seed)
+    return Detections(test, [bank(views) for views in images_of(test, "baseline, detect", progress)])

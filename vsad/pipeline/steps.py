@@ -1,0 +1,87 @@
+"""The steps that the command and a run share."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vsad
+from vsad.data import GOOD, MultiViewDataset, open_dataset
+from vsad.detection import Detector
+from vsad.evaluation import Result, summarize
+from vsad.files import write_json
+from vsad.geometry import Rig
+from vsad.pipeline.detections import Detections
+from vsad.progress import SILENT, Progress
+from vsad.report import Report, ReportSample, write_report
+
+
+def normal_samples(root: str | Path, category: str | None = None, size: int | None = None) -> MultiViewDataset:
+    """The training split, which must hold normal samples only.
+
+    Raises:
+        ValueError: a sample is labeled as defective; the message names it.
+    """
+    dataset = open_dataset(root, "train", category=category, size=size)
+    for sample in dataset.samples:
+        if sample.defect != GOOD:
+            raise ValueError(
+                f"{root}: train must hold normal samples only, got {sample.defect}/{sample.id}; move it to test"
+            )
+    return dataset
+
+
+def images_of(dataset: MultiViewDataset, label: str, progress: Progress = SILENT) -> Iterator[Tensor]:
+    """Read the images ``(V, 3, H, W)`` of one sample after the other, as a stage of that label."""
+    return (item["images"] for item in progress.track(dataset, label))
+
+
+def detect_all(detector: Detector, dataset: MultiViewDataset, progress: Progress = SILENT) -> Detections:
+    """Inspect every sample of a data set."""
+    images = images_of(dataset, "detect", progress)
+    return Detections(dataset, [detector(views) for views in images], detector.threshold)
+
+
+def report_detections(
+    path: Path, detections: Detections, rows: Sequence[tuple[str, Result]], rig: Rig, facts: dict[str, str]
+) -> None:
+    """Write the HTML report; ``rows`` are named metrics, this run's first."""
+    samples = []
+    for sample, item, found in zip(detections.dataset.samples, detections.dataset, detections.found):
+        samples.append(
+            ReportSample(
+                id=sample.id, images=(item["images"] * 255).round().to(torch.uint8), maps=found.maps,
+                view_scores=found.view_scores, sample_score=float(found.sample_score), masks=item["masks"],
+                view_labels=item["view_labels"], label=bool(item["sample_label"]),
+                defect=None if sample.defect == GOOD else sample.defect, category=sample.category,
+            )
+        )  # fmt: skip
+    machine = {"machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"}
+    title = f"Inspection of {detections.dataset.category}"
+    write_report(
+        path,
+        Report(
+            title, detections.dataset.views, samples, detections.threshold, metrics=list(rows), calibration=rig.pairs,
+            facts={**facts, **machine, "vsad": vsad.__version__, "date": time.strftime("%Y-%m-%d %H:%M")},
+        ),
+    )  # fmt: skip
+
+
+def write_metrics(path: Path, results: dict[str, Result]) -> None:
+    """Write ``{"categories": {name: {"pixel", "view", "sample"}}, "mean": {...}}``."""
+    write_json(path, summarize(results))
+
+
+def metrics_table(rows: Sequence[tuple[str, Result]]) -> list[dict[str, Any]]:
+    """The rows of the closing table."""
+    columns = (("sample", "auroc"), ("view", "auroc"), ("pixel", "auroc"), ("pixel", "ap"), ("pixel", "aupro"))
+    return [
+        {"name": name, **{f"{level} {metric}": result[level][metric] for level, metric in columns}}
+        for name, result in rows
+    ]
