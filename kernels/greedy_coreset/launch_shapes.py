@@ -18,9 +18,9 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 def padded_width(channels: int) -> int:
     """Channels of a rounded row: a multiple of a block, or one smaller block."""
-    if channels > BLOCK_C:
-        return triton.cdiv(channels, BLOCK_C) * BLOCK_C
-    return max(16, triton.next_power_of_2(channels))
+    whole_blocks: int = triton.cdiv(channels, BLOCK_C) * BLOCK_C
+    smaller: int = max(16, triton.next_power_of_2(channels))
+    return whole_blocks if channels > BLOCK_C else smaller
 
 
 def variants() -> Iterator[Variant]:
