@@ -68,7 +68,7 @@ def one_channel():
 
 
 def sphere():
-    """All prototypes are equally far from the feature at the centre."""
+    """All prototypes are equally far from the feature at the center."""
     features, bank = plain()
     bank = torch.nn.functional.normalize(bank)
     features[::2] = 0

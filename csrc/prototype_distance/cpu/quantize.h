@@ -32,7 +32,7 @@ VSAD_HD float largest_of(const float* row, std::int64_t padded) {
 }
 
 struct Quantized {
-    std::int32_t sum;  // of the codes
+    std::int32_t sum;  // sum of the codes
     double squared;    // |scale * codes|^2
     float residual;    // |row - scale * codes|^2
 
@@ -56,7 +56,7 @@ inline Quantized quantize_row(std::int8_t* codes, const float* row, float scale,
         const Codes narrow = __builtin_convertvector(rounded, Codes);
         __builtin_memcpy(codes + c, &narrow, sizeof narrow);
     }
-    std::int32_t sum = 0, sum_of_squares = 0;  // of at most 2^16 codes, so that neither overflows
+    std::int32_t sum = 0, sum_of_squares = 0;  // neither overflows for up to 2^16 codes
     for (std::int64_t c = 0; c < padded; ++c) sum += codes[c], sum_of_squares += codes[c] * codes[c];
     return {sum, double(scale) * scale * sum_of_squares, sum_lanes<float>(residual)};
 }

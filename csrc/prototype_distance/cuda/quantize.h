@@ -49,7 +49,7 @@ __device__ __forceinline__ Size size_of(const Row<Element>& row, const float* ce
 
 struct Quantized {
     float squared, residual;  // |quantized row|^2 and |row - quantized row|
-    int sum_of_squares;       // of the int8 codes
+    int sum_of_squares;       // sum of the squared int8 codes
 };
 
 // Quantizes a row relative to the center; for int8, `scale` is the value of one step. Zeros fill the width.

@@ -102,7 +102,7 @@ struct Grid {
     std::vector<Thread*> threads;
     std::function<void()> body;
     std::exception_ptr error;
-    Barrier barrier;  // of the threads of all blocks
+    Barrier barrier;  // waits for the threads of all blocks
 };
 
 // One grid for all translation units, because the function is inline.
