@@ -40,7 +40,7 @@ def channel_block(channels: int, element_size: int, table: tuple[tuple[int, int,
     """Channels that the threads of a pixel load at once: of the sizes that the table allows, the least wasteful."""
     least, most = next(lanes for limit, *lanes in table if channels <= limit)
     blocks = [lanes * 16 // element_size for lanes in (16, 8, 4, 2) if least <= lanes <= most]
-    return min(min(blocks, key=lambda block: -channels % block), triton.next_power_of_2(channels))
+    return min(min(blocks, key=lambda block: -channels % block), int(triton.next_power_of_2(channels)))
 
 
 def shipped() -> Iterator[tuple[str, int, int, int]]:

@@ -60,7 +60,7 @@ def screen_constants(C: int, k: int, shape: Screen, capability: tuple[int, int])
 
 def list_size(k: int) -> int:
     """Candidate cells that a feature keeps: some more than the k that may be needed."""
-    return triton.next_power_of_2(k + 3)
+    return int(triton.next_power_of_2(k + 3))
 
 
 def variants(capability: tuple[int, int] = (9, 0)) -> Iterator[Variant]:

@@ -16,7 +16,8 @@ def pointer(t: Tensor | None) -> int:
 
 def matrix(t: Tensor) -> tuple[int, int, int, int, int, int]:
     """Where a matrix lies: its pointer, dtype code, rows, columns, and both strides in elements."""
-    return (t.data_ptr(), DTYPES[t.dtype], *t.shape, *t.stride())  # type: ignore[return-value]
+    (rows, columns), (row_stride, column_stride) = t.shape, t.stride()
+    return t.data_ptr(), DTYPES[t.dtype], rows, columns, row_stride, column_stride
 
 
 def image(t: Tensor) -> tuple[int, ...]:

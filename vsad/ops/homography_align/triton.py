@@ -171,7 +171,7 @@ def _sizes(call: AlignCall) -> Sizes:
 
 def _programs(lse: Tensor, shape: dict[str, int]) -> int:
     B, V, heads, H, W = lse.shape
-    return B * V * heads * triton.cdiv(H, shape["TILE_H"]) * triton.cdiv(W, shape["TILE_W"])
+    return B * V * heads * int(triton.cdiv(H, shape["TILE_H"]) * triton.cdiv(W, shape["TILE_W"]))
 
 
 def _image(t: Tensor) -> Image:

@@ -224,7 +224,7 @@ def _tiled(rounded: Rounded, shape: Screen, described: bool) -> tuple[Any, Any]:
 
 def _pack_block(C: int) -> int:
     """Channels per block of the kernels that read rows of C channels."""
-    return min(PACK["BLOCK_C"], triton.next_power_of_2(C))
+    return min(PACK["BLOCK_C"], int(triton.next_power_of_2(C)))
 
 
 def _splits(blocks: int, tiles: int, multiprocessors: int, size: int) -> int:
