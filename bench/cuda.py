@@ -12,7 +12,7 @@ import torch
 MB = 1 << 20
 FLUSH_BYTES = 512 * MB  # written before every timed call: several times any L2, and long enough to hide the launch
 COPY_BYTES = tuple(n * MB for n in (16, 128, 1024, 4096))  # read and written
-SIDE = 8192  # of the square matrices whose product shows the peak
+SIDE = 8192  # the side of the square matrices whose product shows the peak
 
 
 class Clock:

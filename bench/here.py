@@ -20,7 +20,7 @@ from vsad.progress import Progress
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 EFFORT = Effort(seconds=0.5, most_rounds=15, compiled=False)
-COPIES = 12  # of the inputs, roughly, that a case with gradients holds at once
+COPIES = 12  # a case with gradients holds about as many copies of its inputs at once
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from vsad.bench import cuda
 
 MB = 1 << 20
 COPY_BYTES = tuple(n * MB for n in (2, 16, 128, 1024))  # read and written, from a cache's size to far beyond
-SIDE = 2048  # of the square matrices whose product shows the peak
+SIDE = 2048  # the side of the square matrices whose product shows the peak
 LIBRARIES = (
     "torch", "numpy", "opencv-python-headless", "kornia", "faiss-cpu", "scikit-learn", "pykeops", "triton",
     "flash-kmeans",

@@ -12,7 +12,7 @@ from vsad.bench.peers import is_kernel
 from vsad.bench.report import cases_of, ours, ratio
 from vsad.bench.results import Results, Row
 
-# Okabe and Ito's colours, told apart by the colour-blind; every peer also has a marker of its own.
+# Okabe and Ito's colors, told apart by the color-blind; every peer also has a marker of its own.
 STYLES = {
     "vsad cpu": ("#000000", "o"),
     "vsad cuda": ("#000000", "s"),
@@ -39,7 +39,7 @@ STYLES = {
 OTHER = ("#56B4E9", "X")
 AXES = {
     "V": "views",
-    "N": "neighbours per view",
+    "N": "neighbors per view",
     "R": "window side R",
     "H": "pixels per view",
     "P": "prototypes in the bank",
@@ -94,8 +94,8 @@ def _speedup(results: Results) -> Any:
         assert case.target is not None
         ax.plot([case.target.ratio] * 2, [y - 0.4, y + 0.4], color="#000000", linewidth=2.5, solid_capstyle="butt")
         for peer, times in others.items():
-            colour, marker = STYLES.get(peer, OTHER)
-            ax.scatter(times, y, color=colour, marker=marker, s=30, zorder=3, alpha=0.9)
+            color, marker = STYLES.get(peer, OTHER)
+            ax.scatter(times, y, color=color, marker=marker, s=30, zorder=3, alpha=0.9)
     ax.axvline(1, color="#666666", linewidth=1, linestyle="--")
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
@@ -126,10 +126,10 @@ def _curves(results: Results, label: str, value: Callable[[Row], float]) -> Any:
     for ax, (key, lines) in zip(flat, panels.items()):
         operator, direction, axis = key
         for peer, points in lines.items():
-            colour, marker = STYLES.get(peer, OTHER)
+            color, marker = STYLES.get(peer, OTHER)
             points.sort()
             width = 2 if is_kernel(peer) else 1
-            ax.plot(*zip(*points), color=colour, marker=marker, markersize=4, linewidth=width)
+            ax.plot(*zip(*points), color=color, marker=marker, markersize=4, linewidth=width)
         guide = _linear(next(iter(lines.values()))) if label == TIME else sorted(alone[key])
         ax.plot(*zip(*guide), color="#000000", linestyle=":", linewidth=1)
         _ticks(ax, sorted({x for points in lines.values() for x, _ in points}))
@@ -181,8 +181,8 @@ def _legend(figure: Any, ax: Any, peers: set[str]) -> None:
     entries: dict[tuple[str, str], list[str]] = {}
     for peer in [peer for peer in STYLES if peer in peers] + sorted(peers - STYLES.keys()):
         entries.setdefault(STYLES.get(peer, OTHER), []).append(peer)
-    for (colour, marker), names in entries.items():
-        ax.plot([], [], color=colour, marker=marker, markersize=5, linestyle="", label=" / ".join(names))
+    for (color, marker), names in entries.items():
+        ax.plot([], [], color=color, marker=marker, markersize=5, linestyle="", label=" / ".join(names))
     figure.tight_layout()
     handles = ax.get_legend_handles_labels()
     figure.legend(*handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)

@@ -39,7 +39,7 @@ class Row:
     error: float | None = None
     commit: str | None = None
     date: str | None = None
-    seconds: tuple[float, ...] = field(default=(), compare=False)  # of every round; not stored
+    seconds: tuple[float, ...] = field(default=(), compare=False)  # the time of every round; not stored
 
     @classmethod
     def of(cls, case: Case, peer: str, state: str, **rest: Any) -> Row:

@@ -45,7 +45,7 @@ def cuda_device(kernel=""):
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:  # The workers share the cores. Tests of several threads ask for them.
     torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
-    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # of the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # for the processes that tests start
 
 LAYOUTS = ("dense", "channels last", "strided")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

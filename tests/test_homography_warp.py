@@ -92,7 +92,7 @@ def test_bytes_have_no_gradients_and_are_left_alone_by_autocast(row):
 @pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
 @pytest.mark.parametrize(("mode", "padding"), [("bilinear", "zeros"), ("bicubic", "border"), ("nearest", "reflection")])
 def test_repeatable_gradients_are_right(row, repeatable, mode, padding, channels, layout):
-    """Sums of whole numbers, within the budget of the sums of floats."""
+    """Sums of integers, within the budget of the sums of floats."""
     backend, device = row
     options = {"size": (21, 26), "mode": mode, "padding": padding}
     image, H = picture(channels, size=(18, 23))
@@ -110,7 +110,7 @@ def test_repeatable_gradients_are_right(row, repeatable, mode, padding, channels
 @pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
 @pytest.mark.parametrize("mode", MODES)
 def test_repeatable_gradients_do_not_depend_on_tiles(row, repeatable, monkeypatch, mode, channels, layout):
-    """Other tiles add in another order: whole numbers come to the same bits."""
+    """Other tiles add in another order: integers come to the same bits."""
     backend, device = row
     if backend != "triton":
         pytest.skip("has one tile")

@@ -10,7 +10,7 @@ from vsad.bench import machine, report
 from vsad.bench.gpu.outcome import STATES, Outcome
 from vsad.bench.results import load
 
-MOST_LINES = 25  # of failures, and of reasons to skip; the logs have the rest
+MOST_LINES = 25  # failures, and reasons to skip, that are listed; the logs have the rest
 
 
 def write(outcomes: Mapping[str, Outcome], key: Mapping[str, Any], results: Path) -> Path:

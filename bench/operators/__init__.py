@@ -70,7 +70,7 @@ def image(case: Case, generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def homographies(generator: torch.Generator, *batch: int, H: int, W: int) -> Tensor:
-    """Slightly turned, scaled and shifted views, as neighbouring cameras have; everything lies in front."""
+    """Slightly turned, scaled and shifted views, as neighboring cameras have; everything lies in front."""
     place = generator.device
     unit = torch.eye(3) + 0.05 * torch.randn(*batch, 3, 3, generator=generator, device=place).cpu()
     unit[..., 2, :2] = 0.06 * (2 * torch.rand(*batch, 2, generator=generator, device=place).cpu() - 1)

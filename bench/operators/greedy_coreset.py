@@ -10,7 +10,7 @@ from vsad.bench.cases import Case
 from . import Judge, Problem, WrongError, generator
 
 CLUSTERS = 200
-STEPS = 8  # of the picking that are judged
+STEPS = 8  # as many picks are judged
 TIE = 1e-5  # relative difference of distances that counts as a tie in float32
 
 
@@ -19,8 +19,8 @@ def inputs(case: Case) -> Problem:
     g = generator(case)
     points = torch.randn(s["M"], s["C"], generator=g, device=g.device)
     if s["data"] == "clustered":
-        centres = 2 * torch.randn(CLUSTERS, s["C"], generator=g, device=g.device)
-        points = centres[torch.randint(CLUSTERS, (s["M"],), generator=g, device=g.device)] + 0.5 * points
+        centers = 2 * torch.randn(CLUSTERS, s["C"], generator=g, device=g.device)
+        points = centers[torch.randint(CLUSTERS, (s["M"],), generator=g, device=g.device)] + 0.5 * points
     return Problem(case, {"features": points})
 
 

@@ -1,4 +1,4 @@
-"""homography_align: five views and their neighbours, channels last or contiguous."""
+"""homography_align: five views and their neighbors, channels last or contiguous."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _image(case: Case) -> int:
 def judge(problem: Problem) -> Judge:
     """On some views: the last corner, where blocks end, and a square anywhere.
 
-    Backward, on the last view's corner alone, and on all of its neighbours' gradients that flow from there.
+    Backward, on the last view's corner alone, and on all of its neighbors' gradients that flow from there.
     """
     t, s = problem.tensors, problem.case.sizes
     views = slice(max(0, s["V"] - (1 if problem.case.backward else VIEWS)), None)

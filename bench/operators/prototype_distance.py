@@ -14,7 +14,7 @@ from vsad.ops.prototype_distance.reference import distances_at
 from . import Judge, Problem, WrongError, accept, dtype, generator, share_of_budget
 
 ROWS = 64  # on which a result is judged
-VALUES = {"cpu": 1 << 31, "cuda": 1 << 34}  # of differences, at most, that the judge's brute force computes
+VALUES = {"cpu": 1 << 31, "cuda": 1 << 34}  # the most differences that the judge's brute force computes
 
 
 def inputs(case: Case) -> Problem:

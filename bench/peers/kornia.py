@@ -17,7 +17,7 @@ def homography_warp(problem: Problem) -> Run:
     floats_only(problem)
     s, H = problem.case.sizes, problem.tensors["homography"]
     if s["padding"] == "reflection":
-        raise UnsupportedError("mirrors at the centres of the border pixels, not at their edges")
+        raise UnsupportedError("mirrors at the centers of the border pixels, not at their edges")
     forward = H.double().inverse().to(H.dtype)  # target_from_source; warp_perspective inverts it again
 
     def function(input: Tensor) -> Any:

@@ -13,7 +13,7 @@ from vsad.bench.operators import Problem
 
 from . import Peer, Run, UnsupportedError, fits, floats_only, run_of
 
-BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # of one block of distances
+BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}  # the memory of one block of distances
 
 
 def homography_warp(problem: Problem, lay: Callable[[Tensor], Tensor]) -> Run:
@@ -94,7 +94,7 @@ def smallest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def matmul_bf16(problem: Problem) -> Run:
-    """All in bfloat16: rounding, the product with ``|p|^2`` added, the minimum. Close neighbours are confused."""
+    """All in bfloat16: rounding, the product with ``|p|^2`` added, the minimum. Close neighbors are confused."""
     s = problem.case.sizes
     if problem.cotangent is not None or s.get("metric", "euclidean") == "cosine":
         raise UnsupportedError("is written here for Euclidean distances forward")

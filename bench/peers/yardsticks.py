@@ -10,7 +10,7 @@ from vsad.bench.operators import Problem
 
 from . import Peer, Run
 
-BLOCK_BYTES = 1 << 30  # of one block of products
+BLOCK_BYTES = 1 << 30  # the memory of one block of products
 
 
 def copy(problem: Problem) -> Run:

@@ -15,8 +15,8 @@ struct Image {
 
 // The compute dtype is float64 where dtype is, else float32.
 struct AlignArguments {
-    Scalar dtype;      // of query, key and value
-    Scalar out_dtype;  // of out: dtype or the compute dtype
+    Scalar dtype;      // the dtype of query, key and value
+    Scalar out_dtype;  // dtype or the compute dtype
     std::int64_t B, V, S, N, C, Cv, H, W, Hs, Ws;
     Image query, key, value;
     const void* homography;         // (B or 1, V, N, 3, 3), contiguous, in the compute dtype

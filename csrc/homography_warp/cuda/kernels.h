@@ -11,7 +11,7 @@ struct WarpGradients {
     WarpArguments forward;
     ImageView
         input;  // the input's gradient, zeroed: float, or with a scale 64-bit fixed point; without data not needed
-    const double* scale;  // of the fixed-point sums, which are the same in any order; null adds floats
+    const double* scale;  // the scale of fixed-point sums, which are the same in any order; null adds floats
     double* homography;   // (B, homography_warp_parts(), 3, 3), written completely; null where it is not needed
 };
 

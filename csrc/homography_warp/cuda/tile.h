@@ -20,7 +20,7 @@ constexpr int kTilesPerBlock = 8;          // in the backward, for one reduction
 
 struct Tiling {
     int lanes;          // that share a pixel
-    int width, height;  // of a tile in pixels; lanes * width * height == kThreads
+    int width, height;  // the tile in pixels; lanes * width * height == kThreads
     std::int64_t tiles_x, tiles_y;
     std::int64_t shares;  // into which the channels are divided
     bool packed;          // kVectorBytes of channels are read at once

@@ -11,7 +11,7 @@ from ..common.tensors import DTYPES
 from ..common.threads import threads
 from .call import CoresetCall
 
-CENTER_ROWS = 1024  # any centre gives the same result; the mean of so many rows is near enough to all rows'
+CENTER_ROWS = 1024  # any center gives the same result; the mean of so many rows is near enough to all rows'
 
 
 def forward(call: CoresetCall) -> tuple[Tensor]:

@@ -11,7 +11,7 @@ from ..common.stream import stream_of
 from ..common.tensors import DTYPES
 from .call import CoresetCall
 
-SAMPLE_ROWS = 1024  # any centre and spread give the same result; those of so many rows are near enough to all rows'
+SAMPLE_ROWS = 1024  # any center and spread give the same result; those of so many rows are near enough to all rows'
 
 
 def forward(call: CoresetCall) -> tuple[Tensor]:
