@@ -1,4 +1,4 @@
-"""What the matrix does not ask of the C++ warp: bytes, instruction sets, threads, fenced memory, random shapes."""
+"""What the matrix does not test of the C++ warp: uint8, instruction sets, threads, fenced memory, random shapes."""
 
 import ctypes
 import mmap
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.samples._sample import homographies
-from tests.test_homography_warp import LAYOUTS, WAYS, assert_rounded, picture
+from tests.test_homography_warp import LAYOUTS, WAYS, assert_rounded, random_warp
 from vsad.ops import homography_warp
 from vsad.ops.homography_warp.call import MODES, WarpCall
 from vsad.ops.homography_warp.registration import OPERATOR as OP
@@ -34,7 +34,7 @@ def everything(image, H, mode, padding):
 @pytest.mark.parametrize("channels", [1, 3, 4, 5, 17])
 @pytest.mark.parametrize(("mode", "padding"), WAYS)
 def test_bytes_are_float64_rounded(isa, mode, padding, channels, layout):
-    image, H = picture(channels, torch.uint8)
+    image, H = random_warp(channels, torch.uint8)
     options = {"size": (39, 61), "mode": mode, "padding": padding, "return_mask": True}
     exact, exact_mask = homography_warp(image.double(), H.double(), **options, backend="torch")
     got, mask = homography_warp(LAYOUTS[layout](image), H, **options, backend="cpu")
@@ -46,7 +46,7 @@ def test_bytes_are_float64_rounded(isa, mode, padding, channels, layout):
 
 @pytest.mark.parametrize(("mode", "padding"), WAYS)
 def test_bytes_of_the_reference_are_float64_rounded(mode, padding):
-    image, H = picture(3, torch.uint8)
+    image, H = random_warp(3, torch.uint8)
     exact = homography_warp(image.double(), H.double(), mode=mode, padding=padding, backend="torch")
     assert_rounded(homography_warp(image, H, mode=mode, padding=padding, backend="torch"), exact)
 
@@ -63,7 +63,7 @@ def test_bytes_round_ties_to_even_and_saturate(isa, backend):
 
 
 def test_bytes_have_no_gradients_and_are_left_alone_by_autocast():
-    image, H = picture(3, torch.uint8)
+    image, H = random_warp(3, torch.uint8)
     for backend in ("cpu", "torch"):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = homography_warp(image, H.requires_grad_(), backend=backend)
@@ -72,7 +72,7 @@ def test_bytes_have_no_gradients_and_are_left_alone_by_autocast():
 
 
 def test_bytes_compile_in_one_graph():
-    image, H = picture(3, torch.uint8)
+    image, H = random_warp(3, torch.uint8)
     compiled = torch.compile(homography_warp, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(image, H), homography_warp(image, H))
 
@@ -97,7 +97,7 @@ def test_bytes_agree_with_opencv(channels):
 @pytest.mark.parametrize("channels", [3, 70])
 def test_the_number_of_threads_changes_nothing(isa, threads, monkeypatch, channels, layout, dtype):
     monkeypatch.setattr(thread_count, "OPERATIONS_PER_THREAD", 1)  # however small the image
-    image, H = picture(channels, dtype, size=(60, 70))
+    image, H = random_warp(channels, dtype, size=(60, 70))
     results = []
     for count in (1, 2, 5):
         threads(count)
@@ -109,7 +109,7 @@ def test_the_number_of_threads_changes_nothing(isa, threads, monkeypatch, channe
 @pytest.mark.parametrize(("mode", "padding"), WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.uint8])
 def test_instruction_sets_agree(isa, dtype, mode, padding):
-    image, H = picture(17, dtype)
+    image, H = random_warp(17, dtype)
     H = H.double() if dtype == torch.float64 else H
     run = everything if dtype != torch.uint8 else lambda *way: homography_warp(*way[:2], mode=way[2], padding=way[3])
     got = run(LAYOUTS["pixels"](image), H, mode, padding)
@@ -143,7 +143,7 @@ class Fenced:
 def test_no_byte_outside_the_image_is_touched(isa, dtype, channels, mode):
     """A wrong read or write is a segmentation fault here."""
     height, width = 19, 37
-    image, _ = picture(channels, dtype, 1, (height, width))
+    image, _ = random_warp(channels, dtype, 1, (height, width))
     for shift in (-1.25, -0.4, 0, 0.25, 1.4):
         H = torch.tensor([[1.0, 0, shift], [0, 1, shift], [0, 0, 1]])
         expected = homography_warp(image, H, mode=mode, backend="torch")
@@ -175,7 +175,7 @@ def test_offsets_beyond_32_bits(isa, channels_apart):
 
 @pytest.mark.parametrize(("mode", "padding"), WAYS)
 def test_gradients_are_those_of_finite_differences(isa, mode, padding):
-    image, H = (t.double() for t in picture(3, batch=1, size=(6, 7)))
+    image, H = (t.double() for t in random_warp(3, batch=1, size=(6, 7)))
     leaves = [image.requires_grad_(), H.requires_grad_(mode != "nearest")]
 
     def warp(image, H):
@@ -210,11 +210,11 @@ def test_random_shapes_match_the_reference(data):
 
 
 def test_the_backward_schema_passes_opcheck():
-    image, H = picture(4)
+    image, H = random_warp(4)
     grad = torch.randn(2, 4, 9, 8)
     for needs in ([True, True], [True, False], [False, True]):
         torch.library.opcheck(BACKWARD, (grad, image, H, "bilinear", "zeros", needs, "cpu"))
 
 
 def test_the_row_comes_first():
-    assert OP.choose(WarpCall(*picture(), (4, 4), "bicubic", "border"), None) == "cpu"
+    assert OP.choose(WarpCall(*random_warp(), (4, 4), "bicubic", "border"), None) == "cpu"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not HERE, reason="needs the CUDA kernels and a G
 
 @pytest.fixture(params=["forward", "reverse", "7"])
 def order(request, monkeypatch):
-    """In which the emulator runs threads."""
+    """The order in which the emulator runs threads."""
     if DEVICE == "cuda" and request.param != "forward":
         pytest.skip("a GPU has an order of its own")
     monkeypatch.setenv("VSAD_EMULATOR_ORDER", request.param)
@@ -59,7 +59,7 @@ def test_every_point_can_be_picked():
     check(points(M=501, C=3), 501)
 
 
-def test_rows_that_halves_cannot_hold():
+def test_rows_that_float16_cannot_hold():
     features = points(M=600)
     features[7::50] *= 1e4
     features[3] *= 1e12

@@ -1,4 +1,4 @@
-"""What every backend of the warp promises beyond the matrix of test_ops.py: bytes, and gradients without chance."""
+"""What homography_warp's backends promise beyond the matrix of test_ops.py: uint8, and deterministic gradients."""
 
 import pytest
 import torch
@@ -15,11 +15,11 @@ LAYOUTS = {
     "every other": lambda t: t.repeat_interleave(2, -1)[..., ::2],
 }
 WAYS = [(mode, padding) for mode in MODES for padding in PADDINGS]
-# a kernel goes other ways through planes, pixels and packs of pixels; the C++ has tests of its own
+# kernels have separate code for planes, pixels and packs of channels; the C++ kernels have tests of their own
 FORMS = [(1, "planes"), (3, "pixels"), (3, "every other"), (16, "pixels"), (5, "planes")]
 
 
-def picture(channels=3, dtype=torch.float32, batch=2, size=(45, 53)):
+def random_warp(channels=3, dtype=torch.float32, batch=2, size=(45, 53)):
     g = torch.Generator().manual_seed(channels)
     if dtype == torch.uint8:
         image = torch.randint(0, 256, (batch, channels, *size), generator=g, dtype=dtype)
@@ -29,7 +29,7 @@ def picture(channels=3, dtype=torch.float32, batch=2, size=(45, 53)):
 
 
 def assert_rounded(got, exact):
-    """Nearest, ties to even; what float32's coordinates put within a fiftieth of a tie may fall on its other side."""
+    """Rounded to nearest, ties to even; within a fiftieth of a tie, the error of float32 coordinates may decide."""
     assert got.dtype == torch.uint8
     exact = exact.clamp(0, 255)
     clear = ((exact % 1) - 0.5).abs() > 0.02
@@ -39,7 +39,7 @@ def assert_rounded(got, exact):
 
 @pytest.fixture(params=["cuda", "triton"])
 def row(request):
-    """A backend of GPUs and the device it has here: a GPU, or a CPU that stands in for one."""
+    """A GPU backend and its device here: a GPU, or the CPU that emulates one."""
     found = OP.backend(request.param)
     device = found.devices[0]
     if found.missing is not None or (device == "cuda" and not torch.cuda.is_available()):
@@ -58,7 +58,7 @@ def repeatable():
 @pytest.mark.parametrize(("mode", "padding"), WAYS)
 def test_bytes_are_float64_rounded(row, mode, padding, channels, layout):
     backend, device = row
-    image, H = picture(channels, torch.uint8)
+    image, H = random_warp(channels, torch.uint8)
     options = {"size": (39, 61), "mode": mode, "padding": padding, "return_mask": True}
     exact, exact_mask = homography_warp(image.double(), H.double(), **options, backend="torch")
     got, mask = homography_warp(LAYOUTS[layout](image.to(device)), H.to(device), **options, backend=backend)
@@ -82,7 +82,7 @@ def test_bytes_round_ties_to_even_and_saturate(row, layout):
 
 def test_bytes_have_no_gradients_and_are_left_alone_by_autocast(row):
     backend, device = row
-    image, H = (t.to(device) for t in picture(3, torch.uint8))
+    image, H = (t.to(device) for t in random_warp(3, torch.uint8))
     with torch.autocast(device, dtype=torch.bfloat16):
         out = homography_warp(image, H.requires_grad_(), backend=backend)
     assert out.dtype == torch.uint8
@@ -92,10 +92,10 @@ def test_bytes_have_no_gradients_and_are_left_alone_by_autocast(row):
 @pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
 @pytest.mark.parametrize(("mode", "padding"), [("bilinear", "zeros"), ("bicubic", "border"), ("nearest", "reflection")])
 def test_repeatable_gradients_are_right(row, repeatable, mode, padding, channels, layout):
-    """Sums of integers, within the budget of the sums of floats."""
+    """Fixed-point sums stay within the error budget of float sums."""
     backend, device = row
     options = {"size": (21, 26), "mode": mode, "padding": padding}
-    image, H = picture(channels, size=(18, 23))
+    image, H = random_warp(channels, size=(18, 23))
     tensors = {"input": LAYOUTS[layout](image), "homography": H}
     wide = {n: t.double() for n, t in tensors.items()}
     torch.use_deterministic_algorithms(False)  # not that of plain torch on a GPU, which has no such gradient
@@ -110,12 +110,12 @@ def test_repeatable_gradients_are_right(row, repeatable, mode, padding, channels
 @pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
 @pytest.mark.parametrize("mode", MODES)
 def test_repeatable_gradients_do_not_depend_on_tiles(row, repeatable, monkeypatch, mode, channels, layout):
-    """Other tiles add in another order: integers come to the same bits."""
+    """Other tiles add in another order, and fixed-point sums have the same bits."""
     backend, device = row
     if backend != "triton":
-        pytest.skip("has one tile")
+        pytest.skip("has only one tile size")
     kernels = pytest.importorskip("vsad.kernels.homography_warp.launch_shapes")
-    image, H = picture(channels, size=(18, 23))
+    image, H = random_warp(channels, size=(18, 23))
     H = H @ torch.diag(torch.tensor([0.3, 0.3, 1.0]))  # many pixels to a source pixel
     tensors = {"input": LAYOUTS[layout](image.to(device)), "homography": H.to(device)}
     options = {"size": (21, 26), "mode": mode, "padding": "border", "backend": backend}

@@ -1,4 +1,4 @@
-"""Launcher of ``csrc/cuda/greedy_coreset.cu``."""
+"""Launcher of the kernel in ``csrc/greedy_coreset/cuda``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..common.stream import stream_of
 from ..common.tensors import DTYPES
 from .call import CoresetCall
 
-SAMPLE_ROWS = 1024  # any center and spread give the same result; those of so many rows are near enough to all rows'
+SAMPLE_ROWS = 1024  # any center and spread give the same result; those of this many rows are near enough
 
 
 def forward(call: CoresetCall) -> tuple[Tensor]:
-    """``(size,)`` int64 indices. Needs memory for all rows in halves, and 20 bytes a point."""
+    """``(size,)`` int64 indices. Needs memory for all rows in float16, and 20 bytes per point."""
     features, size, start = call.features, call.size, call.first_pick()
     M = features.shape[0]
     if features.shape[1] == 0:
