@@ -11,11 +11,7 @@ from ..common.tensors import DTYPES
 from ..common.threads import threads
 from .call import CoresetCall
 
-<<<<<<< HEAD
-CENTER_ROWS = 1024  # any center gives the same result; the mean of so many rows is near enough to all rows'
-=======
 SAMPLE_ROWS = 1024  # any center gives the same result; the mean of this many rows is near enough to the mean of all
->>>>>>> warp
 
 
 def forward(call: CoresetCall) -> tuple[Tensor]:
