@@ -38,7 +38,7 @@ def prototype_distance(
 
     Args:
         features: ``(..., C)``, floating point.
-        prototypes: ``(P, C)``, features' dtype, P >= 1; or a bank from :func:`pack_prototypes`, which saves the
+        prototypes: ``(P, C)``, features' dtype, P >= 1; or a bank from ``pack_prototypes``, which saves the
             packing that every call with a tensor makes. Under autocast features are taken in a packed bank's dtype.
         k: how many, 1 <= k <= P.
         metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
@@ -46,7 +46,7 @@ def prototype_distance(
             can.
 
     Returns:
-        :class:`Nearest`: distances ``(..., k)`` in features' dtype, non-negative and ascending, and indices.
+        ``Nearest``: distances ``(..., k)`` in features' dtype, non-negative and ascending, and indices.
         Differentiable in features and in a tensor of prototypes; at distance zero the gradient of ``euclidean`` is
         zero.
 

@@ -15,7 +15,7 @@ from .registration import OPERATOR
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedPrototypes:
-    """A bank that :func:`pack_prototypes` made ready; :func:`prototype_distance` takes it in place of the tensor.
+    """A bank that ``pack_prototypes`` made ready; ``prototype_distance`` takes it in place of the tensor.
 
     Change nothing in place: what is packed would no longer belong to ``.prototypes``, and results would be wrong.
 
@@ -51,7 +51,7 @@ class PackedPrototypes:
 
 
 def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedPrototypes:
-    """Make a bank ready once for any number of calls of :func:`prototype_distance`, which gives the same results.
+    """Make a bank ready once for any number of calls of ``prototype_distance``, which gives the same results.
 
     The CPU kernel screens prototypes in bytes, the CUDA kernel in bfloat16 or bytes; packing makes these, and what
     bounds their error. It costs about as much as a call with few features, and on the CPU a quarter of the bank's
@@ -68,7 +68,7 @@ def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedP
         metric: the metric of the calls to come.
 
     Returns:
-        :class:`PackedPrototypes`, with ``.prototypes``, ``.shape`` and ``.dtype``; ``torch.save`` and ``pickle`` take
+        ``PackedPrototypes``, with ``.prototypes``, ``.shape`` and ``.dtype``; ``torch.save`` and ``pickle`` take
         it. Backends that have no use for packing take its tensor.
 
     Raises:
