@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import vsad
 from vsad.bench import cuda
 
 MB = 1 << 20
 COPY_BYTES = tuple(n * MB for n in (2, 16, 128, 1024))  # read and written, from a cache's size to far beyond
-SIDE = 2048  # the side of the square matrices whose product shows the peak
+SIDES = (512, 2048)  # of the square matrices whose product shows the peak
+SLOW_S = 0.05  # Where the small product takes this long, the large one is not tried: it would take many seconds.
 LIBRARIES = (
     "torch", "numpy", "opencv-python-headless", "kornia", "faiss-cpu", "scikit-learn", "pykeops", "triton",
     "flash-kmeans",
@@ -90,11 +92,9 @@ def ceilings(device: str = "cpu") -> dict[str, Any]:
         return cuda.ceilings()
     found: dict[str, Any] = {}
     for name in ("float32", "bfloat16"):
-        a = torch.randn(SIDE, SIDE).to(getattr(torch, name))
-        found[name] = 2 * SIDE**3 / _best(torch.mm, a, a) / 1e9
+        found[name] = _product_gflops(torch.mm, getattr(torch, name))
     try:
-        i = torch.randint(-100, 100, (SIDE, SIDE), dtype=torch.int8)
-        found["int8"] = 2 * SIDE**3 / _best(torch._int_mm, i, i) / 1e9
+        found["int8"] = _product_gflops(torch._int_mm, torch.int8)
     except RuntimeError:
         found["int8"] = None
     found["copy"] = {}
@@ -115,6 +115,16 @@ def share_of_ceiling(operator: str, flops: float, bytes: float, seconds: float, 
     arithmetic = max(measured[kind] or 0 for kind in kinds) * 1e9
     nearest = min(measured["copy"], key=lambda size: abs(float(size) - bytes))
     return max(flops / arithmetic, bytes / (measured["copy"][nearest] * 1e9)) / seconds
+
+
+def _product_gflops(multiply: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> float:
+    """The rate of the largest square product that does not take long; some machines have no fast one of a dtype."""
+    for side in SIDES:
+        a = torch.ones(side, side, dtype=dtype)
+        best_s = _best(multiply, a, a)
+        if best_s > SLOW_S:
+            break
+    return 2 * side**3 / best_s / 1e9
 
 
 def _best(function: Callable[..., Any], *arguments: Any, rounds: int = 7) -> float:

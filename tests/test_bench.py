@@ -331,6 +331,7 @@ def test_the_command_measures_the_users_shapes(tmp_path):
     small = ["--views", 3, "--size", 12, "--channels", 8, "--heads", 2, "--prototypes", 50, "--features", 40]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(here, "EFFORT", BRIEF)
+        patch.setattr(machine, "ceilings", lambda device: CEILINGS)
         out = vsad("bench", *small, "--json", "out.json", cwd=tmp_path)
     assert "homography_align forward + backward, (1, 3, 8, 12, 12), heads=2, N=2, R=3" in out
     assert out.count(" wins: ") + out.count(" alone ran") == 5
@@ -338,6 +339,21 @@ def test_the_command_measures_the_users_shapes(tmp_path):
     found = load(tmp_path / "out.json")
     assert {r.state for r in found.rows} <= {"timed", "skipped"}
     assert vsad("bench", "--heads", 7, cwd=tmp_path, fails=True).startswith("error: bench: heads must divide")
+
+
+def test_a_dtype_that_the_machine_multiplies_slowly_does_not_hold_up_the_suite(monkeypatch):
+    sides = []
+
+    def slowly(a, b):
+        sides.append(len(a))
+        time.sleep(2 * machine.SLOW_S)
+
+    monkeypatch.setattr(torch, "_int_mm", slowly)
+    monkeypatch.setattr(torch, "mm", lambda a, b: sides.append(len(a)))
+    found = machine.ceilings()
+    assert set(found) == {"float32", "bfloat16", "int8", "copy"}
+    assert sides == 2 * [*7 * [512], *7 * [2048]] + 7 * [512]
+    assert 0 < found["int8"] < found["float32"]
 
 
 def test_the_suite_runs_under_pytest_benchmark(tmp_path):
