@@ -15,6 +15,7 @@ from vsad.bench.peers import Peer, all_peers
 from vsad.bench.report import full_table, readme_tables, rival, target_table
 from vsad.bench.results import Results, Row, load
 from vsad.bench.run import BROKEN, Effort, Runner, seconds_of
+from vsad.progress import SILENT
 
 CEILINGS = {"float32": 50e3, "bfloat16": 700e3, "int8": None, "copy": {str(1 << 30): 4000.0}}
 GPU = {
@@ -272,7 +273,7 @@ def test_the_users_shapes_run_on_a_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(here, "EFFORT", Effort(seconds=0.0, most_rounds=2, compiled=False))
     shapes = here.Shapes(views=3, size=12, channels=8, heads=2, prototypes=50, features=40, device="cuda")
-    cases, measured = here.measure(shapes, 60.0, lambda cases, *_: cases)
+    cases, measured = here.measure(shapes, 60.0, SILENT)
     assert {case.device for case in cases} == {"cuda"}
     assert measured.machine["gpu"] == GPU
     assert {row.state for row in measured.rows} == {"timed", "skipped"}
