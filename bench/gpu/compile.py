@@ -32,8 +32,8 @@ WANTED = (
     (r"coreset::.*coreset_kernel.*", r".*", r"HMMA\.16816\.F32"),
     (r"coreset::.*coreset_kernel.*", r".*", r"LDGSTS\.E\.BYPASS\.128"),
     (r"coreset::.*coreset_kernel.*", r".*", r"REDUX\.MAX"),
-    (r"homography_warp.*forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
-    (r"homography_warp.*backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
+    (r"(homography_warp::)?forward::forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
+    (r"(homography_warp::)?backward::backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
     (r"homography_align.*_kernel<.*>", r".*", r"LDG\.E\.128"),
     (r"homography_align.*mma_kernel.*", r".*", r"HMMA\.16816\.F32"),
     (r"homography_align.*backward_kernel.*", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
@@ -97,7 +97,7 @@ def disassemble(path: Path, arch: str | None = None) -> Iterator[tuple[str, str,
 
 
 def readable(names: list[str]) -> list[str]:
-    """Demangle to the file, the kernel and its template arguments: ``homography_warp::forward_kernel<float, 2, 4>``."""
+    """Demangle to namespaces, file, kernel and template arguments: ``coreset::select::coreset_kernel<float>``."""
     # The compiler's name of an anonymous namespace, which holds the name of the file.
     pattern = r"\d+_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]{8}"
     names = [re.sub(pattern, lambda m: f"{len(m[1])}{m[1]}", name) for name in names]
