@@ -27,7 +27,7 @@ def everything(image, H, mode, padding):
     """Output, mask and both gradients."""
     out, mask = FORWARD(image, H, list(image.shape[2:]), mode, padding, "cpu")
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
-    return out, mask, *BACKWARD(grad, image, H, mode, padding, [True, True], "cpu")
+    return out, mask, *BACKWARD(image, H, list(image.shape[2:]), mode, padding, grad, [True, True], "cpu")
 
 
 @pytest.mark.parametrize("layout", ["planes", "pixels", "every other"])
@@ -213,7 +213,7 @@ def test_the_backward_schema_passes_opcheck():
     image, H = random_warp(4)
     grad = torch.randn(2, 4, 9, 8)
     for needs in ([True, True], [True, False], [False, True]):
-        torch.library.opcheck(BACKWARD, (grad, image, H, "bilinear", "zeros", needs, "cpu"))
+        torch.library.opcheck(BACKWARD, (image, H, [9, 8], "bilinear", "zeros", grad, needs, "cpu"))
 
 
 def test_the_row_comes_first():
