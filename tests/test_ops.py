@@ -5,7 +5,7 @@ import torch
 
 import vsad.ops
 from tests.samples import ERRORS, SAMPLES, function_of
-from vsad.ops.common.backends import runs_on
+from vsad.ops.common.backends import _unsupported_gpu, runs_on
 from vsad.ops.common.registry import OPERATORS
 
 
@@ -250,3 +250,10 @@ def test_errors_teach(operator, arguments, kind, message):
 )
 def test_built_architectures_say_which_gpus_they_run_on(architectures, capability, runs):
     assert runs_on(architectures, capability) == runs
+
+
+def test_compilers_take_what_a_gpu_supports_for_a_constant():
+    def marked():
+        """Marked by torch itself."""
+
+    assert vars(torch.compiler.assume_constant_result(marked)) == vars(_unsupported_gpu) != {}

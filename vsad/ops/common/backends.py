@@ -31,10 +31,9 @@ def cuda_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = never_
         return Backend("cuda", load, ("cuda",), dtypes, missing, why_not)
     if importlib.import_module("vsad._cuda").EMULATED:
         return Backend("cuda", load, ("cpu",), dtypes, None, why_not)
-    unsupported = torch.compiler.assume_constant_result(_unsupported_gpu)  # this imports dynamo, which is slow
 
     def refuses(call: Any) -> str | None:
-        return unsupported(call[0].device.index) or why_not(call)
+        return _unsupported_gpu(call[0].device.index) or why_not(call)
 
     return Backend("cuda", load, ("cuda",), dtypes, None, refuses)
 
@@ -85,3 +84,8 @@ def _unsupported_gpu(index: int) -> str | None:
         return None
     number = f"{capability[0]}{capability[1]}"
     return f"was not built for this GPU's architecture, sm_{number}; reinstall vsad with VSAD_CUDA_ARCHS=native"
+
+
+# This is all that torch.compiler.assume_constant_result does, but to call it imports torch's compiler and Triton, which
+# doubles the time that ``import vsad.ops`` takes.
+_unsupported_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
