@@ -19,8 +19,8 @@ import vsad
 from vsad.bench import cuda
 
 MB = 1 << 20
-COPY_BYTES = tuple(n * MB for n in (2, 16, 128, 1024))  # read and written, from a cache's size to far beyond
-SIDES = (512, 2048)  # of the square matrices whose product shows the peak
+COPY_BYTES = tuple(n * MB for n in (2, 16, 128, 1024))  # They are read and written; from a cache's size to far beyond.
+MATRIX_SIDES = (512, 2048)  # The products of such square matrices show the peak.
 SLOW_S = 0.05  # Where the small product takes this long, the large one is not tried: it would take many seconds.
 LIBRARIES = (
     "torch", "numpy", "opencv-python-headless", "kornia", "faiss-cpu", "scikit-learn", "pykeops", "triton",
@@ -119,7 +119,7 @@ def share_of_ceiling(operator: str, flops: float, bytes: float, seconds: float, 
 
 def _product_gflops(multiply: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> float:
     """The rate of the largest square product that does not take long; some machines have no fast one of a dtype."""
-    for side in SIDES:
+    for side in MATRIX_SIDES:
         a = torch.ones(side, side, dtype=dtype)
         best_s = _best(multiply, a, a)
         if best_s > SLOW_S:

@@ -126,7 +126,7 @@ def test_what_cannot_be_certified_goes_on(screen):
     (_, indices), left = nearest(features, bank, 1, way=(screen, "both"))
     easy = expected[:, 0] % 2 == 1
     assert torch.equal(indices[easy], expected[easy])
-    assert not indices[~easy].any()  # of equal distances the lowest index
+    assert not indices[~easy].any()  # Of equal distances the lowest index wins.
     assert left["bfloat16"] == left["int8"] == int((~easy).sum())
 
 

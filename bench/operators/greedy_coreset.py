@@ -10,8 +10,8 @@ from vsad.bench.cases import Case
 from . import Judge, Problem, WrongError, generator
 
 CLUSTERS = 200
-STEPS = 8  # as many picks are judged
-TIE = 1e-5  # relative difference of distances that counts as a tie in float32
+JUDGED_PICKS = 8
+TIE = 1e-5  # Distances that differ relatively by less count as equal in float32.
 
 
 def inputs(case: Case) -> Problem:
@@ -43,7 +43,7 @@ def result_bytes(case: Case) -> float:
 def judge(problem: Problem) -> Judge:
     """At some steps of the picking, every time from the picks before it: the next one is the farthest point."""
     points, size = problem.tensors["features"].double(), problem.case.sizes["size"]
-    steps = sorted({max(1, round(size * i / STEPS)) for i in range(1, STEPS)} | {size - 1})
+    steps = sorted({max(1, round(size * i / JUDGED_PICKS)) for i in range(1, JUDGED_PICKS)} | {size - 1})
 
     def check(picks: Tensor) -> float:
         if picks.shape != (size,) or picks.unique().numel() != size or picks[0] != 0:

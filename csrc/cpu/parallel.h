@@ -6,8 +6,8 @@ namespace vsad {
 
 struct Work {
     std::int64_t items;
-    std::int64_t threads;        // an upper bound
-    std::int64_t scratch_bytes;  // per thread
+    std::int64_t threads;        // at most this many run
+    std::int64_t scratch_bytes;  // scratch memory of each thread
     void (*run)(const void* arguments, std::int64_t item, char* scratch);
 };
 

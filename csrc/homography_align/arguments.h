@@ -32,7 +32,7 @@ struct AlignArguments {
 
 // Gradients that come in and where those that go out are written. A null pointer means: not needed.
 struct AlignGradients {
-    Image grad_out;             // in dtype
+    Image grad_out;             // has the dtype of query
     const void* grad_lse;       // like lse; null: zero
     void *query, *key, *value;  // dense (B, V or S, H, W, channels); each backend says which dtype, and what is zeroed
     double *homography, *bias;  // partial sums, zeroed; each backend says over what they are left to be summed

@@ -12,7 +12,7 @@ from vsad.kernels.greedy_coreset.select import begin_kernel, pick_kernel
 
 BLOCK_N, BLOCK_M, BLOCK_C = 16, 64, 128  # points of begin_kernel and of pick_kernel, channels
 INTERPRETED_BLOCK_M = 512  # the interpreter's time is proportional to the number of blocks
-PROGRAMS = 8  # per multiprocessor
+PROGRAMS_PER_MULTIPROCESSOR = 8
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 

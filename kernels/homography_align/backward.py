@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from vsad.kernels.common.fixed_point import add_fixed_point
 from vsad.kernels.homography_align.window import (
     add_scaled,
     block_of,
@@ -71,7 +72,7 @@ def scatter(
         to, mask = block_of(column, row, channels, line, 1, touched, c * BLOCK, C, BLOCK, WIDE)
         product = weight[:, None] * pixels[c]
         if FIXED:
-            tl.atomic_add(base + to, (product.to(tl.float64) * factor).to(tl.int64), mask=mask, sem="relaxed")
+            add_fixed_point(base + to, product, factor, mask)
         else:
             tl.atomic_add(base + to, product, mask=mask, sem="relaxed")
 

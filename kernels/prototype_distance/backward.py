@@ -58,7 +58,7 @@ def weights_kernel(
     else:
         squared = tl.sum(first, 1)
         own_f = g * 2
-        if METRIC != SQEUCLIDEAN:  # at distance zero the gradient is zero
+        if METRIC != SQEUCLIDEAN:  # The gradient is zero at distance zero.
             own_f = tl.where(squared == 0, 0.0, g / tl.sqrt_rn(tl.where(squared == 0, 1.0, squared)))
         own_p = own_f
     tl.store(weights + n, own_f, mask=exists)

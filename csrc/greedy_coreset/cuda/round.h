@@ -20,12 +20,12 @@ constexpr int kRegion = kStages * (kTileBytes + kPickBytes);
 struct Shared {
     // In turn: the offered keys, the candidates' distances, and the staged float16 rows.
     alignas(128) unsigned char region[kRegion];
-    Key candidates[kMost];    // in the order of their indices
+    Key candidates[kMost];    // candidates in the order of their indices
     Key highest[2][kWarps];   // the highest key of each warp
     Key best[2][kTile];       // per point of a tile, the pick to measure next
     Key found[kFound];        // the pairs to measure: a score, a place of the block in 24 bits, a pick in 8
-    float offsets[kMost];     // per pick
-    float thresholds[kTile];  // per point of a tile
+    float offsets[kMost];     // the offset of each pick's scores
+    float thresholds[kTile];  // the score above which a pair is measured, for each point of a tile
     int chosen[kMost];        // the slots of candidates, then the points of the picks
     int places[kMost];        // the places of the picks
     Key limit;

@@ -30,7 +30,7 @@ constexpr int kLanes = 8, kGroups = kThreads / kLanes;  // kLanes lanes measure 
 constexpr int kChunk = 64;                              // channels staged at once, in rows of 128 bytes
 constexpr int kIndexBits = 30;
 constexpr Key kLastIndex = (Key(1) << kIndexBits) - 1;
-constexpr Key kInfinity = Key(0x7ff) << 23;  // as a rounded distance
+constexpr Key kInfinity = Key(0x7ff) << 23;  // infinity as a rounded distance
 constexpr float kNever = -__builtin_inff();  // a score that passes no threshold
 
 // Points form a grid of `rows` x `blocks`. A block has one point of every row, in a place of that number; which one

@@ -13,13 +13,13 @@ namespace {
 
 template <typename T>
 struct BackwardScratch {
-    T *query, *out, *grad_out, *grad_query;  // per pixel of the tile
+    T *query, *out, *grad_out, *grad_query;  // tile pixels
     T *lse, *grad_lse, *inner;               // one vector per pixel; inner = <grad_out, out>
     T *gx, *gy;                              // gradients of the projected points, laid out as in Windows
     T *key_box, *value_box, *grad_key_box, *grad_value_box;
     T *bias, *grad_bias;       // laid out as cells
-    T *key_taps, *value_taps;  // per pixel of a run
-    T *alpha, *grad_logit;     // cells: alpha per pixel of a run, grad_logit for one pixel
+    T *key_taps, *value_taps;  // pixels of a run
+    T *alpha, *grad_logit;     // cells: alpha of every pixel of a run, grad_logit of one pixel
     Mask<T>* mask;
     Move *key_moves, *value_moves;
     Windows<T> windows;

@@ -9,10 +9,10 @@ namespace {
 
 template <typename T>
 struct ForwardScratch {
-    T *query, *sum, *peak, *total;  // per pixel of the tile, batch after batch; peak and total are one vector each
-    T *key_box, *value_box;         // for one batch
+    T *query, *sum, *peak, *total;  // tile pixels, batch after batch; peak and total are one vector each
+    T *key_box, *value_box;         // source pixels of one batch
     T* bias;                        // laid out as cells, batch after batch
-    T *taps, *cells;                // per pixel of a run; after its cells, one vector: the factor for its sum so far
+    T *taps, *cells;                // pixels of a run; after a pixel's cells, one vector: the factor for its sum so far
     Mask<T>* mask;
     Move *key_moves, *value_moves;
     Windows<T> windows;

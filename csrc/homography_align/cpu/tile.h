@@ -11,8 +11,8 @@ namespace {
 
 constexpr int kTileSide = 16;
 constexpr std::int64_t kBoxPixels = 512;          // a tile's windows and their margins, at a scale near one
-constexpr std::int64_t kScratchBytes = 64 << 20;  // for all threads together
-constexpr std::int64_t kThreadBytes = 1 << 20;    // per thread: a core's second-level cache
+constexpr std::int64_t kScratchBytes = 64 << 20;  // scratch memory of all threads together
+constexpr std::int64_t kThreadBytes = 1 << 20;    // scratch memory of a thread: a core's second-level cache
 constexpr float kFar = 1e6f;                      // points further out, in pixels, are not prefetched
 
 // The sizes of a call. A tile is packed for `tile_copies` pairs of tensors like query and value and for `tile_batches`

@@ -19,7 +19,7 @@ constexpr int kPackBytes = 16;
 // The call as kernels take it: C and Cv include the padding of heads to packs of 16 bytes, and steps within a window
 // fit 32 bits. Every dtype is computed in float32.
 struct PackedAlignArguments : AlignArguments {
-    int key_packs, value_packs;  // per head
+    int key_packs, value_packs;  // packs of 16 bytes in a head
     float logit_scale;           // scale in the compute dtype
 };
 

@@ -13,13 +13,13 @@ constexpr int kStages = 3;
 constexpr int kStageBytes = (kTileRows + kTile) * kSliceBytes;
 constexpr int kShared = kStages * kStageBytes + kTileRows * int(sizeof(Margin));
 static_assert(kShared <= 99 * 1024, "the shared memory per block on sm_86, sm_89 and sm_120");
-constexpr int kLists = 8;  // per feature: the 4 lanes of 2 warps that share it
+constexpr int kLists = 8;  // lists of a feature: the 4 lanes of 2 warps that share it
 
 struct Operands {
     const unsigned char *features, *prototypes;
     const float* offset;
     std::int64_t width;
-    int slices;  // per row
+    int slices;  // slices of a row
 };
 
 // What a block works on: a row tile from feature `row`, and `tiles` tiles of prototypes from tile `first`.

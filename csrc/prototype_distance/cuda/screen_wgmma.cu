@@ -31,7 +31,7 @@ static_assert(sizeof(Barriers) <= kBarrierBytes, "barriers");
 
 // The layout of shared memory: the features of an item if they fit, a ring of stages, a ring of offset slots.
 struct Layout {
-    int slices;  // per row
+    int slices;  // slices of a row
     int stages, slots;
     bool resident;  // whether the features of an item stay in shared memory
 

@@ -27,7 +27,7 @@ def _pick_all(features: Tensor, size: int, start: int) -> Tensor:
     block_m = shapes.BLOCK_M if features.is_cuda else shapes.INTERPRETED_BLOCK_M
     block_c = min(width, shapes.BLOCK_C)
     rows = triton.cdiv(M, block_m) * block_m
-    programs = min(rows // block_m, shapes.PROGRAMS * _multiprocessors(features.device))
+    programs = min(rows // block_m, shapes.PROGRAMS_PER_MULTIPROCESSOR * _multiprocessors(features.device))
     new = features.new_empty
     center, statistics = new((C,), dtype=torch.float32), new((STATISTICS.value,), dtype=torch.float32)
     count = new((1,), dtype=torch.int32)

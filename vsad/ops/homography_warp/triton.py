@@ -63,7 +63,7 @@ def backward(
     tiles, shares = _grid(grad_out, constants)
     B = input.shape[0]
     per_program = max(1, min(shapes.TILES_PER_PROGRAM, B * tiles * shares // shapes.PROGRAMS))
-    programs = triton.cdiv(tiles, per_program) * shares  # per image
+    programs = triton.cdiv(tiles, per_program) * shares  # the programs of one image
     parts = None
     if needs[1] and mode != "nearest":  # whose derivative by the homography is zero
         parts = homography.new_empty((B, programs, 3, 3))
