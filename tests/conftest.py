@@ -73,6 +73,7 @@ def shares_fixtures(item):
     return any(fixture.scope != "function" and fixture.baseid == item.parent.nodeid for fixture in fixtures)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if WORKERS > 1 and shares_fixtures(item):

@@ -1,11 +1,13 @@
 """What the CUDA kernels of homography_align promise beyond the matrix of test_ops.py; on a GPU, or emulated."""
 
 import importlib
+import itertools
 
 import pytest
 import torch
 
 from tests.samples import function_of
+from tests.simulated import in_turn
 from vsad.ops.common.registry import OPERATORS
 from vsad.ops.homography_align.call import AlignCall
 
@@ -88,8 +90,9 @@ def within_budget(name, got, exact, plain):
     assert error <= budget, f"{name}: error {error:.2e} > budget {budget:.2e}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "dtype"), in_turn([(name,) for name in CASES], [(torch.float32,), (torch.bfloat16,)]), ids=str
+)
 def test_gathered_gradients_are_right_and_always_the_same(name, dtype, monkeypatch):
     tensors, options = make(name, dtype)
     exact = gradients(tensors, options, "torch", True, torch.float64)
@@ -196,9 +199,14 @@ HEADS = {  # channels of a head, heads, window
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
-@pytest.mark.parametrize("heads", HEADS)
-@pytest.mark.parametrize("name", ["turned", "mirrored", "perspective", "many pixels to few", "few pixels among many"])
+@pytest.mark.parametrize(
+    ("name", "heads", "dtype"),
+    in_turn(
+        itertools.product(["turned", "mirrored", "perspective", "many pixels to few", "few pixels among many"], HEADS),
+        [(torch.float16,), (torch.bfloat16,)],
+    ),
+    ids=str,
+)
 def test_heads_for_tensor_cores(name, heads, dtype, monkeypatch):
     channels, count, window = HEADS[heads]
     monkeypatch.setitem(CASES[name][3], "V", 2)

@@ -7,6 +7,7 @@ import torch
 
 import tests.test_prototype_distance as banks
 from tests.conftest import cuda_device
+from tests.simulated import in_turn
 from vsad.ops.prototype_distance.call import DistanceCall
 from vsad.ops.prototype_distance.reference import all_distances, reference
 
@@ -45,8 +46,10 @@ def screen(request):
     return request.param
 
 
-@pytest.mark.parametrize(("metric", "k", "formats"), [("euclidean", 1, "bfloat16"), ("cosine", 3, "both")])
-@pytest.mark.parametrize("make", banks.BANKS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    ("make", "metric", "k", "formats"),
+    in_turn([(make,) for make in banks.BANKS], [("euclidean", 1, "bfloat16"), ("cosine", 3, "both")]),
+)
 def test_hard_banks(make, metric, k, formats, screen):
     """As near as brute force finds, which is as near as the nearest in float64."""
     features, bank = make()

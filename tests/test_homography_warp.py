@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.samples._sample import homographies
+from tests.simulated import in_turn
 from tests.test_ops import run, within_budget
 from vsad.ops import homography_warp
 from vsad.ops.homography_warp.call import MODES, PADDINGS
@@ -17,6 +18,7 @@ LAYOUTS = {
 WAYS = [(mode, padding) for mode in MODES for padding in PADDINGS]
 # kernels have separate code for planes, pixels and packs of channels; the C++ kernels have tests of their own
 FORMS = [(1, "planes"), (3, "pixels"), (3, "every other"), (16, "pixels"), (5, "planes")]
+SUMMED = [(8, "pixels"), (3, "pixels"), (3, "planes")]
 
 
 def random_warp(channels=3, dtype=torch.float32, batch=2, size=(45, 53)):
@@ -54,8 +56,7 @@ def repeatable():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize(("channels", "layout"), FORMS)
-@pytest.mark.parametrize(("mode", "padding"), WAYS)
+@pytest.mark.parametrize(("mode", "padding", "channels", "layout"), in_turn(WAYS, FORMS))
 def test_bytes_are_float64_rounded(row, mode, padding, channels, layout):
     backend, device = row
     image, H = random_warp(channels, torch.uint8)
@@ -89,8 +90,10 @@ def test_bytes_have_no_gradients_and_are_left_alone_by_autocast(row):
     assert not out.requires_grad
 
 
-@pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
-@pytest.mark.parametrize(("mode", "padding"), [("bilinear", "zeros"), ("bicubic", "border"), ("nearest", "reflection")])
+@pytest.mark.parametrize(
+    ("mode", "padding", "channels", "layout"),
+    in_turn([("bilinear", "zeros"), ("bicubic", "border"), ("nearest", "reflection")], SUMMED),
+)
 def test_repeatable_gradients_are_right(row, repeatable, mode, padding, channels, layout):
     """Fixed-point sums stay within the error budget of float sums."""
     backend, device = row
@@ -107,8 +110,7 @@ def test_repeatable_gradients_are_right(row, repeatable, mode, padding, channels
     within_budget("grad_input", grads["input"].cpu(), exact["input"], plain["input"], torch.float32)
 
 
-@pytest.mark.parametrize(("channels", "layout"), [(3, "planes"), (3, "pixels"), (8, "pixels")])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "channels", "layout"), in_turn([(mode,) for mode in MODES], SUMMED))
 def test_repeatable_gradients_do_not_depend_on_tiles(row, repeatable, monkeypatch, mode, channels, layout):
     """Other tiles add in another order, and fixed-point sums have the same bits."""
     backend, device = row

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from tests.simulated import in_turn
 from tests.test_prototype_distance import BANKS, plain
 from vsad.ops import greedy_coreset, prototype_distance
 from vsad.ops.prototype_distance.reference import all_distances
@@ -46,8 +47,13 @@ def check(features, bank, k, metric, result):
 
 
 @interpreted
-@pytest.mark.parametrize(("k", "metric"), [(1, "euclidean"), (3, "sqeuclidean"), (2, "cosine")])
-@pytest.mark.parametrize("name", [name for name in HARD if name not in ("underflow", "broken", "mostly_broken")])
+@pytest.mark.parametrize(
+    ("name", "k", "metric"),
+    in_turn(
+        [(name,) for name in HARD if name not in ("underflow", "broken", "mostly_broken")],
+        [(1, "euclidean"), (3, "sqeuclidean"), (2, "cosine")],
+    ),
+)
 def test_hard_banks_against_float64(uncertified, name, k, metric):
     features, bank = HARD[name]()
     features = features[:24]
