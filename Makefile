@@ -4,9 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/*.[hc]* csrc/*/*/*.[hc]*)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# Two workers even where there are more cores: some tests need 2 GB of memory. Tests that share what their module has made
-# are run by the same worker.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+# Two workers even where there are more cores: some tests need 2 GB of memory. A worker runs whole files, because the tests
+# of a file share what it has made.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean

@@ -67,17 +67,7 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--isa: {error}") from None
 
 
-def shares_fixtures(item):
-    """Whether the test uses a fixture that its module makes once: another worker would have to make it again."""
-    fixtures = [definitions[-1] for definitions in item._fixtureinfo.name2fixturedefs.values()]
-    return any(fixture.scope != "function" and fixture.baseid == item.parent.nodeid for fixture in fixtures)
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config, items):
-    for item in items:
-        if WORKERS > 1 and shares_fixtures(item):
-            item.add_marker(pytest.mark.xdist_group(item.parent.nodeid))
     if config.getoption("--slow") or "slow" in config.getoption("-m"):
         return
     for item in items:
