@@ -32,7 +32,7 @@ help:
 # meanwhile, and not by pip, which hides the compiler's progress; it finds them compiled.
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) setuptools pybind11 ninja
+	$(PIP) 'setuptools>=77' pybind11 ninja
 	@echo "installing torch and compiling the kernels"
 	$(PIP) torch & torch=$$!; $(BIN)/python setup.py --quiet build_ext --inplace; built=$$?; wait $$torch && exit $$built
 	@echo "installing the other packages"
