@@ -8,17 +8,18 @@ from torch import Tensor
 BITS = 61  # the largest sum stays below 2^61, so that rounding cannot carry it past int64
 
 
-def fixed_point_scale(grad_out: Tensor) -> Tensor:
-    """The largest power-of-two scale whose fixed-point sum cannot overflow int64; NaN where gradients are not finite.
+def fixed_point_scale(bound: Tensor) -> Tensor:
+    """The largest power of two by which sums up to ``bound`` (float64, absolute) fit int64; NaN if that is not finite."""
+    exponent = BITS - bound.clamp(min=1e-250).log2().ceil()  # float64 holds the scale of no smaller bound
+    return torch.where(bound.isfinite(), exponent.exp2(), float("nan"))
 
-    At most every pixel of ``grad_out (*, H, W)`` adds its gradient to one source pixel, with weights that together
-    are below 4: bicubic weights exceed 1, and weights of clamped taps add up at the border.
-    """
-    if grad_out.numel() == 0:
-        return grad_out.new_ones((), dtype=torch.float64)
-    largest = grad_out.abs().amax().double() * (16 * grad_out.shape[-2] * grad_out.shape[-1])
-    exponent = torch.where(largest > 0, BITS - largest.log2().ceil(), 0)
-    return torch.where(largest.isfinite(), exponent.exp2(), float("nan"))
+
+def largest(t: Tensor) -> Tensor:
+    """The largest absolute value, in float64; 0 of an empty tensor."""
+    if t.numel() == 0:
+        return t.new_zeros((), dtype=torch.float64)
+    low, high = t.aminmax()
+    return torch.maximum(-low, high).double()
 
 
 def from_fixed_point(total: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 from vsad import _cpu
 
 from ..common.layout import empty_like_layout, in_layout_of
-from ..common.tensors import DTYPES, batch_stride, image, pointer
 from ..common.threads import threads
+from .arguments import align_arguments, gradient_arguments
 from .call import NAME, AlignCall
 
 
@@ -46,15 +46,7 @@ def backward(
         _cpu.homography_align_forward(arguments)
     grad_lse = None if grad_lse is None else grad_lse.to(lse.dtype).contiguous()
     sums = _zeroed_sums(call, needs)
-    gradients = _cpu.AlignGradients(
-        grad_out=image(grad_out),
-        grad_lse=pointer(grad_lse),
-        query=pointer(sums[0]),
-        key=pointer(sums[1]),
-        value=pointer(sums[2]),
-        homography=pointer(sums[3]),
-        bias=pointer(sums[4]),
-    )
+    gradients = _cpu.AlignGradients(**gradient_arguments(grad_out, grad_lse, sums))
     _cpu.homography_align_backward(arguments, gradients, _edges(call.neighbors))
     return _results(call, sums)
 
@@ -75,33 +67,14 @@ def _checked(call: AlignCall) -> AlignCall:
 
 
 def _arguments(call: AlignCall, out: Tensor, lse: Tensor) -> _cpu.AlignArguments:
-    """The call in numbers. They point into the memory of the tensors, which must outlive them."""
     B, V, C, H, W = call.query.shape
-    S, Cv, Hs, Ws = call.value.shape[1:]
-    N = call.neighbors.shape[1]
+    N, Cv = call.neighbors.shape[1], call.value.shape[2]
     operations = B * V * N * H * W * (call.window + 1) ** 2 * (C + Cv)
-    return _cpu.AlignArguments(
-        dtype=DTYPES[call.query.dtype],
-        out_dtype=DTYPES[out.dtype],
-        sizes=(B, V, S, N, C, Cv, H, W, Hs, Ws),
-        query=image(call.query),
-        key=image(call.key),
-        value=image(call.value),
-        homography=pointer(call.homography),
-        homography_batch=batch_stride(call.homography),
-        neighbors=pointer(call.neighbors),
-        bias=pointer(call.bias),
-        heads=call.heads,
-        window=call.window,
-        scale=call.scale,
-        out=image(out),
-        lse=pointer(lse),
-        threads=threads(operations),
-    )
+    return _cpu.AlignArguments(**align_arguments(call, out, lse), threads=threads(operations))
 
 
 def _zeroed_sums(call: AlignCall, needs: tuple[bool, ...]) -> list[Tensor | None]:
-    """What the kernel adds to: dense images, and in float64 one partial sum per piece of work that runs alone."""
+    """What the kernel adds to: dense images, and in float64 one partial sum per work item."""
     (B, V), (N, R), like = call.query.shape[:2], (call.neighbors.shape[1], call.window), call.homography
     images = [
         like.new_zeros((*t.shape[:2], *t.shape[3:], t.shape[2])) if need else None

@@ -14,12 +14,12 @@ from vsad import _cuda
 
 from ..common.layout import empty_like_layout
 from ..common.stream import stream_of
-from ..common.tensors import DTYPES, batch_stride, image, pointer
+from ..common.tensors import pointer
+from .arguments import align_arguments, gradient_arguments
 from .call import AlignCall
 
 PACK_BYTES = 16
 MAX_STEP, MARGIN = 2**31 - 1, 8  # the most elements that a row of a view and a window beside it may span
-NO_IMAGE = (0, 0, 0, 0, 0, 0)
 
 
 def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
     lse = call.homography.new_empty((B, V, heads, H, W))
     packed = _packed_call(call)
     with stream_of(query) as stream:
-        _cuda.homography_align_forward(_arguments(packed, out, lse), stream)
+        _cuda.homography_align_forward(_cuda.AlignArguments(**align_arguments(packed, out, lse)), stream)
     if out is not result:
         _heads(result, Cv, heads).copy_(_heads(out, Cv, heads))
     return result, lse
@@ -56,16 +56,8 @@ def backward(
     sums = _empty_sums(call, needs, gathers)
     inner = torch.empty_like(lse) if gathers else None
     boxes = _empty_boxes(call) if gathers else None
-    arguments = _arguments(packed, exact, lse)
-    gradients = _cuda.AlignGradients(
-        grad_out=image(grad_out),
-        grad_lse=pointer(grad_lse),
-        query=pointer(sums[0]),
-        key=pointer(sums[1]),
-        value=pointer(sums[2]),
-        homography=pointer(sums[3]),
-        bias=pointer(sums[4]),
-    )
+    arguments = _cuda.AlignArguments(**align_arguments(packed, exact, lse))
+    gradients = _cuda.AlignGradients(**gradient_arguments(grad_out, grad_lse, sums))
     with stream_of(call.query) as stream:
         gather = {"inner": pointer(inner), "boxes": pointer(boxes), "stream": stream}
         _cuda.homography_align_backward(arguments, gradients, **gather)
@@ -83,30 +75,6 @@ def _packed_call(call: AlignCall) -> AlignCall:
         homography=call.homography.contiguous(),
         neighbors=call.neighbors.contiguous(),
         bias=None if call.bias is None else call.bias.contiguous(),
-    )
-
-
-def _arguments(packed: AlignCall, out: Tensor | None, lse: Tensor) -> _cuda.AlignArguments:
-    """A packed call in numbers. They point into the memory of the tensors, which must outlive them."""
-    B, V, C, H, W = packed.query.shape
-    S, Cv, Hs, Ws = packed.value.shape[1:]
-    dtype = DTYPES[packed.query.dtype]
-    return _cuda.AlignArguments(
-        dtype=dtype,
-        out_dtype=dtype if out is None else DTYPES[out.dtype],
-        sizes=(B, V, S, packed.neighbors.shape[1], C, Cv, H, W, Hs, Ws),
-        query=image(packed.query),
-        key=image(packed.key),
-        value=image(packed.value),
-        homography=pointer(packed.homography),
-        homography_batch=batch_stride(packed.homography),
-        neighbors=pointer(packed.neighbors),
-        bias=pointer(packed.bias),
-        heads=packed.heads,
-        window=packed.window,
-        scale=packed.scale,
-        out=NO_IMAGE if out is None else image(out),
-        lse=pointer(lse),
     )
 
 

@@ -11,7 +11,7 @@ from vsad.kernels.homography_align.forward import forward_kernel
 from vsad.kernels.homography_align.launch_shapes import launch_shape
 from vsad.kernels.homography_align.window import Image, Sizes
 
-from ..common.fixed_point import BITS, from_fixed_point
+from ..common.fixed_point import fixed_point_scale, from_fixed_point, largest
 from ..common.layout import empty_like_layout, in_layout_of
 from ..common.tensors import batch_stride
 from .call import AlignCall
@@ -43,11 +43,11 @@ def backward(
         grad_lse = None if grad_lse is None else grad_lse.to(lse.dtype).contiguous()
         shape = launch_shape(*_channels_per_head(call), call.query.element_size(), call.window, backward=True)
         programs = _programs(lse, shape)
-        sums, factors = _empty_sums(call, needs, programs), None
+        sums, scales = _empty_sums(call, needs, programs), None
         if programs:
-            factors = _fixed_point_factors(call, grad_out, grad_lse) if call.deterministic else None
-            _launch_backward(readable, out, lse, grad_out, grad_lse, sums, factors, programs, shape)
-        return _results(call, sums, factors)
+            scales = _fixed_point_scales(call, grad_out, grad_lse) if call.deterministic else None
+            _launch_backward(readable, out, lse, grad_out, grad_lse, sums, scales, programs, shape)
+        return _results(call, sums, scales)
 
 
 def _forward_into(out: Tensor, call: AlignCall) -> Tensor:
@@ -73,7 +73,7 @@ def _launch_backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
     sums: Gradients,
-    factors: Tensor | None,
+    scales: Tensor | None,
     programs: int,
     shape: dict[str, int],
 ) -> None:
@@ -83,8 +83,8 @@ def _launch_backward(
     wide = any(_beyond_int32(t) for t in (*images, *written) if t is not None)
     backward_kernel[(programs,)](
         *(_image(t) for t in images[:3]), call.homography, call.neighbors, call.bias, _image(out), lse,
-        _image(grad_out), grad_lse, sums._replace(query=None if sums.query is None else _image(sums.query)), factors,
-        _sizes(call), call.scale, C=C, CV=CV, R=call.window, FIXED=factors is not None, WIDE=wide,
+        _image(grad_out), grad_lse, sums._replace(query=None if sums.query is None else _image(sums.query)), scales,
+        _sizes(call), call.scale, C=C, CV=CV, R=call.window, FIXED=scales is not None, WIDE=wide,
         enable_fp_fusion=True, **shape,
     )  # fmt: skip
 
@@ -107,12 +107,12 @@ def _empty_sums(call: AlignCall, needs: tuple[bool, ...], programs: int) -> Grad
     )
 
 
-def _results(call: AlignCall, sums: Gradients, factors: Tensor | None) -> tuple[Tensor, ...]:
+def _results(call: AlignCall, sums: Gradients, scales: Tensor | None) -> tuple[Tensor, ...]:
     """The gradients in the shape, dtype and layout of the arguments."""
     images = [call.query.new_empty((0,)) if sums.query is None else sums.query]
     for i, (like, total) in enumerate(((call.key, sums.key), (call.value, sums.value))):
-        if total is not None and factors is not None:
-            total = from_fixed_point(total, factors[i], like.dtype)
+        if total is not None and scales is not None:
+            total = from_fixed_point(total, scales[i], like.dtype)
         images.append(like.new_empty((0,)) if total is None else in_layout_of(like, total))
     grad_homography, grad_bias = (call.homography.new_empty((0,)) for _ in range(2))  # results may not alias
     if sums.homography is not None:
@@ -125,26 +125,19 @@ def _results(call: AlignCall, sums: Gradients, factors: Tensor | None) -> tuple[
     return *images, grad_homography, grad_bias
 
 
-def _fixed_point_factors(call: AlignCall, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor:
-    """The scales of the fixed-point gradients of key and value: the largest whose sums cannot overflow int64.
+def _fixed_point_scales(call: AlignCall, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor:
+    """The scales of the fixed-point gradients of key and value.
 
     The weights of a pixel sum to 1, so a tap receives at most max |grad_out| from each pixel; and the gradients of the
     pixel's logits sum to at most 2 max |<grad_out, value>| + max |grad_lse|.
     """
     _, V, _, H, W = call.query.shape
-    largest_out, largest_value, largest_query = (_largest(t) for t in (grad_out, call.value, call.query))
+    largest_out, largest_value, largest_query = (largest(t) for t in (grad_out, call.value, call.query))
     largest_logit = 2 * (call.value.shape[2] // call.heads) * largest_out * largest_value
     if grad_lse is not None:
-        largest_logit = largest_logit + _largest(grad_lse)
+        largest_logit = largest_logit + largest(grad_lse)
     bounds = torch.stack((abs(call.scale) * largest_query * largest_logit, largest_out)) * (V * H * W)
-    return 2.0**BITS / bounds.clamp(min=1e-250)
-
-
-def _largest(t: Tensor) -> Tensor:
-    if t.numel() == 0:
-        return t.new_zeros((), dtype=torch.float64)
-    low, high = t.aminmax()
-    return torch.maximum(-low, high).double()
+    return fixed_point_scale(bounds)
 
 
 def _readable(call: AlignCall) -> AlignCall:

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from vsad import _cuda
 
-from ..common.fixed_point import fixed_point_scale, from_fixed_point
+from ..common.fixed_point import from_fixed_point
 from ..common.layout import empty_like_layout
 from ..common.stream import stream_of
 from ..common.tensors import image, pointer
 from .arguments import NO_IMAGE, warp_arguments
 from .call import WarpCall
-from .gradients import checked_grad_out, empty_sum, reduce_parts
+from .gradients import checked_grad_out, empty_sum, fixed_point_scale_of, reduce_parts
 
 
 def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ def backward(
     input, homography = call.input, call.homography.contiguous()
     grad_out = checked_grad_out(call, grads)
     fixed_point = needs[0] and torch.are_deterministic_algorithms_enabled()
-    scale = fixed_point_scale(grad_out) if fixed_point else None
+    scale = fixed_point_scale_of(grad_out) if fixed_point else None
     total = empty_sum(call, fixed_point) if needs[0] else None
     gradients = _cuda.WarpGradients(
         _cuda.WarpArguments(**warp_arguments(call, homography, grad_out, None)),

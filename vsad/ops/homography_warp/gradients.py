@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..common.fixed_point import fixed_point_scale, largest
 from ..common.layout import empty_like_layout
 from .call import NAME, WarpCall
 
@@ -32,6 +33,15 @@ def empty_sum(call: WarpCall, fixed_point: bool = False) -> Tensor:
     """Zeros for the input's gradient to be added to, in the compute dtype or as 64-bit fixed-point numbers."""
     dtype = torch.int64 if fixed_point else call.homography.dtype
     return empty_like_layout(call.input, call.input.shape[1], dtype=dtype).zero_()
+
+
+def fixed_point_scale_of(grad_out: Tensor) -> Tensor:
+    """The scale of the input's gradient as fixed-point numbers.
+
+    At most every pixel of ``grad_out (B, C, H, W)`` adds its gradient to one source pixel, with weights that together
+    are below 16: bicubic weights exceed 1, and weights of clamped taps add up at the border.
+    """
+    return fixed_point_scale(largest(grad_out) * (16 * grad_out.shape[-2] * grad_out.shape[-1]))
 
 
 def reduce_parts(call: WarpCall, parts: Tensor) -> Tensor:

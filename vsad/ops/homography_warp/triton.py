@@ -12,12 +12,12 @@ from vsad.kernels.homography_warp import launch_shapes as shapes
 from vsad.kernels.homography_warp.backward import backward_kernel
 from vsad.kernels.homography_warp.forward import forward_kernel
 
-from ..common.fixed_point import fixed_point_scale, from_fixed_point
+from ..common.fixed_point import from_fixed_point
 from ..common.layout import empty_like_layout
 from ..common.reference_sampling import coordinate_limit
 from ..common.tensors import batch_stride
 from .call import WarpCall
-from .gradients import checked_grad_out, empty_sum, reduce_parts
+from .gradients import checked_grad_out, empty_sum, fixed_point_scale_of, reduce_parts
 
 Constants = dict[str, Any]
 
@@ -56,7 +56,7 @@ def backward(
     input, homography, _, mode, _ = call
     grad_out = checked_grad_out(call, grads)
     fixed_point = needs[0] and torch.are_deterministic_algorithms_enabled()
-    scale = fixed_point_scale(grad_out) if fixed_point else None
+    scale = fixed_point_scale_of(grad_out) if fixed_point else None
     total = empty_sum(call, fixed_point) if needs[0] else None
     pack = shapes.backward_pack(mode, fixed_point, _capability(input.device))
     constants = _constants(call, shapes.BACKWARD, pack, grad_out, input if total is None else total)
