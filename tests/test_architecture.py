@@ -142,3 +142,21 @@ def test_importing_the_operators_loads_no_model():
     heavy = "{'diffusers', 'transformers', 'accelerate', 'cv2', 'triton', 'vsad.models', 'rich'}"
     code = f"import sys, vsad.ops; print(*sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "enumeration", "module", "names"),
+    [
+        ("common/scalar.h", "Scalar", "common/tensors.py", "DTYPES"),
+        ("homography_warp/arguments.h", "Mode", "homography_warp/call.py", "MODES"),
+        ("homography_warp/arguments.h", "Padding", "homography_warp/call.py", "PADDINGS"),
+        ("prototype_distance/arguments.h", "Metric", "prototype_distance/call.py", "METRICS"),
+        ("prototype_distance/cuda/bank.h", "Screen", "prototype_distance/cuda.py", "SCREENS"),
+    ],
+)
+def test_codes_in_cpp_are_the_positions_of_names_in_python(header, enumeration, module, names):
+    declared = re.search(rf"enum class {enumeration} : int {{(.*?)}};", (ROOT / "csrc" / header).read_text(), re.DOTALL)
+    written = re.search(rf"^{names} = ([({{].*[)}}])$", (PACKAGE / "ops" / module).read_text(), re.MULTILINE)
+    assert [name.strip() for name in declared[1].split(",")] == re.findall(
+        r"[a-z]+\d*", written[1].replace("torch.", "")
+    )

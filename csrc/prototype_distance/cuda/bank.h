@@ -12,11 +12,8 @@ namespace cuda {
 namespace prototype_distance {
 
 enum class Format : int { bfloat16, int8 };  // what rows are quantized to for the tensor cores
-enum class Screen : int {
-    none,
-    mma,
-    wgmma
-};  // the kernel that screens; SCREENS in vsad/ops/prototype_distance/cuda.py
+// The kernel that screens.
+enum class Screen : int { none, mma, wgmma };
 
 constexpr int kFormats = 2;
 constexpr int kTileRows = 128;        // features that share a pass over the bank

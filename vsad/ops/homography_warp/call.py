@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 NAME = "homography_warp"
-MODES = ("nearest", "bilinear", "bicubic")  # in the order of Mode in csrc/homography_warp/arguments.h
-PADDINGS = ("zeros", "border", "reflection")  # in the order of Padding there
+MODES = ("nearest", "bilinear", "bicubic")
+PADDINGS = ("zeros", "border", "reflection")
 
 
 class WarpCall(NamedTuple):

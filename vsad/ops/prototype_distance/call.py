@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 NAME = "prototype_distance"
-METRICS = ("euclidean", "sqeuclidean", "cosine")  # in the order of Metric in csrc/prototype_distance
+METRICS = ("euclidean", "sqeuclidean", "cosine")
 
 
 class DistanceCall(NamedTuple):

@@ -11,8 +11,8 @@ from ..common.stream import stream_of
 from ..common.tensors import matrix, pointer
 from .call import METRICS, DistanceCall
 
-SCREENS = ("none", "mma", "wgmma")  # in the order of Screen in csrc/prototype_distance/cuda/bank.h
-FORMATS = {"bfloat16": (True, False), "int8": (False, True), "both": (True, True)}  # in the order of Format there
+SCREENS = ("none", "mma", "wgmma")
+FORMATS = {"bfloat16": (True, False), "int8": (False, True), "both": (True, True)}
 PACKED = torch.int8  # the dtype of what this module packs: it cannot read a bank that another backend packed
 
 
