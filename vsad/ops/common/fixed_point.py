@@ -9,7 +9,7 @@ BITS = 61  # the largest sum stays below 2^61, so that rounding cannot carry it 
 
 
 def fixed_point_scale(bound: Tensor) -> Tensor:
-    """The largest power of two that keeps sums of at most ``bound`` (float64) in int64; NaN where that is not finite."""
+    """The largest power of two keeping sums of at most ``bound`` (float64) in int64; NaN where that is not finite."""
     exponent = BITS - bound.clamp(min=1e-250).log2().ceil()  # float64 holds the scale of no smaller bound
     return torch.where(bound.isfinite(), exponent.exp2(), float("nan"))
 
