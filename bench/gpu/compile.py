@@ -9,9 +9,7 @@ time. Fails where a kernel spills registers or lacks an instruction that it was 
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
-import inspect
 import itertools
 import re
 import shutil
@@ -24,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import vsad.kernels
+from .variants import OPERATORS, Variant, variants_of
 
 TRITON_ARCHS = ("80", "90", "100")
 # (kernel with its template arguments, architectures, instruction): what the CUDA kernels were written for.
@@ -146,17 +144,13 @@ def cuda_kernels(module: ModuleType, archs: list[str] | None) -> Iterator[Kernel
 
 def triton_kernels(archs: tuple[str, ...], only: str) -> Iterator[Kernel]:
     """Compile every variant of the Triton kernels for each architecture."""
-    jobs = []
-    folder = Path(vsad.kernels.__path__[0])
-    for path in sorted(folder.rglob("*.py")):
-        stem = ".".join(path.relative_to(folder).with_suffix("").parts)
-        module = importlib.import_module(f"vsad.kernels.{stem}")
-        if only in stem and hasattr(module, "variants"):
-            for arch in archs:
-                # Launch shapes may depend on the capability.
-                capability = divmod(int(arch), 10)
-                given = (capability,) if inspect.signature(module.variants).parameters else ()
-                jobs += [(stem, arch, variant) for variant in module.variants(*given)]
+    jobs = [
+        (operator, arch, variant)
+        for operator in OPERATORS
+        if only in operator
+        for arch in archs
+        for variant in variants_of(operator, divmod(int(arch), 10))
+    ]
     with ThreadPoolExecutor() as pool:
         yield from pool.map(lambda job: compile_triton(*job), jobs)
 
@@ -178,8 +172,8 @@ def without_alignment(types: str | tuple) -> str | tuple:
     return type(types)(*inner) if hasattr(types, "_fields") else tuple(inner)
 
 
-def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
-    """Compile one variant of the Triton kernels in ``vsad.kernels.<stem>``."""
+def compile_triton(operator: str, arch: str, variant: Variant) -> Kernel:
+    """Compile one variant of an operator's Triton kernels."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -199,7 +193,7 @@ def compile_triton(stem: str, arch: str, variant: tuple) -> Kernel:
     missing = tuple(pattern for pattern in wanted if not re.search(pattern, text))
     pointers = "/".join(sorted({t[1:].removesuffix(":16") for t in types.values() if t.startswith("*")}))
     shape = ", ".join(f"{name}={value}" for name, value in constants.items() if isinstance(name, str))
-    name = f"{stem}.{kernel.fn.__name__}[{pointers}; {shape}]"
+    name = f"{operator}.{kernel.fn.__name__}[{pointers}; {shape}]"
     return Kernel(name, arch, resources["REG"], compiled.metadata.shared, resources["STACK"], missing)
 
 
