@@ -24,6 +24,7 @@ class Variant(NamedTuple):
     constants: dict[Any, Any]
     options: dict[str, Any]
     wanted: tuple[str, ...] = ()  # regular expressions of instructions that must be in the machine code
+    may_spill: int = 0  # bytes of registers, where the variant is known to spill
 
 
 def variants_of(operator: str, capability: tuple[int, int]) -> Iterator[Variant]:

@@ -27,10 +27,10 @@ def variants(capability: tuple[int, int]) -> Iterator[Variant]:
     for dtype, size, channels, window in shipped():
         yield _forward_variant(dtype, size, channels, window)
     for dtype, size, channels, window in shipped():
-        if (dtype, window) == ("fp32", 7):
-            continue  # it runs, but spills about ten registers
+        # 49 neighbors in float32 need about ten registers more than a thread has; it runs, and spills those
+        may_spill = 40 if (dtype, window) == ("fp32", 7) else 0
         for fixed in (False, True) if (channels, window) == (64, 3) else (False,):
-            yield _backward_variant(dtype, size, channels, window, fixed)
+            yield _backward_variant(dtype, size, channels, window, fixed)._replace(may_spill=may_spill)
 
 
 def _forward_variant(dtype: str, size: int, channels: int, window: int) -> Variant:
