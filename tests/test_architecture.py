@@ -132,6 +132,7 @@ def test_includes_point_down():
 def test_an_operator_has_one_folder_name(operator):
     for folder in (PACKAGE / "ops" / operator, ROOT / "csrc" / operator, ROOT / "kernels" / operator):
         assert folder.is_dir()
+    assert (ROOT / "bench" / "gpu" / "variants" / f"{operator}.py").is_file()
     for launcher in ("cpu", "cuda", "triton"):
         assert (PACKAGE / "ops" / operator / f"{launcher}.py").is_file()
     for device in ("cpu", "cuda"):

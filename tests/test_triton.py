@@ -1,6 +1,5 @@
 """The Triton kernels where there is no GPU: run by Triton's interpreter, and compiled ahead of time for what ships."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -12,13 +11,13 @@ import torch
 import vsad.kernels
 from tests.samples import SAMPLES, function_of
 from tests.test_ops import LAYOUTS, _schema_calls, floats, generator, run, within_budget
+from vsad.bench.gpu import variants
 from vsad.bench.gpu.compile import compile_triton
 from vsad.ops.common.registry import OPERATORS
 
 pytest.importorskip("triton", reason="needs triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # must be set before triton is first imported
 KERNELS = Path(vsad.kernels.__path__[0])
-STEMS = sorted(".".join(path.relative_to(KERNELS).with_suffix("").parts) for path in KERNELS.rglob("*.py"))
 HERE = [OPERATORS[folder.name] for folder in sorted(KERNELS.iterdir()) if folder.name in OPERATORS]
 NAMES = [op.name for op in HERE]
 
@@ -154,16 +153,15 @@ def test_kernels_match_the_reference_under_the_interpreter(request):
 def shipped():
     """Every variant for sm_90; without --slow, the first of each kernel."""
     seen = set()
-    for stem in () if INTERPRETED else STEMS:
-        module = importlib.import_module(f"vsad.kernels.{stem}")
-        for i, variant in enumerate(module.variants() if hasattr(module, "variants") else ()):
-            marks = [pytest.mark.slow] if variant[0] in seen else []
-            seen.add(variant[0])
-            yield pytest.param(stem, variant, marks=marks, id=f"{stem}-{variant[0].__name__}-{i}")
+    for operator in () if INTERPRETED else variants.OPERATORS:
+        for i, variant in enumerate(variants.variants_of(operator, (9, 0))):
+            marks = [pytest.mark.slow] if variant.kernel in seen else []
+            seen.add(variant.kernel)
+            yield pytest.param(operator, variant, marks=marks, id=f"{operator}-{variant.kernel.__name__}-{i}")
 
 
-@pytest.mark.parametrize(("stem", "variant"), list(shipped()))
-def test_kernels_compile_for_gpus(stem, variant):
-    kernel = compile_triton(stem, "90", variant)
+@pytest.mark.parametrize(("operator", "variant"), list(shipped()))
+def test_kernels_compile_for_gpus(operator, variant):
+    kernel = compile_triton(operator, "90", variant)
     assert not kernel.faults, kernel
     assert 0 < kernel.registers <= 255
