@@ -1,4 +1,8 @@
-"""The contract of every operator: one call, one reference, one schema, a table of backends that say "why not?"."""
+"""The contract of every operator: one call, one reference, one schema, and a table of backends.
+
+A backend accepts a call or gives the reason why it cannot. Each operator writes one small function per backend that
+imports its launchers, so that an editor can follow a call to them.
+"""
 
 from __future__ import annotations
 

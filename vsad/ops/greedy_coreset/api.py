@@ -1,4 +1,4 @@
-"""The public function greedy_coreset: its promise, its checks, its defaults."""
+"""The public function greedy_coreset: argument checks and default values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def greedy_coreset(
         size: how many to pick, 1 <= size <= M.
         start: index of the first pick; drawn from ``seed`` by default.
         seed: of that draw.
-        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend that accepts the call.
 
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.

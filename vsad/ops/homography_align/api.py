@@ -1,4 +1,4 @@
-"""The public function homography_align: its promise, its checks, its defaults."""
+"""The public function homography_align: argument checks and default values."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def homography_align(
         deterministic: bit-identical gradients on every run; None follows
             ``torch.are_deterministic_algorithms_enabled()``. The CPU backend always is; the CUDA backend gathers then,
             the Triton backend sums in 64-bit integers.
-        backend: ``"cpu"``, ``"cuda"`` (window up to 7), ``"triton"``, ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"cuda"`` (window up to 7), ``"triton"``, ``"torch"``; None takes the first that accepts
+            the call.
 
     Returns:
         ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,

@@ -1,4 +1,4 @@
-"""The public function homography_warp: its promise, its checks, its defaults."""
+"""The public function homography_warp: argument checks and default values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def homography_warp(
         mode: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
         padding: ``"zeros"``, ``"border"`` or ``"reflection"``.
         return_mask: also return where the output is backed by the input.
-        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first that can.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend that accepts the call.
 
     Returns:
         ``(B, C, *size)`` in input's dtype; with ``return_mask`` also a boolean ``(B, *size)``, True where the point is

@@ -1,4 +1,4 @@
-"""The public function prototype_distance: its promise, its checks, its defaults."""
+"""The public function prototype_distance: argument checks and default values."""
 
 from __future__ import annotations
 
