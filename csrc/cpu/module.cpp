@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/bind.h"
+#include "cpu/dispatch.h"
 
 namespace vsad {
 namespace {
@@ -86,6 +87,8 @@ void set_isa(const std::string& name) {
 int isa_index() { return in_use() < kCompleteCount ? in_use() : kCompleteCount - 1; }
 
 int int8_isa_index() { return in_use() < kCompleteCount ? -1 : in_use() - kCompleteCount; }
+
+void refuse_dtype() { throw std::invalid_argument("no CPU kernel takes this dtype"); }
 
 }  // namespace vsad
 

@@ -10,6 +10,7 @@
 #include "greedy_coreset/cpu/kernels.h"
 
 #include "cpu/arena.h"
+#include "cpu/dispatch.h"
 #include "greedy_coreset/cpu/rows.h"
 
 namespace vsad {
@@ -305,31 +306,16 @@ Work refresh(const CoresetArguments& a) {
     return {(a.count + item_rows(a) - 1) / item_rows(a), a.threads, 0, &refresh_item<Element>};
 }
 
-// f(Element{}) for the type that Python's code names.
-template <typename F>
-VSAD_HD auto with_element_type(Scalar dtype, F f) {
-    switch (dtype) {
-        case Scalar::float64:
-            return f(double{});
-        case Scalar::bfloat16:
-            return f(bfloat16{});
-        case Scalar::float16:
-            return f(float16{});
-        default:
-            return f(float{});
-    }
-}
-
 }  // namespace
 
 Work coreset_begin(CoresetArguments& a) {
-    return with_element_type(a.dtype, [&](auto element) { return begin<decltype(element)>(a); });
+    return with_float_type(a.dtype, [&](auto element) { return begin<decltype(element)>(a); });
 }
 Work coreset_refresh(const CoresetArguments& a) {
-    return with_element_type(a.dtype, [&](auto element) { return refresh<decltype(element)>(a); });
+    return with_float_type(a.dtype, [&](auto element) { return refresh<decltype(element)>(a); });
 }
 void coreset_pick(CoresetArguments& a) {
-    with_element_type(a.dtype, [&](auto element) { pick_all<decltype(element)>(a); });
+    with_float_type(a.dtype, [&](auto element) { pick_all<decltype(element)>(a); });
 }
 
 }  // namespace VSAD_ISA

@@ -5,6 +5,8 @@
 // item only ever waits for one that is already running; and consecutive edges share neither source nor target where
 // possible, so it rarely waits long.
 #include "homography_align/cpu/kernels.h"
+
+#include "cpu/dispatch.h"
 #include "homography_align/cpu/window.h"
 
 namespace vsad {
@@ -339,16 +341,7 @@ Work backward_work(const AlignBackwardArguments& g) {
 }  // namespace
 
 Work homography_align_backward(const AlignBackwardArguments& g) {
-    switch (g.forward.dtype) {
-        case Scalar::float64:
-            return backward_work<double>(g);
-        case Scalar::bfloat16:
-            return backward_work<bfloat16>(g);
-        case Scalar::float16:
-            return backward_work<float16>(g);
-        default:
-            return backward_work<float>(g);
-    }
+    return with_float_type(g.forward.dtype, [&](auto element) { return backward_work<decltype(element)>(g); });
 }
 
 }  // namespace VSAD_ISA

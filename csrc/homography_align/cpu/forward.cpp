@@ -1,6 +1,8 @@
 // The forward. A tile of target pixels goes through all slots with an online softmax; for each slot it packs the box of
 // source pixels that its windows touch.
 #include "homography_align/cpu/kernels.h"
+
+#include "cpu/dispatch.h"
 #include "homography_align/cpu/window.h"
 
 namespace vsad {
@@ -246,16 +248,7 @@ Work forward_work(const AlignArguments& a) {
 }  // namespace
 
 Work homography_align_forward(const AlignArguments& a) {
-    switch (a.dtype) {
-        case Scalar::float64:
-            return forward_work<double>(a);
-        case Scalar::bfloat16:
-            return forward_work<bfloat16>(a);
-        case Scalar::float16:
-            return forward_work<float16>(a);
-        default:
-            return forward_work<float>(a);
-    }
+    return with_float_type(a.dtype, [&](auto element) { return forward_work<decltype(element)>(a); });
 }
 
 }  // namespace VSAD_ISA

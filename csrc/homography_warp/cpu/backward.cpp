@@ -1,6 +1,8 @@
 // An item of work is one batch and one group of channels. It alone adds to their gradients, and visits the target
 // pixels in order, so there are no atomics, and the result is the same for any number of threads.
 #include "homography_warp/cpu/kernels.h"
+
+#include "cpu/dispatch.h"
 #include "homography_warp/cpu/lanes.h"
 
 namespace vsad {
@@ -236,16 +238,7 @@ Work backward_work(const WarpGradients& g) {
 }  // namespace
 
 Work homography_warp_backward(const WarpGradients& g) {
-    switch (g.forward.dtype) {
-        case Scalar::float64:
-            return backward_work<double>(g);
-        case Scalar::bfloat16:
-            return backward_work<bfloat16>(g);
-        case Scalar::float16:
-            return backward_work<float16>(g);
-        default:
-            return backward_work<float>(g);
-    }
+    return with_float_type(g.forward.dtype, [&](auto element) { return backward_work<decltype(element)>(g); });
 }
 
 }  // namespace VSAD_ISA

@@ -1,5 +1,6 @@
 #include "homography_warp/cpu/kernels.h"
 
+#include "cpu/dispatch.h"
 #include "homography_warp/cpu/packed.h"
 
 namespace vsad {
@@ -155,18 +156,8 @@ Work forward_work(const WarpArguments& a) {
 }  // namespace
 
 Work homography_warp_forward(const WarpArguments& a) {
-    switch (a.dtype) {
-        case Scalar::float64:
-            return forward_work<double>(a);
-        case Scalar::bfloat16:
-            return forward_work<bfloat16>(a);
-        case Scalar::float16:
-            return forward_work<float16>(a);
-        case Scalar::uint8:
-            return forward_work<std::uint8_t>(a);
-        default:
-            return forward_work<float>(a);
-    }
+    if (a.dtype == Scalar::uint8) return forward_work<std::uint8_t>(a);
+    return with_float_type(a.dtype, [&](auto element) { return forward_work<decltype(element)>(a); });
 }
 
 }  // namespace VSAD_ISA

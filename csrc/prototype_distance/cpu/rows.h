@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/arena.h"
+#include "cpu/dispatch.h"
 #include "cpu/simd.h"
 #include "prototype_distance/cpu/nearest.h"
 
@@ -139,16 +140,7 @@ void measure_all(const DistanceArguments& a, T* tile_memory, std::int64_t begin,
 }  // namespace vsad
 
 // Defines a function that the binding calls, from the Items<Element> of a source file.
-#define VSAD_BY_DTYPE(name, what, Arguments)     \
-    Work name(const Arguments& a) {              \
-        switch (a.dtype) {                       \
-            case Scalar::float64:                \
-                return Items<double>::what(a);   \
-            case Scalar::bfloat16:               \
-                return Items<bfloat16>::what(a); \
-            case Scalar::float16:                \
-                return Items<float16>::what(a);  \
-            default:                             \
-                return Items<float>::what(a);    \
-        }                                        \
+#define VSAD_BY_DTYPE(name, what, Arguments)                                                              \
+    Work name(const Arguments& a) {                                                                       \
+        return with_float_type(a.dtype, [&](auto element) { return Items<decltype(element)>::what(a); }); \
     }
