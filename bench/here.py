@@ -147,7 +147,7 @@ def notes(rows: Iterable[Row]) -> list[str]:
 
 
 def show(wanted: list[Case], results: Results, console: Any) -> None:
-    """Print a table a case."""
+    """Print one table per case."""
     for case in wanted:
         rows = results.of_case(case.id).values()
         if any(row.state == "timed" for row in rows):

@@ -1,4 +1,4 @@
-"""Results as strict JSON: one file a machine, rows of a case and a peer, the lost ones too."""
+"""Results as strict JSON: one file per machine, one row per case and peer, and the rows that we lose too."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-// One call of homography_align in numbers, shared by the kernels of the CPU and of CUDA. The order of the arguments is
-// that of the public function.
+// The pointers, sizes, strides and options of one call of homography_align, for the CPU and CUDA kernels. The arguments
+// that AlignCall (vsad/ops/homography_align/call.py) has too are in its order.
 #pragma once
 #include <cstdint>
 
@@ -27,7 +27,7 @@ struct AlignArguments {
     double scale;
     Image out;
     void* lse;    // (B, V, heads, H, W), contiguous, in the compute dtype
-    int threads;  // at most so many threads of the CPU
+    int threads;  // maximum number of CPU threads
 };
 
 // Gradients that come in and where those that go out are written. A null pointer means: not needed.

@@ -82,7 +82,7 @@ class Rig:
             graph: ``"overlap"``: every known pair that sees at least one common pixel, most common pixels first;
                 ``"ring"``: the next and the previous view; ``"star"`` or ``"star:<view>"``: all views and the center
                 (by default the first view) are each other's neighbors; or ``(target, source)`` pairs.
-            max_neighbors: keep at most so many slots for each target, the first ones.
+            max_neighbors: maximum number of slots of each target; the first ones are kept.
 
         Returns:
             The rig.

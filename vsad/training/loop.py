@@ -67,7 +67,7 @@ def _losses(
 
 
 def _batches(loader: DataLoader[tuple[Tensor, ...]], steps: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield so many batches, going through the loader as often as that takes."""
+    """Yield ``steps`` batches, going through the loader as often as that takes."""
     done = 0
     while True:
         for batch in loader:

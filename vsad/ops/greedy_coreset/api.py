@@ -1,4 +1,4 @@
-"""The public function greedy_coreset: its promise, its checks, its defaults."""
+"""The public function greedy_coreset: argument checks and default values."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def greedy_coreset(
 
     Args:
         features: ``(M, C)``, floating point.
-        size: how many to pick, 1 <= size <= M.
+        size: number of features to pick, 1 <= size <= M.
         start: index of the first pick; drawn from ``seed`` by default.
-        seed: of that draw.
-        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first that can.
+        seed: seed of the random first pick; unused where ``start`` is given.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend in the table that
+            accepts the call.
 
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.

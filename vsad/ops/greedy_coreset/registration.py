@@ -1,4 +1,4 @@
-"""greedy_coreset as torch knows it: its backends and the shape of its output."""
+"""Registration of greedy_coreset with torch: backends and fake outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""homography_warp as torch knows it: its backends, the shapes of its outputs, and its gradients."""
+"""Registration of homography_warp with torch: backends, fake outputs, gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prototype_distance as torch knows it: its backends, the shapes of its outputs, and its gradients."""
+"""Registration of prototype_distance with torch: backends, fake outputs, gradients."""
 
 from __future__ import annotations
 
