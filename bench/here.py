@@ -25,7 +25,7 @@ COPIES = 12  # a case with gradients holds about as many copies of its inputs at
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of the user's own model. ``features`` are matched with ``prototypes``; None: all pixels of all views."""
+    """Sizes of the user's own model. ``features`` are matched with ``prototypes``; None: all pixels of all views."""
 
     batch: int = 1
     views: int = 5

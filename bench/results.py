@@ -66,7 +66,7 @@ class Results:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write the file, one row a line; NaN and infinity raise."""
+    """Write the file, one row per line; NaN and infinity raise."""
     head = {key: value for key, value in asdict(results).items() if key != "rows"}
     text = json.dumps({"schema": SCHEMA, **head}, indent=1, allow_nan=False)
     rows = [json.dumps(_stored(row), allow_nan=False) for row in results.rows]

@@ -12,7 +12,7 @@ from vsad.bench.cases import Case
 
 from . import Judge, Problem, accept, dtype, generator, homographies, image, share_of_budget
 
-TAPS = {"nearest": 0, "bilinear": 4, "bicubic": 16}  # that are multiplied and added
+TAPS = {"nearest": 0, "bilinear": 4, "bicubic": 16}  # number of taps that are multiplied and added
 
 
 def inputs(case: Case) -> Problem:

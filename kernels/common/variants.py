@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# kernel, signature, constants, compile options, regular expressions of instructions that must be in the machine code;
-# a named tuple of arguments has a named tuple of types, and a constant in it is named by its path
+# Kernel, signature, constants, compile options, regular expressions of instructions that must be in the machine code;
+# a named tuple of arguments has a named tuple of types, and a constant in it is named by its path.
 Variant = tuple[Any, dict[str, Any], dict[Any, Any], dict[str, Any], tuple[str, ...]]
 
 

@@ -47,7 +47,7 @@ def calibrate(
         graph: which pairs become neighbors, as ``Rig.from_pairs`` takes it.
         max_neighbors: maximum number of neighbors of each view.
         max_samples: maximum number of samples to use, spread evenly over a data set, or the first ones of an iterable.
-        seed: of the robust fit; the same seed gives the same rig.
+        seed: seed of the robust fit; the same seed gives the same rig.
         progress: told of the samples and pairs that are done.
 
     Returns:

@@ -91,7 +91,7 @@ class PairFitter:
 
     Args:
         views: number of views.
-        seed: of the robust fits.
+        seed: seed of the robust fits.
     """
 
     def __init__(self, views: int, seed: int) -> None:

@@ -147,8 +147,8 @@ class Rig:
 
         Args:
             size: ``(height, width)`` of the features to align; default the images' own.
-            device: of the result.
-            dtype: of the homographies; float32 or float64.
+            device: device of the result.
+            dtype: dtype of the homographies; float32 or float64.
 
         Returns:
             ``(V, N, 3, 3)`` and ``(V, N)`` int64.

@@ -21,8 +21,8 @@ def train(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, progress
 
     Args:
         model: trained in place, left in evaluation mode.
-        latents: of normal samples, ``(S, V, c, h, w)``.
-        rig: of the V views.
+        latents: latents of normal samples, ``(S, V, c, h, w)``.
+        rig: rig of the V views.
         config: how to train.
         progress: told of every step and its losses.
     """

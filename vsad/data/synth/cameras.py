@@ -33,7 +33,7 @@ class Camera:
     """A fixed camera: where it stands, what it sees of the plane, and how its sensor differs.
 
     Args:
-        name: of its view.
+        name: name of the camera's view.
         size: pixels per side of the view.
         position: (3,).
         H_view_from_plane: (3, 3), plane units to pixels.
