@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
-	@echo "make test         all but the slow tests, the wheel, and where nvcc is the CUDA kernels, emulated and for one architecture"
+	@echo "make test         every test but the slow ones; with nvcc also the CUDA kernels, emulated and for one architecture"
 	@echo "                  (under 8 minutes on 2 cores); continuous integration runs it after make lint"
 	@echo "make test-all     the slow tests too, every instruction set, and the GPU kernels for every architecture"
 	@echo "                  (about an hour on 2 cores); the weekly job and a release run it"

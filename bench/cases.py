@@ -37,7 +37,7 @@ class Case:
         alone: backward without its forward.
         device: "cpu" or "cuda".
         target: the speed to reach, where there is one; ``also``: more of them.
-        tflops: also at least that many useful operations a second, in 10^12.
+        tflops: also reach at least this many useful operations per second, in 10^12.
         curves: sizes along which this case is one point of a curve.
         quick: belongs to the quick suite.
         compiled: peers that run a compiler first take part.

@@ -25,7 +25,7 @@ COPIES = 12  # a case with gradients holds about as many copies of its inputs at
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of the user's own model. ``features`` are matched with ``prototypes``; None: all pixels of all views."""
+    """Sizes of the user's own model. ``features`` are matched with ``prototypes``; None: all pixels of all views."""
 
     batch: int = 1
     views: int = 5
@@ -147,7 +147,7 @@ def notes(rows: Iterable[Row]) -> list[str]:
 
 
 def show(wanted: list[Case], results: Results, console: Any) -> None:
-    """Print a table a case."""
+    """Print one table per case."""
     for case in wanted:
         rows = results.of_case(case.id).values()
         if any(row.state == "timed" for row in rows):

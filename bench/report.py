@@ -74,7 +74,7 @@ def target_table(results: Results) -> str:
 
 
 def rate_lines(results: Results) -> list[str]:
-    """A line for each target in operations a second."""
+    """A line for each target in operations per second."""
     lines = []
     for case in cases_of(results):
         if case.tflops is not None:

@@ -1,4 +1,4 @@
-"""Results as strict JSON: one file a machine, rows of a case and a peer, the lost ones too."""
+"""Results as strict JSON: one file per machine, one row per case and peer, and the rows that we lose too."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Results:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write the file, one row a line; NaN and infinity raise."""
+    """Write the file, one row per line; NaN and infinity raise."""
     head = {key: value for key, value in asdict(results).items() if key != "rows"}
     text = json.dumps({"schema": SCHEMA, **head}, indent=1, allow_nan=False)
     rows = [json.dumps(_stored(row), allow_nan=False) for row in results.rows]

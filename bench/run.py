@@ -29,8 +29,8 @@ class Effort:
     """How long to measure.
 
     Args:
-        seconds: of timed rounds, for each peer of a case.
-        most_rounds: for fast peers.
+        seconds: time of the timed rounds of each peer of a case.
+        most_rounds: maximum number of rounds, which fast peers reach.
         longest_s: a peer that is expected to take longer for one call is left out, unless it is ours or a target's.
         compiled: let peers take part that run a compiler first, on the cases that ask for it.
     """
@@ -67,8 +67,8 @@ class Runner:
     """Measures cases one by one, and remembers how fast each peer was to foresee how long it will take.
 
     Args:
-        deadline: of ``time.monotonic``; peers that come after it are left out.
-        device: of the cases to come.
+        deadline: latest value of ``time.monotonic``; peers that come after it are left out.
+        device: device of the cases to come.
     """
 
     effort: Effort = FULL

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+# csrc/greedy_coreset/cpu/bind.cpp and select.cpp.
 def greedy_coreset(
     *,
     dtype: int,
@@ -12,6 +13,7 @@ def greedy_coreset(
     picks: int,
 ) -> None: ...
 
+# csrc/homography_align: binding.h, cpu/bind.cpp, cpu/forward.cpp and cpu/backward.cpp.
 class AlignArguments:
     def __init__(
         self,
@@ -52,6 +54,7 @@ def homography_align_backward(
     forward: AlignArguments, gradients: AlignGradients, edges: Sequence[tuple[int, int, int]]
 ) -> None: ...
 
+# csrc/homography_warp: binding.h, cpu/bind.cpp, cpu/forward.cpp and cpu/backward.cpp.
 class WarpArguments:
     def __init__(
         self,
@@ -74,6 +77,8 @@ def homography_warp_backward(
     forward: WarpArguments, *, input: tuple[int, ...], homography: int, groups: int
 ) -> None: ...
 
+# csrc/prototype_distance: binding.h, cpu/bind.cpp, cpu/screened_search.cpp, cpu/brute_force.cpp, cpu/backward.cpp and
+# cpu/pack.cpp.
 class DistanceOperands:
     def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
 
@@ -85,6 +90,8 @@ def prototype_distance_backward(
 ) -> None: ...
 def packed_bytes(P: int, C: int) -> int: ...
 def pack_prototypes(operands: DistanceOperands, *, packed: int, center: int, threads: int) -> None: ...
+
+# csrc/cpu/module.cpp.
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def set_isa(name: str) -> None: ...

@@ -1,8 +1,11 @@
 """The compiled CUDA kernels (csrc/cuda/module.cpp). Pointers and streams are plain integers; strides count elements."""
 
+# csrc/cuda/module.cpp.
 EMULATED: bool
 ARCHITECTURES: str
 
+# csrc/homography_align: binding.h, cuda/bind.cpp, cuda/forward.cu, cuda/forward_mma.cu, cuda/backward.cu and
+# cuda/backward_gather.cu.
 class AlignArguments:
     def __init__(
         self,
@@ -47,6 +50,7 @@ def homography_align_gather(
     forward: AlignArguments, gradients: AlignGradients, *, inner: int, boxes: int, stream: int
 ) -> None: ...
 
+# csrc/homography_warp: binding.h, cuda/bind.cpp, cuda/forward.cu and cuda/backward.cu.
 class WarpArguments:
     def __init__(
         self,
@@ -72,6 +76,8 @@ class WarpGradients:
 
 def homography_warp_forward(arguments: WarpArguments, stream: int) -> None: ...
 def homography_warp_backward(gradients: WarpGradients, stream: int) -> None: ...
+
+# csrc/greedy_coreset/cuda/bind.cpp and select.cu.
 def greedy_coreset_workspace(M: int, C: int) -> int: ...
 def greedy_coreset(
     *,
@@ -85,6 +91,8 @@ def greedy_coreset(
     stream: int,
 ) -> None: ...
 
+# csrc/prototype_distance: binding.h, cuda/bind.cpp, cuda/screened_search.cu, cuda/brute_force.cu, cuda/backward.cu and
+# cuda/pack.cu.
 class DistanceOperands:
     def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
 

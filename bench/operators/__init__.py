@@ -56,7 +56,7 @@ def device(case: Case) -> torch.device:
 
 
 def generator(case: Case) -> torch.Generator:
-    """For the inputs: they are made where they are used."""
+    """The random generator of the inputs, on the device where they are used."""
     return torch.Generator(device(case)).manual_seed(0)
 
 

@@ -25,7 +25,7 @@ def inputs(case: Case) -> Problem:
 
 
 def flops(case: Case) -> float:
-    """Of the plain algorithm: a difference, a square and a sum for each point, channel and pick."""
+    """Operations of the plain algorithm: a difference, a square and a sum for each point, channel and pick."""
     s = case.sizes
     return 3.0 * s["M"] * s["C"] * s["size"]
 

@@ -12,7 +12,7 @@ from vsad.bench.cases import Case
 
 from . import Crop, Judge, Problem, accept, dtype, generator, homographies, image, share_of_budget
 
-VIEWS = 4  # whose output is judged
+VIEWS = 4  # number of views whose output is judged
 
 
 def inputs(case: Case) -> Problem:

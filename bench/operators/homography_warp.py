@@ -12,7 +12,7 @@ from vsad.bench.cases import Case
 
 from . import Judge, Problem, accept, dtype, generator, homographies, image, share_of_budget
 
-TAPS = {"nearest": 0, "bilinear": 4, "bicubic": 16}  # that are multiplied and added
+TAPS = {"nearest": 0, "bilinear": 4, "bicubic": 16}  # number of taps that are multiplied and added
 
 
 def inputs(case: Case) -> Problem:
@@ -24,7 +24,7 @@ def inputs(case: Case) -> Problem:
 
 
 def flops(case: Case) -> float:
-    """A multiply-add for each tap and channel; backward as much again. Coordinates are not counted."""
+    """One multiply-add per tap and channel, and the same again in the backward. Coordinates are not counted."""
     s = case.sizes
     values = s["B"] * s["C"] * s["H"] * s["W"]
     return values * 2.0 * TAPS[s["mode"]] * (2 if case.backward and not case.alone else 1)

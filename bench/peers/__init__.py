@@ -37,7 +37,7 @@ class Peer:
     """One way to do it.
 
     Args:
-        name: in results and tables; our own backends are called "vsad <backend>".
+        name: name in results and tables; our own backends are called "vsad <backend>".
         operators: by operator, the function that prepares a run.
         missing: why it cannot run on this machine at all; None if it can.
         devices: that it runs on.

@@ -129,7 +129,7 @@ def _with_gradients(problem: Problem, nearest: Callable[..., tuple[Tensor, Tenso
 
 
 def greedy_coreset(problem: Problem) -> Run:
-    """One matrix-vector product a pick; norms are kept, so that a pick reads the points once."""
+    """One matrix-vector product per pick; norms are kept, so that a pick reads the points once."""
     points, size = problem.tensors["features"], problem.case.sizes["size"]
 
     def run() -> Tensor:

@@ -76,7 +76,7 @@ def cell_grid(homography: Tensor, size: Sequence[int], source: Sequence[int], wi
 
 
 def stored_bytes(problem: Problem) -> float:
-    """Of the samples of key and value at every cell, and as much again for their gradients."""
+    """Bytes of the samples of key and value at every cell, and the same again for their gradients."""
     s = problem.case.sizes
     cells = s["B"] * s["V"] * s["N"] * s["R"] ** 2 * s["H"] * s["W"]
     return cells * s["C"] * problem.tensors["homography"].itemsize * (5.0 if problem.case.backward else 2.5)

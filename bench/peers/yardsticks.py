@@ -14,7 +14,7 @@ BLOCK_BYTES = 1 << 30  # the memory of one block of products
 
 
 def copy(problem: Problem) -> Run:
-    """A copy that reads and writes together as many bytes as the operator must."""
+    """A copy that reads and writes, taken together, the number of bytes that the operator must."""
     size = int(operators.of(problem.case).bytes(problem.case)) // 2
     device = operators.device(problem.case)
     source, to = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))

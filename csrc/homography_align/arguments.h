@@ -1,5 +1,5 @@
-// One call of homography_align as pointers, sizes and strides, for the kernels of the CPU and of CUDA. Python's
-// vsad/ops/homography_align/arguments.py fills it.
+// The pointers, sizes, strides and options of one call of homography_align, for the CPU and CUDA kernels. The arguments
+// that AlignCall (vsad/ops/homography_align/call.py) has too are in its order.
 #pragma once
 #include <cstdint>
 
@@ -27,10 +27,10 @@ struct AlignArguments {
     double scale;
     Image out;
     void* lse;    // (B, V, heads, H, W), contiguous, in the compute dtype
-    int threads;  // the largest number of CPU threads
+    int threads;  // maximum number of CPU threads
 };
 
-// The incoming gradients, and where the outgoing ones are written. A null pointer means: not needed.
+// Gradients that come in and where those that go out are written. A null pointer means: not needed.
 struct AlignGradients {
     Image grad_out;             // has the dtype of query
     const void* grad_lse;       // like lse; null: zero

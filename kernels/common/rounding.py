@@ -13,7 +13,7 @@ import triton.language as tl
 
 UNIT = tl.constexpr(2.0**-24)  # relative rounding error of one float32 operation
 SAMPLE = 64  # rows that determine the center and the scale: any rows give the same result
-# positions in the statistics: one over the unit of length, the typical length, the worst loss; and their number
+# Positions in the statistics: one over the unit of length, the typical length, the worst loss; and their number.
 INVERSE, TYPICAL, WORST, STATISTICS = (tl.constexpr(i) for i in (0, 1, 2, 4))
 LARGEST = tl.constexpr(65000.0)  # a larger element does not fit float16
 

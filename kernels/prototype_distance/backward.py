@@ -2,7 +2,7 @@
 
 With feature f and prototype p the gradients are
     df = own_f (f - p) + other_f p,    dp = own_p (p - f) + other_p f,
-where `other` is zero except for the cosine. A pair is one entry (m, j) of the indices, numbered m * K + j.
+where ``other`` is zero except for the cosine. A pair is one entry (m, j) of the indices, numbered m * K + j.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False

@@ -35,7 +35,7 @@ def calibrate(
     again with the source's descriptors mirrored, since SIFT does not survive a reflection; the better of the two,
     pooled over all samples, is fitted with MAGSAC++. The fit is refined by matching in the target's frame and
     reweighted least squares. A pair that stays weak is tried from the composition of two other pairs, then with
-    simulated foreshortening; every start must earn its inliers.
+    simulated foreshortening; an initial estimate is kept only if it gains inliers.
 
     Convention: homographies map target to source pixels, pixel centers are integers; everything is reported in
     pixels of the given images.
@@ -45,9 +45,9 @@ def calibrate(
             ``(V, 3, H, W)`` float in [0, 1]; all samples have one shape.
         views: names of the views; default the data set's own ``views``.
         graph: which pairs become neighbors, as ``Rig.from_pairs`` takes it.
-        max_neighbors: keep at most so many neighbors for each view.
-        max_samples: use so many samples, spread evenly over a data set, or the first ones of an iterable.
-        seed: of the robust fit; the same seed gives the same rig.
+        max_neighbors: maximum number of neighbors of each view.
+        max_samples: maximum number of samples to use, spread evenly over a data set, or the first ones of an iterable.
+        seed: seed of the robust fit; the same seed gives the same rig.
         progress: told of the samples and pairs that are done.
 
     Returns:

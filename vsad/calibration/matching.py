@@ -110,7 +110,7 @@ def fit_robustly(
         source: ``(K, 2)`` float64.
         tolerance: reprojection error of a right match, in pixels.
         mirrored: look for a homography that mirrors; otherwise for one that does not.
-        seed: of the random samples.
+        seed: seed of the random samples.
 
     Returns:
         The homography, source from target, or None; and which matches agree with it, ``(K,)`` bool.
@@ -171,7 +171,7 @@ def foreshorten(tilt: float, angle: float, size: Size) -> tuple[Tensor, Size]:
 
     Args:
         tilt: at least 1.
-        angle: in degrees.
+        angle: angle in degrees.
         size: ``(height, width)`` of the image.
 
     Returns:

@@ -36,7 +36,7 @@ _SEARCH = (0.02, 0.01, 0.008)
 _MIN_INLIERS, _MIN_PLACES, _MIN_SHARE = 30, 8, 0.4
 # In shares of the diagonal: matches along a line leave the rest of the plane free to turn about that line.
 _MIN_SPREAD = 0.02
-# A place is a cell of a grid with so many cells a side: matches in eight samples show one mark eight times.
+# A place is a cell of a grid with this many cells per side: matches in eight samples show one mark eight times.
 _PLACES = 16
 # Simulated foreshortenings, and the step in degrees between their directions.
 _TILTS = ((2.0, 36.0), (4.0, 18.0))
@@ -91,7 +91,7 @@ class PairFitter:
 
     Args:
         views: number of views.
-        seed: of the robust fits.
+        seed: seed of the robust fits.
     """
 
     def __init__(self, views: int, seed: int) -> None:

@@ -15,7 +15,7 @@ def add_agreement(maps: Tensor, rig: Rig) -> Tensor:
 
     Args:
         maps: deviations from normal ``(V, h, w)``.
-        rig: of the V views.
+        rig: rig of the V views.
     """
     homography, neighbors = rig.to_operator((maps.shape[-2], maps.shape[-1]), device=maps.device)
     total, seen = torch.zeros_like(maps), torch.zeros_like(maps)

@@ -13,7 +13,7 @@ class DetectorConfig(MemoryConfig):
 
     Args:
         memory: a name in ``MEMORIES``: "aligned" looks normal samples up at the same place, "prototypes" anywhere.
-        weights: of the levels, the latents first; one value serves all further ones.
+        weights: weights of the levels, the latents first; one value serves all further ones.
         smooth: deviation of the Gaussian that smooths the maps, in pixels of the finest features.
         agree: whether what other views see at the same surface point is added.
         false_alarms: share of normal samples that may exceed the threshold.

@@ -53,9 +53,9 @@ class Detector(nn.Module):
 
         Args:
             model: trained.
-            rig: of the views.
-            latents: of the normal samples, ``(S, V, c, h, w)``, as ``model.encode`` makes them.
-            config: of the detector.
+            rig: rig of the views.
+            latents: latents of the normal samples, ``(S, V, c, h, w)``, as ``model.encode`` makes them.
+            config: configuration of the detector.
             progress: told of every sample and level.
         """
         config = config or DetectorConfig()

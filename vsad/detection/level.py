@@ -21,7 +21,7 @@ class Level(nn.Module):
     """One level of features: its memory, and the mean and deviation that normal scores have at every place.
 
     Args:
-        memory: of normal features.
+        memory: memory of normal features.
         mean: ``(V, h, w)``.
         deviation: ``(V, h, w)``.
     """

@@ -14,8 +14,8 @@ def image_corners(size: Size, *, dtype: torch.dtype = torch.float32, device: tor
 
     Args:
         size: ``(height, width)``.
-        dtype: of the result.
-        device: of the result.
+        dtype: dtype of the result.
+        device: device of the result.
 
     Returns:
         ``(4, 2)``, each ``(x, y)``.

@@ -136,7 +136,7 @@ def overlap_fraction(homography: Tensor, size: Size, source_size: Size | None = 
     Args:
         homography: ``(..., 3, 3)``, source from target, oriented.
         size: ``(height, width)`` of the target image.
-        source_size: of the source image; default ``size``.
+        source_size: size of the source image; default ``size``.
 
     Returns:
         ``(...)``, between 0 and 1.

@@ -82,7 +82,7 @@ class Rig:
             graph: ``"overlap"``: every known pair that sees at least one common pixel, most common pixels first;
                 ``"ring"``: the next and the previous view; ``"star"`` or ``"star:<view>"``: all views and the center
                 (by default the first view) are each other's neighbors; or ``(target, source)`` pairs.
-            max_neighbors: keep at most so many slots for each target, the first ones.
+            max_neighbors: maximum number of slots of each target; the first ones are kept.
 
         Returns:
             The rig.
@@ -147,8 +147,8 @@ class Rig:
 
         Args:
             size: ``(height, width)`` of the features to align; default the images' own.
-            device: of the result.
-            dtype: of the homographies; float32 or float64.
+            device: device of the result.
+            dtype: dtype of the homographies; float32 or float64.
 
         Returns:
             ``(V, N, 3, 3)`` and ``(V, N)`` int64.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vsad.models.mvam import zero_
 
-# Pixels a side of a latent pixel.
+# Image pixels per side of a latent pixel.
 BLOCK = 4
 # Coefficients of a block: all 16 of luma, the 4 lowest of each chroma.
 COEFFICIENTS = 24

@@ -30,7 +30,7 @@ def align_features(feature: Tensor, rig: Rig, window: int = 3) -> Aligned:
 
     Args:
         feature: ``(B, V, C, H, W)``.
-        rig: of the same V views.
+        rig: rig of the same V views.
         window: odd size of the windows.
 
     Returns:

@@ -36,7 +36,7 @@ def new_model(preset: str, seed: int, change: Callable[[VALDMConfig], VALDMConfi
 
     Args:
         preset: a name in ``PRESETS``.
-        seed: of the weights; torch's own generator is left as it is.
+        seed: seed of the weights; torch's own generator is left as it is.
         change: makes another configuration of the preset's.
 
     Raises:

@@ -22,7 +22,7 @@ REMEDY = "name a folder that `vsad train` or `vsad fit` wrote, or write it anew 
 
 @dataclass(frozen=True)
 class VALDMConfig:
-    """What a VALDM is made of. The paper's own values are not at hand: these are our choices.
+    """What a VALDM is made of. The paper's own values were not available: these are our choices.
 
     Args:
         vae, unet: arguments of diffusers' ``AutoencoderKL`` and ``UNet2DConditionModel``.
@@ -45,8 +45,8 @@ class VALDM(nn.Module):
     """View-aligned latent diffusion model with feature refinement modules.
 
     Args:
-        config: of its parts; the autoencoder starts as Gaussian derivatives where its configuration is that of the
-            tiny preset, else as diffusers initializes it.
+        config: configuration of its parts; the autoencoder starts as Gaussian derivatives where its configuration is
+            that of the tiny preset, else as diffusers initializes it.
     """
 
     latent_mean: Tensor
@@ -104,7 +104,7 @@ class VALDM(nn.Module):
         Args:
             latents: noisy, ``(B, V, c, h, w)``.
             timesteps: ``(B,)`` int64, one for all views of a sample.
-            rig: of these V views.
+            rig: rig of these V views.
 
         Returns:
             The noise ``(B, V, c, h, w)``, and the levels: the latents and the aligned features of the decoder's

@@ -31,12 +31,12 @@ class RunConfig:
     """What ``run`` does.
 
     Args:
-        preset: of the model.
+        preset: preset of the model.
         size: side that images are resized to; None keeps them as they are.
-        graph: of the rig: "overlap", "ring" or "star".
+        graph: graph of the rig: "overlap", "ring" or "star".
         train, detector: of those steps.
         ablations: whether the same model without alignment and a plain bank are measured beside it.
-        seed: of everything.
+        seed: seed of every random choice.
     """
 
     preset: str = "tiny"

@@ -24,7 +24,7 @@ class Scale:
 
     @classmethod
     def of(cls, maps: list[np.ndarray], threshold: float) -> Scale:
-        """From the maps' median to as far beyond the threshold, or to their 99.9 % quantile if higher."""
+        """Span from the maps' median to as far beyond the threshold, or to their 99.9 % quantile if higher."""
         values = np.concatenate([m.ravel()[:: 1 + m.size // 20_000] for m in maps])
         low = min(float(np.median(values)), threshold)
         high = max(2 * threshold - low, float(np.quantile(values, 0.999)))

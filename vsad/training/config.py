@@ -14,7 +14,7 @@ class TrainConfig:
         lr: peak of a one-cycle schedule.
         max_timestep: noise levels are drawn below it; features are read at 0, so a short training dwells near it.
         alignment, refine: weights of the losses; the diffusion loss has weight 1.
-        seed: of the order, the noise and the time steps.
+        seed: seed of the order, the noise and the time steps.
     """
 
     steps: int = 100

@@ -18,7 +18,7 @@ def learn_latents(model: VALDM, images: Iterable[Tensor]) -> Tensor:
 
     Args:
         model: its latent statistics are set.
-        images: of each normal sample, ``(V, 3, H, W)``.
+        images: images of each normal sample, ``(V, 3, H, W)``.
 
     Returns:
         The latents that ``encode`` gives of these samples from now on, ``(S, V, c, h, w)``.

@@ -21,8 +21,8 @@ def train(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, progress
 
     Args:
         model: trained in place, left in evaluation mode.
-        latents: of normal samples, ``(S, V, c, h, w)``.
-        rig: of the V views.
+        latents: latents of normal samples, ``(S, V, c, h, w)``.
+        rig: rig of the V views.
         config: how to train.
         progress: told of every step and its losses.
     """
@@ -67,7 +67,7 @@ def _losses(
 
 
 def _batches(loader: DataLoader[tuple[Tensor, ...]], steps: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield so many batches, going through the loader as often as that takes."""
+    """Yield ``steps`` batches, going through the loader as often as that takes."""
     done = 0
     while True:
         for batch in loader:

@@ -12,9 +12,9 @@ namespace vsad {
 namespace {
 
 constexpr std::int64_t kBlocks = 2048;          // about this many blocks of points
-constexpr std::int64_t kPassPairs = 500;        // as many pairs cost as much as choosing candidates and waking threads
+constexpr std::int64_t kPassPairs = 500;        // cost of a pass, choosing candidates and waking threads, in pairs
 constexpr std::int64_t kLeastBlocks = 16;       // candidates come from at least this many blocks
-constexpr std::int64_t kMostCandidates = 8192;  // at most this many candidates a round
+constexpr std::int64_t kMostCandidates = 8192;  // at most this many candidates per round
 constexpr std::int64_t kLeastForRegions = 512;  // fewer picks are not worth finding the regions
 constexpr std::int64_t kRowBytes = 8 << 20;     // most memory for the candidates' rows
 

@@ -78,7 +78,7 @@ __device__ __forceinline__ void offer(const State& s, Shared& shared) {
     __syncthreads();  // the next call of block_highest may use the same place
 }
 
-// Raises the limit by bisection until at most kMost candidates are above it, and stops early at nearly as many.
+// Raises the limit by bisection until at most kMost candidates are above it, and stops early when nearly kMost are.
 __device__ __forceinline__ Key raise_limit(const Key* found, int count, Key limit, Key top) {
     while (top - limit > 1) {
         const Key middle = limit + (top - limit) / 2;

@@ -147,9 +147,10 @@ class Prefetch {
 
   private:
     static constexpr int kMost = 8;
+    // `stride` is in bytes, `width` in cache lines and `height` in rows.
     struct Region {
         const char* from;
-        std::int64_t stride, width, height;  // in bytes, in cache lines, in rows
+        std::int64_t stride, width, height;
     };
     Region regions_[kMost];
     int count_ = 0, next_ = 0;

@@ -21,7 +21,8 @@ namespace homography_align {
 namespace {
 
 constexpr int kWarps = kThreads / 32, kSide = 4, kRows = kSide * kSide;  // a warp has kSide x kSide pixels
-constexpr int kNarrowHead = 4, kHead = 5, kWideHead = 8;                 // in packs of 8 channels
+// The channels of a head, counted in packs of 8 channels.
+constexpr int kNarrowHead = 4, kHead = 5, kWideHead = 8;
 
 // The most source pixels that a box may have.
 template <int R>

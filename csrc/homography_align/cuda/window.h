@@ -1,8 +1,8 @@
 // The window of a target pixel in a source view: its taps, and the steps that every kernel takes with them.
 //
 // Taps and cells are visited row by row: the query is multiplied with one row of taps, neighbors in that row are mixed,
-// and two such rows give the cells between them. So few numbers live at once, and every window size runs the same short
-// loop.
+// and two such rows give the cells between them. This keeps few values in registers, and every window size runs the
+// same short loop.
 #pragma once
 #include "homography_align/cuda/tile.h"
 

@@ -63,7 +63,7 @@ struct Scatter {
     const std::int64_t b;
     const Element* source;  // the image of this batch
     const double scale;
-    const std::int64_t source_channel, out_channel, to_channel;  // strides, which packs know to be 1
+    const std::int64_t source_channel, out_channel, to_channel;  // channel strides; 1 with packs
 
     __device__ __forceinline__ Scatter(const WarpGradients& g, const Tiling& tiling, std::int64_t b)
         : g(g),

@@ -9,8 +9,9 @@ namespace cuda {
 
 struct WarpGradients {
     WarpArguments forward;
-    ImageView
-        input;  // the input's gradient, zeroed: float, or with a scale 64-bit fixed point; without data not needed
+    // The gradient of the input, zeroed: float32, or 64-bit fixed point when there is a scale. Its data is null where
+    // the gradient is not needed.
+    ImageView input;
     const double* scale;  // the scale of fixed-point sums, which are the same in any order; null adds floats
     double* homography;   // (B, homography_warp_parts(), 3, 3), written completely; null where it is not needed
 };

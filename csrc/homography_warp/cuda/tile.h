@@ -16,14 +16,15 @@ constexpr int kThreads = 256;
 constexpr int kVectorBytes = 16;
 constexpr int kPlaneTileWidth = 32, kPixelTileWidth = 8;
 constexpr std::int64_t kBlocks = 4 * 132;  // enough to fill a GPU; with fewer, planes distribute their channels too
-constexpr int kTilesPerBlock = 8;          // in the backward, for one reduction of the homography's gradient
+// In the backward a block takes this many tiles before it reduces the homography's gradient once.
+constexpr int kTilesPerBlock = 8;
 
 struct Tiling {
-    int lanes;          // that share a pixel
-    int width, height;  // the tile in pixels; lanes * width * height == kThreads
+    int lanes;          // number of lanes that share a pixel
+    int width, height;  // size of the tile in pixels; lanes * width * height == kThreads
     std::int64_t tiles_x, tiles_y;
-    std::int64_t shares;  // into which the channels are divided
-    bool packed;          // kVectorBytes of channels are read at once
+    std::int64_t shares;  // number of parts that the channels are divided into
+    bool packed;          // whether kVectorBytes of channels are read at once
 
     dim3 grid(const WarpArguments& a, int tiles_per_block = 1) const {
         const std::int64_t tiles = (tiles_x * tiles_y + tiles_per_block - 1) / tiles_per_block * a.B;

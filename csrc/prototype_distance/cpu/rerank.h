@@ -60,7 +60,7 @@ inline void Screen<Element>::measure_named(std::int64_t i, CandidateBlock& c) {
     if (slot < a.bank.count[regular]) measure(i, slot);
 }
 
-// Measures the named prototypes of the k nearest candidate blocks, which nearly settles how far the k-th nearest is.
+// Measures the named prototypes of the k nearest candidate blocks, which gives a tight bound on the k-th distance.
 template <typename Element>
 inline void Screen<Element>::measure_nearest(std::int64_t i) {
     CandidateBlock* mine = candidates + i * kCandidates;

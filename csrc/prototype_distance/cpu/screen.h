@@ -71,7 +71,7 @@ struct Screen {
     std::int8_t* codes;
 
     std::int64_t steps;       // groups of kStep channels per row
-    std::int64_t float_rows;  // that are screened together in float32
+    std::int64_t float_rows;  // number of rows that are screened together in float32
     std::int64_t rows = 0, padded_rows = 0, given_up_count = 0, first = 0, feature_in_use = -1, budget = 0;
     bool in_int8 = false;
     double error;                        // relative error of direct squared distances

@@ -12,7 +12,7 @@
 namespace vsad {
 namespace {
 
-constexpr std::int64_t kMostChannels = 1 << 16;      // a dot product of so many int8 codes fits int32
+constexpr std::int64_t kMostChannels = 1 << 16;      // with at most these, a dot product of int8 codes fits int32
 constexpr std::int64_t kMostPrototypes = INT32_MAX;  // the bank's indices are int32
 constexpr std::int64_t kMostPacked = 48 << 20;       // bytes of an int8 bank that is packed for one call only
 constexpr std::int64_t kFewestFeatures = 32;         // with fewer, packing the bank costs more than it saves

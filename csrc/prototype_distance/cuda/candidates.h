@@ -146,7 +146,8 @@ struct CandidateList {
     }
 };
 
-// Lowers the limit to what the k nearest found so far ask for. The four lanes of a feature call it together.
+// Lowers the limit to the one that the k-th nearest found so far requires. The four lanes of a feature call it
+// together.
 template <int kept>
 __device__ __forceinline__ void tighten(CandidateList<kept>& list, const Margin& margin, int k) {
     list.lower_limit(margin.limit_for(k == 1 ? min_across_feature(list.value[0]) : list.kth_across_feature(k)));

@@ -6,7 +6,8 @@ namespace cuda {
 namespace prototype_distance {
 namespace {
 
-constexpr int kCenterRows = 256;     // any center gives the same result; the mean of so many rows is near enough
+// Rows whose mean is the center. Any center gives the same result; the mean of 256 rows is near enough to the bank's.
+constexpr int kCenterRows = 256;
 constexpr int kCenterThreads = 512;  // 32 channels x 16 groups of rows
 constexpr float kExcluded = -1;
 

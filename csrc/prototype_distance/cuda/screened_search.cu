@@ -16,7 +16,8 @@ namespace prototype_distance {
 namespace {
 
 // Launch table: how a call is served, by the class of its shape.
-// Below so many products M P C brute force finishes before the launches of screening, and of packing, have started.
+// When M P C is below these numbers, brute force finishes before screening, without and with packing, has been
+// launched.
 constexpr double kFewProducts = 1 << 26, kFewUnpacked = 1 << 27;
 constexpr std::int64_t kFewFeatures = 64;  // one row tile of brute force reads the bank once, packing reads it twice
 constexpr std::int64_t kFewestPerNeighbor = 8;   // prototypes per neighbor: with fewer, most prototypes are candidates

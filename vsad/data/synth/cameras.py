@@ -24,7 +24,7 @@ _MOUNTS = {
 _CAMERA_DISTANCE = 2.2
 _NORMAL = np.array([0.0, 0.0, -1.0])
 _AMBIENT = 0.35
-# Shading is smooth: it is evaluated on so many points a side.
+# Shading is smooth, so it is evaluated on a grid with this many points per side.
 _GRID = 32
 
 
@@ -33,8 +33,8 @@ class Camera:
     """A fixed camera: where it stands, what it sees of the plane, and how its sensor differs.
 
     Args:
-        name: of its view.
-        size: pixels a side of the view.
+        name: name of the camera's view.
+        size: pixels per side of the view.
         position: (3,).
         H_view_from_plane: (3, 3), plane units to pixels.
         gain: (3,) response of the sensor to red, green and blue.
@@ -47,7 +47,7 @@ class Camera:
     gain: np.ndarray
 
     def scaled(self, factor: int) -> np.ndarray:
-        """Give the homography of the same camera with ``factor`` times the pixels a side."""
+        """Give the homography of the same camera with ``factor`` times the pixels per side."""
         shift = (factor - 1) / 2  # a pixel's center moves: x -> (x + 0.5) * factor - 0.5
         return np.asarray(np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]]) @ self.H_view_from_plane)
 

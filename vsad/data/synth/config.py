@@ -16,7 +16,7 @@ class SynthConfig:
         train: normal samples to train on, per category.
         test_good: normal samples to test on, per category.
         test_defect: defective samples, per category; the kinds take turns.
-        size: pixels a side of a view.
+        size: pixels per side of a view.
         seed: the same seed gives the same station and the same images.
         format: "folder", or "real-iad".
     """

@@ -20,7 +20,8 @@ from vsad.data.synth.product import Part, Product, blur, smooth_noise, to_displa
 
 # Lines scale with the image down to this share of their width at 256 pixels: below, no camera sees them.
 _FINEST = 0.7
-# Thin lines are drawn so many times finer and averaged down, so that their width need not be an integer of texels.
+# Thin lines are drawn at this multiple of the resolution and averaged down: their width need not be an integer of
+# texels.
 _FINE = 4
 
 

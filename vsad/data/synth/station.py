@@ -24,7 +24,7 @@ _MIN_PIXELS = 10
 _MIN_CONTRAST = 12
 # The deviation of the sensor's read noise, and the variance of shot noise per unit of light.
 _READ_NOISE, _SHOT_NOISE = 0.0018, 0.00008
-# So many draws of a defect are tried before a photograph counts as unfit for it.
+# The number of draws of a defect that are tried before a photograph counts as unfit for it.
 _ATTEMPTS = 200
 
 
@@ -33,12 +33,12 @@ class Scene:
     """One specimen on the table, and the light of that moment; ``Station.render`` photographs it.
 
     Args:
-        product: of which this is a specimen.
+        product: the product of which this is a specimen.
         albedo: (H, W, 3) of the specimen.
         surface: (H, W, 4), the albedo with outline and shadow.
         H_plane_from_object: (3, 3), how it lies.
         lamps: as they stand at that moment.
-        exposure: of each view, (3,).
+        exposure: exposure of each view, (3,).
     """
 
     product: Product

@@ -22,7 +22,7 @@ class Writer(ABC):
     """Writes samples one by one, and what belongs to all of them at the end.
 
     Args:
-        root: of the data set.
+        root: top folder of the data set.
         single: whether there is only one category.
     """
 

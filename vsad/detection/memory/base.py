@@ -19,7 +19,7 @@ class MemoryConfig:
         references: normal samples that an aligned memory keeps, at most.
         window: how far a product may lie off in an aligned memory, in feature pixels, odd.
         prototypes: that a prototype memory keeps for each view.
-        seed: of every draw.
+        seed: seed of every random choice.
     """
 
     references: int = 40
@@ -43,8 +43,8 @@ class Memory(nn.Module, ABC):
         """Remember the ``features (S, V, C, h, w)`` of normal samples.
 
         Args:
-            features: of S samples in V views.
-            config: of the memory.
+            features: features of S samples in V views.
+            config: configuration of the memory.
             whiten: whether distances discount that channels repeat each other; else only their deviations.
 
         Raises:
@@ -67,7 +67,7 @@ class Memory(nn.Module, ABC):
         Args:
             features: those that the memory was fitted to, ``(S, V, C, h, w)``.
             progress: told of every sample.
-            label: of this stage of the work.
+            label: label of this stage of the work.
         """
 
     @abstractmethod

@@ -13,7 +13,7 @@ from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import PackedPrototypes, greedy_coreset, pack_prototypes, prototype_distance
 from vsad.progress import SILENT, Progress
 
-# A view's coreset is chosen among at most so many features.
+# The maximum number of features among which a view's coreset is chosen.
 CANDIDATES = 20_000
 
 

@@ -1,7 +1,5 @@
-"""The contract of every operator: one call, one reference, one schema, and a table of backends.
-
-A backend accepts a call or gives the reason why it cannot. Each operator writes one small function per backend that
-imports its launchers, so that an editor can follow a call to them.
+"""The contract of every operator: one call, one reference, one schema, and a table of backends, each of which accepts
+a call or says why it cannot.
 """
 
 from __future__ import annotations
@@ -59,7 +57,8 @@ class Backend(Generic[Call]):
 
     Args:
         name: what users write in ``backend=``.
-        load: imports the launchers when they are first used, and returns them.
+        load: imports the launchers when they are first used, and returns them. Each operator writes one small function
+            per backend for this, with a plain import statement, so that editors can follow it.
         devices: device types that the first tensor of a call may be on.
         dtypes: dtypes that the first tensor of a call may have.
         missing: why this backend is unusable on this machine; None if it is usable.
@@ -101,12 +100,12 @@ class Operator(Generic[Call]):
     """An operator: its call, its definition in plain torch, and its backends in order of preference.
 
     Args:
-        name: of the public function.
+        name: name of the public function.
         call: the NamedTuple of its arguments, tensors first; its annotations are the registered schema.
         outputs: names of the tensors that the launchers return.
         empty: makes uninitialized outputs of a call; the fake of the registered operator.
-        reference: the definition.
-        backends: the table.
+        reference: the definition in plain torch.
+        backends: the table of backends, in order of preference.
         gradients: how it is differentiated; None where it is not.
         opaque_reference: whether compilers see the reference as one call too, because it loops.
     """
@@ -123,7 +122,8 @@ class Operator(Generic[Call]):
     def choose(self, call: Call, backend: str | None) -> str:
         """The name of the backend that runs this call.
 
-        Unnamed, the first that does not refuse; named (by argument or by ``using``), that one or an error.
+        Without a name it is the first that accepts the call. A backend named by argument or by ``using`` runs the call
+        or raises an error.
 
         Raises:
             ValueError: the name is not in the table.

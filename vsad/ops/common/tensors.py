@@ -26,5 +26,5 @@ def image(t: Tensor) -> tuple[int, ...]:
 
 
 def batch_stride(homography: Tensor) -> int:
-    """From one batch of dense homographies to the next; 0 where all share one."""
+    """Elements from one batch of dense homographies to the next; 0 where all batches share one."""
     return homography.stride(0) if homography.shape[0] > 1 else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-OPERATIONS_PER_THREAD = 1 << 19  # as many multiply-adds take some 50 us; waking a thread takes 5 to 20 us
+OPERATIONS_PER_THREAD = 1 << 19  # multiply-adds that take about 50 us; waking a thread takes 5 to 20 us
 
 
 def threads(operations: int) -> int:

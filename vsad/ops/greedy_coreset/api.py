@@ -24,10 +24,11 @@ def greedy_coreset(
 
     Args:
         features: ``(M, C)``, floating point.
-        size: how many to pick, 1 <= size <= M.
+        size: number of features to pick, 1 <= size <= M.
         start: index of the first pick; drawn from ``seed`` by default.
-        seed: of that draw.
-        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend that accepts the call.
+        seed: seed of the random first pick; unused where ``start`` is given.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend in the table that
+            accepts the call.
 
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.

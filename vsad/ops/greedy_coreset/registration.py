@@ -1,4 +1,4 @@
-"""Registration of greedy_coreset with torch: backends, fake outputs."""
+"""Registration of greedy_coreset with torch: backends and fake outputs."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def homography_align(
     deterministic: bool | None = None,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Fuse homography warp and windowed cross-view attention; nothing per window cell is ever stored.
+    r"""Attend from every target pixel to the window around its projection into each neighboring view.
+
+    Nothing is stored per window cell.
 
     For target view i, pixel p = (x, y) and slot n with source view ``j = neighbors[i, n]``::
 
@@ -47,16 +49,17 @@ def homography_align(
         value: ``(B, S, Cv, Hs, Ws)``.
         homography: ``(B, V, N, 3, 3)``, ``(1, V, N, 3, 3)`` or ``(V, N, 3, 3)``, any floating dtype.
         neighbors: ``(V, N)`` int64, -1 marks an empty slot. None: every other view in order (needs S == V).
-        heads: divides C and Cv; head h owns the h-th group of consecutive channels.
-        window: odd, in source pixels.
+        heads: number of heads; divides C and Cv; head h owns the h-th group of consecutive channels.
+        window: side of the square window in source pixels; odd.
         bias: ``(heads, window, window)`` or ``(heads, N, window, window)``, added to the logits.
-        scale: of the dot product; ``1 / sqrt(C / heads)`` by default.
+        scale: factor on the dot product; ``1 / sqrt(C / heads)`` by default.
         return_lse: also return the logarithm of the sum of exponentials.
         deterministic: bit-identical gradients on every run; None follows
-            ``torch.are_deterministic_algorithms_enabled()``. The CPU backend always is; the CUDA backend gathers then,
-            the Triton backend sums in 64-bit integers.
-        backend: ``"cpu"``, ``"cuda"`` (window up to 7), ``"triton"``, ``"torch"``; None takes the first that accepts
-            the call.
+            ``torch.are_deterministic_algorithms_enabled()``. The CPU backend is always deterministic;
+            when this is set, the CUDA backend gathers instead of adding atomically, and the Triton backend sums in
+            64-bit integers.
+        backend: ``"cpu"``, ``"cuda"`` (window up to 7), ``"triton"``, ``"torch"``; None takes the first
+            backend in the table that accepts the call.
 
     Returns:
         ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,

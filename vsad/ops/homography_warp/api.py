@@ -20,7 +20,7 @@ def homography_warp(
     return_mask: bool = False,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Resample an image: every output pixel asks the homography where to look in the input.
+    """Resample an image: every output pixel is read at its projection into the input.
 
     ``out(x, y) = input(X / Z, Y / Z)`` with ``(X, Y, Z) = homography (x, y, 1)``.
 
@@ -39,8 +39,9 @@ def homography_warp(
         size: ``(height, width)`` of the output; the input's by default.
         mode: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
         padding: ``"zeros"``, ``"border"`` or ``"reflection"``.
-        return_mask: also return where the output is backed by the input.
-        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend that accepts the call.
+        return_mask: also return the mask of the output pixels that project into the input.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend in the table that
+            accepts the call.
 
     Returns:
         ``(B, C, *size)`` in input's dtype; with ``return_mask`` also a boolean ``(B, *size)``, True where the point is

@@ -65,7 +65,8 @@ def backward(
     per_program = max(1, min(shapes.TILES_PER_PROGRAM, B * tiles * shares // shapes.PROGRAMS))
     programs = triton.cdiv(tiles, per_program) * shares  # the programs of one image
     parts = None
-    if needs[1] and mode != "nearest":  # whose derivative by the homography is zero
+    # The derivative of the mode "nearest" with respect to the homography is zero.
+    if needs[1] and mode != "nearest":
         parts = homography.new_empty((B, programs, 3, 3))
     if B * programs and (total is not None or parts is not None):
         _launch_backward(call, grad_out, scale, total, parts, constants, (programs // shares, shares, per_program))

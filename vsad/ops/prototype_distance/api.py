@@ -40,10 +40,10 @@ def prototype_distance(
         features: ``(..., C)``, floating point.
         prototypes: ``(P, C)``, features' dtype, P >= 1; or a bank from ``pack_prototypes``, which saves the
             packing that every call with a tensor makes. Under autocast features are taken in a packed bank's dtype.
-        k: how many, 1 <= k <= P.
+        k: number of prototypes to find per feature, 1 <= k <= P.
         metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
-        backend: ``"cpu"``, ``"cuda"`` (k up to 64), ``"triton"`` (up to 32), ``"torch"``; None takes the first that
-            can.
+        backend: ``"cpu"``, ``"cuda"`` (k up to 64), ``"triton"`` (up to 32), ``"torch"``; None takes the first
+            backend in the table that accepts the call.
 
     Returns:
         ``Nearest``: distances ``(..., k)`` in features' dtype, non-negative and ascending, and indices.

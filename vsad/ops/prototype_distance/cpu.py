@@ -11,7 +11,8 @@ from ..common.tensors import matrix, pointer
 from ..common.threads import threads
 from .call import METRICS, DistanceCall
 
-CENTER_ROWS = 1024  # any center gives the same result; the mean of so many rows is near enough to the bank's
+# Rows whose mean is the center. Any center gives the same result; the mean of 1024 rows is near enough to the bank's.
+CENTER_ROWS = 1024
 ALIGNMENT = 64  # bytes of a cache line, to which a packed bank is aligned
 
 

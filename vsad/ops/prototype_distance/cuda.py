@@ -96,7 +96,7 @@ def _pack(arguments: _cuda.DistanceArguments, like: Tensor, stream: int) -> Tens
 
 
 def _operands(call: DistanceCall) -> tuple[_cuda.DistanceOperands, tuple[Tensor, Tensor]]:
-    """The operands in numbers, and the tensors with contiguous rows whose memory they point to."""
+    """Pointers, sizes and strides of the operands, and the tensors with contiguous rows, which must outlive them."""
     features, prototypes = (t if t.stride(1) == 1 or t.shape[1] <= 1 else t.contiguous() for t in call[:2])
     operands = _cuda.DistanceOperands(matrix(features), matrix(prototypes), call.k, METRICS.index(call.metric))
     return operands, (features, prototypes)

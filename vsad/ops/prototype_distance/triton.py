@@ -56,7 +56,7 @@ class Operands(NamedTuple):
 class Uncertified(NamedTuple):
     """The features that re-ranking did not certify."""
 
-    features: Tensor  # (M,) int32, of which the first `total` are set
+    features: Tensor  # (M,) int32, of which the first ``total`` are set
     total: Tensor  # (1,) int32
 
 
