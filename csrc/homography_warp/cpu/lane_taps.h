@@ -84,7 +84,8 @@ struct LaneSource : Source<T> {
     // The taps of the pixels (x0, y), (x0 + 1, y), ... No tap of a lane that is alive lies outside the source.
     template <int n>
     VSAD_HD LaneTaps<T, n> locate(T x0, T y) const {
-        LaneTaps<T, n> taps{Source<T>::template taps<n>(x0 + lane_numbers<T>(), y), false, false};
+        LaneTaps<T, n> taps;  // not in braces: GCC would set all of it to zero first, once per vector of pixels
+        static_cast<Taps<Vector<T>, n>&>(taps) = Source<T>::template taps<n>(x0 + lane_numbers<T>(), y);
         const Integers<T>*const columns = taps.x.index, *const rows = taps.y.index;
         const Index<T> last_x = Index<T>(this->last_x), last_y = Index<T>(this->last_y);
         Integers<T> inner =
