@@ -134,7 +134,7 @@ def _schema_calls(op, backend):
             yield *images, t["homography"], options["neighbors"], bias, *rest
         elif op.name == "homography_warp":
             ways = options.get("mode", "bilinear"), options.get("padding", "zeros")
-            yield t["input"], t["homography"], list(options["size"]), *ways, backend
+            yield t["input"], t["homography"], list(options["size"]), *ways, False, backend
         elif op.name == "prototype_distance":
             yield t["features"], t["prototypes"], None, options["k"], options["metric"], backend
         elif op.name == "greedy_coreset":

@@ -98,8 +98,7 @@ def backward_calls(op):
     call, arguments = op.call(*fields), op.gradients.arguments
     some = [name not in ("query", "homography", "bias") for name in arguments]
     for needs in ([True] * len(arguments), some):
-        if "deterministic" in call._fields:
-            call = call._replace(deterministic=needs is some)
+        call = call._replace(deterministic=needs is some)
         saved = [outs[name] for name in op.gradients.saved]
         grads = [torch.randn_like(outs[name]) for name in op.gradients.outputs]
         yield *call, *saved, *grads, needs, backend

@@ -111,11 +111,23 @@ VSAD_HD V mix(T f, V a, V b) {
     return (1 - f) * a + f * b;
 }
 
-// dH += (dX, dY, dZ)^T (x, y, 1), for the gradient (gx, gy) of a projected point.
-template <typename T>
-VSAD_HD void add_homography_gradient(double* dH, const Projection<T>& p, double gx, double gy, T x, T y) {
-    const double dX = gx / p.Z, dY = gy / p.Z, dZ = -(dX * p.x + dY * p.y);
-    const double column[3] = {dX, dY, dZ};
+template <typename V>
+struct Gradient3 {
+    V X, Y, Z;
+};
+
+// The gradient of H (x, y, 1), from the gradient (gx, gy) of the projected point p. That of H is the outer product with
+// (x, y, 1).
+template <typename V, typename G>
+VSAD_HD Gradient3<G> project_backward(const Projection<V>& p, G gx, G gy) {
+    const G X = gx / p.Z, Y = gy / p.Z;
+    return {X, Y, -(X * p.x + Y * p.y)};
+}
+
+// dH += d (x, y, 1)^T
+template <typename G, typename T>
+VSAD_HD void add_outer_product(G* dH, const Gradient3<G>& d, T x, T y) {
+    const G column[3] = {d.X, d.Y, d.Z};
     for (int i = 0; i < 3; ++i) {
         dH[3 * i + 0] += column[i] * x;
         dH[3 * i + 1] += column[i] * y;

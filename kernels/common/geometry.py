@@ -32,3 +32,10 @@ def project(homography, x, y):
     front = Z > 0  # not so for a NaN
     Z = tl.where(front, Z, 1.0)
     return tl.div_rn(X, Z), tl.div_rn(Y, Z), Z, front
+
+
+@triton.jit
+def project_backward(gx, gy, sx, sy, Z):
+    """The gradient of ``H (x, y, 1)`` from that of the projected point; H's is its outer product with ``(x, y, 1)``."""
+    X, Y = gx / Z, gy / Z
+    return X, Y, -(X * sx + Y * sy)

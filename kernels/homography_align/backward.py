@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from vsad.kernels.common.fixed_point import add_fixed_point
+from vsad.kernels.common.geometry import project_backward
 from vsad.kernels.homography_align.window import (
     add_scaled,
     block_of,
@@ -132,8 +133,7 @@ def backward_row(
 @triton.jit
 def store_homography_gradient(to, gx, gy, sx, sy, Z, x, y):
     """The sum over the pixels of ``(dX, dY, dZ)^T (x, y, 1)``."""
-    gX, gY = gx / Z, gy / Z
-    gZ = -(gX * sx + gY * sy)
+    gX, gY, gZ = project_backward(gx, gy, sx, sy, Z)
     x, y = x.to(tl.float32), y.to(tl.float32)
     tl.store(to + 0, tl.sum(gX * x, 0))
     tl.store(to + 1, tl.sum(gX * y, 0))

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from vsad.kernels.common.fixed_point import add_fixed_point
+from vsad.kernels.common.geometry import project_backward
 from vsad.kernels.homography_warp.taps import axis_tap, locate
 from vsad.kernels.homography_warp.tiles import channel_pointers, over_channels, over_pixels, pixel_offset, pixels_of
 
@@ -110,10 +111,11 @@ def backward_kernel(
                 MODE, PADDING, LAST, PACK,
             )  # fmt: skip
         if grad_homography is not None:
-            dX, dY = tl.sum(gx, 1 if LAST else 0) / Z, tl.sum(gy, 1 if LAST else 0) / Z
+            axis: tl.constexpr = 1 if LAST else 0
+            dX, dY, dZ = project_backward(tl.sum(gx, axis), tl.sum(gy, axis), sx, sy, Z)
             sums_X = add_moments(sums_X, dX, x, y)
             sums_Y = add_moments(sums_Y, dY, x, y)
-            sums_Z = add_moments(sums_Z, -(dX * sx + dY * sy), x, y)
+            sums_Z = add_moments(sums_Z, dZ, x, y)
 
     if grad_homography is not None:
         to = grad_homography + (tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)) * 9

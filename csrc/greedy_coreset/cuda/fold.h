@@ -213,11 +213,11 @@ struct Fold {
             s.thresholds[place] = threshold_of(s, scale, rounded, s.bounds[place]);
     }
 
-    __device__ __forceinline__ void settle(Scores& scores, int tile, int& turn) const {
-        while (__syncthreads_or(find_best(scores, shared.best[turn]))) {
-            const Key* best = shared.best[turn];
-            turn ^= 1;
-            if (threadIdx.x < kTile) shared.best[turn][threadIdx.x] = 0;
+    __device__ __forceinline__ void settle(Scores& scores, int tile, int& buffer) const {
+        while (__syncthreads_or(find_best(scores, shared.best[buffer]))) {
+            const Key* best = shared.best[buffer];
+            buffer ^= 1;
+            if (threadIdx.x < kTile) shared.best[buffer][threadIdx.x] = 0;
             strike(scores, best);
             for (int row = group(); row < kTile; row += kGroups)
                 if (best[row]) {
@@ -245,7 +245,7 @@ struct Fold {
 
     __device__ __forceinline__ void run() const {
         const int steps = (count + kTile - 1) / kTile * chunks;
-        int turn = 0;
+        int buffer = 0;
         if (threadIdx.x < kTile) shared.best[0][threadIdx.x] = 0;
         if (threadIdx.x == 0) shared.waiting = 0;
         for (int step = 0; step < kStages - 1; ++step) {
@@ -265,7 +265,7 @@ struct Fold {
             if (step + kStages - 1 < steps) stage(step + kStages - 1);
             cp_async_commit();
             if (warp_column() < picks) multiply(scores, step);
-            if (step % chunks == chunks - 1 && __syncthreads_or(collect(scores, tile))) settle(scores, tile, turn);
+            if (step % chunks == chunks - 1 && __syncthreads_or(collect(scores, tile))) settle(scores, tile, buffer);
         }
         cp_async_wait<0>();
         __syncthreads();

@@ -18,7 +18,7 @@ constexpr int kRowBytes = 2 * kChunk, kTileBytes = kTile * kRowBytes, kPickBytes
 constexpr int kRegion = kStages * (kTileBytes + kPickBytes);
 
 struct Shared {
-    // In turn: the offered keys, the candidates' distances, and the staged float16 rows.
+    // First the offered keys, then the candidates' distances, then the staged float16 rows.
     alignas(128) unsigned char region[kRegion];
     Key candidates[kMost];    // candidates in the order of their indices
     Key highest[2][kWarps];   // the highest key of each warp
@@ -42,11 +42,11 @@ __device__ __forceinline__ Key warp_highest(Key v) {
 
 // The highest key of the block, in every thread. Calls alternate between two places in shared memory, so that one
 // barrier per call is enough.
-__device__ __forceinline__ Key block_highest(Shared& shared, Key v, int turn) {
+__device__ __forceinline__ Key block_highest(Shared& shared, Key v, int place) {
     const Key mine = warp_highest(v);
-    if (threadIdx.x % 32 == 0) shared.highest[turn % 2][threadIdx.x / 32] = mine;
+    if (threadIdx.x % 32 == 0) shared.highest[place % 2][threadIdx.x / 32] = mine;
     __syncthreads();
-    return warp_highest(shared.highest[turn % 2][threadIdx.x % kWarps]);
+    return warp_highest(shared.highest[place % 2][threadIdx.x % kWarps]);
 }
 
 // Writes the block's highest keys in descending order, 0 where there are no more.

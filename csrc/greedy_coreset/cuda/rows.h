@@ -38,10 +38,10 @@ constexpr float kNever = -__builtin_inff();  // a score that passes no threshold
 struct Layout {
     int M, blocks, rows;
 
-    __device__ int turn(int row) const { return static_cast<int>(std::int64_t(row) * 37 % blocks); }
-    __device__ int point(int block, int row) const { return row * blocks + (block + turn(row)) % blocks; }
+    __device__ int rotation(int row) const { return static_cast<int>(std::int64_t(row) * 37 % blocks); }
+    __device__ int point(int block, int row) const { return row * blocks + (block + rotation(row)) % blocks; }
     __device__ int count(int block) const { return rows - (point(block, rows - 1) >= M); }
-    __device__ int block(int m) const { return (m % blocks + blocks - turn(m / blocks)) % blocks; }
+    __device__ int block(int m) const { return (m % blocks + blocks - rotation(m / blocks)) % blocks; }
     __device__ int place(int m) const { return block(m) * rows + m / blocks; }
 };
 

@@ -238,8 +238,9 @@ void flush_homography(const Item<T>& item, const BackwardScratch<T>& s, Rectangl
         for (int x = part.x; x < part.x + part.width; ++x) {
             const int at = y * item.plan.pitch() + x;
             if (s.windows.reach[at] == kNowhere) continue;
-            add_homography_gradient(to, Projection<T>{s.windows.x[at], s.windows.y[at], s.windows.Z[at]}, s.gx[at],
-                                    s.gy[at], T(tile.x + x), T(tile.y + y));
+            const Projection<T> p{s.windows.x[at], s.windows.y[at], s.windows.Z[at]};
+            add_outer_product(to, project_backward(p, double(s.gx[at]), double(s.gy[at])), T(tile.x + x),
+                              T(tile.y + y));
         }
 }
 

@@ -65,7 +65,7 @@ __device__ __forceinline__ float recompute_inner(const PackedAlignArguments& a, 
         const int source = source_of(a, target.v, slot);
         if (source < 0) continue;
         const Window<R> w(a, homography_of(a, target.b, target.v, slot), target.x, target.y, target.exists);
-        if (!__any_sync(kWarp, w.useful)) continue;
+        if (!__any_sync(kWarp, w.has_valid_cell)) continue;
         const Taps<Element, R> keys(a.key, target.b, source, target.query.channel, a, w);
         const Taps<Element, R> values(a.value, target.b, source, target.grad_out.channel, a, w);
         float sum = 0;
@@ -93,15 +93,14 @@ __device__ __forceinline__ void add_query_gradient(Sums<Element, kLanes>& grad_q
     }
 }
 
-// Leaves the gradient of the homography, from that of the projected point, and widens the tile's box by the window. As
-// add_homography_gradient in geometry.h, but in float32: many GPUs compute float64 at 1/64 of that rate.
+// Leaves the gradient of the homography, from that of the projected point, and widens the tile's box by the window. In
+// float32: many GPUs compute float64 at 1/64 of that rate.
 template <typename Element, int R>
 __device__ __forceinline__ void put_point_gradient(Shared<Element, R>& s, const Target<Element>& target,
                                                    const Window<R>& w, float gx, float gy) {
     const int pixel = threadIdx.x / kLanes;
-    const Projection<float> point = s.point[pixel];
-    const float dX = gx / point.Z, dY = gy / point.Z, dZ = -(dX * point.x + dY * point.y);
-    const float column[3] = {dX, dY, dZ};
+    const Gradient3<float> d = project_backward(s.point[pixel], gx, gy);
+    const float column[3] = {d.X, d.Y, d.Z};
 #pragma unroll
     for (int i = 0; i < 3; ++i) {
         s.sums[pixel][R * R + 3 * i] = column[i] * static_cast<float>(target.x);
@@ -125,12 +124,12 @@ __device__ __forceinline__ void differentiate_slot(const AlignBackwardArguments&
     if (threadIdx.x == 0) s.box = {0x7fffffff, 0x7fffffff, -1, -1};
     const Taps<Element, R> keys(a.key, target.b, source, target.query.channel, a, w);
     const Taps<Element, R> values(a.value, target.b, source, target.grad_out.channel, a, w);
-    s.weights.put_corner(pixel, w, w.useful);
+    s.weights.put_corner(pixel, w, w.has_valid_cell);
     for (int i = lane; i < s.kSums; i += kLanes) s.sums[pixel][i] = 0;
     if (lane == 0) s.point[pixel] = w.point;  // kept here because registers are scarce until it is needed
     __syncthreads();
     float gx = 0, gy = 0;
-    if (__any_sync(kWarp, w.useful)) {
+    if (__any_sync(kWarp, w.has_valid_cell)) {
         differentiate(a, target, slot, keys, values, w, inner, s.staged, s.weights,
                       [&](int row, int i, float d, float by_x, float by_y) {
                           gx += by_x;
@@ -142,7 +141,7 @@ __device__ __forceinline__ void differentiate_slot(const AlignBackwardArguments&
             add_query_gradient(grad_query, s.weights.gamma[pixel], keys, w);
         }
     }
-    if (w.useful && lane == 0) put_point_gradient(s, target, w, gx, gy);
+    if (w.has_valid_cell && lane == 0) put_point_gradient(s, target, w, gx, gy);
     __syncthreads();
 }
 
@@ -252,7 +251,7 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? kBlocksPerMultiprocessor : 
         if (source < 0) continue;
         const Window<R> w(a, homography_of(a, block.b, block.v, slot), target.x, target.y, target.exists);
         // A barrier too: everyone has read what the slot before left in shared memory.
-        if (!__syncthreads_or(w.useful)) continue;
+        if (!__syncthreads_or(w.has_valid_cell)) continue;
         differentiate_slot(g, target, slot, source, w, inner, s, grad_query);
         if (block.slice == 0) write_sums(g, block, slot, s);
         SourceBox box = s.box;

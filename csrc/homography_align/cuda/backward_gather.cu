@@ -34,7 +34,7 @@ struct SourceTile {
     }
     template <int R>
     __device__ __forceinline__ bool meets(const Window<R>& w) const {
-        return w.useful && w.left <= right() && w.left + R >= left && w.top <= bottom() && w.top + R >= top;
+        return w.has_valid_cell && w.left <= right() && w.left + R >= left && w.top <= bottom() && w.top + R >= top;
     }
 };
 

@@ -74,10 +74,10 @@ struct WarpBox {
     template <int R>
     __device__ __forceinline__ explicit WarpBox(const Window<R>& w) {
         constexpr int far = 0x3fffffff;  // far outside every image, and the difference of two fits an int
-        left = __reduce_min_sync(kWarp, w.useful ? w.left + w.cells.col_begin : far);
-        top = __reduce_min_sync(kWarp, w.useful ? w.top + w.cells.row_begin : far);
-        width = __reduce_max_sync(kWarp, w.useful ? w.left + w.cells.col_end : -far) - left + 1;
-        height = __reduce_max_sync(kWarp, w.useful ? w.top + w.cells.row_end : -far) - top + 1;
+        left = __reduce_min_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_begin : far);
+        top = __reduce_min_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_begin : far);
+        width = __reduce_max_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_end : -far) - left + 1;
+        height = __reduce_max_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_end : -far) - top + 1;
     }
     // Sides are compared first: the area may overflow.
     __device__ __forceinline__ bool fits(int most) const {
@@ -329,7 +329,7 @@ __global__ void __launch_bounds__(kThreads, R == 3          ? 2
         const int source = source_of(a, tile.v, slot);
         if (source < 0) continue;
         const Window<R> w(a, homography_of(a, tile.b, tile.v, slot), x, y, x < a.W && y < a.H);
-        if (!__any_sync(kWarp, w.useful)) continue;
+        if (!__any_sync(kWarp, w.has_valid_cell)) continue;
         const WarpBox box(w);
         fits = box.fits(kBox<R>);
         if (!fits) break;

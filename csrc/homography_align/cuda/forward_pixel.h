@@ -84,7 +84,7 @@ __device__ __forceinline__ void forward_pixel(const PackedAlignArguments& a, int
         const int source = source_of(a, v, slot);
         if (source < 0) continue;
         const Window<R> w(a, homography_of(a, b, v, slot), x, y, exists);
-        if (!__any_sync(kWarp, w.useful)) continue;
+        if (!__any_sync(kWarp, w.has_valid_cell)) continue;
         const Taps<Element, R> keys(a.key, b, source, key_channel, a, w);
         const Taps<Element, R> values(a.value, b, source, value_channel, a, w);
         attend_window(softmax, out, query, keys, values, w, a.logit_scale * kLog2E, bias_of(a, head, slot));

@@ -36,19 +36,19 @@ struct Window {
     float fx, fy;
     int left, top;  // position of the first tap
     Cells cells;
-    bool useful;  // has a valid cell
+    bool has_valid_cell;
 
     __device__ __forceinline__ Window(const AlignArguments& a, const float* H, int x, int y, bool exists) {
         constexpr int radius = R / 2;
         point = project(H, static_cast<float>(x), static_cast<float>(y));
         const float last_x = static_cast<float>(a.Ws - 1), last_y = static_cast<float>(a.Hs - 1);
         // NaN fails every comparison, so it never reaches the conversion to integers below.
-        useful = exists && point.Z > 0 && point.x >= -radius && point.x <= last_x + radius && point.y >= -radius &&
-                 point.y <= last_y + radius;
-        if (!useful) point = {0, 0, 1};
+        const bool within_reach = exists && point.Z > 0 && point.x >= -radius && point.x <= last_x + radius &&
+                                  point.y >= -radius && point.y <= last_y + radius;
+        if (!within_reach) point = {0, 0, 1};
         cells = valid_cells(point.x, point.y, radius, static_cast<int>(a.Hs), static_cast<int>(a.Ws));
-        useful = useful && cells.row_begin < cells.row_end && cells.col_begin < cells.col_end;
-        if (!useful) cells = {1, -1, 1, -1};
+        has_valid_cell = within_reach && cells.row_begin < cells.row_end && cells.col_begin < cells.col_end;
+        if (!has_valid_cell) cells = {1, -1, 1, -1};
         const float floor_x = round_down(point.x), floor_y = round_down(point.y);
         fx = point.x - floor_x;
         fy = point.y - floor_y;

@@ -169,12 +169,12 @@ struct RowGradient {
 
     template <typename T, int n>
     VSAD_HD void add(const PointGradients<T>& points, const LaneTaps<T, n>& taps, std::int64_t x0, int count) {
-        const Vector<T> dX = load(points.x) / taps.Z, dY = load(points.y) / taps.Z;
-        const Vector<T> dZ = -(dX * taps.sx + dY * taps.sy);
+        const Projection<Vector<T>> p{taps.sx, taps.sy, taps.Z};
+        const Gradient3<Vector<T>> d = project_backward(p, load(points.x), load(points.y));
         T column[3][kLanes<T>];
         Index<T> alive[kLanes<T>];
         __builtin_memcpy(alive, &taps.alive, sizeof alive);
-        store(column[0], dX), store(column[1], dY), store(column[2], dZ);
+        store(column[0], d.X), store(column[1], d.Y), store(column[2], d.Z);
         for (int l = 0; l < count; ++l)
             for (int i = 0; alive[l] && i < 3; ++i) {
                 by_x[i] += double(column[i][l]) * double(x0 + l);

@@ -42,18 +42,12 @@ __device__ __forceinline__ void reduce(const float (&dH)[9], double* to) {
     }
 }
 
-// dH += (dX, dY, dZ)^T (x, y, 1), for the gradient (gx, gy) of the projected point.
+// Adds to dH, from the gradient (gx, gy) of the projected point.
 template <int n>
 __device__ __forceinline__ void add_moments(float (&dH)[9], const Place& place, const Taps<float, n>& taps, float gx,
                                             float gy) {
-    const float dX = gx / taps.Z, dY = gy / taps.Z, dZ = -(dX * taps.sx + dY * taps.sy);
-    const float column[3] = {dX, dY, dZ};
-#pragma unroll
-    for (int i = 0; i < 3; ++i) {
-        dH[3 * i] += column[i] * static_cast<float>(place.x);
-        dH[3 * i + 1] += column[i] * static_cast<float>(place.y);
-        dH[3 * i + 2] += column[i];
-    }
+    const Projection<float> point{taps.sx, taps.sy, taps.Z};
+    add_outer_product(dH, project_backward(point, gx, gy), static_cast<float>(place.x), static_cast<float>(place.y));
 }
 
 template <typename Element, int n, int vector>

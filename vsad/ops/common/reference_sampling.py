@@ -15,11 +15,11 @@ def project(homography: Tensor, size: tuple[int, int], margin: float, source: tu
     """Where the pixels of a target image land in the source image.
 
     ``(X, Y, Z) = H (x, y, 1)``, ``sx = X / Z``, ``sy = Y / Z``. Pixels that are not in front (``Z > 0``), or that land
-    further than ``margin`` outside the centers of the source's border pixels, are not useful: their coordinates are
+    further than ``margin`` outside the centers of the source's border pixels, are out of reach: their coordinates are
     replaced before the division, so that no NaN or infinity can enter a value or a gradient.
 
     Returns:
-        ``sx, sy, useful``, each ``(*batch, H, W)``.
+        ``sx, sy, within_reach``, each ``(*batch, H, W)``.
     """
     y, x = (torch.arange(n, dtype=homography.dtype, device=homography.device) for n in size)
     y, x = torch.meshgrid(y, x, indexing="ij")
@@ -28,12 +28,12 @@ def project(homography: Tensor, size: tuple[int, int], margin: float, source: tu
 
     with torch.no_grad():
         sx, sy = X / Z, Y / Z
-        useful = (Z > 0) & (sx >= -margin) & (sx <= source[1] - 1 + margin)
-        useful &= (sy >= -margin) & (sy <= source[0] - 1 + margin)
-    Z = torch.where(useful, Z, 1)
-    sx = torch.where(useful, X, 0) / Z
-    sy = torch.where(useful, Y, 0) / Z
-    return sx, sy, useful
+        within_reach = (Z > 0) & (sx >= -margin) & (sx <= source[1] - 1 + margin)
+        within_reach &= (sy >= -margin) & (sy <= source[0] - 1 + margin)
+    Z = torch.where(within_reach, Z, 1)
+    sx = torch.where(within_reach, X, 0) / Z
+    sy = torch.where(within_reach, Y, 0) / Z
+    return sx, sy, within_reach
 
 
 def bilinear(image: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import autocast, check_device, check_same, check_shapes, compute_dtype
-from .call import NAME, AlignCall
+from .call import NAME, AlignCall, check_neighbors
 from .registration import run
 
 
@@ -129,12 +129,9 @@ def _check(
         raise ValueError(f"{NAME}: window must be odd and positive, got {window}; use {max(window, 0) + 1}")
     if heads < 1 or sizes["C"] % heads or sizes["Cv"] % heads:
         raise ValueError(f"{NAME}: heads must divide C={sizes['C']} and Cv={sizes['Cv']}, got {heads}")
-    # values of a GPU tensor are not read (it would stall the stream); kernels treat what is out of range as empty
-    if neighbors.device.type == "cpu" and not torch.compiler.is_compiling() and neighbors.numel():
-        low, high = (int(t) for t in neighbors.aminmax())
-        if low < -1 or high >= sizes["S"]:
-            wrong = low if low < -1 else high
-            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={sizes['S']}), got {wrong}; -1 marks an empty slot")
+    # On a GPU the values are not read; kernels treat what is out of range as empty.
+    if neighbors.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_neighbors(neighbors, sizes["S"])
     return sizes
 
 

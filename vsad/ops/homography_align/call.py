@@ -22,3 +22,12 @@ class AlignCall(NamedTuple):
     window: int
     scale: float
     deterministic: bool
+
+
+def check_neighbors(neighbors: Tensor, sources: int) -> None:
+    """Raises a ValueError where an index names no source view. Reads the values, so a GPU's stream would stall."""
+    if neighbors.numel():
+        low, high = (int(t) for t in neighbors.aminmax())
+        if low < -1 or high >= sources:
+            wrong = low if low < -1 else high
+            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={sources}), got {wrong}; -1 marks an empty slot")

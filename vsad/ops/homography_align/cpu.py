@@ -12,7 +12,7 @@ from vsad import _cpu
 from ..common.layout import empty_like_layout, in_layout_of
 from ..common.threads import threads
 from .arguments import align_arguments, gradient_arguments
-from .call import NAME, AlignCall
+from .call import AlignCall, check_neighbors
 
 
 def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
@@ -53,12 +53,7 @@ def backward(
 
 def _checked(call: AlignCall) -> AlignCall:
     """The call with those tensors contiguous that kernels index as such, and neighbors that they may follow."""
-    if call.neighbors.numel():
-        S = call.value.shape[1]
-        low, high = (int(t) for t in call.neighbors.aminmax())
-        if low < -1 or high >= S:
-            wrong = low if low < -1 else high
-            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={S}), got {wrong}; -1 marks an empty slot")
+    check_neighbors(call.neighbors, call.value.shape[1])
     return call._replace(
         homography=call.homography.contiguous(),
         neighbors=call.neighbors.contiguous(),

@@ -21,8 +21,8 @@ def reference(call: AlignCall) -> tuple[Tensor, Tensor]:
     values = [query.new_zeros((B, V, heads, Cv // heads, H, W))]
 
     for n in range(neighbors.shape[1]):
-        sx, sy, useful = project(homography[:, :, n], (H, W), radius, (key.shape[3], key.shape[4]))
-        useful = useful & (neighbors[:, n] >= 0)[:, None, None]
+        sx, sy, within_reach = project(homography[:, :, n], (H, W), radius, (key.shape[3], key.shape[4]))
+        within_reach = within_reach & (neighbors[:, n] >= 0)[:, None, None]
         k, v = (t[:, neighbors[:, n].clamp(min=0)] for t in (key, value))  # (B, V, C, Hs, Ws)
         for a in range(-radius, radius + 1):
             for b in range(-radius, radius + 1):
@@ -30,7 +30,7 @@ def reference(call: AlignCall) -> tuple[Tensor, Tensor]:
                 logit = scale * (q * sampled.unflatten(2, q.shape[2:4])).sum(3).to(compute)
                 if bias is not None:
                     logit = logit + bias[:, n, a + radius, b + radius, None, None]
-                valid = (useful & inside)[:, :, None]
+                valid = (within_reach & inside)[:, :, None]
                 logits.append(torch.where(valid, logit, float("-inf")))
                 # what is not valid must not be read: zero times NaN is NaN
                 sampled = torch.where(valid, bilinear(v, sx + b, sy + a)[0], 0)

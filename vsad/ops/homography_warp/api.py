@@ -18,6 +18,7 @@ def homography_warp(
     mode: str = "bilinear",
     padding: str = "zeros",
     return_mask: bool = False,
+    deterministic: bool | None = None,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Resample an image: every output pixel is read at its projection into the input.
@@ -40,6 +41,9 @@ def homography_warp(
         mode: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
         padding: ``"zeros"``, ``"border"`` or ``"reflection"``.
         return_mask: also return the mask of the output pixels that project into the input.
+        deterministic: whether the GPU backward gives the same bits on every run; None takes
+            ``torch.are_deterministic_algorithms_enabled()``. The CPU backend is always deterministic; CUDA and Triton
+            add up the input's gradient in 64-bit integers, which needs twice the memory.
         backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"torch"``; None takes the first backend in the table that
             accepts the call.
 
@@ -72,7 +76,14 @@ def homography_warp(
     if sizes["H"] == 0 or sizes["W"] == 0:
         raise ValueError(f"{NAME}: input must have at least one pixel, got {list(input.shape)}")
     height, width = _checked_size(size) if size is not None else (sizes["H"], sizes["W"])
-    call = WarpCall(input, homography.to(compute_dtype(input.dtype)), (height, width), mode, padding)
+    call = WarpCall(
+        input=input,
+        homography=homography.to(compute_dtype(input.dtype)),
+        size=(height, width),
+        mode=mode,
+        padding=padding,
+        deterministic=torch.are_deterministic_algorithms_enabled() if deterministic is None else deterministic,
+    )
     out, mask = run(call, backend)
     return (out, mask) if return_mask else out
 

@@ -19,3 +19,4 @@ class WarpCall(NamedTuple):
     size: tuple[int, int]  # height and width of the output
     mode: str
     padding: str
+    deterministic: bool

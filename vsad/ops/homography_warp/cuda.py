@@ -31,16 +31,16 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of input and homography; an empty tensor where ``needs`` says no.
 
-    The input's gradient is added up atomically, in float32, so its last bits differ from run to run. Under
-    ``torch.use_deterministic_algorithms`` it is added up in 64-bit fixed point, which needs twice the memory and gives
-    the same bits on every run; a gradient that is not finite then makes all of the input's NaN.
+    The input's gradient is added up atomically, in float32, so its last bits differ from run to run. In a
+    deterministic call it is added up in 64-bit fixed point, which needs twice the memory and gives the same bits on
+    every run; a gradient that is not finite then makes all of the input's NaN.
 
     Raises:
         ValueError: input is not floating point. The public function asks for no such gradient; the schema can.
     """
     input, homography = call.input, call.homography.contiguous()
     grad_out = checked_grad_out(call, grads)
-    fixed_point = needs[0] and torch.are_deterministic_algorithms_enabled()
+    fixed_point = needs[0] and call.deterministic
     scale = fixed_point_scale_of(grad_out) if fixed_point else None
     total = empty_sum(call, fixed_point) if needs[0] else None
     gradients = _cuda.WarpGradients(
