@@ -25,6 +25,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 HEADERS = sorted(str(path) for folder in ("csrc", "tests/cuda_on_cpu") for path in Path(folder).rglob("*.h"))
@@ -105,6 +106,15 @@ def cuda_archs() -> list[str]:
         if not re.fullmatch(r"\d{2,3}[af]?", arch):
             raise SystemExit(f"VSAD_CUDA_ARCHS must be release, native or architectures such as '80 90a', got {arch!r}")
     return ["90a" if arch == "90" else arch for arch in wanted]
+
+
+class BuildPackages(build_py):
+    """Starts a wheel from nothing: what an earlier build has left in its folder would go into this one."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib, "vsad"), ignore_errors=True)
+        super().run()
 
 
 class BuildKernels(build_ext):
@@ -217,4 +227,4 @@ CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=[*HEADERS, *CUD
 CUDA = Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++")
 EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "emulate": [CUDA]}
 
-setup(ext_modules=EXTENSIONS[cuda_mode()], cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=EXTENSIONS[cuda_mode()], cmdclass={"build_py": BuildPackages, "build_ext": BuildKernels})

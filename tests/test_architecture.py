@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 import vsad
+import vsad.ops
+from vsad.ops.common import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(vsad.__file__).resolve().parent
 OPERATORS = sorted(folder.name for folder in (PACKAGE / "ops").iterdir() if (folder / "api.py").is_file())
+LAUNCHERS = {row.name for operator in registry.OPERATORS.values() for row in operator.backends}
 # The rooms of vsad/ from the ground up. A room imports itself and rooms of lower ranks, never one of its own rank.
 RANKS = (
     ("kernels", "_cpu", "_cuda"),
@@ -30,7 +33,7 @@ RANKS = (
 OPERATOR_RANKS = (
     ("call",),
     ("arguments", "gradients"),
-    ("reference", "cpu", "cuda", "triton"),
+    ("reference", *LAUNCHERS),
     ("registration",),
     ("packed",),
     ("api",),
@@ -49,33 +52,64 @@ def module_of(path):
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def imports_of(path):
-    """The modules of vsad that a source imports anywhere, inside functions too, as tuples of names."""
+def all_imports_of(path):
+    """Every module that a source imports anywhere, inside functions too, and every ``vsad.<name>`` in it, as tuples."""
     module = module_of(path)
     package = module if path.name == "__init__.py" else module[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = [*above, *(node.module.split(".") if node.module else ())]
-            names = [[*base, alias.name] for alias in node.names]
-        else:
-            continue
-        yield from (tuple(name) for name in names if name[0] == "vsad" and len(name) > 1)
+            yield from ((*base, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "vsad":
+            yield ("vsad", node.attr)
 
 
-def rank_of(room, ranks):
-    (rank,) = [i for i, rooms in enumerate(ranks) if room in rooms] or [None]
-    return rank
+def imports_of(path):
+    """Those of vsad. The folders at the top go by their names within the package."""
+    for name in all_imports_of(path):
+        assert name[0] not in ("kernels", "bench", "tests"), (
+            f"{path} imports {name[0]}: not there where vsad is installed"
+        )
+        if name[0] == "vsad" and len(name) > 1:
+            yield name
+
+
+def rank_of(name, ranks, path):
+    found = [i for i, names in enumerate(ranks) if name in names]
+    assert found, f"{path} has no rank: add it to the ranks at the top of {Path(__file__).name}"
+    return found[0]
+
+
+def below(name, ranks, path):
+    return {other for names in ranks[: rank_of(name, ranks, path)] for other in names}
 
 
 @pytest.mark.parametrize("room", [room for rooms in RANKS for room in rooms if not room.startswith("_")])
 def test_imports_point_down(room):
-    below = {name for rooms in RANKS[: rank_of(room, RANKS)] for name in rooms} | {room, "__version__"}
+    allowed = below(room, RANKS, room) | {room, "__file__", "__version__"}
     upward = {f"{'.'.join(module_of(path))} imports {'.'.join(name)}"
-              for path in files_of(room) for name in imports_of(path) if name[1] not in below}  # fmt: skip
+              for path in files_of(room) for name in imports_of(path) if name[1] not in allowed}  # fmt: skip
     assert not upward
+
+
+def test_the_package_itself_imports_nothing():
+    assert not list(all_imports_of(PACKAGE / "__init__.py"))
+
+
+def test_imports_are_statements():
+    """A module that is named by a string escapes go-to-definition and the tests here."""
+    called = {"import_module", "__import__"}
+    for room in (room for rooms in RANKS for room in rooms if not room.startswith("_") and room != "bench"):
+        for path in files_of(room):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call):
+                    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                    assert name not in called or path == PACKAGE / "ops" / "common" / "backends.py", (
+                        f"{path}:{node.lineno} calls {name}; write an import statement, inside a function if it is slow"
+                    )
 
 
 def test_every_room_has_a_rank():
@@ -83,49 +117,68 @@ def test_every_room_has_a_rank():
     assert rooms - {"__init__", "__pycache__"} == {room for rooms in RANKS for room in rooms}
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+def part_of(name):
+    """The part of an operator's folder that a file belongs to: triton may stand in several files, triton_*.py."""
+    return name.split("_")[0] if name.startswith("triton") else name
+
+
+@pytest.mark.parametrize("operator", ["common", *OPERATORS])
 def test_an_operator_knows_its_folder_and_what_all_share(operator):
     for path in files_of(f"ops/{operator}"):
-        stem = path.stem.split("_")[0] if path.stem.startswith("triton") else path.stem
+        part = part_of(path.stem)
         for _, room, *inside in imports_of(path):
-            if room == "ops":
-                assert inside[0] in (operator, "common"), f"{path} imports {inside}"
+            where = f"{path} imports {'.'.join([room, *inside])}"
+            if room in ("_cpu", "_cuda"):
+                assert part == room[1:] or operator == "common", where
             if room == "kernels":
-                assert stem == "triton", f"{path} imports {inside}"
-                assert inside[0] in (operator, "common"), f"{path} imports {inside}"
-            if room == "ops" and inside[0] == operator and stem != "__init__":
-                other = inside[1].split("_")[0] if inside[1].startswith("triton") else inside[1]
-                if stem == "registration" and other in ("cpu", "cuda", "triton"):
+                assert part == "triton", where
+            if room in ("kernels", "ops"):
+                assert inside[:1] in ([operator], ["common"]), where
+            if room == "ops" and inside[0] == operator != "common" and part != "__init__":
+                other = part_of(inside[1])
+                if part == "registration" and other in LAUNCHERS:
                     continue  # imported when a backend is first used
-                below = {name for names in OPERATOR_RANKS[: rank_of(stem, OPERATOR_RANKS)] for name in names}
-                assert other in below | {stem}, f"{path} imports {inside}"
+                assert other in below(part, OPERATOR_RANKS, path) | {part}, where
 
 
 @pytest.mark.parametrize("room", ["common", *OPERATORS])
 def test_kernels_know_triton_and_what_all_share(room):
     for path in files_of(f"kernels/{room}"):
+        for root, *_ in all_imports_of(path):
+            assert root in {"triton", "vsad", *sys.stdlib_module_names}, f"{path} imports {root}"
         for _, other, *inside in imports_of(path):
             assert other == "kernels", f"{path} imports {other}"
-            assert inside[0] in (room, "common"), f"{path} imports {inside}"
+            assert inside[:1] in ([room], ["common"]), f"{path} imports {inside}"
 
 
 def test_includes_point_down():
-    """csrc/<op>/{cpu,cuda} stand on csrc/<op>, csrc/{cpu,cuda} and csrc/common; a device never includes the other."""
+    """csrc/<op>/{cpu,cuda} stand on csrc/<op>, csrc/{cpu,cuda} and csrc/common; a device never includes the other.
+
+    Ours stand in quotes, others' in angle brackets; torch's are not among them.
+    """
     csrc = ROOT / "csrc"
     for path in sorted(csrc.rglob("*")):
         if path.suffix not in (".h", ".cpp", ".cu"):
             continue
         place = path.relative_to(csrc).parts[:-1]
-        for name in re.findall(r'#include "([^"]+)"', path.read_text(encoding="utf-8")):
+        for written in re.findall(
+            r"^[ \t]*#[ \t]*include[ \t]*(.*?)[ \t]*(?://.*)?$", path.read_text(encoding="utf-8"), re.M
+        ):
+            where, name = f"{path} includes {written}", written[1:-1]
+            if written[0] + written[-1] == "<>":
+                assert not (csrc / name).exists(), where
+                assert name.split("/")[0] not in ("torch", "ATen", "c10"), where
+                continue
+            assert written[0] + written[-1] == '""', where
             target = Path(name).parts[:-1]
-            assert (csrc / name).is_file(), f"{path} includes {name}"
+            assert (csrc / name).is_file(), where
             if place == ("common",):
                 allowed = [("common",)]
             elif place[0] in OPERATORS:
                 allowed = [("common",), place[:1], place, place[1:]]
             else:
                 allowed = [("common",), place]
-            assert target in allowed, f"{path} includes {name}"
+            assert target in allowed, where
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

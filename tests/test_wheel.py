@@ -38,6 +38,9 @@ def wheel(tmp_path_factory):
         opened.extractall(folder, filter="data")
     source = folder / archive.name.removesuffix(".tar.gz")
     shutil.copytree(OBJECTS, source / "build" / OBJECTS.name, ignore=shutil.ignore_patterns("emulate"))
+    left = source / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}" / "vsad" / "removed.py"
+    left.parent.mkdir(parents=True)
+    left.touch()  # as an earlier build left it, of a file that is gone since
     pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index")
     run(*pip, "--wheel-dir", folder, source, cwd=folder)
     (file,) = folder.glob("*.whl")
@@ -87,7 +90,7 @@ for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
 from vsad.ops.common.registry import OPERATORS
 for operator in OPERATORS.values():
-    assert {row.name for row in operator.backends} == {"cpu", "cuda", "triton"}
+    assert {row.name for row in operator.backends} >= {"cpu", "cuda", "triton"}
     assert all(callable(row.load().forward) for row in operator.backends)
 print(vsad.__file__)
 """
