@@ -9,10 +9,11 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean
+.PHONY: help install demo test test-all test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean
 
 help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
+	@echo "make install      what every other command does first: makes .venv and compiles the kernels (5 minutes on 2 cores)"
 	@echo "make test         every test but the slow ones; with nvcc also the CUDA kernels, emulated and for one architecture"
 	@echo "                  (under 8 minutes on 2 cores); continuous integration runs it after make lint"
 	@echo "make test-all     the slow tests too, every instruction set, and the GPU kernels for every architecture"
@@ -43,6 +44,8 @@ $(VENV)/installed: $(SOURCES)
 KERNEL_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles'
 # Tests that measure memory are left out: a sanitizer needs several times as much.
 SANITIZED_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles and not opcheck and not needs_no_more and not memory_measurement'
+
+install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(BIN)/vsad demo --out out/demo

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from vsad.bench.cases import Case, align, coreset, nearest, warp
 from vsad.bench.peers import available_bytes
@@ -121,7 +122,7 @@ def table(case: Case, rows: Iterable[Row]) -> Table:
     """
     ordered = sorted(rows, key=lambda row: row.median_s or float("inf"))
     mine = ours(ordered)
-    found = Table(box=box.SIMPLE, title=f"{name(case)}\n{verdict(ordered)}", title_justify="left")
+    found = Table(box=box.SIMPLE, title=Text(f"{name(case)}\n{verdict(ordered)}"), title_justify="left")
     found.add_column("", no_wrap=True)
     for column in ("median", "spread", "memory", "ceiling", "times ours"):
         found.add_column(column, justify="right")
@@ -130,14 +131,14 @@ def table(case: Case, rows: Iterable[Row]) -> Table:
             continue
         times = ratio(mine, row)
         found.add_row(
-            row.peer,
+            Text(row.peer),
             seconds(row.median_s),
             f"{100 * ((row.p80_s or 0) - (row.p20_s or 0)) / (row.median_s or 1):.0f} %",
             megabytes(row.peak_bytes),
             f"{100 * (row.share or 0):.2g} %",
             "" if times is None or row is mine else times_text(times),
         )
-    found.caption, found.caption_justify = "\n".join(notes(ordered)), "left"
+    found.caption, found.caption_justify = Text("\n".join(notes(ordered))), "left"
     return found
 
 

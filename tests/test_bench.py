@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from tests.test_cli import vsad
 from vsad.bench import here, machine, memory, operators
@@ -340,6 +341,13 @@ def test_the_command_measures_the_users_shapes(tmp_path):
     found = load(tmp_path / "out.json")
     assert {r.state for r in found.rows} <= {"timed", "skipped"}
     assert vsad("bench", "--heads", 7, cwd=tmp_path, fails=True).startswith("error: bench: heads must divide")
+
+
+def test_the_table_of_a_case_shows_reasons_as_they_are(capsys):
+    case, reason = CASES[0], "needs faiss-cpu; pip install 'vsad[bench]'"
+    found = results(row(case, "vsad cpu", 0.25), row(case, "faiss", state="skipped", reason=reason))
+    here.show([case], found, Console(width=200))
+    assert f"faiss: {reason}" in capsys.readouterr().out
 
 
 def test_a_dtype_that_the_machine_multiplies_slowly_does_not_hold_up_the_suite(monkeypatch):

@@ -356,7 +356,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Run the command; an error that users can mend is one line, without a traceback."""
-    warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", highlight=False)
+    warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", highlight=False, markup=False)
     try:
         app()
     except (ValueError, FileNotFoundError, FileExistsError) as error:

@@ -39,7 +39,7 @@ using Mask = typename Arithmetic<V>::Mask;
 
 template <typename V>
 struct Padded {
-    V s, slope;  // the coordinate that padding leads to, and its derivative with respect to the one before
+    V s, slope;  // the padded coordinate, and its derivative with respect to the coordinate before padding
 };
 
 // Padding as grid_sample has it. On the border and beyond, the result does not change with s.
@@ -66,7 +66,8 @@ struct AxisTaps {
     V weight[n], slope[n];  // the slope is d weight / d s
 };
 
-// The polynomials of cubic convolution with a = -3/4, as grid_sample has it, for taps nearer than 1 and than 2.
+// The polynomials of cubic convolution with a = -3/4, as grid_sample has it, in the distance x of a tap: `near` for
+// distances up to 1, `far` for those from 1 to 2.
 template <typename T>
 struct Cubic {
     static constexpr T a = T(-0.75);
@@ -133,7 +134,8 @@ VSAD_HD AxisTaps<V, n> axis_taps(V s, NumberOf<V> last, Padding padding) {
     return taps;
 }
 
-// Whether what follows can be skipped: where a number's condition fails, it branches; a vector selects, lane by lane.
+// Whether a function may return early where its condition fails: with a number it may; with a vector never, because it
+// selects lane by lane.
 template <typename M>
 VSAD_HD bool skipped(M condition) {
     if constexpr (std::is_same_v<M, bool>)
@@ -142,7 +144,7 @@ VSAD_HD bool skipped(M condition) {
         return false;
 }
 
-// Where `outside` holds, tap `to` becomes a copy of tap `from`, which gives it half of its weight.
+// Where `outside` holds, tap `to` takes the index of tap `from` and half of its weight.
 template <typename V, int n>
 VSAD_HD void give_half(AxisTaps<V, n>& taps, Mask<V> outside, int from, int to) {
     constexpr NumberOf<V> half = 0.5f;

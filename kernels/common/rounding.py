@@ -13,8 +13,9 @@ import triton.language as tl
 
 UNIT = tl.constexpr(2.0**-24)  # relative rounding error of one float32 operation
 SAMPLE = 64  # rows that determine the center and the scale: any rows give the same result
-# Positions in the statistics: one over the unit of length, the typical length, the worst loss; and their number.
-INVERSE, TYPICAL, WORST, STATISTICS = (tl.constexpr(i) for i in (0, 1, 2, 4))
+# Positions in the statistics: one over the unit of length, the typical length, the worst loss.
+INVERSE, TYPICAL, WORST = (tl.constexpr(i) for i in range(3))
+STATISTICS = tl.constexpr(4)  # their number, rounded up to a power of two
 LARGEST = tl.constexpr(65000.0)  # a larger element does not fit float16
 
 

@@ -6,8 +6,8 @@ import triton
 
 from vsad.kernels.common.geometry import INTERPRETED
 
-# Rows (channels of a head up to, fewest and most threads that share a pixel). What a thread keeps of a pixel must fit
-# its 255 registers; what it computes for the pixel as a whole, the other threads of the pixel compute too.
+# Each row: the most channels per head that it serves, then the fewest and the most threads that share a pixel. What a
+# thread keeps of a pixel must fit its 255 registers; what concerns the pixel as a whole, each of its threads computes.
 FORWARD_LANES = ((64, 2, 4), (256, 2, 8), (1024, 4, 16))
 BACKWARD_LANES = ((64, 4, 8), (256, 8, 8), (1024, 8, 16))
 WIDE_BACKWARD_LANES = ((1024, 16, 16),)

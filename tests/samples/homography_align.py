@@ -114,10 +114,24 @@ ERRORS = [
     (lambda: _args(key=torch.ones(2, 3, 8, 6, 11).double()), ValueError, "key must have query's dtype"),
     (lambda: _args(query=torch.ones(2, 3, 8, 7, 9).long()), ValueError, "query must be a floating point"),
     (lambda: _args(query=[1]), TypeError, "query must be a tensor, got list"),
-    (lambda: _args(homography=torch.ones(2, 3, 2, 3, 4)), ValueError, r"\[3 2 3 3\] .*, got \[2, 3, 2, 3, 4\]"),
-    (lambda: _args(homography=torch.ones(5, 3, 2, 3, 3)), ValueError, "with batch 1 or B=2 in front, got"),
+    (
+        lambda: _args(homography=torch.ones(2, 3, 2, 3, 4)),
+        ValueError,
+        r"\[3, 2, 3, 3\] .*, got \[2, 3, 2, 3, 4\]; stack",
+    ),
+    (
+        lambda: _args(homography=torch.ones(5, 3, 2, 3, 3)),
+        ValueError,
+        r"batch 1 or B=2 in front, got \[5, 3, 2, 3, 3\]; give one set",
+    ),
     (lambda: _args(homography=torch.ones(3, 4, 3, 3)), ValueError, "each of the N=2 neighbor slots of each of the V=3"),
     (lambda: _args(homography=torch.ones(3, 4, 3, 3)), ValueError, "give neighbors as many columns"),
+    (lambda: _args(homography=torch.ones(3, 3)), ValueError, r"got \[3, 3\]; stack one matrix per slot, or expand one"),
+    (
+        lambda: _args(homography=torch.ones(4, 2, 3, 3)),
+        ValueError,
+        r"got \[4, 2, 3, 3\]; give homographies for every view",
+    ),
     (lambda: _args(homography=[1]), TypeError, "homography must be a tensor, got list"),
     (lambda: _args(homography=torch.ones(3, 2, 3, 3).long()), ValueError, "homography must be floating point"),
     (

@@ -65,14 +65,20 @@ def _args(**changes):
 
 
 ERRORS = [
-    (lambda: _args(input=torch.ones(3, 4)), ValueError, r"input must be \[B C H W\], got \[3, 4\]"),
+    (lambda: _args(input=torch.ones(3, 4)), ValueError, r"input must be \[B C Hs Ws\], got \[3, 4\]"),
     (lambda: _args(input=torch.ones(2, 3, 4, 4).int()), ValueError, "input must be floating point or uint8"),
     (lambda: _args(input=torch.ones(2, 3, 0, 4)), ValueError, "input must have at least one pixel"),
     (lambda: _args(size=(0, 5)), ValueError, r"size must be \(height, width\), both at least 1, got \(0, 5\)"),
     (lambda: _args(size=(5, -1)), ValueError, r"both at least 1, got \(5, -1\)"),
     (lambda: _args(size=(5,)), ValueError, r"size must be \(height, width\), both at least 1, got \(5,\)"),
-    (lambda: _args(homography=torch.ones(2, 2)), ValueError, r"homography must be \[Bh 3 3\]"),
-    (lambda: _args(homography=torch.ones(3, 3, 3)), ValueError, "homography must have batch 1 or B=2, got 3"),
+    (lambda: _args(homography=torch.ones(2, 2)), ValueError, r"homography must be \[3, 3\], or .*, got \[2, 2\]"),
+    (lambda: _args(homography=[[1]]), TypeError, "homography must be a tensor, got list"),
+    (lambda: _args(homography=torch.eye(3).long()), ValueError, "homography must be floating point"),
+    (
+        lambda: _args(homography=torch.ones(3, 3, 3)),
+        ValueError,
+        r"batch 1 or B=2 in front, got \[3, 3, 3\]; give one matrix",
+    ),
     (lambda: _args(mode="cubic"), ValueError, "mode must be one of .*got 'cubic'"),
     (lambda: _args(padding="wrap"), ValueError, "padding must be one of .*got 'wrap'"),
     (lambda: _args(backend="abacus"), ValueError, "backend must be one of"),

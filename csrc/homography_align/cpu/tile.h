@@ -15,8 +15,9 @@ constexpr std::int64_t kScratchBytes = 64 << 20;  // scratch memory of all threa
 constexpr std::int64_t kThreadBytes = 1 << 20;    // scratch memory of a thread: a core's second-level cache
 constexpr float kFar = 1e6f;                      // points further out, in pixels, are not prefetched
 
-// The sizes of a call. A tile is packed for `tile_copies` pairs of tensors like query and value and for `tile_batches`
-// batches of heads at once; a box for `box_copies` pairs and one batch.
+// The sizes of a call, and of a thread's scratch memory: for a tile it holds `tile_copies` pairs of tensors with the
+// channels of query and of value, for `tile_batches` batches of heads at once; for a box, `box_copies` pairs with the
+// channels of key and of value, for one batch.
 template <typename T>
 struct Plan {
     int R, side, quads;  // the window; taps per row; vectors per row of taps or cells

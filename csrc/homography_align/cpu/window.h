@@ -33,7 +33,7 @@ constexpr int known(int R) {
     return std::is_same_v<Element, double> ? 0 : R;
 }
 
-// A run of neighboring pixels of a tile that take each step together. So every step is a loop whose numbers fit the
+// A run of neighboring pixels of a tile that take each step together. Each step is thus a loop whose values fit in
 // registers, and the processor overlaps the work of several pixels.
 constexpr int kRun = 8;
 struct Run {

@@ -64,6 +64,7 @@ def _register_forward(operator: Operator[Any]) -> Callable[..., Outputs]:
 
     torch.library.impl(name, "CompositeExplicitAutograd")(forward)
     torch.library.register_fake(name)(fake)
+    # calls `forward` above, which an editor cannot know
     registered: Callable[..., Any] = getattr(torch.ops.vsad, f"{operator.name}_fwd").default
     return registered if len(operator.outputs) > 1 else lambda *arguments: (registered(*arguments),)
 

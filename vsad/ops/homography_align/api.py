@@ -76,7 +76,6 @@ def homography_align(
     Source: the multi-view alignment module of ViewSense-AD (arXiv 2511.18766).
     """
     query, key, value = autocast(query, key, value)
-    homography = homography[None] if isinstance(homography, Tensor) and homography.ndim == 4 else homography
     if neighbors is None:
         neighbors = _every_other_view(query, key)
     sizes = _check(query, key, value, homography, neighbors, heads, window)
@@ -85,7 +84,7 @@ def homography_align(
         query=query,
         key=key,
         value=value,
-        homography=homography.to(compute),
+        homography=(homography[None] if homography.ndim == 4 else homography).to(compute),
         neighbors=neighbors,
         bias=_full_bias(bias, query, heads, sizes["N"], window, compute),
         heads=heads,
@@ -140,12 +139,23 @@ def _check_homography(homography: Tensor, B: int, V: int, N: int) -> None:
     if not isinstance(homography, Tensor):
         raise TypeError(f"{NAME}: homography must be a tensor, got {type(homography).__name__}")
     shape = list(homography.shape)
-    if shape[1:] != [V, N, 3, 3] or shape[0] not in (1, B):
-        raise ValueError(
-            f"{NAME}: homography must hold a 3 x 3 matrix for each of the N={N} neighbor slots of each of the V={V} "
-            f"target views, [{V} {N} 3 3] or with batch 1 or B={B} in front, got {shape}; slot n of view v maps its "
-            f"pixels into source view neighbors[v, n], so give neighbors as many columns as there are homographies"
+    if shape[-4:] == [V, N, 3, 3] and (len(shape) == 4 or (len(shape) == 5 and shape[0] in (1, B))):
+        return
+    if len(shape) not in (4, 5) or shape[-2:] != [3, 3]:
+        remedy = "stack one matrix per slot, or expand one for all"
+    elif shape[-3] != N:
+        remedy = (
+            "slot n of view v maps its pixels into source view neighbors[v, n], so give neighbors as many columns as "
+            "there are homographies per view"
         )
+    elif shape[-4] != V:
+        remedy = "give homographies for every view of query"
+    else:
+        remedy = "give one set for the whole batch, or one for each of its elements"
+    raise ValueError(
+        f"{NAME}: homography must hold a 3 x 3 matrix for each of the N={N} neighbor slots of each of the V={V} target "
+        f"views, [{V}, {N}, 3, 3] or with batch 1 or B={B} in front, got {shape}; {remedy}"
+    )
 
 
 def _full_bias(

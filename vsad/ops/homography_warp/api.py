@@ -33,7 +33,7 @@ def homography_warp(
         ``grid_sample`` does.
 
     Args:
-        input: ``(B, C, H, W)``, floating point or uint8, in any memory layout; channels last is kept. Bytes are
+        input: ``(B, C, Hs, Ws)``, floating point or uint8, in any memory layout; channels last is kept. Bytes are
             interpolated in float32, rounded to nearest (ties to even) and clamped to 0..255.
         homography: ``(B, 3, 3)`` or ``(3, 3)``, any floating dtype; coordinates are computed in float32 (float64 for
             float64 input).
@@ -62,23 +62,19 @@ def homography_warp(
     Source: projective texture mapping, as in kornia's ``homography_warp``.
     """
     (input,) = autocast(input)
-    homography = homography[None] if isinstance(homography, Tensor) and homography.ndim == 2 else homography
-    sizes = check_shapes(NAME, input=(input, "B C H W"), homography=(homography, "Bh 3 3"))
+    sizes = check_shapes(NAME, input=(input, "B C Hs Ws"))
+    _check_homography(homography, sizes["B"])
     if not input.is_floating_point() and input.dtype != torch.uint8:
         raise ValueError(f"{NAME}: input must be floating point or uint8, got {input.dtype}; call .float()")
     check_device(NAME, input=input, homography=homography)
     check_choice(NAME, "mode", mode, MODES)
     check_choice(NAME, "padding", padding, PADDINGS)
-    if sizes["Bh"] not in (1, sizes["B"]):
-        raise ValueError(f"{NAME}: homography must have batch 1 or B={sizes['B']}, got {sizes['Bh']}")
-    if not homography.is_floating_point():
-        raise ValueError(f"{NAME}: homography must be floating point, got {homography.dtype}; call .float()")
-    if sizes["H"] == 0 or sizes["W"] == 0:
+    if sizes["Hs"] == 0 or sizes["Ws"] == 0:
         raise ValueError(f"{NAME}: input must have at least one pixel, got {list(input.shape)}")
-    height, width = _checked_size(size) if size is not None else (sizes["H"], sizes["W"])
+    height, width = _checked_size(size) if size is not None else (sizes["Hs"], sizes["Ws"])
     call = WarpCall(
         input=input,
-        homography=homography.to(compute_dtype(input.dtype)),
+        homography=(homography[None] if homography.ndim == 2 else homography).to(compute_dtype(input.dtype)),
         size=(height, width),
         mode=mode,
         padding=padding,
@@ -86,6 +82,19 @@ def homography_warp(
     )
     out, mask = run(call, backend)
     return (out, mask) if return_mask else out
+
+
+def _check_homography(homography: Tensor, B: int) -> None:
+    if not isinstance(homography, Tensor):
+        raise TypeError(f"{NAME}: homography must be a tensor, got {type(homography).__name__}")
+    shape = list(homography.shape)
+    if shape not in ([3, 3], [1, 3, 3], [B, 3, 3]):
+        raise ValueError(
+            f"{NAME}: homography must be [3, 3], or have batch 1 or B={B} in front, got {shape}; give one matrix for "
+            f"the whole batch, or one for each of its images"
+        )
+    if not homography.is_floating_point():
+        raise ValueError(f"{NAME}: homography must be floating point, got {homography.dtype}; call .float()")
 
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:

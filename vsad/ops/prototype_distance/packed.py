@@ -54,9 +54,9 @@ def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedP
     """Make a bank ready once for any number of calls of ``prototype_distance``, which gives the same results.
 
     The CPU kernel screens prototypes in bytes, the CUDA kernel in bfloat16 or bytes; packing makes these, and what
-    bounds their error. It costs about as much as a call with few features, and on the CPU a quarter of the bank's
-    memory beside a copy of it, on a GPU half of it or three quarters. On the CPU a bank above 48 MB in bytes is
-    screened in bytes only if it is packed. Where neither kernel runs nothing is packed.
+    bounds their error. It costs about as much as a call with few features. It needs, on the CPU, memory for a copy
+    of the bank and a quarter of its size; on a GPU, half or three quarters of its size. On the CPU a bank above 48 MB
+    in bytes is screened in bytes only if it is packed. Where neither kernel runs nothing is packed.
 
     Convention:
         A bank packed for ``"euclidean"`` serves ``"sqeuclidean"`` too, and the other way round. No gradient reaches
