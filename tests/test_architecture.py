@@ -192,6 +192,12 @@ def test_an_operator_has_one_folder_name(operator):
         assert (ROOT / "csrc" / operator / device / "bind.cpp").is_file()
 
 
+def test_a_file_has_400_lines_at_most():
+    files = [path for room in ("bench", "csrc", "kernels", "tests", "vsad") for path in (ROOT / room).rglob("*.*")]
+    sources = [path for path in files if path.suffix in (".py", ".pyi", ".h", ".cpp", ".cu")]
+    assert not [f"{path}: {n}" for path in sources if (n := len(path.read_text("utf-8").splitlines())) > 400]
+
+
 def test_importing_the_operators_loads_no_model():
     heavy = "{'diffusers', 'transformers', 'accelerate', 'cv2', 'triton', 'vsad.models', 'rich'}"
     code = f"import sys, vsad.ops; print(*sorted({heavy} & set(sys.modules)))"
