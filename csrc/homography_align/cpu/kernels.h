@@ -16,8 +16,8 @@ struct Edge {
 
 // The gradients that AlignGradients points to are
 //     query, key, value    in the compute dtype and zeroed;
-//     homography           (heads, B, V, N, 3, 3), one partial sum at the first head of each batch of heads, zero at
-//     the others; bias                 (B, V, heads, N, window, window), one partial sum per target view.
+//     homography           (heads, B, V, N, 3, 3), zeroed: a partial sum at the first head of each batch of heads;
+//     bias                 (B, V, heads, N, window, window), one partial sum per target view.
 struct AlignBackwardArguments : AlignGradients {
     AlignArguments forward;
     const Edge* edges;  // where possible, edges beside each other share neither target nor source

@@ -6,6 +6,16 @@ import torch
 from torch import Tensor
 
 
+def check_tensor(op: str, name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+
+
+def check_floating(op: str, name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise ValueError(f"{op}: {name} must be floating point, got {tensor.dtype}; call .float()")
+
+
 def check_shapes(op: str, **named: tuple[Tensor, str]) -> dict[str, int]:
     """Match tensors against patterns such as ``"B V C H W"``; a letter means one size everywhere, a digit itself.
 
@@ -14,8 +24,7 @@ def check_shapes(op: str, **named: tuple[Tensor, str]) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     for name, (tensor, pattern) in named.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        check_tensor(op, name, tensor)
         letters = pattern.split()
         shape = list(tensor.shape)
         if len(shape) != len(letters):
@@ -56,6 +65,11 @@ def check_choice(op: str, name: str, value: object, choices: tuple[object, ...])
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Coordinates, logits and sums live in float32, or in float64 for float64 input."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def is_deterministic(wanted: bool | None) -> bool:
+    """Whether a backward must give the same bits on every run: as wanted, or for None as torch is set."""
+    return torch.are_deterministic_algorithms_enabled() if wanted is None else wanted
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

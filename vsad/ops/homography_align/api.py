@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..common.checks import autocast, check_device, check_same, check_shapes, compute_dtype
+from ..common.checks import (
+    autocast,
+    check_device,
+    check_floating,
+    check_same,
+    check_shapes,
+    check_tensor,
+    compute_dtype,
+    is_deterministic,
+)
 from .call import NAME, AlignCall, check_neighbors
 from .registration import run
 
@@ -90,7 +99,7 @@ def homography_align(
         heads=heads,
         window=window,
         scale=(sizes["C"] // heads) ** -0.5 if scale is None and sizes["C"] else float(scale or 0.0),
-        deterministic=torch.are_deterministic_algorithms_enabled() if deterministic is None else deterministic,
+        deterministic=is_deterministic(deterministic),
     )
     out, lse = run(call, backend)
     return (out, lse) if return_lse else out
@@ -118,8 +127,7 @@ def _check(
     _check_homography(homography, sizes["B"], sizes["V"], sizes["N"])
     check_same(NAME, query=query, key=key, value=value)
     check_device(NAME, query=query, homography=homography, neighbors=neighbors)
-    if not homography.is_floating_point():
-        raise ValueError(f"{NAME}: homography must be floating point, got {homography.dtype}; call .float()")
+    check_floating(NAME, "homography", homography)
     if neighbors.dtype != torch.int64:
         raise ValueError(f"{NAME}: neighbors must be int64, got {neighbors.dtype}; call .long()")
     if sizes["Hs"] == 0 or sizes["Ws"] == 0:
@@ -136,10 +144,9 @@ def _check(
 
 def _check_homography(homography: Tensor, B: int, V: int, N: int) -> None:
     """One matrix for every neighbor slot of every target view."""
-    if not isinstance(homography, Tensor):
-        raise TypeError(f"{NAME}: homography must be a tensor, got {type(homography).__name__}")
+    check_tensor(NAME, "homography", homography)
     shape = list(homography.shape)
-    if shape[-4:] == [V, N, 3, 3] and (len(shape) == 4 or (len(shape) == 5 and shape[0] in (1, B))):
+    if shape in ([V, N, 3, 3], [1, V, N, 3, 3], [B, V, N, 3, 3]):
         return
     if len(shape) not in (4, 5) or shape[-2:] != [3, 3]:
         remedy = "stack one matrix per slot, or expand one for all"

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..common.checks import autocast, check_choice, check_device, check_shapes, compute_dtype
+from ..common.checks import (
+    autocast,
+    check_choice,
+    check_device,
+    check_floating,
+    check_shapes,
+    check_tensor,
+    compute_dtype,
+    is_deterministic,
+)
 from .call import MODES, NAME, PADDINGS, WarpCall
 from .registration import run
 
@@ -78,23 +87,21 @@ def homography_warp(
         size=(height, width),
         mode=mode,
         padding=padding,
-        deterministic=torch.are_deterministic_algorithms_enabled() if deterministic is None else deterministic,
+        deterministic=is_deterministic(deterministic),
     )
     out, mask = run(call, backend)
     return (out, mask) if return_mask else out
 
 
 def _check_homography(homography: Tensor, B: int) -> None:
-    if not isinstance(homography, Tensor):
-        raise TypeError(f"{NAME}: homography must be a tensor, got {type(homography).__name__}")
+    check_tensor(NAME, "homography", homography)
     shape = list(homography.shape)
     if shape not in ([3, 3], [1, 3, 3], [B, 3, 3]):
         raise ValueError(
             f"{NAME}: homography must be [3, 3], or have batch 1 or B={B} in front, got {shape}; give one matrix for "
             f"the whole batch, or one for each of its images"
         )
-    if not homography.is_floating_point():
-        raise ValueError(f"{NAME}: homography must be floating point, got {homography.dtype}; call .float()")
+    check_floating(NAME, "homography", homography)
 
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
