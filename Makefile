@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/*.[hc]* csrc/*/*/*.[hc]*)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Two workers even where there are more cores: some tests need 2 GB of memory. A worker runs whole files, because the tests
-# of a file share what it has made.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# of a file share what it has made. Idle threads sleep: those of one worker would otherwise spin on the other's core.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean
@@ -15,7 +15,7 @@ help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
 	@echo "make install      what every other command does first: makes .venv and compiles the kernels (5 minutes on 2 cores)"
 	@echo "make test         every test but the slow ones; with nvcc also the CUDA kernels, emulated and for one architecture"
-	@echo "                  (under 8 minutes on 2 cores); continuous integration runs it after make lint"
+	@echo "                  (about 8 minutes on 2 cores); continuous integration runs it after make lint"
 	@echo "make test-all     the slow tests too, every instruction set, and the GPU kernels for every architecture"
 	@echo "                  (about an hour on 2 cores); the weekly job and a release run it"
 	@echo "make test-isas    the CPU kernels' tests with every instruction set of this machine forced but the best"
