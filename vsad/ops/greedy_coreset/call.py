@@ -22,5 +22,5 @@ class CoresetCall(NamedTuple):
         """``start``, or a draw from ``seed``. Made inside the registered operator: compilers cannot trace the draw."""
         if self.start is not None:
             return self.start
-        generator = torch.Generator().manual_seed(self.seed)
-        return int(torch.randint(self.features.shape[0], (), generator=generator))
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        return int(torch.randint(self.features.shape[0], (), generator=generator, device="cpu"))
