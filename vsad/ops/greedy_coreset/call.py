@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.checks import check_same, check_shapes, integer_within
+
 NAME = "greedy_coreset"
 
 
@@ -22,5 +24,17 @@ class CoresetCall(NamedTuple):
         """``start``, or a draw from ``seed``. Made inside the registered operator: compilers cannot trace the draw."""
         if self.start is not None:
             return self.start
-        generator = torch.Generator().manual_seed(self.seed)
-        return int(torch.randint(self.features.shape[0], (), generator=generator))
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        return int(torch.randint(self.features.shape[0], (), generator=generator, device="cpu"))
+
+
+def check(call: CoresetCall) -> None:
+    """Raises a ValueError or TypeError that names the argument which does not fit."""
+    M = check_shapes(NAME, features=(call.features, "M C"))["M"]
+    check_same(NAME, features=call.features)
+    if M == 0:
+        raise ValueError(f"{NAME}: features must hold at least one row, got {list(call.features.shape)}")
+    integer_within(NAME, "size", call.size, 1, M, f"[1, M={M}]")
+    if call.start is not None:
+        integer_within(NAME, "start", call.start, 0, M - 1, f"[0, M={M})")
+    integer_within(NAME, "seed", call.seed, -(2**63), 2**63 - 1, "the range of 64-bit integers")

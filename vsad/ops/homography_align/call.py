@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..common.checks import check_device, check_same, check_shapes, compute_dtype, integer
+
 NAME = "homography_align"
+MOST_CELLS = 255  # the largest side of a window: the kernels keep all cells of a window in scratch memory
 
 
 class AlignCall(NamedTuple):
@@ -24,10 +28,61 @@ class AlignCall(NamedTuple):
     deterministic: bool
 
 
+def check(call: AlignCall) -> None:
+    """Raises a ValueError or TypeError that names the argument which does not fit."""
+    sizes = check_images(call.query, call.key, call.value, call.neighbors)
+    check_window(call.window)
+    check_heads(call.heads, sizes["C"], sizes["Cv"])
+    B, V, N, R = sizes["B"], sizes["V"], sizes["N"], call.window
+    batch = check_shapes(NAME, homography=(call.homography, f"batch {V} {N} 3 3"))["batch"]
+    if batch not in (1, B):
+        raise ValueError(f"{NAME}: homography must have batch 1 or B={B}, got {list(call.homography.shape)}")
+    compute = compute_dtype(call.query.dtype)
+    optional = {} if call.bias is None else {"bias": call.bias}
+    for name, tensor in {"homography": call.homography, **optional}.items():
+        if tensor.dtype != compute:
+            raise ValueError(f"{NAME}: {name} must be {compute}, got {tensor.dtype}")
+    if call.bias is not None:
+        check_shapes(NAME, bias=(call.bias, f"{call.heads} {N} {R} {R}"))
+    check_device(NAME, query=call.query, homography=call.homography, neighbors=call.neighbors, **optional)
+
+
+def check_images(query: Tensor, key: Tensor, value: Tensor, neighbors: Tensor) -> dict[str, int]:
+    """Sizes, dtypes and devices of the images and of the graph of views."""
+    sizes = check_shapes(
+        NAME,
+        query=(query, "B V C H W"),
+        key=(key, "B S C Hs Ws"),
+        value=(value, "B S Cv Hs Ws"),
+        neighbors=(neighbors, "V N"),
+    )
+    check_same(NAME, query=query, key=key, value=value)
+    if neighbors.dtype != torch.int64:
+        raise ValueError(f"{NAME}: neighbors must be int64, got {neighbors.dtype}; call .long()")
+    if sizes["Hs"] == 0 or sizes["Ws"] == 0:
+        raise ValueError(f"{NAME}: key must have at least one pixel, got {list(key.shape)}")
+    return sizes
+
+
+def check_window(window: object) -> int:
+    side = integer(NAME, "window", window)
+    if not (1 <= side <= MOST_CELLS and side % 2):
+        nearest = min(max(side, 0) // 2 * 2 + 1, MOST_CELLS)
+        raise ValueError(f"{NAME}: window must be odd and lie in [1, {MOST_CELLS}], got {side}; use {nearest}")
+    return side
+
+
+def check_heads(heads: object, C: int, Cv: int) -> int:
+    count = integer(NAME, "heads", heads)
+    if not 1 <= count <= max(C, Cv, 1) or C % count or Cv % count:
+        raise ValueError(f"{NAME}: heads must divide C={C} and Cv={Cv}, got {count}; heads=1 always does")
+    return count
+
+
 def check_neighbors(neighbors: Tensor, sources: int) -> None:
     """Raises a ValueError where an index names no source view. Reads the values, so a GPU's stream would stall."""
-    if neighbors.numel():
-        low, high = (int(t) for t in neighbors.aminmax())
-        if low < -1 or high >= sources:
-            wrong = low if low < -1 else high
-            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={sources}), got {wrong}; -1 marks an empty slot")
+    flat = neighbors.flatten().tolist()
+    low, high = (min(flat), max(flat)) if flat else (0, -1)
+    if low < -1 or high >= sources:
+        wrong = low if low < -1 else high
+        raise ValueError(f"{NAME}: neighbors must lie in [-1, S={sources}), got {wrong}; -1 marks an empty slot")

@@ -8,7 +8,7 @@ from ..common.backends import cpu_backend, cuda_backend, triton_backend
 from ..common.layout import empty_like_layout
 from ..common.registration import register
 from ..common.registry import DifferentiableKernels, Gradients, Operator
-from .call import NAME, AlignCall
+from .call import NAME, AlignCall, check
 from .reference import reference
 
 CUDA_WINDOWS = (1, 3, 5, 7)  # the windows that csrc/homography_align/cuda is compiled for
@@ -61,6 +61,8 @@ def _empty_gradients(call: AlignCall) -> tuple[Tensor, ...]:
 OPERATOR = Operator(
     name=NAME,
     call=AlignCall,
+    check=check,
+    batched=("query", "key", "value", "homography"),
     outputs=("out", "lse"),
     empty=_empty,
     reference=reference,
@@ -74,6 +76,7 @@ OPERATOR = Operator(
         outputs=("out", "lse"),
         saved=("out", "lse"),
         empty=_empty_gradients,
+        again=lambda call, saved: reference(call),
     ),
 )
 run = register(OPERATOR)
