@@ -1,6 +1,7 @@
 """The arrows of docs/architecture.md: imports and includes point down, and no operator knows another."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -216,7 +217,7 @@ def test_importing_the_operators_loads_no_model():
 )
 def test_codes_in_cpp_are_the_positions_of_names_in_python(header, enumeration, module, names):
     declared = re.search(rf"enum class {enumeration} : int {{(.*?)}};", (ROOT / "csrc" / header).read_text(), re.DOTALL)
-    written = re.search(rf"^{names} = ([({{].*[)}}])$", (PACKAGE / "ops" / module).read_text(), re.MULTILINE)
-    assert [name.strip() for name in declared[1].split(",")] == re.findall(
-        r"[a-z]+\d*", written[1].replace("torch.", "")
-    )
+    if module.endswith("cuda.py"):
+        pytest.importorskip("vsad._cuda")
+    written = getattr(importlib.import_module("vsad.ops." + module[:-3].replace("/", ".")), names)
+    assert [name.strip() for name in declared[1].split(",")] == [str(name).removeprefix("torch.") for name in written]

@@ -75,7 +75,7 @@ def _args(**changes):
 
 ERRORS = [
     (lambda: _args(features=torch.ones(5)), ValueError, r"features must be \[M C\], got \[5\]"),
-    (lambda: _args(features=torch.ones(6, 5).int()), ValueError, "features must be a floating point"),
+    (lambda: _args(features=torch.ones(6, 5).int()), ValueError, "features must be floating point"),
     (lambda: _args(size=7), ValueError, r"size must lie in \[1, M=6\], got 7"),
     (lambda: _args(size=0), ValueError, r"size must lie in \[1, M=6\], got 0"),
     (lambda: _args(start=6), ValueError, r"start must lie in \[0, M=6\), got 6"),

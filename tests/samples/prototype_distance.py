@@ -68,6 +68,6 @@ ERRORS = [
     (lambda: _args(k=3), ValueError, r"k must lie in \[1, P=2\], got 3"),
     (lambda: _args(k=0), ValueError, r"k must lie in \[1, P=2\], got 0"),
     (lambda: _args(metric="manhattan"), ValueError, "metric must be one of .*got 'manhattan'"),
-    (lambda: _args(features=torch.ones(3, 5).half()), ValueError, "prototypes must have features's dtype"),
+    (lambda: _args(features=torch.ones(3, 5).half()), ValueError, "prototypes must have the dtype of features"),
     (lambda: _args(backend="abacus"), ValueError, "backend must be one of"),
 ]

@@ -88,14 +88,6 @@ def integer(op: str, name: str, value: object) -> int:
     raise TypeError(f"{op}: {name} must be an integer, got {value!r}; pass a Python int")
 
 
-def integer_within(op: str, name: str, value: object, low: int, high: int, bounds: str) -> int:
-    """The value as an int of ``[low, high]``, which ``bounds`` says in words."""
-    number = integer(op, name, value)
-    if not low <= number <= high:
-        raise ValueError(f"{op}: {name} must lie in {bounds}, got {number}")
-    return number
-
-
 def number(op: str, name: str, value: object, remedy: str) -> float:
     """The value as a float; ``remedy`` is for who passes a tensor."""
     if isinstance(value, Tensor):

@@ -21,7 +21,8 @@ backend: str | None  # by __getattr__
 class Traced:
     """What ``using`` prefers at the place that a compiler is tracing; None at all other times."""
 
-    backend: str | None = None
+    def __init__(self) -> None:
+        self.backend: str | None = None
 
 
 traced = Traced()

@@ -18,7 +18,6 @@ Run = Callable[[Any, str | None], Outputs]
 SCHEMA_TYPES: dict[type | types.UnionType, str] = {
     Tensor: "Tensor",
     Tensor | None: "Tensor?",
-    tuple[int, int]: "SymInt[]",
     int: "SymInt",
     int | None: "SymInt?",
     float: "float",
@@ -72,7 +71,9 @@ def _register_forward(operator: Operator[Any]) -> Callable[..., Outputs]:
         return _as_result(operator.forward(backend)(call))
 
     def fake(*arguments: Any) -> Outputs | Tensor:
-        return _as_result(operator.empty(operator.call(*arguments[:-1])))
+        call = operator.call(*arguments[:-1])
+        operator.check(call)
+        return _as_result(operator.empty(call))
 
     torch.library.impl(name, "CompositeExplicitAutograd")(forward)
     torch.library.register_fake(name)(fake)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..common.checks import check_same, check_shapes, integer_within
+from ..common.checks import check_same, check_shapes
 
 NAME = "greedy_coreset"
 
@@ -34,7 +34,9 @@ def check(call: CoresetCall) -> None:
     check_same(NAME, features=call.features)
     if M == 0:
         raise ValueError(f"{NAME}: features must hold at least one row, got {list(call.features.shape)}")
-    integer_within(NAME, "size", call.size, 1, M, f"[1, M={M}]")
-    if call.start is not None:
-        integer_within(NAME, "start", call.start, 0, M - 1, f"[0, M={M})")
-    integer_within(NAME, "seed", call.seed, -(2**63), 2**63 - 1, "the range of 64-bit integers")
+    if not 1 <= call.size <= M:
+        raise ValueError(f"{NAME}: size must lie in [1, M={M}], got {call.size}; there are {M} rows to pick from")
+    if call.start is not None and not 0 <= call.start < M:
+        raise ValueError(f"{NAME}: start must lie in [0, M={M}), got {call.start}; it is the index of a row")
+    if not -(2**63) <= call.seed < 2**63:
+        raise ValueError(f"{NAME}: seed must be a 64-bit integer, got {call.seed}")

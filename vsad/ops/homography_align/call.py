@@ -33,18 +33,22 @@ def check(call: AlignCall) -> None:
     sizes = check_images(call.query, call.key, call.value, call.neighbors)
     check_window(call.window)
     check_heads(call.heads, sizes["C"], sizes["Cv"])
-    B, V, N, R = sizes["B"], sizes["V"], sizes["N"], call.window
-    batch = check_shapes(NAME, homography=(call.homography, f"batch {V} {N} 3 3"))["batch"]
-    if batch not in (1, B):
-        raise ValueError(f"{NAME}: homography must have batch 1 or B={B}, got {list(call.homography.shape)}")
     compute = compute_dtype(call.query.dtype)
-    optional = {} if call.bias is None else {"bias": call.bias}
-    for name, tensor in {"homography": call.homography, **optional}.items():
+    slots, window = (sizes["V"], sizes["N"]), (call.window, call.window)
+    expected = {"homography": (call.homography, (*slots, 3, 3))}
+    if call.bias is not None:
+        expected["bias"] = (call.bias, (call.heads, sizes["N"], *window))
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape[-4:]) != shape:
+            raise ValueError(f"{NAME}: {name} must be {list(shape)}, got {list(tensor.shape)}")
         if tensor.dtype != compute:
             raise ValueError(f"{NAME}: {name} must be {compute}, got {tensor.dtype}")
-    if call.bias is not None:
-        check_shapes(NAME, bias=(call.bias, f"{call.heads} {N} {R} {R}"))
-    check_device(NAME, query=call.query, homography=call.homography, neighbors=call.neighbors, **optional)
+        check_device(NAME, **{"query": call.query, name: tensor})
+    if call.homography.ndim != 5 or call.homography.shape[0] not in (1, sizes["B"]):
+        raise ValueError(f"{NAME}: homography must have batch 1 or B={sizes['B']}, got {list(call.homography.shape)}")
+    if call.bias is not None and call.bias.ndim != 4:
+        raise ValueError(f"{NAME}: bias must have 4 dimensions, got {list(call.bias.shape)}")
+    check_device(NAME, query=call.query, neighbors=call.neighbors)
 
 
 def check_images(query: Tensor, key: Tensor, value: Tensor, neighbors: Tensor) -> dict[str, int]:

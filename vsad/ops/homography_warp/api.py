@@ -117,10 +117,12 @@ def homography_warp(
     _check_homography(homography, sizes["B"])
     check_flag(NAME, "return_mask", return_mask)
     (input,) = autocast_to_float32(input)
+    height, width = (sizes["Hs"], sizes["Ws"]) if size is None else checked_size(size)
     call = WarpCall(
         input=input,
         homography=(homography[None] if homography.ndim == 2 else homography).to(compute_dtype(input.dtype)),
-        size=(sizes["Hs"], sizes["Ws"]) if size is None else checked_size(size),
+        height=height,
+        width=width,
         mode=mode,
         padding=padding,
         deterministic=is_deterministic(NAME, deterministic),

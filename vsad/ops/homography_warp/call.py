@@ -21,10 +21,16 @@ class WarpCall(NamedTuple):
 
     input: Tensor  # (B, C, Hs, Ws)
     homography: Tensor  # (B or 1, 3, 3), in the dtype that coordinates are computed in
-    size: tuple[int, int]  # height and width of the output
+    height: int  # of the output
+    width: int
     mode: str
     padding: str
     deterministic: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the output."""
+        return self.height, self.width
 
 
 def check(call: WarpCall) -> None:
@@ -45,13 +51,15 @@ def check(call: WarpCall) -> None:
     check_choice(NAME, "padding", call.padding, PADDINGS)
     if sizes["Hs"] == 0 or sizes["Ws"] == 0:
         raise ValueError(f"{NAME}: input must have at least one pixel, got {list(input.shape)}")
-    if min(call.size) < 1:
-        raise ValueError(f"{NAME}: size must be (height, width), both at least 1, got {tuple(call.size)}")
+    if call.height < 1 or call.width < 1:
+        raise ValueError(f"{NAME}: size must be (height, width), both at least 1, got {call.size}")
 
 
 def checked_size(size: object) -> tuple[int, int]:
     """``size`` as two ints."""
-    if isinstance(size, (list, tuple)) and len(size) == 2:
+    if isinstance(size, (list, tuple)):
+        if len(size) != 2:
+            raise ValueError(f"{NAME}: size must be (height, width), both at least 1, got {size}")
         return integer(NAME, "size[0]", size[0]), integer(NAME, "size[1]", size[1])
     example = f"; use ({size}, {size})" if isinstance(size, int) else ""
     raise TypeError(f"{NAME}: size must be (height, width), two integers, got {size!r}{example}")

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-from ..common.checks import check_choice, check_device, check_same, check_shapes, integer_within
+from ..common.checks import check_choice, check_device, check_same, check_shapes
 
 NAME = "prototype_distance"
 Metric = Literal["euclidean", "sqeuclidean", "cosine"]
@@ -32,7 +32,8 @@ def check(call: DistanceCall) -> None:
         check_device(NAME, features=features, packed=call.packed)
     check_choice(NAME, "metric", call.metric, METRICS)
     check_filled(NAME, prototypes)
-    integer_within(NAME, "k", call.k, 1, P, f"[1, P={P}]")
+    if not 1 <= call.k <= P:
+        raise ValueError(f"{NAME}: k must lie in [1, P={P}], got {call.k}; there are {P} prototypes to find")
 
 
 def check_filled(op: str, prototypes: Tensor) -> None:
