@@ -122,7 +122,7 @@ def _autograd_function(operator: Operator[Any], forward_op: Callable[..., Output
             ctx.save_for_backward(*arguments[:tensors], *(outputs[i] for i in saved))
             ctx.options = arguments[tensors:]
             ctx.set_materialize_grads(False)
-            ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
+            ctx.mark_non_differentiable(*(output for i, output in enumerate(outputs) if i not in incoming))
             return outputs
 
         @staticmethod

@@ -101,8 +101,8 @@ def homography_align(
         scale=(sizes["C"] // heads) ** -0.5 if scale is None and sizes["C"] else float(scale or 0.0),
         deterministic=is_deterministic(deterministic),
     )
-    out, lse = run(call, backend)
-    return (out, lse) if return_lse else out
+    out, peak, log_sum = run(call, backend)
+    return (out, peak + log_sum) if return_lse else out
 
 
 def _every_other_view(query: Tensor, key: Tensor) -> Tensor:
