@@ -26,9 +26,9 @@ struct AlignArguments {
     int heads, window;
     double scale;
     Image out;
-    // The greatest logit of a pixel's valid cells, and log(sum exp(logit - peak)); -inf and 0 without a valid cell. Apart,
-    // because their sum loses the digits of log_sum where logits are large. (B, V, heads, H, W), contiguous, in the compute
-    // dtype.
+    // The greatest logit of a pixel's valid cells, and log(sum exp(logit - peak)); -inf and 0 without a valid cell.
+    // Apart, because their sum loses the digits of log_sum where logits are large. (B, V, heads, H, W), contiguous, in
+    // the compute dtype.
     void *peak, *log_sum;
     int threads;  // maximum number of CPU threads
 };

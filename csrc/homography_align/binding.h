@@ -52,7 +52,7 @@ inline void bind_align_gradients(pybind11::module_& m) {
     py::class_<AlignGradients>(m, "AlignGradients", py::module_local())
         .def(py::init([](const PlacedImage& grad_out, Pointer grad_log_sum, Pointer query, Pointer key, Pointer value,
                          Pointer homography, Pointer bias) {
-                 return AlignGradients{align_image(grad_out), at<void>(grad_log_sum),     at<void>(query), at<void>(key),
+                 return AlignGradients{align_image(grad_out), at<void>(grad_log_sum), at<void>(query), at<void>(key),
                                        at<void>(value),       at<double>(homography), at<double>(bias)};
              }),
              py::kw_only(), py::arg("grad_out"), py::arg("grad_log_sum"), py::arg("query"), py::arg("key"),

@@ -15,9 +15,9 @@ namespace {
 
 template <typename T>
 struct BackwardScratch {
-    T *query, *out, *grad_out, *grad_query;  // tile pixels
+    T *query, *out, *grad_out, *grad_query;    // tile pixels
     T *peak, *log_sum, *grad_log_sum, *inner;  // one vector per pixel; inner = <grad_out, out>
-    T *gx, *gy;                              // gradients of the projected points, laid out as in Windows
+    T *gx, *gy;                                // gradients of the projected points, laid out as in Windows
     T *key_box, *value_box, *grad_key_box, *grad_value_box;
     T *bias, *grad_bias;       // laid out as cells
     T *key_taps, *value_taps;  // pixels of a run
@@ -161,9 +161,8 @@ VSAD_STEP void find_logits(const Item<T>& item, const BackwardScratch<T>& s, con
         const bool full = s.windows.reach[window] == kFully;
         if (!full) valid_mask<T>(s.mask, s.windows.cells(window, item.a), size.R(), size.quads());
         const Vector<T> peak = load(s.peak + run.pixel[i] * lanes), log_sum = load(s.log_sum + run.pixel[i] * lanes);
-        for_each_logit<T>(
-            taps, fx, fy, scale, s.bias, full ? nullptr : s.mask, size,
-            [&](int j, Vector<T> logit) { store(alpha + j * lanes, (logit - peak) - log_sum); });
+        for_each_logit<T>(taps, fx, fy, scale, s.bias, full ? nullptr : s.mask, size,
+                          [&](int j, Vector<T> logit) { store(alpha + j * lanes, (logit - peak) - log_sum); });
     }
 }
 
