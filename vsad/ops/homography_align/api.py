@@ -183,8 +183,8 @@ def homography_align(
     # range for an empty slot.
     if neighbors.is_cpu and not is_watched(call):
         check_neighbors(neighbors, sizes["S"])
-    out, lse = run(call, backend)
-    return (out, lse) if return_lse else out
+    out, peak, log_sum = run(call, backend)
+    return (out, peak + log_sum) if return_lse else out
 
 
 def _every_other_view(query: Tensor, key: Tensor) -> Tensor:
