@@ -178,5 +178,5 @@ def test_alignment_needs_no_more_than_16_mb_beside_its_output(layout):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_the_memory_measurement_sees_what_the_reference_stores():
-    """At a sixteenth of the pixels the reference stores 37 logits, exponentials and weights per pixel and head: 9 MB."""
+    """At a sixteenth of the pixels the reference stores 37 logits, exponentials and weights per pixel and head."""
     assert bytes_beside_output("contiguous", "torch") > 3 * 37 * 5 * 4 * 32 * 32 * 4
