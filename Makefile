@@ -22,7 +22,7 @@ help:
 	@echo "make emulate      the CUDA kernels' tests without a GPU: the kernels run on the CPU (needs nvcc)"
 	@echo "make gpu-compile  registers, spills and instructions of every GPU kernel (needs nvcc, no GPU)"
 	@echo "make sanitize     the CPU kernels and the emulated CUDA kernels under the address and undefined-behavior sanitizers (GCC)"
-	@echo "make lint         ruff, mypy, clang-format"
+	@echo "make lint         ruff, mypy, pyright, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"
 	@echo "make bench-quick  the most important cases (2 minutes)"
@@ -90,6 +90,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 format: $(VENV)/installed

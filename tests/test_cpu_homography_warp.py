@@ -25,7 +25,7 @@ FORWARD, BACKWARD = torch.ops.vsad.homography_warp_fwd.default, torch.ops.vsad.h
 
 def everything(image, H, mode, padding):
     """Output, mask and both gradients."""
-    call = WarpCall(image, H, list(image.shape[2:]), mode, padding, deterministic=False)
+    call = WarpCall(image, H, *image.shape[2:], mode, padding, deterministic=False)
     out, mask = FORWARD(*call, "cpu")
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
     return out, mask, *BACKWARD(*call, grad, [True, True], "cpu")
@@ -218,4 +218,4 @@ def test_the_backward_schema_passes_opcheck():
 
 
 def test_the_row_comes_first():
-    assert OP.choose(WarpCall(*random_warp(), (4, 4), "bicubic", "border", deterministic=False), None) == "cpu"
+    assert OP.choose(WarpCall(*random_warp(), 4, 4, "bicubic", "border", deterministic=False), None) == "cpu"

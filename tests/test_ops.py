@@ -134,7 +134,7 @@ def _schema_calls(op, backend):
             yield *images, t["homography"], options["neighbors"], bias, *rest
         elif op.name == "homography_warp":
             ways = options.get("mode", "bilinear"), options.get("padding", "zeros")
-            yield t["input"], t["homography"], list(options["size"]), *ways, False, backend
+            yield t["input"], t["homography"], *options["size"], *ways, False, backend
         elif op.name == "prototype_distance":
             yield t["features"], t["prototypes"], None, options["k"], options["metric"], backend
         elif op.name == "greedy_coreset":
@@ -172,13 +172,10 @@ def test_compiles_in_one_graph(op):
             torch.testing.assert_close(a, b)
 
 
-def test_autocast_and_no_grad(op):
+def test_no_grad(op):
     sample = SAMPLES[op.name][0]
     tensors, options = sample.make(generator())
     tensors = {n: t.float().requires_grad_(n in sample.differentiable) for n, t in tensors.items()}
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        for t in floats(function_of(op)(**tensors, **options)):
-            assert t.dtype == torch.bfloat16
     with torch.no_grad():
         for t in floats(function_of(op)(**tensors, **options)):
             assert not t.requires_grad

@@ -236,13 +236,15 @@ def test_packed_banks_compile_and_pass_opcheck():
     torch.library.opcheck(torch.ops.vsad.prototype_distance_fwd.default, arguments)
 
 
-def test_autocast_takes_features_in_the_banks_dtype():
-    features, bank = plain()
-    packed = pack_prototypes(bank)
+@pytest.mark.parametrize("of_features", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("of_bank", [torch.float32, torch.bfloat16])
+def test_autocast_computes_in_float32_packed_or_not(of_features, of_bank):
+    features, bank = (t.to(dtype) for t, dtype in zip(plain(), (of_features, of_bank)))
+    expected = prototype_distance(features.float(), bank.float(), 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert same(
-            prototype_distance(features.bfloat16(), packed), prototype_distance(features.bfloat16().float(), packed)
-        )
+        assert same(prototype_distance(features, bank, 3), expected)
+        assert same(prototype_distance(features, pack_prototypes(bank), 3), expected)
+    assert expected.distances.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("metric", "other"), [("cosine", "euclidean"), ("euclidean", "cosine")])
@@ -256,7 +258,7 @@ def test_another_metric_is_refused(metric, other):
     ("bank", "options", "message"),
     [
         (torch.ones(3), {}, r"pack_prototypes: prototypes must be \[P C\], got \[3\]"),
-        (torch.ones(3, 2).long(), {}, "pack_prototypes: prototypes must be a floating point tensor"),
+        (torch.ones(3, 2).long(), {}, "pack_prototypes: prototypes must be floating point"),
         (torch.ones(0, 2), {}, "pack_prototypes: prototypes must hold at least one row"),
         (torch.ones(3, 2), {"metric": "manhattan"}, "pack_prototypes: metric must be one of"),
     ],
@@ -267,5 +269,5 @@ def test_errors_teach(bank, options, message):
 
 
 def test_dtypes_must_agree():
-    with pytest.raises(ValueError, match=r"prototypes must have features's dtype torch\.float16"):
+    with pytest.raises(ValueError, match=r"prototypes must have the dtype of features, torch\.float16"):
         prototype_distance(torch.ones(3, 5).half(), pack_prototypes(torch.ones(4, 5)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from vsad import ops
 from vsad.bench.cases import Case
+from vsad.ops.prototype_distance.call import Metric
 from vsad.ops.prototype_distance.reference import distances_at
 
 from . import Judge, Problem, WrongError, accept, dtype, generator, share_of_budget
@@ -28,8 +29,8 @@ def inputs(case: Case) -> Problem:
     return Problem(case, tensors, cotangent)
 
 
-def metric(case: Case) -> str:
-    return str(case.sizes.get("metric", "euclidean"))
+def metric(case: Case) -> Metric:
+    return cast(Metric, case.sizes.get("metric", "euclidean"))
 
 
 def flops(case: Case) -> float:

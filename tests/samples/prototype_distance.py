@@ -1,5 +1,7 @@
 import torch
 
+import vsad.ops
+
 from ._sample import Sample, randn
 
 
@@ -67,7 +69,14 @@ ERRORS = [
     (lambda: _args(prototypes=torch.ones(0, 5)), ValueError, "prototypes must hold at least one row"),
     (lambda: _args(k=3), ValueError, r"k must lie in \[1, P=2\], got 3"),
     (lambda: _args(k=0), ValueError, r"k must lie in \[1, P=2\], got 0"),
+    (lambda: _args(k=2.0), TypeError, r"k must be an integer, got 2\.0"),
+    (lambda: _args(k=None), TypeError, "k must be an integer, got None"),
+    (lambda: _args(k=torch.tensor(1)), TypeError, r"k must be an integer, got tensor\(1\)"),
+    (lambda: _args(features=None), TypeError, "features must be a tensor, got NoneType"),
+    (lambda: _args(features=vsad.ops.pack_prototypes(torch.ones(2, 5))), TypeError, "got PackedPrototypes"),
+    (lambda: _args(prototypes=torch.ones(2, 5).to_sparse()), TypeError, "prototypes must be a strided tensor"),
+    (lambda: _args(metric=["cosine"]), ValueError, "metric must be one of"),
     (lambda: _args(metric="manhattan"), ValueError, "metric must be one of .*got 'manhattan'"),
-    (lambda: _args(features=torch.ones(3, 5).half()), ValueError, "prototypes must have features's dtype"),
+    (lambda: _args(features=torch.ones(3, 5).half()), ValueError, "prototypes must have the dtype of features"),
     (lambda: _args(backend="abacus"), ValueError, "backend must be one of"),
 ]

@@ -1,4 +1,4 @@
-"""Registration of an operator with torch: schemas made from its call, fakes, and the autograd function."""
+"""Registration of an operator with torch: schemas made from its call, fakes, gradients, and rules of vmap."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any, cast, get_type_hints
 import torch
 from torch import Tensor
 
+from . import batching
+from .autograd import differentiate
+from .eager import is_transformed, is_watched
 from .registry import OPERATORS, REFERENCE, DifferentiableKernels, Operator, Outputs
 
 Run = Callable[[Any, str | None], Outputs]
 SCHEMA_TYPES: dict[type | types.UnionType, str] = {
     Tensor: "Tensor",
     Tensor | None: "Tensor?",
-    tuple[int, int]: "SymInt[]",
-    int: "int",
-    int | None: "int?",
+    int: "SymInt",
+    int | None: "SymInt?",
     float: "float",
     bool: "bool",
     str: "str",
@@ -32,13 +34,21 @@ def register(operator: Operator[Any]) -> Run:
     """
     OPERATORS[operator.name] = operator
     forward = _register_forward(operator)
-    apply = _autograd_function(operator, forward).apply if operator.gradients else forward
+    eager = transformed = None
+    if operator.gradients:
+        eager, transformed = differentiate(operator, forward, _register_backward(operator))
 
     def run(call: Any, backend: str | None) -> Outputs:
         chosen = operator.choose(call, backend)
         if chosen == REFERENCE and not operator.opaque_reference:
             return operator.reference(call)
-        return cast(Outputs, apply(*call, chosen))
+        if is_watched(call):
+            if transformed and is_transformed() and not torch.compiler.is_compiling():
+                return transformed(*call, chosen)
+            return forward(*call, chosen)
+        if eager and torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in call):
+            return eager(*call, chosen)
+        return operator.forward(chosen)(call)
 
     return run
 
@@ -56,17 +66,22 @@ def _register_forward(operator: Operator[Any]) -> Callable[..., Outputs]:
     def forward(*arguments: Any) -> Outputs | Tensor:
         *fields, backend = arguments
         call = operator.call(*fields)
-        compute = operator.reference if backend == REFERENCE else operator.backend(backend).load().forward
-        return _as_result(compute(call))
+        operator.check(call)
+        operator.choose(call, backend)
+        return _as_result(operator.forward(backend)(call))
 
     def fake(*arguments: Any) -> Outputs | Tensor:
-        return _as_result(operator.empty(operator.call(*arguments[:-1])))
+        call = operator.call(*arguments[:-1])
+        operator.check(call)
+        return _as_result(operator.empty(call))
 
     torch.library.impl(name, "CompositeExplicitAutograd")(forward)
     torch.library.register_fake(name)(fake)
     # calls `forward` above, which an editor cannot know
     registered: Callable[..., Any] = getattr(torch.ops.vsad, f"{operator.name}_fwd").default
-    return registered if len(operator.outputs) > 1 else lambda *arguments: (registered(*arguments),)
+    many = registered if len(operator.outputs) > 1 else lambda *arguments: (registered(*arguments),)
+    torch.library.register_vmap(name, batching.forward_rule(operator, registered))
+    return many
 
 
 def _as_result(outputs: Outputs) -> Outputs | Tensor:
@@ -81,65 +96,41 @@ def _register_backward(operator: Operator[Any]) -> Callable[..., Outputs]:
     arguments = ", ".join([arguments_schema(operator), *saved, *grads, "bool[] needs", "str backend"])
     results = ", ".join(f"Tensor grad_{argument}" for argument in gradients.arguments)
     torch.library.define(name, f"({arguments}) -> ({results})")
-    fields, outputs = len(get_type_hints(operator.call)), len(gradients.saved)
-
-    def split(arguments: tuple[Any, ...]) -> tuple[Any, Outputs, tuple[Tensor | None, ...]]:
-        *tensors, _needs, _backend = arguments
-        return (
-            operator.call(*tensors[:fields]),
-            tuple(tensors[fields : fields + outputs]),
-            tuple(tensors[fields + outputs :]),
-        )
 
     def backward(*arguments: Any) -> Outputs:
+        call, outputs, grads = operator.split_backward(arguments)
         *_, needs, backend = arguments
+        operator.check(call)
+        _check_backward(operator, call, outputs, grads)
+        operator.choose(call, backend)
         kernels = cast(DifferentiableKernels, operator.backend(backend).load())
-        return kernels.backward(*split(arguments), tuple(needs))
+        return kernels.backward(call, outputs, grads, tuple(needs))
 
     def fake(*arguments: Any) -> Outputs:
-        call, _, _ = split(arguments)
+        call, _, _ = operator.split_backward(arguments)
         wanted = zip(gradients.empty(call), arguments[-2])
         return tuple(grad if need else grad.new_empty((0,)) for grad, need in wanted)
 
     torch.library.impl(name, "CompositeExplicitAutograd")(backward)
     torch.library.register_fake(name)(fake)
-    return cast(Callable[..., Outputs], getattr(torch.ops.vsad, f"{operator.name}_bwd").default)
+    registered = cast(Callable[..., Outputs], getattr(torch.ops.vsad, f"{operator.name}_bwd").default)
+    torch.library.register_vmap(name, batching.backward_rule(operator, registered))
+    return registered
 
 
-def _autograd_function(operator: Operator[Any], forward_op: Callable[..., Outputs]) -> type[torch.autograd.Function]:
-    backward_op, gradients = _register_backward(operator), cast(Any, operator.gradients)
-    hints = get_type_hints(operator.call)
-    tensors = sum(hint in (Tensor, Tensor | None) for hint in hints.values())
-    places = tuple(list(hints).index(argument) for argument in gradients.arguments)
-    saved = tuple(operator.outputs.index(output) for output in gradients.saved)
-    incoming = tuple(operator.outputs.index(output) for output in gradients.outputs)
-    count = len(hints)
-
-    class Differentiable(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *arguments: Any) -> Outputs:
-            outputs = forward_op(*arguments)
-            ctx.save_for_backward(*arguments[:tensors], *(outputs[i] for i in saved))
-            ctx.options = arguments[tensors:]
-            ctx.set_materialize_grads(False)
-            ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
-            return outputs
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            *options, backend = ctx.options
-            kept = ctx.saved_tensors
-            wanted = [grads[i] for i in incoming]
-            results: list[Tensor | None] = [None] * (count + 1)
-            if all(grad is None for grad in wanted):
-                return tuple(results)
-            if wanted[0] is None:  # only a later output was used
-                wanted[0] = torch.zeros_like(kept[tensors + gradients.saved.index(gradients.outputs[0])])
-            needs = [ctx.needs_input_grad[i] for i in places]
-            found = backward_op(*kept[:tensors], *options, *kept[tensors:], *wanted, needs, backend)
-            for place, grad, need in zip(places, found, needs):
-                results[place] = grad if need else None
-            return tuple(results)
-
-    return Differentiable
+def _check_backward(operator: Operator[Any], call: Any, saved: Outputs, grads: tuple[Tensor | None, ...]) -> None:
+    """What is saved, and the gradients that come in, are as large as the outputs, and beside them."""
+    gradients = cast(Any, operator.gradients)
+    empty = dict(zip(operator.outputs, operator.empty(call)))
+    for kind, names, tensors in (("saved", gradients.saved, saved), ("grad", gradients.outputs, grads)):
+        for name, tensor in zip(names, tensors):
+            like = empty[name]
+            if tensor is not None and (tensor.shape, tensor.dtype, tensor.device) != (
+                like.shape,
+                like.dtype,
+                like.device,
+            ):
+                raise ValueError(
+                    f"{operator.name}: {kind}_{name} must be {list(like.shape)}, {like.dtype}, on {like.device}, got "
+                    f"{list(tensor.shape)}, {tensor.dtype}, on {tensor.device}"
+                )

@@ -4,14 +4,15 @@ a call or says why it cannot.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
+
+from . import preference
 
 REFERENCE = "torch"
 Call = TypeVar("Call", bound=tuple[Any, ...])
@@ -85,14 +86,20 @@ class Backend(Generic[Call]):
 class Gradients(NamedTuple):
     """How an operator is differentiated.
 
-    ``arguments`` names the arguments that have a gradient, in the order of the call; ``outputs`` those outputs whose
-    gradient the backward takes; ``saved`` the outputs that it needs. ``empty`` makes uninitialized gradients of a call.
+    Args:
+        arguments: names of the arguments that have a gradient, in the order of the call.
+        outputs: names of the outputs whose gradient the backward takes; the others are not differentiable.
+        saved: names of the outputs that the backward needs.
+        empty: makes uninitialized gradients of a call.
+        again: computes ``outputs`` once more from a call and what is ``saved``, in plain torch. Derivatives of the
+            backward are those of this function.
     """
 
     arguments: tuple[str, ...]
     outputs: tuple[str, ...]
     saved: tuple[str, ...]
     empty: Callable[[Any], Outputs]
+    again: Callable[[Any, Outputs], Outputs]
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ class Operator(Generic[Call]):
     Args:
         name: name of the public function.
         call: the NamedTuple of its arguments, tensors first; its annotations are the registered schema.
+        check: raises a ValueError, or a TypeError, where the arguments of a call do not fit together.
+        batched: names of those arguments whose first dimension is a batch; the outputs begin with the same one.
         outputs: names of the tensors that the launchers return.
         empty: makes uninitialized outputs of a call; the fake of the registered operator.
         reference: the definition in plain torch.
@@ -112,6 +121,8 @@ class Operator(Generic[Call]):
 
     name: str
     call: type[Call]
+    check: Callable[[Call], None]
+    batched: tuple[str, ...]
     outputs: tuple[str, ...]
     empty: Callable[[Call], Outputs]
     reference: Callable[[Call], Outputs]
@@ -129,7 +140,9 @@ class Operator(Generic[Call]):
             ValueError: the name is not in the table.
             RuntimeError: the named backend refuses; the message says why.
         """
-        wanted = backend if backend is not None else _preference.backend
+        wanted = backend
+        for preferred in (preference.traced.backend, preference.backend):
+            wanted = preferred if wanted is None else wanted
         if wanted is None:
             for row in self.backends:
                 if row.refusal(call) is None:
@@ -142,6 +155,16 @@ class Operator(Generic[Call]):
             raise RuntimeError(f"{self.name}: backend {wanted!r} {reason}")
         return wanted
 
+    def forward(self, backend: str) -> Callable[[Call], Outputs]:
+        """What computes the outputs of a call on a backend, or the reference."""
+        return self.reference if backend == REFERENCE else self.backend(backend).load().forward
+
+    def split_backward(self, arguments: tuple[Any, ...]) -> tuple[Any, Outputs, tuple[Tensor | None, ...]]:
+        """The call, the saved outputs and the gradients that come in, of the registered backward's arguments."""
+        fields, saved = len(get_type_hints(self.call)), len(self.gradients.saved) if self.gradients else 0
+        *tensors, _needs, _backend = arguments
+        return self.call(*tensors[:fields]), tuple(tensors[fields : fields + saved]), tuple(tensors[fields + saved :])
+
     def backend(self, name: str) -> Backend[Call]:
         """The row of that name."""
         for row in self.backends:
@@ -151,27 +174,27 @@ class Operator(Generic[Call]):
         raise ValueError(f"{self.name}: backend must be one of {names}, got {name!r}")
 
 
-class _Preference(threading.local):  # one per thread; a ContextVar cannot be read under torch.compile
-    backend: str | None = None
-
-
-_preference = _Preference()
 OPERATORS: dict[str, Operator[Any]] = {}
 
 
-@contextmanager
-def using(backend: str) -> Iterator[None]:
+def using(backend: str) -> AbstractContextManager[None]:
     """Run every vsad operator inside the block on one backend, as if ``backend=`` were passed to each call.
 
+    It holds for the thread or asyncio task that enters it, and for compiled functions too: they are compiled anew for
+    another backend.
+
+    Args:
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"`` or ``"torch"``.
+
+    Raises:
+        ValueError: no operator has a backend of that name.
+
     Example:
+        >>> image, homography = torch.rand(1, 3, 8, 8), torch.eye(3)
         >>> with vsad.ops.using("torch"):
         ...     out = vsad.ops.homography_warp(image, homography)
     """
-    known = {row.name for operator in OPERATORS.values() for row in operator.backends} | {REFERENCE}
+    known = sorted({REFERENCE, *(row.name for operator in OPERATORS.values() for row in operator.backends)})
     if backend not in known:
-        raise ValueError(f"using: backend must be one of {sorted(known)}, got {backend!r}")
-    before, _preference.backend = _preference.backend, backend
-    try:
-        yield
-    finally:
-        _preference.backend = before
+        raise ValueError(f"using: backend must be one of {known}, got {backend!r}")
+    return preference.prefer(backend)

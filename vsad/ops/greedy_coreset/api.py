@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..common.checks import check_same, check_shapes
-from .call import NAME, CoresetCall
+from ..common.checks import integer
+from .call import NAME, CoresetCall, check
 from .registration import run
 
 
@@ -33,19 +33,28 @@ def greedy_coreset(
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.
 
+    In torch:
+        Autocast changes nothing, and nothing has a gradient. The same call gives the same picks on every run.
+        ``torch.func.vmap`` calls the operator once for each element of its batch.
+
     Raises:
-        ValueError: features are not a floating point matrix, or size or start is out of range.
+        ValueError: features are not a floating point matrix, or size, start or seed is out of range.
+        TypeError: features are not a strided tensor, or size, start or seed is not an integer.
 
     Example:
-        >>> bank = features[vsad.ops.greedy_coreset(features, size=1000)]
+        >>> features = torch.randn(5000, 32)
+        >>> bank = features[vsad.ops.greedy_coreset(features, size=100)]
+        >>> bank.shape
+        torch.Size([100, 32])
 
     Source: Gonzalez 1985, Sener and Savarese (arXiv 1708.00489).
     """
-    sizes = check_shapes(NAME, features=(features, "M C"))
-    check_same(NAME, features=features)
-    if not 1 <= size <= sizes["M"]:
-        raise ValueError(f"{NAME}: size must lie in [1, M={sizes['M']}], got {size}")
-    if start is not None and not 0 <= start < sizes["M"]:
-        raise ValueError(f"{NAME}: start must lie in [0, M={sizes['M']}), got {start}")
-    (picks,) = run(CoresetCall(features, size, start, seed), backend)
+    call = CoresetCall(
+        features,
+        integer(NAME, "size", size),
+        None if start is None else integer(NAME, "start", start),
+        integer(NAME, "seed", seed),
+    )
+    check(call)
+    (picks,) = run(call, backend)
     return picks

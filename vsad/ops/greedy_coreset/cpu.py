@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vsad import _cpu
 
-from ..common.tensors import DTYPES
+from ..common.tensors import DTYPES, pointer
 from ..common.threads import threads
 from .call import CoresetCall
 
@@ -27,8 +27,8 @@ def forward(call: CoresetCall) -> tuple[Tensor]:
         dtype=DTYPES[features.dtype],
         threads=threads(M * size * C),
         sizes=(M, C, size),
-        features=(rows.data_ptr(), rows.stride(0)),
-        center=center.data_ptr(),
-        picks=picks.data_ptr(),
+        features=(pointer(rows), rows.stride(0)),
+        center=pointer(center),
+        picks=pointer(picks),
     )
     return (picks,)

@@ -8,7 +8,7 @@ from torch import Tensor
 from vsad import _cuda
 
 from ..common.stream import stream_of
-from ..common.tensors import DTYPES
+from ..common.tensors import DTYPES, pointer
 from .call import CoresetCall
 
 SAMPLE_ROWS = 1024  # any center and spread give the same result; those of this many rows are near enough
@@ -31,11 +31,11 @@ def forward(call: CoresetCall) -> tuple[Tensor]:
         _cuda.greedy_coreset(
             dtype=DTYPES[features.dtype],
             sizes=(M, C, size, start),
-            features=(rows.data_ptr(), rows.stride(0)),
-            center=center.data_ptr(),
-            spread=spread.data_ptr(),
-            picks=picks.data_ptr(),
-            workspace=workspace.data_ptr(),
+            features=(pointer(rows), rows.stride(0)),
+            center=pointer(center),
+            spread=pointer(spread),
+            picks=pointer(picks),
+            workspace=pointer(workspace),
             stream=stream,
         )
     return (picks,)

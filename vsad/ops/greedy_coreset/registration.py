@@ -8,7 +8,7 @@ from torch import Tensor
 from ..common.backends import cpu_backend, cuda_backend, triton_backend
 from ..common.registration import register
 from ..common.registry import Kernels, Operator
-from .call import NAME, CoresetCall
+from .call import NAME, CoresetCall, check
 from .reference import reference
 
 GPU_POINTS = 1 << 28  # a 64-bit key of the GPU kernels holds 28 bits of index, 24 of them within a block
@@ -44,6 +44,8 @@ def _empty(call: CoresetCall) -> tuple[Tensor]:
 OPERATOR = Operator(
     name=NAME,
     call=CoresetCall,
+    check=check,
+    batched=(),
     outputs=("picks",),
     empty=_empty,
     reference=reference,

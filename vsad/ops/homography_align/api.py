@@ -2,21 +2,78 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 
 from ..common.checks import (
     autocast,
     check_device,
+    check_flag,
     check_floating,
-    check_same,
-    check_shapes,
     check_tensor,
     compute_dtype,
     is_deterministic,
+    number,
 )
-from .call import NAME, AlignCall, check_neighbors
+from ..common.eager import is_watched
+from .call import NAME, AlignCall, check_heads, check_images, check_neighbors, check_window
 from .registration import run
+
+
+@overload
+def homography_align(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor | None = None,
+    *,
+    heads: int = ...,
+    window: int = ...,
+    bias: Tensor | None = ...,
+    scale: float | None = ...,
+    return_lse: Literal[False] = ...,
+    deterministic: bool | None = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+
+
+@overload
+def homography_align(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor | None = None,
+    *,
+    heads: int = ...,
+    window: int = ...,
+    bias: Tensor | None = ...,
+    scale: float | None = ...,
+    return_lse: Literal[True],
+    deterministic: bool | None = ...,
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def homography_align(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    homography: Tensor,
+    neighbors: Tensor | None = None,
+    *,
+    heads: int = ...,
+    window: int = ...,
+    bias: Tensor | None = ...,
+    scale: float | None = ...,
+    return_lse: bool,
+    deterministic: bool | None = ...,
+    backend: str | None = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def homography_align(
@@ -59,9 +116,10 @@ def homography_align(
         homography: ``(B, V, N, 3, 3)``, ``(1, V, N, 3, 3)`` or ``(V, N, 3, 3)``, any floating dtype.
         neighbors: ``(V, N)`` int64, -1 marks an empty slot. None: every other view in order (needs S == V).
         heads: number of heads; divides C and Cv; head h owns the h-th group of consecutive channels.
-        window: side of the square window in source pixels; odd.
+        window: side of the square window in source pixels; odd, at most 255.
         bias: ``(heads, window, window)`` or ``(heads, N, window, window)``, added to the logits.
-        scale: factor on the dot product; ``1 / sqrt(C / heads)`` by default.
+        scale: factor on the dot product; ``1 / sqrt(C / heads)`` by default. A factor that is learned multiplies
+            ``query`` instead.
         return_lse: also return the logarithm of the sum of exponentials.
         deterministic: bit-identical gradients on every run; None follows
             ``torch.are_deterministic_algorithms_enabled()``. The CPU backend is always deterministic;
@@ -74,20 +132,39 @@ def homography_align(
         ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,
         float32 (float64 for float64 input). Differentiable in query, key, value, homography and bias.
 
+    In torch:
+        NaN in a query, or in a key or value that a valid cell reads, gives NaN at that pixel and head. Under autocast
+        query, key and value are taken in autocast's dtype, and logits and sums in float32. Second derivatives run the
+        reference, at its speed and with its memory. ``torch.func.vmap`` joins its batch with B, and calls the operator
+        once for each element where neighbors or bias are batched; forward-mode differentiation is offered by
+        ``backend="torch"`` only.
+
     Raises:
-        ValueError: a shape, dtype, device, window, heads or neighbor index is wrong; the message names it.
+        ValueError: a shape, dtype, device, window, heads or neighbor index is wrong; the message names it. On a GPU,
+            and where values cannot be read (under a compiler, for instance), an index that is out of range is taken
+            for an empty slot instead.
+        TypeError: an argument is not of its type, such as a scale that is a tensor.
         RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
-        >>> feature = torch.randn(1, 5, 32, 32, 64).movedim(-1, 2)    # (B, V, C, H, W), channels last in memory
-        >>> out = vsad.ops.homography_align(feature, feature, feature, rig_homography, rig_neighbors, heads=4)
+        >>> feature = torch.randn(1, 2, 48, 64, 32).movedim(-1, 2)  # (B, V, C, H, W), channels last in memory
+        >>> right_from_left = torch.tensor([[1.0, 0.0, -8.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> homography = torch.stack([right_from_left, right_from_left.inverse()])[:, None]  # (V, N, 3, 3)
+        >>> out = vsad.ops.homography_align(feature, feature, feature, homography, heads=4)
+        >>> out.shape
+        torch.Size([1, 2, 32, 48, 64])
 
     Source: the multi-view alignment module of ViewSense-AD (arXiv 2511.18766).
     """
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        check_tensor(NAME, name, tensor)
+    check_flag(NAME, "return_lse", return_lse)
     query, key, value = autocast(query, key, value)
     if neighbors is None:
         neighbors = _every_other_view(query, key)
-    sizes = _check(query, key, value, homography, neighbors, heads, window)
+    sizes = check_images(query, key, value, neighbors)
+    _check_homography(homography, sizes["B"], sizes["V"], sizes["N"])
+    heads, window = check_heads(heads, sizes["C"], sizes["Cv"]), check_window(window)
     compute = compute_dtype(query.dtype)
     call = AlignCall(
         query=query,
@@ -98,53 +175,41 @@ def homography_align(
         bias=_full_bias(bias, query, heads, sizes["N"], window, compute),
         heads=heads,
         window=window,
-        scale=(sizes["C"] // heads) ** -0.5 if scale is None and sizes["C"] else float(scale or 0.0),
-        deterministic=is_deterministic(deterministic),
+        scale=_scale(scale, sizes["C"] // heads),
+        deterministic=is_deterministic(NAME, deterministic),
     )
-    out, lse = run(call, backend)
-    return (out, lse) if return_lse else out
+    check_device(NAME, query=query, homography=homography, neighbors=neighbors)
+    # Where the values cannot be read, and on a GPU, where reading would stall its stream, kernels take what is out of
+    # range for an empty slot.
+    if neighbors.is_cpu and not is_watched(call):
+        check_neighbors(neighbors, sizes["S"])
+    out, peak, log_sum = run(call, backend)
+    return (out, peak + log_sum) if return_lse else out
 
 
 def _every_other_view(query: Tensor, key: Tensor) -> Tensor:
-    V, S = query.shape[1], key.shape[1]
-    if V != S:
-        raise ValueError(f"{NAME}: neighbors must be given when views differ from source views, got V={V}, S={S}")
-    index = torch.arange(V * max(V - 1, 0), device=query.device).view(V, max(V - 1, 0))
-    row, slot = torch.arange(V, device=query.device)[:, None], index - index[:, :1]
+    if query.ndim != 5 or key.ndim != 5 or query.shape[1] != key.shape[1]:
+        raise ValueError(
+            f"{NAME}: neighbors must be given where views differ from source views, got query {list(query.shape)} and "
+            f"key {list(key.shape)}, which must be [B V C H W] and [B S C Hs Ws]"
+        )
+    V, device = query.shape[1], query.device
+    index = torch.arange(V * max(V - 1, 0), device=device).view(V, max(V - 1, 0))
+    row, slot = torch.arange(V, device=device)[:, None], index - index[:, :1]
     return slot + (slot >= row)
 
 
-def _check(
-    query: Tensor, key: Tensor, value: Tensor, homography: Tensor, neighbors: Tensor, heads: int, window: int
-) -> dict[str, int]:
-    sizes = check_shapes(
-        NAME,
-        query=(query, "B V C H W"),
-        key=(key, "B S C Hs Ws"),
-        value=(value, "B S Cv Hs Ws"),
-        neighbors=(neighbors, "V N"),
-    )
-    _check_homography(homography, sizes["B"], sizes["V"], sizes["N"])
-    check_same(NAME, query=query, key=key, value=value)
-    check_device(NAME, query=query, homography=homography, neighbors=neighbors)
-    check_floating(NAME, "homography", homography)
-    if neighbors.dtype != torch.int64:
-        raise ValueError(f"{NAME}: neighbors must be int64, got {neighbors.dtype}; call .long()")
-    if sizes["Hs"] == 0 or sizes["Ws"] == 0:
-        raise ValueError(f"{NAME}: key must have at least one pixel, got {list(key.shape)}")
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"{NAME}: window must be odd and positive, got {window}; use {max(window, 0) + 1}")
-    if heads < 1 or sizes["C"] % heads or sizes["Cv"] % heads:
-        raise ValueError(f"{NAME}: heads must divide C={sizes['C']} and Cv={sizes['Cv']}, got {heads}")
-    # On a GPU the values are not read; kernels treat what is out of range as empty.
-    if neighbors.device.type == "cpu" and not torch.compiler.is_compiling():
-        check_neighbors(neighbors, sizes["S"])
-    return sizes
+def _scale(scale: object, channels: int) -> float:
+    """The factor on the dot product of ``channels`` channels; where there are none, it does not matter."""
+    if scale is None:
+        return channels**-0.5 if channels else 0.0
+    return number(NAME, "scale", scale, "multiply query by it and pass scale=1.0, so that its gradient is kept")
 
 
 def _check_homography(homography: Tensor, B: int, V: int, N: int) -> None:
     """One matrix for every neighbor slot of every target view."""
     check_tensor(NAME, "homography", homography)
+    check_floating(NAME, "homography", homography)
     shape = list(homography.shape)
     if shape in ([V, N, 3, 3], [1, V, N, 3, 3], [B, V, N, 3, 3]):
         return
@@ -171,13 +236,13 @@ def _full_bias(
     """``bias`` as ``(heads, N, R, R)``; autograd sums the gradient back over what was expanded."""
     if bias is None:
         return None
-    if not bias.is_floating_point():
-        raise ValueError(f"{NAME}: bias must be floating point, got {bias.dtype}")
+    check_tensor(NAME, "bias", bias)
+    check_floating(NAME, "bias", bias)
     full = bias[:, None] if bias.ndim == 3 else bias
     if full.shape not in ((heads, 1, window, window), (heads, slots, window, window)):
         raise ValueError(
             f"{NAME}: bias must be [heads R R] or [heads N R R] with heads={heads}, N={slots}, R={window}, "
-            f"got {list(bias.shape)}"
+            f"got {list(bias.shape)}; give one window for each head, or one for each head and slot"
         )
     check_device(NAME, query=query, bias=bias)
     return full.expand(heads, slots, window, window).to(dtype)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..common.checks import check_device, check_same, check_shapes, compute_dtype, integer
+
 NAME = "homography_align"
+MOST_CELLS = 255  # the largest side of a window: the kernels keep all cells of a window in scratch memory
 
 
 class AlignCall(NamedTuple):
@@ -24,10 +28,77 @@ class AlignCall(NamedTuple):
     deterministic: bool
 
 
+def check(call: AlignCall) -> None:
+    """Raises a ValueError or TypeError that names the argument which does not fit."""
+    sizes = check_images(call.query, call.key, call.value, call.neighbors)
+    check_window(call.window)
+    check_heads(call.heads, sizes["C"], sizes["Cv"])
+    compute = compute_dtype(call.query.dtype)
+    slots, window = (sizes["V"], sizes["N"]), (call.window, call.window)
+    expected = {"homography": (call.homography, (*slots, 3, 3))}
+    if call.bias is not None:
+        expected["bias"] = (call.bias, (call.heads, sizes["N"], *window))
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape[-4:]) != shape:
+            raise ValueError(f"{NAME}: {name} must be {list(shape)}, got {list(tensor.shape)}")
+        if tensor.dtype != compute:
+            raise ValueError(f"{NAME}: {name} must be {compute}, got {tensor.dtype}")
+        check_device(NAME, **{"query": call.query, name: tensor})
+    if call.homography.ndim != 5 or call.homography.shape[0] not in (1, sizes["B"]):
+        raise ValueError(f"{NAME}: homography must have batch 1 or B={sizes['B']}, got {list(call.homography.shape)}")
+    if call.bias is not None and call.bias.ndim != 4:
+        raise ValueError(f"{NAME}: bias must have 4 dimensions, got {list(call.bias.shape)}")
+    check_device(NAME, query=call.query, neighbors=call.neighbors)
+
+
+def check_images(query: Tensor, key: Tensor, value: Tensor, neighbors: Tensor) -> dict[str, int]:
+    """Sizes, dtypes and devices of the images and of the graph of views."""
+    sizes = check_shapes(
+        NAME,
+        query=(query, "B V C H W"),
+        key=(key, "B S C Hs Ws"),
+        value=(value, "B S Cv Hs Ws"),
+        neighbors=(neighbors, "V N"),
+    )
+    check_same(NAME, query=query, key=key, value=value)
+    if neighbors.dtype != torch.int64:
+        raise ValueError(f"{NAME}: neighbors must be int64, got {neighbors.dtype}; call .long()")
+    if sizes["Hs"] == 0 or sizes["Ws"] == 0:
+        raise ValueError(f"{NAME}: key must have at least one pixel, got {list(key.shape)}")
+    return sizes
+
+
+def check_window(window: object) -> int:
+    side = integer(NAME, "window", window)
+    if not (1 <= side <= MOST_CELLS and side % 2):
+        nearest = min(max(side, 0) // 2 * 2 + 1, MOST_CELLS)
+        raise ValueError(f"{NAME}: window must be odd and lie in [1, {MOST_CELLS}], got {side}; use {nearest}")
+    return side
+
+
+def check_heads(heads: object, C: int, Cv: int) -> int:
+    count = integer(NAME, "heads", heads)
+    if not 1 <= count <= max(C, Cv, 1) or C % count or Cv % count:
+        raise ValueError(f"{NAME}: heads must divide C={C} and Cv={Cv}, got {count}; heads=1 always does")
+    return count
+
+
+def empty_sums(call: AlignCall) -> tuple[Tensor, Tensor]:
+    """Uninitialized ``peak`` and ``log_sum``, each ``(B, V, heads, H, W)`` in the dtype that is computed in.
+
+    ``peak`` is the greatest logit of a pixel's valid cells and ``log_sum = log(sum exp(logit - peak))``; -inf and 0
+    where no cell is valid. Their sum would lose the digits of ``log_sum`` where logits are large, and the backward
+    needs them: its weights are ``exp((logit - peak) - log_sum)``.
+    """
+    B, V, _, H, W = call.query.shape
+    shape = (B, V, call.heads, H, W)
+    return call.homography.new_empty(shape), call.homography.new_empty(shape)
+
+
 def check_neighbors(neighbors: Tensor, sources: int) -> None:
     """Raises a ValueError where an index names no source view. Reads the values, so a GPU's stream would stall."""
-    if neighbors.numel():
-        low, high = (int(t) for t in neighbors.aminmax())
-        if low < -1 or high >= sources:
-            wrong = low if low < -1 else high
-            raise ValueError(f"{NAME}: neighbors must lie in [-1, S={sources}), got {wrong}; -1 marks an empty slot")
+    flat = neighbors.flatten().tolist()
+    low, high = (min(flat), max(flat)) if flat else (0, -1)
+    if low < -1 or high >= sources:
+        wrong = low if low < -1 else high
+        raise ValueError(f"{NAME}: neighbors must lie in [-1, S={sources}), got {wrong}; -1 marks an empty slot")

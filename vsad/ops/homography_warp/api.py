@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import Literal, overload
+
 from torch import Tensor
 
 from ..common.checks import (
-    autocast,
-    check_choice,
-    check_device,
+    autocast_to_float32,
+    check_flag,
     check_floating,
     check_shapes,
     check_tensor,
     compute_dtype,
     is_deterministic,
 )
-from .call import MODES, NAME, PADDINGS, WarpCall
+from .call import NAME, Mode, Padding, WarpCall, check, checked_size
 from .registration import run
+
+
+@overload
+def homography_warp(
+    input: Tensor,
+    homography: Tensor,
+    size: Sequence[int] | None = None,
+    *,
+    mode: Mode = ...,
+    padding: Padding = ...,
+    return_mask: Literal[False] = ...,
+    deterministic: bool | None = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
+
+
+@overload
+def homography_warp(
+    input: Tensor,
+    homography: Tensor,
+    size: Sequence[int] | None = None,
+    *,
+    mode: Mode = ...,
+    padding: Padding = ...,
+    return_mask: Literal[True],
+    deterministic: bool | None = ...,
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def homography_warp(
+    input: Tensor,
+    homography: Tensor,
+    size: Sequence[int] | None = None,
+    *,
+    mode: Mode = ...,
+    padding: Padding = ...,
+    return_mask: bool,
+    deterministic: bool | None = ...,
+    backend: str | None = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def homography_warp(
     input: Tensor,
     homography: Tensor,
-    size: tuple[int, int] | None = None,
+    size: Sequence[int] | None = None,
     *,
-    mode: str = "bilinear",
-    padding: str = "zeros",
+    mode: Mode = "bilinear",
+    padding: Padding = "zeros",
     return_mask: bool = False,
     deterministic: bool | None = None,
     backend: str | None = None,
@@ -61,34 +104,41 @@ def homography_warp(
         in front and within the centers of the input's border pixels. Differentiable in input and homography; a uint8
         input has no gradient, and gives none to the homography.
 
+    In torch:
+        A NaN of the input reaches the pixels that read it with a weight, if only of zero. Under autocast the warp
+        computes and returns float32, as ``grid_sample`` does. Second derivatives run the reference, at its speed.
+        ``torch.func.vmap`` joins its batch with the input's; forward-mode differentiation is offered by
+        ``backend="torch"`` only.
+
     Raises:
         ValueError: a shape, dtype, device, mode, padding or size is wrong; the message names it.
+        TypeError: an argument is not of its type, such as a size that is not of integers.
         RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
-        >>> aligned, valid = vsad.ops.homography_warp(source, H_source_from_target, return_mask=True)
+        >>> source = torch.rand(1, 3, 48, 64)
+        >>> source_from_target = torch.tensor([[1.0, 0.0, -8.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> aligned, valid = vsad.ops.homography_warp(source, source_from_target, return_mask=True)
+        >>> valid.sum(dim=(1, 2))  # the 8 columns on the left look beyond the source
+        tensor([2688])
 
     Source: projective texture mapping, as in kornia's ``homography_warp``.
     """
-    (input,) = autocast(input)
     sizes = check_shapes(NAME, input=(input, "B C Hs Ws"))
     _check_homography(homography, sizes["B"])
-    if not input.is_floating_point() and input.dtype != torch.uint8:
-        raise ValueError(f"{NAME}: input must be floating point or uint8, got {input.dtype}; call .float()")
-    check_device(NAME, input=input, homography=homography)
-    check_choice(NAME, "mode", mode, MODES)
-    check_choice(NAME, "padding", padding, PADDINGS)
-    if sizes["Hs"] == 0 or sizes["Ws"] == 0:
-        raise ValueError(f"{NAME}: input must have at least one pixel, got {list(input.shape)}")
-    height, width = _checked_size(size) if size is not None else (sizes["Hs"], sizes["Ws"])
+    check_flag(NAME, "return_mask", return_mask)
+    (input,) = autocast_to_float32(input)
+    height, width = (sizes["Hs"], sizes["Ws"]) if size is None else checked_size(size)
     call = WarpCall(
         input=input,
         homography=(homography[None] if homography.ndim == 2 else homography).to(compute_dtype(input.dtype)),
-        size=(height, width),
+        height=height,
+        width=width,
         mode=mode,
         padding=padding,
-        deterministic=is_deterministic(deterministic),
+        deterministic=is_deterministic(NAME, deterministic),
     )
+    check(call)
     out, mask = run(call, backend)
     return (out, mask) if return_mask else out
 
@@ -102,9 +152,3 @@ def _check_homography(homography: Tensor, B: int) -> None:
             f"the whole batch, or one for each of its images"
         )
     check_floating(NAME, "homography", homography)
-
-
-def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"{NAME}: size must be (height, width), both at least 1, got {tuple(size)}")
-    return int(size[0]), int(size[1])

@@ -34,7 +34,7 @@ def warp_arguments(call: WarpCall, homography: Tensor, out: Tensor, mask: Tensor
     B, C, Hs, Ws = call.input.shape
     return {
         "input": image(call.input),
-        "homography": homography.data_ptr(),
+        "homography": pointer(homography),
         "homography_batch": batch_stride(homography),
         "out": image(out),
         "mask": pointer(mask),

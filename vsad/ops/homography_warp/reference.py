@@ -13,7 +13,7 @@ from .call import WarpCall
 
 def reference(call: WarpCall) -> tuple[Tensor, Tensor]:
     """The definition: ``grid_sample`` without its normalized units, in which an identity would not be exact."""
-    input, homography, size, mode, padding, _ = call
+    input, homography, size, mode, padding = call.input, call.homography, call.size, call.mode, call.padding
     B, C, H, W = input.shape
     sx, sy, front = project(homography, size, coordinate_limit(homography.dtype, (H, W)), (H, W))
     mask = front & (sx >= 0) & (sx <= W - 1) & (sy >= 0) & (sy <= H - 1)

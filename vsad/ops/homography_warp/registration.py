@@ -9,7 +9,7 @@ from ..common.backends import cpu_backend, cuda_backend, triton_backend
 from ..common.layout import empty_like_layout
 from ..common.registration import register
 from ..common.registry import DifferentiableKernels, Gradients, Operator
-from .call import NAME, WarpCall
+from .call import NAME, WarpCall, check
 from .reference import reference
 
 
@@ -46,6 +46,8 @@ def _empty_gradients(call: WarpCall) -> tuple[Tensor, Tensor]:
 OPERATOR = Operator(
     name=NAME,
     call=WarpCall,
+    check=check,
+    batched=("input", "homography"),
     outputs=("out", "mask"),
     empty=_empty,
     reference=reference,
@@ -54,6 +56,12 @@ OPERATOR = Operator(
         cuda_backend(_cuda, torch.uint8),
         triton_backend(_triton, torch.uint8),
     ),
-    gradients=Gradients(arguments=("input", "homography"), outputs=("out",), saved=(), empty=_empty_gradients),
+    gradients=Gradients(
+        arguments=("input", "homography"),
+        outputs=("out",),
+        saved=(),
+        empty=_empty_gradients,
+        again=lambda call, saved: reference(call)[:1],
+    ),
 )
 run = register(OPERATOR)

@@ -24,7 +24,7 @@ Constants = dict[str, Any]
 
 def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
     """``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
-    input, homography, size, mode, *_ = call
+    input, homography, size, mode = call.input, call.homography, call.size, call.mode
     B, C = input.shape[:2]
     out = empty_like_layout(input, C, size=size)
     mask = input.new_empty((B, *size), dtype=torch.bool)

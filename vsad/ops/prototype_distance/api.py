@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import _register_namedtuple
 
-from ..common.checks import autocast, check_choice, check_same, check_shapes
-from .call import METRICS, NAME, DistanceCall
-from .packed import PackedPrototypes, check_filled, unpack
+from ..common.checks import autocast_to_float32, check_tensor, integer
+from .call import NAME, DistanceCall, Metric, check
+from .packed import PackedPrototypes, unpack
 from .registration import run
 
 
@@ -19,12 +22,16 @@ class Nearest(NamedTuple):
     indices: Tensor
 
 
+torch.serialization.add_safe_globals([Nearest])  # torch.load may make one
+_register_namedtuple(Nearest, serialized_type_name="vsad.ops.Nearest")  # torch.export may save one
+
+
 def prototype_distance(
     features: Tensor,
     prototypes: Tensor | PackedPrototypes,
     k: int = 1,
     *,
-    metric: str = "euclidean",
+    metric: Metric = "euclidean",
     backend: str | None = None,
 ) -> Nearest:
     """Find the k nearest prototypes of every feature, exactly, without storing all distances.
@@ -39,7 +46,7 @@ def prototype_distance(
     Args:
         features: ``(..., C)``, floating point.
         prototypes: ``(P, C)``, features' dtype, P >= 1; or a bank from ``pack_prototypes``, which saves the
-            packing that every call with a tensor makes. Under autocast features are taken in a packed bank's dtype.
+            packing that every call with a tensor makes.
         k: number of prototypes to find per feature, 1 <= k <= P.
         metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
         backend: ``"cpu"``, ``"cuda"`` (k up to 64), ``"triton"`` (up to 32), ``"torch"``; None takes the first
@@ -50,30 +57,38 @@ def prototype_distance(
         Differentiable in features and in a tensor of prototypes; at distance zero the gradient of ``euclidean`` is
         zero.
 
+    In torch:
+        A distance to or from a row with NaN is NaN, and comes after all others. Under autocast distances are computed
+        and returned in float32, packed or not, as those of ``torch.cdist``. Gradients have the same bits on every run.
+        Second derivatives are computed in plain torch, at the prototypes that were found. ``torch.func.vmap`` joins its
+        batch with the features'; where prototypes are batched it calls the operator once for each element.
+        Forward-mode differentiation is offered by ``backend="torch"`` only.
+
     Raises:
         ValueError: a shape, dtype, device, metric or k is wrong, or the bank is empty; the message names it.
+        TypeError: an argument is not of its type, such as a k that is not an integer.
         RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
-        >>> score = vsad.ops.prototype_distance(tokens, bank).distances[..., 0]    # (B, M)
+        >>> tokens, bank = torch.randn(2, 64, 32), torch.randn(500, 32)
+        >>> score = vsad.ops.prototype_distance(tokens, bank).distances[..., 0]
+        >>> score.shape
+        torch.Size([2, 64])
 
     Source: nearest-prototype scoring as in PatchCore (arXiv 2106.08265).
     """
-    if isinstance(features, Tensor) and features.ndim == 0:
-        raise ValueError(f"{NAME}: features must be [... C], got a scalar")
+    check_tensor(NAME, "features", features)
+    if features.ndim == 0:
+        raise ValueError(f"{NAME}: features must be [... C], got a scalar; give it a dimension of channels")
     packed = None
     if isinstance(prototypes, PackedPrototypes):
         features, prototypes, packed = unpack(features, prototypes, metric)
     else:
-        features, prototypes = autocast(features, prototypes)
-    check_shapes(NAME, features=(features.reshape(-1, features.shape[-1]), "M C"), prototypes=(prototypes, "P C"))
-    check_same(NAME, features=features, prototypes=prototypes)
-    check_choice(NAME, "metric", metric, METRICS)
-    check_filled(NAME, prototypes)
-    if not 1 <= k <= prototypes.shape[0]:
-        raise ValueError(f"{NAME}: k must lie in [1, P={prototypes.shape[0]}], got {k}")
-
-    call = DistanceCall(features.reshape(-1, features.shape[-1]), prototypes, packed, k, metric)
+        check_tensor(NAME, "prototypes", prototypes)
+        features, prototypes = autocast_to_float32(features, prototypes)
+    *shape, C = features.shape
+    rows = features.reshape(math.prod(shape), C)
+    call = DistanceCall(rows, prototypes, packed, integer(NAME, "k", k), metric)
+    check(call)
     distances, indices = run(call, backend)
-    shape = (*features.shape[:-1], k)
-    return Nearest(distances.reshape(shape), indices.reshape(shape))
+    return Nearest(distances.reshape(*shape, k), indices.reshape(*shape, k))

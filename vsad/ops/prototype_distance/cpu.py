@@ -9,22 +9,24 @@ from vsad import _cpu
 
 from ..common.tensors import matrix, pointer
 from ..common.threads import threads
-from .call import METRICS, DistanceCall
+from .call import METRICS, NAME, DistanceCall
 
 # Rows whose mean is the center. Any center gives the same result; the mean of 1024 rows is near enough to the bank's.
 CENTER_ROWS = 1024
 ALIGNMENT = 64  # bytes of a cache line, to which a packed bank is aligned
+PACKED = torch.uint8  # the dtype of a packed bank
 
 
 def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
     """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``."""
-    features, prototypes, packed, k, metric = call
+    features, prototypes, _, k, metric = call
     distances = features.new_empty((len(features), k))
     indices = features.new_empty((len(features), k), dtype=torch.int64)
+    packed = _readable(call)
     center = _center(prototypes, metric) if packed is None else None
     _cpu.prototype_distance(
         _operands(call),
-        packed=pointer(packed),
+        packed=pointer(packed, ALIGNMENT),
         center=pointer(center),
         distances=pointer(distances),
         indices=pointer(indices),
@@ -52,21 +54,41 @@ def backward(
     return results
 
 
-def pack(prototypes: Tensor, metric: str) -> Tensor | None:
-    """The bank as the screening kernels read it, in bytes; None where they would not."""
-    size = _cpu.packed_bytes(*prototypes.shape)
-    if size == 0:
-        return None
-    buffer = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
-    packed = buffer[-buffer.data_ptr() % ALIGNMENT :][:size]
+def packed_bytes(prototypes: Tensor, metric: str) -> int:
+    """The size of what ``pack`` returns; 0 where the kernels would not read it."""
+    return _cpu.packed_bytes(*map(int, prototypes.shape))
+
+
+def pack(prototypes: Tensor, metric: str) -> Tensor:
+    """The bank as the screening kernels read it, in bytes."""
+    # zeros, so that bytes between the arrays are the same on every run
+    packed = torch.zeros(packed_bytes(prototypes, metric), dtype=PACKED, device="cpu")
     center = _center(prototypes, metric)
     _cpu.pack_prototypes(
         _operands(DistanceCall(prototypes, prototypes, None, 1, metric)),
-        packed=pointer(packed),
+        packed=pointer(packed, ALIGNMENT),
         center=pointer(center),
         threads=threads(prototypes.numel()),
     )
     return packed
+
+
+def _readable(call: DistanceCall) -> Tensor | None:
+    """The packed bank, at the start of a cache line: a bank that was loaded from a file may lie anywhere.
+
+    Raises:
+        ValueError: it cannot have been packed of these prototypes.
+    """
+    packed = call.packed
+    if packed is None:
+        return None
+    size = packed_bytes(call.prototypes, call.metric)
+    if packed.dtype != PACKED or packed.shape != (size,) or not packed.is_contiguous():
+        raise ValueError(
+            f"{NAME}: packed must be {size} contiguous bytes in {PACKED}, got {list(packed.shape)} in {packed.dtype}; "
+            "pack the prototypes anew with pack_prototypes"
+        )
+    return packed if packed.data_ptr() % ALIGNMENT == 0 else packed.clone()
 
 
 def _operands(call: DistanceCall) -> _cpu.DistanceOperands:

@@ -8,8 +8,8 @@ from torch import Tensor
 from vsad import _cuda
 
 from ..common.stream import stream_of
-from ..common.tensors import matrix, pointer
-from .call import METRICS, DistanceCall
+from ..common.tensors import DTYPES, matrix, pointer
+from .call import METRICS, NAME, DistanceCall
 
 SCREENS = ("none", "mma", "wgmma")
 FORMATS = {"bfloat16": (True, False), "int8": (False, True), "both": (True, True)}
@@ -43,22 +43,39 @@ def screened_search(
             chosen = SCREENS.index(screen), FORMATS[formats]
         operands, _keep = _operands(call)
         arguments = _cuda.DistanceArguments(operands, *chosen)
-        bank = _pack(arguments, features, stream) if packed is None else packed
-        arguments.place_bank(bank.data_ptr())
+        bank = _pack(arguments, _bytes(arguments.bank_bytes, features), stream) if packed is None else packed
+        if not bank.is_contiguous() or bank.numel() < arguments.bank_bytes:
+            raise ValueError(
+                f"{NAME}: packed must be {arguments.bank_bytes} contiguous bytes, got {list(bank.shape)}; "
+                "pack the prototypes anew with pack_prototypes"
+            )
+        arguments.place_bank(pointer(bank))
         work = _bytes(arguments.work_bytes, features)
-        arguments.place_work(work.data_ptr())
+        arguments.place_work(pointer(work))
         _cuda.prototype_distance(arguments, distances=pointer(distances), indices=pointer(indices), stream=stream)
     return distances, indices, work
 
 
-def pack(prototypes: Tensor, metric: str) -> Tensor | None:
-    """The bank as the screening kernels read it, in bytes; None where they would not."""
+def packed_bytes(prototypes: Tensor, metric: str) -> int:
+    """The size of what ``pack`` returns; 0 where the kernels would not read it."""
+    P, C = map(int, prototypes.shape)
+    with stream_of(prototypes):
+        screen, formats = _cuda.prototype_distance_choice((2**31 - 1, P, C, 1), True)
+        if SCREENS[screen] == "none":
+            return 0
+        sizes = (0, DTYPES[prototypes.dtype], P, C, C, 1)
+        operands = _cuda.DistanceOperands(sizes, sizes, 1, METRICS.index(metric))
+        return _cuda.DistanceArguments(operands, screen, formats).bank_bytes
+
+
+def pack(prototypes: Tensor, metric: str) -> Tensor:
+    """The bank as the screening kernels read it, in bytes."""
     with stream_of(prototypes) as stream:
         screen, formats = _cuda.prototype_distance_choice((2**31 - 1, *prototypes.shape, 1), True)
-        if SCREENS[screen] == "none":
-            return None
         operands, _keep = _operands(DistanceCall(prototypes, prototypes, None, 1, metric))
-        return _pack(_cuda.DistanceArguments(operands, screen, formats), prototypes, stream)
+        # zeros, so that bytes between the arrays are the same on every run
+        bank = torch.zeros(packed_bytes(prototypes, metric), dtype=PACKED, device=prototypes.device)
+        return _pack(_cuda.DistanceArguments(operands, screen, formats), bank, stream)
 
 
 def backward(
@@ -88,9 +105,8 @@ def backward(
     return results
 
 
-def _pack(arguments: _cuda.DistanceArguments, like: Tensor, stream: int) -> Tensor:
-    bank = _bytes(arguments.bank_bytes, like)
-    arguments.place_bank(bank.data_ptr())
+def _pack(arguments: _cuda.DistanceArguments, bank: Tensor, stream: int) -> Tensor:
+    arguments.place_bank(pointer(bank))
     _cuda.pack_prototypes(arguments, stream)
     return bank
 

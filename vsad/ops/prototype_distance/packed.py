@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..common.checks import check_choice, check_same, check_shapes
-from .call import METRICS, NAME, DistanceCall
+from ..common.checks import autocast_to_float32, check_choice, check_same, check_shapes
+from ..common.registry import Backend
+from .call import METRICS, NAME, DistanceCall, Metric, check_filled
 from .registration import OPERATOR
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class PackedPrototypes:
+class PackedPrototypes(nn.Module):
     """A bank that ``pack_prototypes`` made ready; ``prototype_distance`` takes it in place of the tensor.
 
-    Change nothing in place: what is packed would no longer belong to ``.prototypes``, and results would be wrong.
+    ``prototypes (P, C)`` is a buffer: it travels in the ``state_dict`` of a module that holds the bank, and ``.to()``
+    moves and casts it. What is packed is made anew then, and where the bank is loaded or copied, so files depend on
+    neither the machine nor the version that wrote them. ``packed`` is None where no kernel has a use for it.
 
-    Saving or copying it keeps the prototypes and the metric only: it is packed anew where it is loaded, so files
-    depend on neither the machine nor the version that wrote them.
+    Change ``prototypes`` by ``load_state_dict`` only: what is packed does not follow a change in place.
     """
 
     prototypes: Tensor
-    metric: str
     packed: Tensor | None
+
+    def __init__(self, prototypes: Tensor, metric: Metric = "euclidean") -> None:
+        super().__init__()
+        check_shapes("pack_prototypes", prototypes=(prototypes, "P C"))
+        check_same("pack_prototypes", prototypes=prototypes)
+        check_choice("pack_prototypes", "metric", metric, METRICS)
+        check_filled("pack_prototypes", prototypes)
+        self.metric: Metric = metric
+        bank = prototypes.detach()
+        self.register_buffer("prototypes", bank.clone(memory_format=torch.contiguous_format) if bank.is_cpu else bank)
+        self.register_buffer("packed", _pack(self.prototypes, metric), persistent=False)
 
     @property
     def shape(self) -> torch.Size:
@@ -47,10 +58,21 @@ class PackedPrototypes:
         return f"PackedPrototypes({P} x {C}, {self.dtype}, {self.device}, metric={self.metric!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _pack, (self.prototypes, self.metric)
+        return _rebuild, (self.prototypes, self.metric)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedPrototypes:
+        before = self.prototypes
+        super()._apply(fn, recurse)
+        if self.prototypes is not before:
+            self.packed = _pack(self.prototypes, self.metric)
+        return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.packed = _pack(self.prototypes, self.metric)
 
 
-def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedPrototypes:
+def pack_prototypes(prototypes: Tensor, *, metric: Metric = "euclidean") -> PackedPrototypes:
     """Make a bank ready once for any number of calls of ``prototype_distance``, which gives the same results.
 
     The CPU kernel screens prototypes in bytes, the CUDA kernel in bfloat16 or bytes; packing makes these, and what
@@ -68,47 +90,71 @@ def pack_prototypes(prototypes: Tensor, *, metric: str = "euclidean") -> PackedP
         metric: the metric of the calls to come.
 
     Returns:
-        ``PackedPrototypes``, with ``.prototypes``, ``.shape`` and ``.dtype``; ``torch.save`` and ``pickle`` take
-        it. Backends that have no use for packing take its tensor.
+        ``PackedPrototypes``, a module with the buffer ``prototypes``, and ``.shape``, ``.dtype`` and ``.device``;
+        ``torch.save``, ``pickle``, ``copy`` and ``.to()`` take it. Backends that have no use for packing take its
+        tensor.
 
     Raises:
         ValueError: the shape, dtype or metric is wrong, or the bank is empty; the message names it.
+        TypeError: prototypes are not a strided tensor.
 
     Example:
+        >>> tokens, prototypes = torch.randn(2, 64, 32), torch.randn(500, 32)
         >>> bank = vsad.ops.pack_prototypes(prototypes)
-        >>> score = vsad.ops.prototype_distance(tokens, bank).distances[..., 0]    # (B, M)
+        >>> score = vsad.ops.prototype_distance(tokens, bank).distances[..., 0]  # (2, 64)
     """
-    check_shapes("pack_prototypes", prototypes=(prototypes, "P C"))
-    check_same("pack_prototypes", prototypes=prototypes)
-    check_choice("pack_prototypes", "metric", metric, METRICS)
-    check_filled("pack_prototypes", prototypes)
-    bank = prototypes.detach()
-    return _pack(bank.clone(memory_format=torch.contiguous_format) if bank.device.type == "cpu" else bank, metric)
+    return PackedPrototypes(prototypes, metric)
 
 
-def _pack(prototypes: Tensor, metric: str) -> PackedPrototypes:
+def _rebuild(prototypes: Tensor, metric: Metric) -> PackedPrototypes:
+    return PackedPrototypes(prototypes, metric)
+
+
+torch.serialization.add_safe_globals([_rebuild])  # it calls nothing but torch and vsad; torch.load may use it
+
+
+def _pack(prototypes: Tensor, metric: str) -> Tensor | None:
+    """What the backend that will run the calls packs of a bank; None where it packs nothing."""
     call = DistanceCall(prototypes, prototypes, None, 1, metric)
     row = next((row for row in OPERATOR.backends if row.refusal(call) is None), None)
-    pack = getattr(row.load(), "pack", None) if row else None  # Triton's kernels have no use for a packed bank
-    return PackedPrototypes(prototypes, metric, pack(prototypes, metric) if pack else None)
+    if row is None or _packed_bytes(row, prototypes, metric) == 0:
+        return None
+    packed: Tensor = torch.ops.vsad.pack_prototypes(prototypes, metric, row.name)
+    return packed
 
 
-torch.serialization.add_safe_globals([_pack])  # it calls nothing but torch and vsad; torch.load may use it
+def _packed_bytes(row: Backend[DistanceCall], prototypes: Tensor, metric: str) -> int:
+    size = getattr(row.load(), "packed_bytes", None)  # Triton's kernels have no use for a packed bank
+    return size(prototypes, metric) if size else 0
 
 
-def check_filled(name: str, prototypes: Tensor) -> None:
-    if prototypes.shape[0] == 0:
-        raise ValueError(f"{name}: prototypes must hold at least one row, got an empty bank; fit it on normal images")
+def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
+    row = OPERATOR.backend(backend)
+    reason = row.refusal(DistanceCall(prototypes, prototypes, None, 1, metric))
+    if reason is not None:
+        raise RuntimeError(f"pack_prototypes: backend {backend!r} {reason}")
+    kernels: Any = row.load()
+    packed: Tensor = kernels.pack(prototypes, metric)
+    return packed
+
+
+def _pack_fake(prototypes: Tensor, metric: str, backend: str) -> Tensor:
+    row = OPERATOR.backend(backend)
+    kernels: Any = row.load()
+    return prototypes.new_empty((_packed_bytes(row, prototypes, metric),), dtype=kernels.PACKED)
+
+
+torch.library.define("vsad::pack_prototypes", "(Tensor prototypes, str metric, str backend) -> Tensor")
+torch.library.impl("vsad::pack_prototypes", "CompositeExplicitAutograd")(_pack_registered)
+torch.library.register_fake("vsad::pack_prototypes")(_pack_fake)
 
 
 def unpack(features: Tensor, bank: PackedPrototypes, metric: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Features, prototypes and packed bank of a call, the features in the bank's dtype under autocast."""
+    """Features, prototypes and what is packed, of a call; in float32 under autocast."""
     if metric in METRICS and (metric == "cosine") != (bank.metric == "cosine"):
         raise ValueError(
             f"{NAME}: metric must be what the bank was packed for, {bank.metric!r}, got {metric!r}; "
             f"make one with pack_prototypes(prototypes, metric={metric!r})"
         )
-    device = bank.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        features = features.to(bank.dtype)
-    return features, bank.prototypes, bank.packed
+    features, prototypes = autocast_to_float32(features, bank.prototypes)
+    return features, prototypes, bank.packed

@@ -8,8 +8,8 @@ from torch import Tensor
 from ..common.backends import cpu_backend, cuda_backend, triton_backend
 from ..common.registration import register
 from ..common.registry import DifferentiableKernels, Gradients, Operator
-from .call import NAME, DistanceCall
-from .reference import reference
+from .call import NAME, DistanceCall, check
+from .reference import distances_at, reference
 
 CUDA_NEIGHBORS, TRITON_NEIGHBORS = 64, 32  # the largest k that fits the registers of a screening kernel
 
@@ -49,9 +49,15 @@ def _empty_gradients(call: DistanceCall) -> tuple[Tensor, Tensor]:
     return call.features.new_empty(call.features.shape), call.prototypes.new_empty(call.prototypes.shape)
 
 
+def _again(call: DistanceCall, saved: tuple[Tensor, ...]) -> tuple[Tensor]:
+    return (distances_at(call.features, call.prototypes, saved[0], call.metric),)
+
+
 OPERATOR = Operator(
     name=NAME,
     call=DistanceCall,
+    check=check,
+    batched=("features",),
     outputs=("distances", "indices"),
     empty=_empty,
     reference=reference,
@@ -61,7 +67,11 @@ OPERATOR = Operator(
         triton_backend(_triton, why_not=_triton_why_not),
     ),
     gradients=Gradients(
-        arguments=("features", "prototypes"), outputs=("distances",), saved=("indices",), empty=_empty_gradients
+        arguments=("features", "prototypes"),
+        outputs=("distances",),
+        saved=("indices",),
+        empty=_empty_gradients,
+        again=_again,
     ),
 )
 run = register(OPERATOR)

@@ -1,0 +1,32 @@
+"""Whether a call may go straight to its launcher, or somebody watches and must see a registered operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def is_watched(arguments: Iterable[object]) -> bool:
+    """Whether a compiler, a tracer, a profiler, a mode or a transform of ``torch.func`` follows what happens.
+
+    They follow what torch's dispatcher sees. To go through it in Python costs a call some 10 microseconds, which are
+    spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+        or is_transformed()
+        or any(isinstance(t, Tensor) and type(t) not in _PLAIN for t in arguments)
+    )
+
+
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func``, or forward-mode differentiation, is under way."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
