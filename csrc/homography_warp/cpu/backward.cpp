@@ -1,5 +1,6 @@
 // An item of work is one batch and one group of channels. It alone adds to their gradients, and visits the target
-// pixels in order, so there are no atomics, and the result is the same for any number of threads.
+// pixels in order, so there are no atomics, and the result is the same for any number of threads. Gradients narrower
+// than float32 are added up in scratch memory.
 #include "homography_warp/cpu/kernels.h"
 
 #include "cpu/dispatch.h"
@@ -9,27 +10,62 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
-// The tensors of one item, from its batch and first channel on; `grad_input` and `homography` are null where they are
-// not needed.
+// The tensors of one item, from its batch and first channel on; `result`, `grad_input` and `homography` are null where
+// they are not needed.
 template <typename Element, typename T>
 struct Item {
     const WarpArguments& a;
-    const ImageView& to;  // has the strides of grad_input
     const Element *input, *grad_out;
-    T* grad_input;
+    Element* result;  // the input's gradient
+    T* grad_input;    // the same while it is added up
+    ImageView to;     // has the strides of grad_input
     double* homography;
     std::int64_t channels;
 
-    Item(const WarpGradients& g, std::int64_t item) : a(g.forward), to(g.input) {
+    Item(const WarpGradients& g, std::int64_t item, char* scratch) : a(g.forward), to(g.input) {
         const std::int64_t b = item / g.groups, group = item % g.groups;
         const std::int64_t first = group * a.C / g.groups;
         channels = (group + 1) * a.C / g.groups - first;
         input = reinterpret_cast<const Element*>(a.input.data) + b * a.input.batch + first * a.input.channel;
         grad_out = reinterpret_cast<const Element*>(a.out.data) + b * a.out.batch + first * a.out.channel;
-        grad_input = to.data ? reinterpret_cast<T*>(to.data) + b * to.batch + first * to.channel : nullptr;
+        result = to.data ? reinterpret_cast<Element*>(to.data) + b * to.batch + first * to.channel : nullptr;
         homography = g.homography ? g.homography + item * 9 : nullptr;
+        if constexpr (std::is_same_v<Element, T>) {
+            grad_input = result;
+        } else {
+            grad_input = reinterpret_cast<T*>(scratch);
+            to.channel = pixels() ? 1 : a.Hs * a.Ws;
+            to.x = pixels() ? channels : 1;
+            to.y = to.x * a.Ws;
+        }
+    }
+    static std::int64_t scratch_bytes(const WarpGradients& g) {
+        if (std::is_same_v<Element, T> || !g.input.data) return 0;
+        return (g.forward.C + g.groups - 1) / g.groups * g.forward.Hs * g.forward.Ws * std::int64_t(sizeof(T));
+    }
+
+    bool pixels() const { return to.channel == 1; }  // the channels of a pixel lie side by side
+
+    // Calls f(row of grad_input, row of the result, length): what lies side by side in both.
+    template <typename F>
+    void for_each_row(const WarpGradients& g, F f) const {
+        const std::int64_t outer = pixels() ? a.Hs : channels, inner = pixels() ? a.Ws : a.Hs;
+        const std::int64_t length = pixels() ? channels : a.Ws;
+        Patience patience(length);
+        for (std::int64_t i = 0; i < outer; ++i)
+            for (std::int64_t j = 0; j < inner && !patience.ends(); ++j)
+                f(grad_input + (pixels() ? i * to.y + j * to.x : i * to.channel + j * to.y),
+                  result + (pixels() ? i * g.input.y + j * g.input.x : i * g.input.channel + j * g.input.y), length);
     }
 };
+
+template <typename Element, typename T>
+void narrow_row(Element* to, const T* from, std::int64_t length) {
+    constexpr int lanes = kLanes<T>;
+    for (std::int64_t i = 0; i < length; i += lanes)
+        store_lanes<Element, T>(to + i, 1, load_lanes<T, T>(from + i, 1, int(lesser<std::int64_t>(lanes, length - i))),
+                                int(lesser<std::int64_t>(lanes, length - i)));
+}
 
 // The gradients of the projected points of neighboring pixels, one pixel per lane.
 template <typename T>
@@ -191,10 +227,12 @@ struct RowGradient {
 };
 
 template <typename Element, int n, bool need_input, bool need_homography>
-void backward_of(const WarpGradients& gradients, std::int64_t number) {
+void backward_of(const WarpGradients& gradients, std::int64_t number, char* scratch) {
     using T = typename Compute<Element>::type;
-    const Item<Element, T> item(gradients, number);
+    const Item<Element, T> item(gradients, number, scratch);
     const WarpArguments& a = item.a;
+    if constexpr (need_input)
+        item.for_each_row(gradients, [](T* sum, Element*, std::int64_t length) { fill(sum, length, T(0)); });
     const LaneSource<T> lanes(a, number / gradients.groups, n - 1);
     const bool side_by_side = a.input.channel == 1 && a.out.channel == 1 && (!need_input || item.to.channel == 1) &&
                               item.channels * sizeof(T) >= 16;
@@ -215,22 +253,25 @@ void backward_of(const WarpGradients& gradients, std::int64_t number) {
         }
         if constexpr (need_homography) row.add_to(item.homography, y);
     }
+    if constexpr (need_input && !std::is_same_v<Element, T>)
+        item.for_each_row(gradients, [](const T* sum, Element* to, std::int64_t length) { narrow_row(to, sum, length); });
 }
 
 template <typename Element, int n>
-void backward_item(const void* arguments, std::int64_t item, char*) {
+void backward_item(const void* arguments, std::int64_t item, char* scratch) {
     const WarpGradients& g = *static_cast<const WarpGradients*>(arguments);
     if (g.input.data && g.homography && n > 1)  // nearest is constant almost everywhere in the homography
-        backward_of<Element, n, true, (n > 1)>(g, item);
+        backward_of<Element, n, true, (n > 1)>(g, item, scratch);
     else if (g.input.data)
-        backward_of<Element, n, true, false>(g, item);
+        backward_of<Element, n, true, false>(g, item, scratch);
     else if (n > 1)
-        backward_of<Element, n, false, (n > 1)>(g, item);
+        backward_of<Element, n, false, (n > 1)>(g, item, scratch);
 }
 
 template <typename Element>
 Work backward_work(const WarpGradients& g) {
-    Work work{g.forward.B * g.groups, g.forward.threads, 0, &backward_item<Element, 1>};
+    const std::int64_t bytes = Item<Element, typename Compute<Element>::type>::scratch_bytes(g);
+    Work work{g.forward.B * g.groups, g.forward.threads, bytes, &backward_item<Element, 1>};
     if (g.forward.mode == Mode::bilinear) work.run = &backward_item<Element, 2>;
     if (g.forward.mode == Mode::bicubic) work.run = &backward_item<Element, 4>;
     return work;

@@ -12,7 +12,7 @@ constexpr std::int64_t kLocate = 16;  // multiply-adds that cost as much as loca
 
 struct WarpGradients {
     WarpArguments forward;
-    ImageView input;      // the input's gradient in the compute dtype, zeroed; without data it is not needed
+    ImageView input;      // the input's gradient; without data it is not needed
     double* homography;   // (B, groups, 3, 3), zeroed; null where it is not needed
     std::int64_t groups;  // how many channel groups, of equal size as far as possible; each is one item
 };

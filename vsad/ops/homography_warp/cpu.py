@@ -12,13 +12,15 @@ from ..common.tensors import image, pointer
 from ..common.threads import threads
 from .arguments import NO_IMAGE, warp_arguments
 from .call import WarpCall
-from .gradients import checked_grad_out, empty_sum, has_channels_last, reduce_parts
+from .gradients import checked_grad_out, has_channels_last, reduce_parts
 
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
 LOCATE = 16  # multiply-adds that cost as much as locating the taps of a pixel
 VECTOR = 16  # multiply-adds that count as one: a thread is woken for about 0.5 ms of work, far above its cost
 GROUPS = 16  # items of the backward, so that all threads have some
 GROUP_CHANNELS = 32  # fewest channels of an item with channels last: fewer cost more to locate than to add
+SUM_BYTES = 8 << 20  # of float32 sums of an item, if it has no fewer channels than FEWEST_SUMMED
+FEWEST_SUMMED = 8  # channels of an item without channels last: fewer cost more to locate than to add
 
 
 def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
@@ -35,7 +37,8 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of input and homography; an empty tensor where ``needs`` says no.
 
-    Bit-identical for any number of threads. For float16 and bfloat16, needs memory for a float32 copy of the gradient.
+    Bit-identical for any number of threads. Float16 and bfloat16 are added up in float32: per thread that takes 8 MB,
+    or as much as up to 15 channels of an image need (63 with channels last), whichever is more.
 
     Raises:
         ValueError: input is not floating point. The public function asks for no such gradient; the schema can.
@@ -43,8 +46,8 @@ def backward(
     input, homography = call.input, call.homography.contiguous()
     grad_out = checked_grad_out(call, grads)
     B, C = input.shape[:2]
-    groups = max(1, min(-(-GROUPS // max(B, 1)), C // GROUP_CHANNELS if has_channels_last(input) else C))
-    grad_input = empty_sum(call) if needs[0] else None
+    groups = _groups(call)
+    grad_input = empty_like_layout(input, C) if needs[0] else None
     parts = homography.new_zeros((B, groups, 3, 3), dtype=torch.float64) if needs[1] else None
     _cpu.homography_warp_backward(
         _arguments(call, homography, grad_out, None, passes=2 * sum(needs)),
@@ -53,9 +56,22 @@ def backward(
         groups=groups,
     )
     return (
-        input.new_empty((0,)) if grad_input is None else grad_input.to(input.dtype),
+        input.new_empty((0,)) if grad_input is None else grad_input,
         homography.new_empty((0,)) if parts is None else reduce_parts(call, parts),
     )
+
+
+def _groups(call: WarpCall) -> int:
+    """Into how many groups the channels of an image divide: the items of the backward.
+
+    The number of threads has no part in it: the homography's gradient is summed group by group.
+    """
+    B, C, Hs, Ws = call.input.shape
+    most = C // GROUP_CHANNELS if has_channels_last(call.input) else C
+    groups = -(-GROUPS // max(B, 1))
+    if call.input.element_size() == 2:
+        groups = max(groups, min(-(-4 * C * Hs * Ws // SUM_BYTES), C // FEWEST_SUMMED))
+    return max(1, min(groups, most))
 
 
 def _arguments(
