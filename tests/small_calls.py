@@ -7,12 +7,13 @@ from tests.samples import SAMPLES, function_of
 from tests.test_ops import generator
 from vsad.ops.common.registry import OPERATORS, REFERENCE
 
+HERE = {"cpu", "cuda"} if torch.cuda.is_available() else {"cpu"}
 TORCH = [pytest.param(op, REFERENCE, id=f"{op.name}-torch") for op in OPERATORS.values()]
 KERNELS = [
     pytest.param(op, row.name, id=f"{op.name}-{row.name}")
     for op in OPERATORS.values()
     for row in op.backends
-    if row.missing is None and "cpu" in row.devices
+    if row.missing is None and HERE & set(row.devices)
 ]
 DIFFERENTIABLE = [row for row in KERNELS if row.values[0].gradients]
 each_row = pytest.mark.parametrize(("operator", "backend"), KERNELS + TORCH)
@@ -20,11 +21,18 @@ each_kernel = pytest.mark.parametrize(("operator", "backend"), KERNELS)
 each_differentiable = pytest.mark.parametrize(("operator", "backend"), DIFFERENTIABLE)
 
 
-def small_call(operator, dtype=torch.float32, which=0):
+def device_of(operator, backend):
+    """Where a backend's calls run."""
+    kernel = backend not in (None, REFERENCE) and "cpu" not in operator.backend(backend).devices
+    return "cuda" if kernel else "cpu"
+
+
+def small_call(operator, backend, dtype=torch.float32, which=0):
     """Leaves that require gradients, the other tensors, and the options of a sample's call."""
-    sample = SAMPLES[operator.name][which]
+    device, sample = device_of(operator, backend), SAMPLES[operator.name][which]
     tensors, options = sample.make(generator())
-    tensors = {n: t.to(dtype) for n, t in tensors.items()}
+    tensors = {n: t.to(device, dtype) for n, t in tensors.items()}
+    options = {n: t.to(device) if isinstance(t, torch.Tensor) else t for n, t in options.items()}
     leaves = {n: tensors.pop(n).requires_grad_() for n in sample.differentiable}
     return leaves, {**tensors, **options}
 
