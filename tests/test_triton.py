@@ -136,7 +136,7 @@ def test_kernels_match_the_reference_under_the_interpreter(request):
     """
     rows = [f"{name}-triton-cpu-{dtype}" for name in NAMES for dtype in ("float32", "float16")]
     selected = " or ".join([*rows, "interpreted", "repeatable", "bytes"])
-    files = "tests/test_ops.py", "tests/test_homography_warp.py", __file__
+    files = "tests/test_ops.py", "tests/test_homography_align.py", "tests/test_homography_warp.py", __file__
     slow = ["--slow"] if request.config.getoption("--slow") else []
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *slow, *files, "-k", selected],
