@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from tests.samples import SAMPLES
-from tests.small_calls import assert_close, each_differentiable, each_row, loss, outputs, small_call
+from tests.small_calls import (
+    assert_close,
+    each_differentiable,
+    each_differentiable_even_simulated,
+    each_row,
+    loss,
+    outputs,
+    small_call,
+)
 from tests.test_ops import floats
 from vsad.ops.common.registry import REFERENCE
 
@@ -25,7 +33,7 @@ def test_second_derivatives_are_those_of_finite_differences(operator, backend):
         assert torch.autograd.gradgradcheck(function, tuple(leaves.values()), fast_mode=True, atol=1e-4)
 
 
-@each_differentiable
+@each_differentiable_even_simulated
 def test_a_gradient_penalty_reaches_every_argument(operator, backend):
     leaves, options = small_call(operator, backend)
 
