@@ -4,6 +4,7 @@
 #include <unistd.h>
 #endif
 
+#include <exception>
 #include <iterator>
 #include <stdexcept>
 #include <string>
@@ -82,6 +83,27 @@ void set_isa(const std::string& name) {
     throw std::invalid_argument("set_isa: name must be one this module was built for, got " + name);
 }
 
+// Signal handlers run in Python's main thread only; other threads need not take Python's lock to know that.
+bool handle_signals() {
+    enum class Main { unknown, yes, no };
+    thread_local Main main = Main::unknown;
+    if (main == Main::no) return false;
+    const pybind11::gil_scoped_acquire lock;
+    if (main == Main::unknown) {
+        const pybind11::module_ threading = pybind11::module_::import("threading");
+        main = threading.attr("current_thread")().is(threading.attr("main_thread")()) ? Main::yes : Main::no;
+    }
+    return main == Main::yes && PyErr_CheckSignals() != 0;
+}
+
+// The handler's exception is set already.
+void translate(std::exception_ptr exception) {
+    try {
+        if (exception) std::rethrow_exception(exception);
+    } catch (const Abandoned&) {
+    }
+}
+
 }  // namespace
 
 int isa_index() { return in_use() < kCompleteCount ? in_use() : kCompleteCount - 1; }
@@ -98,5 +120,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("isa", [] { return std::string(kNames[in_use()]); }, "The instruction set in use.");
     m.def("isas", &isas, "The instruction sets that this module holds and this processor runs, slowest first.");
     m.def("set_isa", &set_isa, pybind11::arg("name"), "Use this instruction set from now on; the tests compare them.");
+    interrupted = &handle_signals;
+    pybind11::register_local_exception_translator(&translate);
     Bindings::bind_all(m);
 }

@@ -1,5 +1,7 @@
 #include "cpu/parallel.h"
 
+#include "cpu/call.h"
+
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <link.h>
@@ -61,13 +63,53 @@ OpenMp find_openmp() {
     return found;
 }
 
+// Ctrl-C should take effect within 200 ms. Looking takes Python's lock, for which a busy Python thread lets us wait 5
+// ms.
+constexpr std::chrono::milliseconds kBetweenLooks{50};
+
+thread_local Call* mine = nullptr;  // the call that this thread works for
+
 // The OpenMP runtime, or null where this process cannot use one.
 const OpenMp* usable_openmp() {
     static const OpenMp openmp = find_openmp();
     return forked || !openmp.start || !openmp.max_threads ? nullptr : &openmp;
 }
 
+// Calls drain(0), ..., drain(workers - 1), each in a thread of its own, the first in this one.
+template <typename Drain>
+void run_in_threads(std::int64_t workers, const Drain& drain) {
+    std::vector<std::thread> team;
+    team.reserve(workers - 1);
+    try {
+        for (std::int64_t worker = 1; worker < workers; ++worker) team.emplace_back(drain, worker);
+    } catch (const std::exception&) {
+        // The system refuses more threads: those that started, and this one, do all the work.
+    }
+    drain(0);
+    for (std::thread& thread : team) thread.join();
+}
+
 }  // namespace
+
+bool (*interrupted)() = nullptr;
+
+Call::Call() : outer_(mine), thread_(&mine), next_look_(Clock::now() + kBetweenLooks) { mine = this; }
+
+Call::~Call() { mine = outer_; }
+
+bool Call::abandoned() {
+    if (thread_ == &mine && !abandoned_ && Clock::now() >= next_look_) {
+        if (interrupted && interrupted()) abandoned_ = true;
+        next_look_ = Clock::now() + kBetweenLooks;
+    }
+    return abandoned_.load(std::memory_order_relaxed);
+}
+
+bool abandoned() { return mine && mine->abandoned(); }
+
+void throw_if_abandoned() {
+    if (abandoned()) throw Abandoned();
+}
 
 void yield_thread() { std::this_thread::yield(); }
 
@@ -77,9 +119,14 @@ void run_parallel(const Work& work, const void* arguments) {
     std::unique_ptr<char[], AlignedDelete> scratch(new (kCacheLine) char[workers * bytes]);
 
     std::atomic<std::int64_t> next{0};
+    Call* const call = mine;
     const auto drain = [&](std::int64_t worker) {
-        for (std::int64_t item; (item = next.fetch_add(1)) < work.items;)
+        Call* const before = mine;
+        mine = call;
+        // An item that has started runs to its end: it may be one that others, which started later, wait for.
+        for (std::int64_t item; !abandoned() && (item = next.fetch_add(1)) < work.items;)
             work.run(arguments, item, scratch.get() + worker * bytes);
+        mine = before;
     };
     if (const OpenMp* openmp = workers > 1 ? usable_openmp() : nullptr) {
         std::atomic<std::int64_t> arrived{0};
@@ -91,17 +138,10 @@ void run_parallel(const Work& work, const void* arguments) {
         // create them again for torch.
         const int team = std::max(int(workers), openmp->max_threads());
         openmp->start([](void* data) { (*static_cast<decltype(join)*>(data))(); }, &join, unsigned(team), 0);
-        return;
+    } else {
+        run_in_threads(workers, drain);
     }
-    std::vector<std::thread> team;
-    team.reserve(workers - 1);
-    try {
-        for (std::int64_t worker = 1; worker < workers; ++worker) team.emplace_back(drain, worker);
-    } catch (const std::exception&) {
-        // The system refuses more threads: those that started, and this one, do all the work.
-    }
-    drain(0);
-    for (std::thread& thread : team) thread.join();
+    throw_if_abandoned();
 }
 
 }  // namespace vsad

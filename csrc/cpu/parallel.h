@@ -13,8 +13,30 @@ struct Work {
 
 // Runs every item once; items start in the order of their numbers. The threads are torch's OpenMP threads where there
 // is such a runtime. Elsewhere, and in a child that was forked after this module was loaded, they live for this call
-// only.
+// only. Once the call is abandoned no more items start; when those that did have returned, it throws Abandoned.
 void run_parallel(const Work& work, const void* arguments);
+
+// Whether the call that this thread works for is abandoned (Ctrl-C). An item that takes longer than some ten
+// milliseconds must ask now and then, and return; but not one that others wait for (see Turn).
+bool abandoned();
+
+// Asks about once per kOperations multiply-adds of a loop.
+class Patience {
+  public:
+    __attribute__((always_inline)) explicit Patience(std::int64_t operations_per_step)
+        : every_(1 + kOperations / (operations_per_step + 1)), left_(every_) {}
+
+    __attribute__((always_inline)) bool ends() {
+        if (--left_ > 0) return false;
+        left_ = every_;
+        return abandoned();
+    }
+
+  private:
+    static constexpr std::int64_t kOperations = 1 << 22;  // about a millisecond; asking takes some 30 ns
+
+    std::int64_t every_, left_;
+};
 
 void yield_thread();
 

@@ -130,6 +130,7 @@ void greedy_coreset(CoresetArguments& a) {
         workspace.choose(a);
         run_parallel(VSAD_CHOOSE(coreset_refresh)(a), &a);
         VSAD_CHOOSE(coreset_pick)(a);
+        throw_if_abandoned();
         workspace.adapt(a);
     }
 }
@@ -149,7 +150,7 @@ void bind(py::module_& m) {
             a.stride = features[1];
             a.center = at<float>(center);
             a.picks = at<std::int64_t>(picks);
-            const py::gil_scoped_release release;
+            const LongCall call;
             greedy_coreset(a);
         },
         py::kw_only(), py::arg("dtype"), py::arg("threads"), py::arg("sizes"), py::arg("features"), py::arg("center"),

@@ -156,7 +156,9 @@ bool contends(const CoresetArguments& a, std::int64_t m) { return a.nearest[m] >
 template <typename Element>
 void compare_with_region(const CoresetArguments& a, std::int64_t begin, std::int64_t end) {
     const int region = a.region[a.candidates[begin]];
+    Patience patience(kPanel * (end - begin) * a.C);
     for (std::int64_t p = a.first_of_region[region]; p >= 0; p = a.regions[p].next) {
+        if (patience.ends()) return;
         Group group;
         for (std::int64_t slot = begin; slot < end; ++slot) {
             const std::int64_t m = a.candidates[slot];
@@ -185,7 +187,9 @@ template <typename Element>
 void compare_with_all(const CoresetArguments& a, const int* slots, int count) {
     Group group;
     int next = 0;
+    Patience patience(kPanel * count * a.C);
     for (std::int64_t first = a.seen[a.candidates[slots[0]]] / kPanel * kPanel; first < a.picked; first += kPanel) {
+        if (patience.ends()) return;
         const std::int64_t last = lesser(a.picked, first + kPanel);
         for (; next < count && a.seen[a.candidates[slots[next]]] < last; ++next) group.add(a, slots[next]);
         compare<Element>(a, group, {a.panels + first * (a.C + 1), a.picks + first, last - first});
@@ -269,7 +273,7 @@ void compare_with_pick(const CoresetArguments& a, std::int64_t slot, std::int64_
     if (squared < a.nearest[m]) a.nearest[m] = squared;
 }
 
-// Picks among the candidates for as long as the next pick is certainly one of them.
+// Picks among the candidates for as long as the next pick is certainly one of them, unless the call is abandoned.
 template <typename Element>
 void pick_all(CoresetArguments& a) {
     const auto far = [&a](std::int64_t slot) { return Far{a.nearest[a.candidates[slot]], a.candidates[slot]}; };
@@ -277,7 +281,9 @@ void pick_all(CoresetArguments& a) {
     a.compared = 0;
     for (std::int64_t slot = 0; slot < a.count; ++slot)
         if (far(slot).before(a.limit)) a.active[count++] = slot;
+    Patience patience(count * a.C);
     while (a.picked < a.size && count) {
+        if (patience.ends()) return;
         std::int64_t chosen = a.active[0];
         for (std::int64_t i = 1; i < count; ++i)
             if (far(a.active[i]).before(far(chosen))) chosen = a.active[i];

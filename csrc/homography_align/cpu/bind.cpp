@@ -31,7 +31,7 @@ void bind_homography_align(py::module_& m) {
         [](const AlignArguments& arguments) {
             run_parallel(VSAD_CHOOSE(homography_align_forward)(arguments), &arguments);
         },
-        py::arg("arguments"), py::call_guard<py::gil_scoped_release>());
+        py::arg("arguments"), py::call_guard<LongCall>());
     m.def(
         "homography_align_backward",
         [](const AlignArguments& forward, const AlignGradients& gradients,
@@ -40,7 +40,7 @@ void bind_homography_align(py::module_& m) {
             std::vector<std::int64_t> turns(forward.B * (forward.V + forward.S) * forward.heads * kTurnStride);
             const AlignBackwardArguments arguments{gradients, forward, ranked.data(),
                                                    static_cast<std::int64_t>(ranked.size()), turns.data()};
-            const py::gil_scoped_release release;
+            const LongCall call;
             run_parallel(VSAD_CHOOSE(homography_align_backward)(arguments), &arguments);
         },
         py::arg("forward"), py::arg("gradients"), py::arg("edges"));

@@ -198,7 +198,8 @@ void backward_of(const WarpGradients& gradients, std::int64_t number) {
     const LaneSource<T> lanes(a, number / gradients.groups, n - 1);
     const bool side_by_side = a.input.channel == 1 && a.out.channel == 1 && (!need_input || item.to.channel == 1) &&
                               item.channels * sizeof(T) >= 16;
-    for (std::int64_t y = 0; y < a.H; ++y) {
+    Patience patience(a.W * (kLocate + 2 * item.channels * n * n));
+    for (std::int64_t y = 0; y < a.H && !patience.ends(); ++y) {
         RowGradient row;
         for (std::int64_t x = 0; x < a.W; x += kLanes<T>) {
             const LaneTaps<T, n> taps = lanes.template locate<n>(T(x), T(y));

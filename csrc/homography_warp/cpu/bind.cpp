@@ -13,12 +13,12 @@ void bind(pybind11::module_& m) {
         [](const WarpArguments& arguments) {
             run_parallel(VSAD_CHOOSE(homography_warp_forward)(arguments), &arguments);
         },
-        pybind11::call_guard<pybind11::gil_scoped_release>());
+        pybind11::call_guard<LongCall>());
     m.def(
         "homography_warp_backward",
         [](const WarpArguments& forward, const ImageTuple& input, Pointer homography, std::int64_t groups) {
             const WarpGradients gradients{forward, view_of(input), at<double>(homography), groups};
-            const pybind11::gil_scoped_release release;
+            const LongCall call;
             run_parallel(VSAD_CHOOSE(homography_warp_backward)(gradients), &gradients);
         },
         arg("forward"), pybind11::kw_only(), arg("input"), arg("homography"), arg("groups"));

@@ -120,7 +120,8 @@ void forward_band(const void* arguments, std::int64_t item, char*) {
     const bool side_by_side = a.input.channel == 1 && a.out.channel == 1 && a.C * sizeof(T) >= 16;
     const bool far = !side_by_side && !fits_lane<T>(a);
     const LaneSource<T> lanes(a, b, reach_of<Element, n>(packed));
-    for (std::int64_t y = begin; y < lesser(begin + kBandRows, a.H); ++y)
+    Patience patience(a.W * (kLocate + a.C * n * n));
+    for (std::int64_t y = begin; y < lesser(begin + kBandRows, a.H) && !patience.ends(); ++y)
         for (std::int64_t x = 0; x < a.W; x += kLanes<T>) {
             const LaneTaps<T, n> taps = lanes.template locate<n>(T(x), T(y));
             const int count = int(lesser<std::int64_t>(kLanes<T>, a.W - x));

@@ -8,6 +8,8 @@
 
 namespace vsad {
 
+constexpr std::int64_t kLocate = 16;  // multiply-adds that cost as much as locating the taps of a pixel
+
 struct WarpGradients {
     WarpArguments forward;
     ImageView input;      // the input's gradient in the compute dtype, zeroed; without data it is not needed

@@ -7,6 +7,7 @@ namespace VSAD_ISA {
 namespace {
 
 constexpr std::int64_t kRowsPerItem = 64;
+constexpr std::int64_t kOperations = 4;  // per channel of a pair
 
 template <typename T>
 T dot(const T* x, const T* y, std::int64_t padded) {
@@ -60,10 +61,12 @@ void features_item(const void* arguments, std::int64_t item, char* scratch) {
     const std::int64_t padded = pad_row(a.C);
     Arena arena(scratch);
     T *f = arena.take<T>(padded), *p = arena.take<T>(padded), *sum = arena.take<T>(padded);
+    Patience patience(kOperations * padded);
     for (std::int64_t m = item * kRowsPerItem; m < lesser(a.M, (item + 1) * kRowsPerItem); ++m) {
         load_row<Element>(f, a.features, m, a.C, Metric::euclidean);
         fill(sum, padded, T(0));
         for (std::int64_t j = m * a.k; j < (m + 1) * a.k; ++j) {
+            if (patience.ends()) return;
             load_row<Element>(p, a.prototypes, a.indices[j], a.C, Metric::euclidean);
             const T grad = widen(static_cast<const Element*>(a.grad_distances)[j]);
             const Weights<T> w = weights(f, p, padded, a.metric, grad);
@@ -83,10 +86,12 @@ void prototypes_item(const void* arguments, std::int64_t item, char* scratch) {
     const std::int64_t padded = pad_row(a.C);
     Arena arena(scratch);
     T *f = arena.take<T>(padded), *p = arena.take<T>(padded), *sum = arena.take<T>(padded);
+    Patience patience(kOperations * padded);
     for (std::int64_t row = item * kRowsPerItem; row < lesser(a.P, (item + 1) * kRowsPerItem); ++row) {
         fill(sum, padded, T(0));
         if (a.begin[row] < a.begin[row + 1]) load_row<Element>(p, a.prototypes, row, a.C, Metric::euclidean);
         for (std::int64_t n = a.begin[row]; n < a.begin[row + 1]; ++n) {
+            if (patience.ends()) return;
             const T* w = static_cast<const T*>(a.weights) + 2 * a.sorted_pairs[n];
             load_row<Element>(f, a.features, a.sorted_pairs[n] / a.k, a.C, Metric::euclidean);
             add(sum, w[0], w[1], p, f, padded);

@@ -24,7 +24,7 @@ void bind_prototype_distance(py::module_& m) {
             DistanceArguments a = arguments_of(operands, threads);
             a.distances = at<void>(distances);
             a.indices = at<std::int64_t>(indices);
-            const py::gil_scoped_release release;
+            const LongCall call;
             search(a, at<char>(packed), at<float>(center));
         },
         py::arg("operands"), py::kw_only(), py::arg("packed"), py::arg("center"), py::arg("distances"),
@@ -40,7 +40,7 @@ void bind_prototype_distance(py::module_& m) {
             a.grad_distances = at<void>(grad_distances);
             a.grad_features = at<void>(grads[0]);
             a.grad_prototypes = at<void>(grads[1]);
-            const py::gil_scoped_release release;
+            const LongCall call;
             backward(a);
         },
         py::arg("operands"), py::kw_only(), py::arg("indices"), py::arg("grad_distances"), py::arg("grads"),
@@ -53,7 +53,7 @@ void bind_prototype_distance(py::module_& m) {
         "pack_prototypes",
         [](const DistanceOperands& operands, Pointer packed, Pointer center, int threads) {
             DistanceArguments a = arguments_of(operands, threads);
-            const py::gil_scoped_release release;
+            const LongCall call;
             pack(a, at<char>(packed), at<float>(center), true);
         },
         py::arg("operands"), py::kw_only(), py::arg("packed"), py::arg("center"), py::arg("threads"));

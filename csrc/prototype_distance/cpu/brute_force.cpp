@@ -38,7 +38,9 @@ void brute_force_item(const void* arguments, std::int64_t item, char* scratch) {
 template <typename Element>
 void merge_item(const void* arguments, std::int64_t item, char*) {
     const DistanceArguments& a = *static_cast<const DistanceArguments*>(arguments);
+    Patience patience(a.splits * a.k * kPerNeighbor);
     for (std::int64_t row = item * kBruteForceRows; row < lesser(a.M, (item + 1) * kBruteForceRows); ++row) {
+        if (patience.ends()) return;
         Nearest nearest(a.partial + row * a.k, a.k, a.k);
         for (std::int64_t split = 1; split < a.splits; ++split)
             for (std::int64_t i = 0; i < a.k; ++i) nearest.push(a.partial[(split * a.M + row) * a.k + i]);

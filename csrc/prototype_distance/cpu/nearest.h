@@ -7,6 +7,8 @@ namespace vsad {
 namespace VSAD_ISA {
 namespace {
 
+constexpr std::int64_t kPerNeighbor = 256;  // sorting a neighbor costs about as much as so many multiply-adds
+
 // Unsigned integers that order as floats do, with NaN above infinity. The sign of NaN is dropped.
 VSAD_HD std::uint64_t key_of(float x) {
     const std::uint32_t bits = bit_cast<std::uint32_t>(x == x ? x : __builtin_nanf(""));

@@ -118,7 +118,9 @@ inline void Screen<Element>::rerank(std::int64_t i) {
 // Re-ranks the candidates of all rows; in int8 block by block, so that rows share what they read.
 template <typename Element>
 inline void Screen<Element>::rerank_all(std::int64_t begin, std::int64_t end) {
+    Patience patience(kCandidates * kBlock * a.C / 8);  // few candidates are still near enough
     for (std::int64_t i = 0; i < rows; ++i) {
+        if (patience.ends()) return;
         next[i] = 0;
         drop_candidates_beyond(i);
         in_int8 ? measure_nearest(i) : rerank(i);
@@ -127,6 +129,7 @@ inline void Screen<Element>::rerank_all(std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = 0; i < rows; ++i)
             for (CandidateBlock* mine = candidates + i * kCandidates; next[i] < candidate_count[i]; ++next[i]) {
                 if (mine[next[i]].block() >= stop) break;
+                if (patience.ends()) return;
                 rerank_candidate(i, mine[next[i]]);
             }
 }

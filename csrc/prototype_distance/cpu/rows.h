@@ -121,13 +121,15 @@ struct RowTile {
     }
 };
 
-// Measures `count` rows against the prototypes index(begin), ..., index(end - 1).
+// Measures `count` rows against the prototypes index(begin), ..., index(end - 1), unless the call is abandoned.
 template <typename Element, typename T, typename Index>
 void measure_all(const DistanceArguments& a, T* tile_memory, std::int64_t begin, std::int64_t end, Index index,
                  const T* rows, std::int64_t count, Nearest* nearest) {
     const std::int64_t padded = pad_row(a.C);
     RowTile<T> tile(tile_memory, padded);
+    Patience patience(count * padded);
     for (std::int64_t p = begin; p < end; ++p) {
+        if (patience.ends()) return;
         tile.template add<Element>(a, index(p));
         if (!tile.full() && p + 1 < end) continue;
         for (std::int64_t i = 0; i < count; ++i) tile.measure(nearest[i], rows + i * padded, a.metric);

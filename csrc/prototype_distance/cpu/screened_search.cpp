@@ -69,12 +69,15 @@ void screen_blocks(Screen<Element>& s, std::int64_t begin, std::int64_t end) {
 }
 
 // Screens the features of a pass, which belong to the tile from feature `first` on, and re-ranks their candidates. The
-// features it gives up on are appended to s.given_up.
+// features it gives up on are appended to s.given_up. An abandoned call leaves it early.
 template <typename Element>
 void screen(Screen<Element>& s, const Pass& pass, const Split& split, std::int64_t first) {
+    const DistanceArguments& a = s.a;
     s.start(pass.in_int8, first, split.end - split.begin);
     if (!load_features(s, pass)) return;
+    Patience patience(kChunk * kBlock * s.padded_rows * a.C);
     for (std::int64_t block = split.begin; block < split.end; block += kChunk) {
+        if (patience.ends()) return;
         const std::int64_t stop = lesser(split.end, block + kChunk);
         screen_blocks(s, block, stop);
         find_candidates(s, block, stop);
@@ -130,10 +133,14 @@ void measure_irregular(Screen<Element>& s, std::int64_t first, std::int64_t row)
     const std::int32_t* index = a.bank.index + a.bank.count[regular];
     if (index == a.bank.index + a.P) return;
     s.load_feature(first + row);
+    Patience patience(a.C);
     for (int is = Class::huge; is < kClasses; ++is) {
         const std::int64_t count = a.bank.count[is];
         const std::int64_t enough = is == Class::huge ? count : lesser(count, a.k);
-        for (std::int64_t i = 0; i < enough; ++i) s.nearest[row].push({s.key_to(index[i]), index[i]});
+        for (std::int64_t i = 0; i < enough; ++i) {
+            if (patience.ends()) return;
+            s.nearest[row].push({s.key_to(index[i]), index[i]});
+        }
         index += count;
     }
 }
@@ -154,7 +161,9 @@ void search_item(const void* arguments, std::int64_t item, char* scratch) {
     }
     screen_tile(s, split, first, count);
     measure_given_up(s, split, first);
+    Patience patience(a.k * kPerNeighbor);
     for (std::int64_t i = 0; i < count; ++i) {
+        if (patience.ends()) return;
         if (split.last && !s.measured[i]) measure_irregular(s, first, i);
         if (a.partial) {
             s.nearest[i].fill_up();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/arena.h"
+#include "cpu/call.h"
 #include "prototype_distance/cpu/kernels.h"
 
 namespace vsad {
@@ -17,6 +18,9 @@ constexpr std::int64_t kMostPrototypes = INT32_MAX;  // the bank's indices are i
 constexpr std::int64_t kMostPacked = 48 << 20;       // bytes of an int8 bank that is packed for one call only
 constexpr std::int64_t kFewestFeatures = 32;         // with fewer, packing the bank costs more than it saves
 constexpr std::int64_t kFewestPerNeighbor = 8;       // prototypes per neighbor: with fewer, most blocks are candidates
+
+constexpr std::int64_t kRandomAccess = 256;              // costs about as much as so many multiply-adds
+constexpr std::int64_t kComparison = 2 * kRandomAccess;  // of two prototypes
 
 // Blocks that hold P prototypes; int8 screens them in pairs.
 inline std::int64_t blocks_for(std::int64_t P) { return ((P + kBlock - 1) / kBlock + 1) / 2 * 2; }
@@ -61,7 +65,9 @@ inline void pack(DistanceArguments& a, char* memory, const float* center, bool i
     std::fill_n(a.bank.count, int(kClasses), 0);
     for (const std::int8_t is : classes) ++a.bank.count[is];
     std::iota(a.bank.index, a.bank.index + a.P, 0);
+    Patience patience(kComparison);
     std::sort(a.bank.index, a.bank.index + a.P, [&](std::int32_t i, std::int32_t j) {
+        if (patience.ends()) throw_if_abandoned();
         if (classes[i] != classes[j]) return classes[i] < classes[j];
         return classes[i] == regular && largest[i] != largest[j] ? largest[i] < largest[j] : i < j;
     });
@@ -117,10 +123,17 @@ inline void backward(DistanceGradientArguments& a) {
     if (!a.grad_prototypes) return;
     // Sorts the pairs by prototype, in the order of the features.
     std::vector<std::int64_t> begin(a.P + 1), sorted_pairs(pairs);
-    for (std::int64_t n = 0; n < pairs; ++n) ++begin[a.indices[n]];
+    Patience patience(kRandomAccess);
+    for (std::int64_t n = 0; n < pairs; ++n) {
+        if (patience.ends()) throw_if_abandoned();
+        ++begin[a.indices[n]];
+    }
     std::exclusive_scan(begin.begin(), begin.end(), begin.begin(), std::int64_t(0));
     std::vector<std::int64_t> next(begin);
-    for (std::int64_t n = 0; n < pairs; ++n) sorted_pairs[next[a.indices[n]]++] = n;
+    for (std::int64_t n = 0; n < pairs; ++n) {
+        if (patience.ends()) throw_if_abandoned();
+        sorted_pairs[next[a.indices[n]]++] = n;
+    }
     a.begin = begin.data();
     a.sorted_pairs = sorted_pairs.data();
     run_parallel(VSAD_CHOOSE(distance_grad_prototypes)(a), &a);
