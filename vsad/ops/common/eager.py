@@ -15,7 +15,8 @@ def is_watched(arguments: Iterable[object]) -> bool:
     """Whether a compiler, a tracer, a profiler, a mode or a transform of ``torch.func`` follows what happens.
 
     They follow what torch's dispatcher sees. To go through it in Python costs a call some 10 microseconds, which are
-    spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them.
+    spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them. A lazily negated
+    tensor, such as the imaginary part of a conjugate, needs the dispatcher, which makes its values.
     """
     return (
         torch.compiler.is_compiling()
@@ -23,7 +24,7 @@ def is_watched(arguments: Iterable[object]) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch.autograd._profiler_enabled()
         or is_transformed()
-        or any(isinstance(t, Tensor) and type(t) not in _PLAIN for t in arguments)
+        or any(isinstance(t, Tensor) and (type(t) not in _PLAIN or t.is_neg()) for t in arguments)
     )
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, get_type_hints
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, get_type_hints
 
 import torch
 from torch import Tensor
 
 from . import preference
+from .tensors import UnusableMemoryError
 
 REFERENCE = "torch"
 Call = TypeVar("Call", bound=tuple[Any, ...])
@@ -157,7 +159,19 @@ class Operator(Generic[Call]):
 
     def forward(self, backend: str) -> Callable[[Call], Outputs]:
         """What computes the outputs of a call on a backend, or the reference."""
-        return self.reference if backend == REFERENCE else self.backend(backend).load().forward
+        if backend == REFERENCE:
+            return self.reference
+        return partial(self._launch, self.backend(backend).load().forward)
+
+    def backward(self, backend: str) -> Callable[..., Outputs]:
+        """What computes the gradients of a call on a backend, with the arguments of ``DifferentiableKernels``."""
+        return partial(self._launch, cast(DifferentiableKernels, self.backend(backend).load()).backward)
+
+    def _launch(self, launcher: Callable[..., Outputs], *arguments: Any) -> Outputs:
+        try:
+            return launcher(*arguments)
+        except UnusableMemoryError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     def split_backward(self, arguments: tuple[Any, ...]) -> tuple[Any, Outputs, tuple[Tensor | None, ...]]:
         """The call, the saved outputs and the gradients that come in, of the registered backward's arguments."""
