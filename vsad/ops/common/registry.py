@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from . import preference
-from .tensors import UnusableMemoryError
+from .eager import PLAIN
+from .tensors import UnusableMemoryError, pointer
 
 REFERENCE = "torch"
 Call = TypeVar("Call", bound=tuple[Any, ...])
@@ -167,8 +168,12 @@ class Operator(Generic[Call]):
         """What computes the gradients of a call on a backend, with the arguments of ``DifferentiableKernels``."""
         return partial(self._launch, cast(DifferentiableKernels, self.backend(backend).load()).backward)
 
-    def _launch(self, launcher: Callable[..., Outputs], *arguments: Any) -> Outputs:
+    def _launch(self, launcher: Callable[..., Outputs], *arguments: tuple[Any, ...]) -> Outputs:
         try:
+            for group in arguments:
+                for t in group:
+                    if type(t) in PLAIN and not t.data_ptr():
+                        pointer(t)  # torch does not look before it copies what a launcher wants to be contiguous
             return launcher(*arguments)
         except UnusableMemoryError as error:
             raise ValueError(f"{self.name}: {error}") from None
