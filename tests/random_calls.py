@@ -151,8 +151,8 @@ SPOILED = {
 def draw_spoiled(data, name, value):
     """Something else in a value's place, nearly always wrong.
 
-    What to do with a tensor is drawn, not the result: hypothesis prints what is drawn, and a tensor whose memory is gone
-    cannot be printed.
+    What to do with a tensor is drawn, not the result: hypothesis prints what is drawn, and to print a tensor without
+    memory ends the process.
     """
     if isinstance(value, Tensor):
         return data.draw(st.sampled_from(SPOILED_TENSORS), label=name)(value.detach())

@@ -317,6 +317,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(bank=banks, data=st.data(), place=st.integers(0, 2))
     def pack_by_the_registered_operator(self, bank, data, place):
+        if bank.device.type != "cpu":
+            return
         arguments = [bank.prototypes, bank.metric, "cpu"]
         arguments[place] = draw_spoiled(data, f"argument {place}", arguments[place])
         found = attempt(torch.ops.vsad.pack_prototypes.default, *arguments)

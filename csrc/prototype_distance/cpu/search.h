@@ -60,8 +60,8 @@ inline void check_bank(const Bank& bank) {
     for (std::int64_t p = 0; p < bank.P; ++p) inside &= std::uint32_t(bank.index[p]) < std::uint32_t(bank.P);
     if (!inside || left) {
         throw std::invalid_argument(
-            "prototype_distance: packed must be what pack_prototypes made of the prototypes, got other bytes; pack them "
-            "anew");
+            "prototype_distance: packed must be what pack_prototypes made of the prototypes, got other bytes; pack "
+            "them anew");
     }
 }
 

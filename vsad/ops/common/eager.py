@@ -17,8 +17,8 @@ def is_watched(arguments: Iterable[object]) -> bool:
     """Whether a compiler, a tracer, a profiler, a mode or a transform of ``torch.func`` follows what happens.
 
     They follow what torch's dispatcher sees. To go through it in Python costs a call some 10 microseconds, which are
-    spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them. A tensor that is
-    negated lazily, such as the imaginary part of a conjugate, needs the dispatcher: it computes the values.
+    spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them. Tensors that
+    are negated lazily, such as the imaginary part of a conjugate, need the dispatcher, which computes their values.
     """
     if (
         torch.compiler.is_compiling()

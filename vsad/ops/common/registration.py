@@ -149,6 +149,7 @@ def _check_backward(
             if tensor is None and kind == "grad" and name != gradients.outputs[0]:
                 continue
             check_tensor(operator.name, f"{kind}_{name}", tensor)
+            assert tensor is not None
             shape, dtype, device = wanted = empty[name].shape, empty[name].dtype, empty[name].device
             if (tensor.shape, tensor.dtype, tensor.device) != wanted:
                 raise ValueError(
