@@ -151,6 +151,7 @@ def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
 
 
 def _pack_fake(prototypes: Tensor, metric: str, backend: str) -> Tensor:
+    _check(prototypes, metric)
     row = OPERATOR.backend(backend)
     kernels: Any = row.load()
     return prototypes.new_empty((_packed_bytes(row, prototypes, metric),), dtype=kernels.PACKED)
