@@ -22,7 +22,7 @@ help:
 	@echo "make emulate      the CUDA kernels' tests without a GPU: the kernels run on the CPU (needs nvcc)"
 	@echo "make gpu-compile  registers, spills and instructions of every GPU kernel (needs nvcc, no GPU)"
 	@echo "make sanitize     the CPU kernels and the emulated CUDA kernels under the address and undefined-behavior sanitizers (GCC)"
-	@echo "make lint         ruff, mypy, clang-format"
+	@echo "make lint         ruff, mypy, pyright, clang-format"
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"
 	@echo "make bench-quick  the most important cases (2 minutes)"
@@ -41,9 +41,9 @@ $(VENV)/installed: $(SOURCES)
 	touch $@
 
 # The rows of the matrix that run a kernel, and what only the kernels promise.
-KERNEL_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles'
+KERNEL_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_homography_align.py tests/test_cpu_*.py -k 'not torch and not compiles'
 # Tests that measure memory are left out: a sanitizer needs several times as much.
-SANITIZED_TESTS := tests/test_ops.py tests/test_properties.py tests/test_random_calls.py --calls 10000 tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles and not opcheck and not needs_no_more and not memory_measurement'
+SANITIZED_TESTS := tests/test_ops.py tests/test_properties.py tests/test_random_calls.py --calls 10000 tests/test_prototype_distance.py tests/test_homography_align.py tests/test_cpu_*.py -k 'not torch and not compiles and not opcheck and not needs_no_more and not memory_measurement'
 
 install: $(VENV)/installed
 
@@ -90,6 +90,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 format: $(VENV)/installed

@@ -96,8 +96,13 @@ def test_imports_point_down(room):
     assert not upward
 
 
-def test_the_package_itself_imports_nothing():
-    assert not list(all_imports_of(PACKAGE / "__init__.py"))
+def test_the_package_itself_imports_the_operators_only_when_they_are_asked_for():
+    code = (
+        "import sys, vsad; assert 'torch' not in sys.modules; vsad.ops.homography_warp; assert 'torch' in sys.modules; "
+        "assert not hasattr(vsad, 'operators')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert {name[:2] for name in all_imports_of(PACKAGE / "__init__.py") if name[0] == "vsad"} == {("vsad", "ops")}
 
 
 def test_imports_are_statements():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import warnings
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from tests.recorder import Recorder
-from vsad.calibration import calibrate, estimation
+from vsad.calibration import calibrate
 from vsad.data.synth.product import load_product
 from vsad.data.synth.station import Station
 from vsad.geometry import Rig, orient_homography, scale_homography, transform_points
@@ -127,11 +126,6 @@ def test_the_rig_survives_its_file_and_has_the_asked_graph(station, calibrated, 
     ring, report = calibrate(samples[:1], list(truth), graph="ring")
     assert ring.neighbors.tolist() == [[1, 4], [2, 0], [3, 1], [4, 2], [0, 3]]
     assert len(report.pairs) == 20
-
-
-def test_example_in_the_docstring() -> None:
-    result = doctest.testmod(estimation, extraglobs={"torch": torch, "transform_points": transform_points})
-    assert (result.attempted, result.failed) == (5, 0)
 
 
 def test_a_published_homography_of_photographs(shared_data: Path) -> None:

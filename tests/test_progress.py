@@ -1,17 +1,9 @@
 """The protocol for progress: silent by itself, and every stage begun is ended."""
 
-import doctest
-
 import pytest
 
-import vsad.progress
 from tests.recorder import Recorder
 from vsad.progress import SILENT
-
-
-def test_example_in_the_docstring():
-    result = doctest.testmod(vsad.progress)
-    assert (result.attempted, result.failed) == (2, 0)
 
 
 def test_silence_passes_everything_on():

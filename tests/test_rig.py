@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 import json
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import vsad.geometry.rig
 from vsad.geometry import Rig, RigPair, corners_to_homography, overlap_fraction, transform_points
 
 SIZE = (48, 64)
@@ -42,11 +40,6 @@ def make(graph="overlap", **options) -> Rig:
 
 def sources(rig: Rig) -> dict[str, list[str]]:
     return {view: [rig.views[j] for j in row if j >= 0] for view, row in zip(rig.views, rig.neighbors.tolist())}
-
-
-def test_examples_in_docstrings() -> None:
-    result = doctest.testmod(vsad.geometry.rig)
-    assert (result.attempted, result.failed) == (5, 0)
 
 
 def test_ring_and_star_graphs() -> None:

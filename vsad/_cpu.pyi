@@ -32,7 +32,8 @@ class AlignArguments:
         window: int,
         scale: float,
         out: tuple[int, ...],
-        lse: int,
+        peak: int,
+        log_sum: int,
         threads: int = 1,
     ) -> None: ...
 
@@ -41,7 +42,7 @@ class AlignGradients:
         self,
         *,
         grad_out: tuple[int, ...],
-        grad_lse: int,
+        grad_log_sum: int,
         query: int,
         key: int,
         value: int,

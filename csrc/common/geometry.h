@@ -28,6 +28,9 @@ VSAD_HD double round_down(double x) { return __builtin_floor(x); }
 // that follows.
 template <typename V>
 VSAD_HD V rounded(V v) {
+#if defined(__x86_64__) && !defined(__FMA__)
+    return v;  // there is no such instruction
+#endif
 #if defined(__AVX512F__)
     constexpr int register_bytes = 64;
 #elif defined(__AVX__)
@@ -105,10 +108,11 @@ VSAD_HD Cells valid_cells(T x, T y, int radius, int height, int width) {
 }
 
 // (1 - f) a + f b: what lies between two neighbors a and b; with a and b exchanged, what a neighbor receives from the
-// two cells beside it. T is a number, V a number or a vector.
+// two cells beside it. T is a number, V a number or a vector. Only the second product can be fused with the addition,
+// so that every function that mixes finds the same bits.
 template <typename T, typename V>
 VSAD_HD V mix(T f, V a, V b) {
-    return (1 - f) * a + f * b;
+    return product(1 - f, a) + f * b;
 }
 
 template <typename V>

@@ -26,14 +26,17 @@ struct AlignArguments {
     int heads, window;
     double scale;
     Image out;
-    void* lse;    // (B, V, heads, H, W), contiguous, in the compute dtype
+    // The greatest logit of a pixel's valid cells, and log(sum exp(logit - peak)); -inf and 0 without a valid cell.
+    // Apart, because their sum loses the digits of log_sum where logits are large. (B, V, heads, H, W), contiguous, in
+    // the compute dtype.
+    void *peak, *log_sum;
     int threads;  // maximum number of CPU threads
 };
 
 // Gradients that come in and where those that go out are written. A null pointer means: not needed.
 struct AlignGradients {
     Image grad_out;             // has the dtype of query
-    const void* grad_lse;       // like lse; null: zero
+    const void* grad_log_sum;   // like log_sum; null: zero
     void *query, *key, *value;  // dense (B, V or S, H, W, channels); each backend says which dtype, and what is zeroed
     double *homography, *bias;  // partial sums, zeroed; each backend says over what they are left to be summed
 };

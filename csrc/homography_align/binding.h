@@ -19,7 +19,7 @@ inline void bind_align_arguments(pybind11::module_& m) {
         .def(py::init([](int dtype, int out_dtype, const std::array<std::int64_t, 10>& sizes, const PlacedImage& query,
                          const PlacedImage& key, const PlacedImage& value, Pointer homography,
                          std::int64_t homography_batch, Pointer neighbors, Pointer bias, int heads, int window,
-                         double scale, const PlacedImage& out, Pointer lse, int threads) {
+                         double scale, const PlacedImage& out, Pointer peak, Pointer log_sum, int threads) {
                  AlignArguments a;
                  a.dtype = static_cast<Scalar>(dtype);
                  a.out_dtype = static_cast<Scalar>(out_dtype);
@@ -36,25 +36,26 @@ inline void bind_align_arguments(pybind11::module_& m) {
                  a.window = window;
                  a.scale = scale;
                  a.out = align_image(out);
-                 a.lse = at<void>(lse);
+                 a.peak = at<void>(peak);
+                 a.log_sum = at<void>(log_sum);
                  a.threads = threads;
                  return a;
              }),
              py::kw_only(), py::arg("dtype"), py::arg("out_dtype"), py::arg("sizes"), py::arg("query"), py::arg("key"),
              py::arg("value"), py::arg("homography"), py::arg("homography_batch"), py::arg("neighbors"),
-             py::arg("bias"), py::arg("heads"), py::arg("window"), py::arg("scale"), py::arg("out"), py::arg("lse"),
-             py::arg("threads") = 1);
+             py::arg("bias"), py::arg("heads"), py::arg("window"), py::arg("scale"), py::arg("out"), py::arg("peak"),
+             py::arg("log_sum"), py::arg("threads") = 1);
 }
 
 inline void bind_align_gradients(pybind11::module_& m) {
     namespace py = pybind11;
     py::class_<AlignGradients>(m, "AlignGradients", py::module_local())
-        .def(py::init([](const PlacedImage& grad_out, Pointer grad_lse, Pointer query, Pointer key, Pointer value,
+        .def(py::init([](const PlacedImage& grad_out, Pointer grad_log_sum, Pointer query, Pointer key, Pointer value,
                          Pointer homography, Pointer bias) {
-                 return AlignGradients{align_image(grad_out), at<void>(grad_lse),     at<void>(query), at<void>(key),
+                 return AlignGradients{align_image(grad_out), at<void>(grad_log_sum), at<void>(query), at<void>(key),
                                        at<void>(value),       at<double>(homography), at<double>(bias)};
              }),
-             py::kw_only(), py::arg("grad_out"), py::arg("grad_lse"), py::arg("query"), py::arg("key"),
+             py::kw_only(), py::arg("grad_out"), py::arg("grad_log_sum"), py::arg("query"), py::arg("key"),
              py::arg("value"), py::arg("homography"), py::arg("bias"));
 }
 

@@ -144,27 +144,28 @@ VSAD_HD bool skipped(M condition) {
         return false;
 }
 
-// Where `outside` holds, tap `to` takes the index of tap `from` and half of its weight.
+// Where `outside` holds, tap `to` takes the index of tap `from` and its weight, or where that one lies inside (`first`)
+// a sliver of its weight: so little that their sum rounds to the weight of `from`, and a pixel that one tap alone reads
+// keeps its bits; but not zero.
 template <typename V, int n>
-VSAD_HD void give_half(AxisTaps<V, n>& taps, Mask<V> outside, int from, int to) {
-    constexpr NumberOf<V> half = 0.5f;
+VSAD_HD void give_sliver(AxisTaps<V, n>& taps, Mask<V> outside, Mask<V> first, int from, int to) {
+    using T = NumberOf<V>;
     if (skipped(outside)) return;
+    const V share = first ? V{} + (sizeof(T) == 4 ? T(0x1p-30) : T(0x1p-60)) : V{} + T(1);
     taps.index[to] = outside ? taps.index[from] : taps.index[to];
-    taps.weight[from] = outside ? taps.weight[from] * half : taps.weight[from];
-    taps.slope[from] = outside ? taps.slope[from] * half : taps.slope[from];
-    taps.weight[to] = outside ? taps.weight[from] : taps.weight[to];
-    taps.slope[to] = outside ? taps.slope[from] : taps.slope[to];
+    taps.weight[to] = outside ? taps.weight[from] * share : taps.weight[to];
+    taps.slope[to] = outside ? taps.slope[from] * share : taps.slope[to];
 }
 
 // Moves taps that lie outside onto their neighbors inside, for zeros as the padding; returns where at least one lies
-// inside. This is exact, it reads nothing that has no part in the result (zero times infinity is NaN), and loops over
-// the taps need no mask.
+// inside. This changes no result, it reads nothing that has no part in the result (zero times infinity is NaN), and
+// loops over the taps need no mask.
 template <typename V, int n>
 VSAD_HD Mask<V> move_inside(AxisTaps<V, n>& taps, Index<NumberOf<V>> last) {
     const Mask<V> touches = (taps.index[n - 1] >= 0) & (taps.index[0] <= last);
     if (skipped(touches)) return touches;
-    for (int k = n - 2; k >= 0; --k) give_half(taps, taps.index[k] < 0, k + 1, k);
-    for (int k = 1; k < n; ++k) give_half(taps, taps.index[k] > last, k - 1, k);
+    for (int k = n - 2; k >= 0; --k) give_sliver(taps, taps.index[k] < 0, taps.index[k] == -1, k + 1, k);
+    for (int k = 1; k < n; ++k) give_sliver(taps, taps.index[k] > last, taps.index[k] == last + 1, k - 1, k);
     for (int k = 0; k < n; ++k) taps.index[k] = touches ? taps.index[k] : typename Arithmetic<V>::Indices{};
     return touches;
 }

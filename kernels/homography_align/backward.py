@@ -1,4 +1,7 @@
-"""Triton kernel of homography_align, backward: everything but out and lse is recomputed.
+"""Triton kernel of homography_align, backward: everything is recomputed.
+
+The kernel goes through all slots twice: first for the softmax and ``<grad_out, out>``, then for the gradients. What the
+forward found would not do: it sums in another order, and where logits are large, so are their rounding errors.
 
 The gradient of query is a sum within a program; those of homography and bias are partial sums per program, which the
 launcher adds up in a fixed order. Those of key and value are scattered atomically: as float32, or, when every run must
@@ -23,7 +26,6 @@ from vsad.kernels.homography_align.window import (
     cell_inside,
     cells_of,
     columns_of,
-    dot,
     dot_row,
     head_of,
     load_pixels,
@@ -32,6 +34,7 @@ from vsad.kernels.homography_align.window import (
     mix,
     mix_all,
     scaled,
+    softmax_row,
     spread,
     store_pixels,
     tap_of,
@@ -97,11 +100,39 @@ def weigh(weights, cells):
 
 
 @triton.jit
-def softmax_backward(logits, lse, values, inner):
+def sum_window(
+    softmax, pixels, gradients, keys, values, key, value, bias, n, sx, sy, near, sizes, scale,
+    C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    """Adds the cells of slot n to the online softmax ``(peak, total, inner)``, inner from ``<grad_out, value>``."""
+    peak, total, inner = softmax
+    fx, fy = sx - tl.floor(sx), sy - tl.floor(sy)
+    columns, touched, inside = columns_of(sx, near, R, sizes.source_width)
+    row, row_touched = tap_of(sy, 0, R, sizes.source_height)
+    above = dot_row(pixels, keys, key, columns, touched, row, row_touched, C, BLOCK, WIDE)
+    above_v = dot_row(gradients, values, value, columns, touched, row, row_touched, CV, BLOCK_V, WIDE)
+    for i in range(R):
+        row, row_touched = tap_of(sy, i + 1, R, sizes.source_height)
+        below = dot_row(pixels, keys, key, columns, touched, row, row_touched, C, BLOCK, WIDE)
+        below_v = dot_row(gradients, values, value, columns, touched, row, row_touched, CV, BLOCK_V, WIDE)
+        row_inside = cell_inside(sy, i, R, sizes.source_height)
+        logits = logits_of(cells_of(fx, fy, above, below), bias, n, i, inside, row_inside, scale)
+        peak, total, factor, weights = softmax_row(peak, total, logits)
+        products = cells_of(fx, fy, above_v, below_v)
+        inner *= factor
+        for j in tl.static_range(R):
+            inner += tl.where(logits[j] == float("-inf"), 0.0, weights[j] * products[j])
+        above, above_v = below, below_v
+    return peak, total, inner
+
+
+@triton.jit
+def softmax_backward(logits, peak, log_sum, values, inner):
     """Weights of a row of cells, and the gradients of its logits."""
     weights, grad_logits = (), ()
     for j in tl.static_range(len(logits)):
-        weight = tl.exp(logits[j] - lse)
+        weight = tl.exp((logits[j] - peak) - log_sum)
         weights = weights + (weight,)
         grad_logits = grad_logits + (tl.where(logits[j] == float("-inf"), 0.0, weight * (values[j] - inner)),)
     return weights, grad_logits
@@ -156,7 +187,7 @@ def backward_window(
 
     Returns ``result``, and the gradient of the projected point.
     """
-    pixels, gradients, lse, inner = target
+    pixels, gradients, peak, log_sum, inner = target
     sx, sy, near = point
     keys, values, grad_keys, grad_values = bases
     scattered = (keys, grad_keys, grad_values)
@@ -173,7 +204,7 @@ def backward_window(
         below_v = dot_row(gradients, values, value, columns, touched, next_row, next_touched, CV, BLOCK_V, WIDE)
         row_inside = cell_inside(sy, i, R, sizes.source_height)
         logits = logits_of(cells_of(fx, fy, above, below), bias, n, i, inside, row_inside, scale)
-        weights, grad_logits = softmax_backward(logits, lse, cells_of(fx, fy, above_v, below_v), inner)
+        weights, grad_logits = softmax_backward(logits, peak, log_sum, cells_of(fx, fy, above_v, below_v), inner)
         if grads.bias is not None:
             for j in tl.static_range(R):
                 tl.store(grads.bias + ((part + n) * R + i) * R + j, tl.sum(grad_logits[j], 0))
@@ -197,28 +228,41 @@ def backward_window(
 
 @triton.jit
 def backward_kernel(
-    query, key, value, homography, neighbors, bias, out, lse, grad_out, grad_lse, grads, factors, sizes, scale,
+    query, key, value, homography, neighbors, bias, grad_out, grad_log_sum, grads, factors, sizes, scale,
     C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
     """The gradients that ``grads`` has room for, from a tile of pixels of one head.
 
-    query, key, value, out and grad_out are ``Image``. FIXED adds up ``factors * gradient`` as 64-bit integers.
+    query, key, value and grad_out are ``Image``. FIXED adds up ``factors * gradient`` as 64-bit integers.
     """
     view, head, tile, x, y = tile_of(sizes, TILE_H, TILE_W)
     b, v = view // sizes.views, view % sizes.views
     exists = (x < sizes.width) & (y < sizes.height)
     pixels = load_pixels(head_of(query, b, v, head, C), query, x, y, exists, C, BLOCK, WIDE)
     gradients = load_pixels(head_of(grad_out, b, v, head, CV), grad_out, x, y, exists, CV, BLOCK_V, WIDE)
-    inner = dot(gradients, load_pixels(head_of(out, b, v, head, CV), out, x, y, exists, CV, BLOCK_V, WIDE))
-    at = (view * sizes.heads + head) * sizes.height * sizes.width + y * sizes.width + x
-    if grad_lse is not None:
-        inner -= tl.load(grad_lse + at, mask=exists, other=0.0)
-    sums = tl.load(lse + at, mask=exists, other=0.0)
-    sums = tl.where(sums == float("-inf"), 0.0, sums)  # no cell is valid there; -inf - -inf would be NaN
-    target = (pixels, gradients, sums, inner)
-    result = scaled(pixels, 0.0)  # even when it is not needed: Triton 3.3 compiles no branch that yields nothing
     head_bias = bias + head * sizes.slots * R * R if bias is not None else None
+    peak = tl.full((TILE_H * TILE_W,), float("-inf"), tl.float32)
+    total, inner = tl.zeros((TILE_H * TILE_W,), tl.float32), tl.zeros((TILE_H * TILE_W,), tl.float32)
+    for n in range(sizes.slots):
+        edge = v * sizes.slots + n
+        neighbor = tl.load(neighbors + edge)
+        sx, sy, Z, near = locate(homography + b * sizes.homography_b + edge * 9, neighbor, sizes, x, y, R)
+        if tl.max(near.to(tl.int32), 0) > 0:
+            keys, values = head_of(key, b, neighbor, head, C), head_of(value, b, neighbor, head, CV)
+            peak, total, inner = sum_window(
+                (peak, total, inner), pixels, gradients, keys, values, key, value, head_bias, n, sx, sy, near, sizes,
+                scale, C, CV, R, WIDE, BLOCK, BLOCK_V,
+            )  # fmt: skip
+
+    divisor = tl.where(total == 0, 1.0, total)
+    inner = inner / divisor
+    if grad_log_sum is not None:
+        at = (view * sizes.heads + head) * sizes.height * sizes.width + y * sizes.width + x
+        inner -= tl.load(grad_log_sum + at, mask=exists, other=0.0)
+    peak = tl.where(peak == float("-inf"), 0.0, peak)  # no cell is valid there; -inf - -inf would be NaN
+    target = (pixels, gradients, peak, tl.log(divisor), inner)
+    result = scaled(pixels, 0.0)  # even when it is not needed: Triton 3.3 compiles no branch that yields nothing
     scales = (tl.load(factors), tl.load(factors + 1)) if FIXED else (1.0, 1.0)
     tiles = tl.cdiv(sizes.width, TILE_W) * tl.cdiv(sizes.height, TILE_H)
     part = ((view * tiles + tile) * sizes.heads + head) * sizes.slots

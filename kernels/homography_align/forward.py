@@ -66,11 +66,11 @@ def attend_window(
 
 @triton.jit
 def forward_kernel(
-    query, key, value, homography, neighbors, bias, out, lse, sizes, scale,
+    query, key, value, homography, neighbors, bias, out, to_peak, to_log_sum, sizes, scale,
     C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """``out`` and ``lse`` of a tile of pixels of one head; query, key, value and out are ``Image``."""
+    """``out``, peak and log_sum of a tile of pixels of one head; query, key, value and out are ``Image``."""
     PIXELS: tl.constexpr = TILE_H * TILE_W
     view, head, _, x, y = tile_of(sizes, TILE_H, TILE_W)
     b, v = view // sizes.views, view % sizes.views
@@ -96,7 +96,8 @@ def forward_kernel(
     nowhere = total == 0
     divisor = tl.where(nowhere, 1.0, total)
     at = (view * sizes.heads + head) * sizes.height * sizes.width + y * sizes.width + x
-    tl.store(lse + at, tl.where(nowhere, float("-inf"), peak + tl.log(divisor)), mask=exists)
+    tl.store(to_peak + at, peak, mask=exists)
+    tl.store(to_log_sum + at, tl.log(divisor), mask=exists)
     averages = ()
     for c in tl.static_range(len(result)):
         averages = averages + (result[c] / divisor[:, None],)

@@ -185,7 +185,8 @@ def add_row(
 
 @triton.jit
 def mix(f, a, b):
-    return (1 - f) * a + f * b
+    """``(1 - f) a + f b``, fused in one way only: the two passes of the backward must find the same bits."""
+    return tl.fma(f, b, (1 - f) * a)
 
 
 @triton.jit

@@ -78,6 +78,11 @@ ERRORS = [
     (lambda: _args(features=torch.ones(6, 5).int()), ValueError, "features must be floating point"),
     (lambda: _args(size=7), ValueError, r"size must lie in \[1, M=6\], got 7"),
     (lambda: _args(size=0), ValueError, r"size must lie in \[1, M=6\], got 0"),
+    (lambda: _args(size=2.0), TypeError, r"size must be an integer, got 2\.0"),
+    (lambda: _args(start="0"), TypeError, "start must be an integer, got '0'"),
+    (lambda: _args(seed=None), TypeError, "seed must be an integer, got None"),
+    (lambda: _args(seed=2**64), ValueError, "seed must be a 64-bit integer"),
+    (lambda: _args(features=torch.ones(0, 5), size=1), ValueError, "features must hold at least one row"),
     (lambda: _args(start=6), ValueError, r"start must lie in \[0, M=6\), got 6"),
     (lambda: _args(backend="abacus"), ValueError, "backend must be one of"),
 ]

@@ -68,15 +68,15 @@ def _spoil_value(tensors):
     tensors["value"][..., 0, 0] = float("nan")  # where a point that is nowhere must not look
 
 
-def _sample(name, differentiable=ALL, large=False, **options):
+def _sample(name, differentiable=ALL, large=False, smooth=False, **options):
     make = _make(**options)
     if not options.get("bias", True):
         differentiable = tuple(d for d in differentiable if d != "bias")
-    return Sample(name, make, differentiable, images=("query", "key", "value"), large=large)
+    return Sample(name, make, differentiable, images=("query", "key", "value"), large=large, smooth=smooth)
 
 
 SAMPLES = [
-    _sample("small", B=2, V=1, N=2, C=6, Cv=10, heads=2, target=(3, 5), source=(4, 7)),
+    _sample("small", B=2, V=1, N=2, C=6, Cv=10, heads=2, target=(3, 5), source=(4, 7), smooth=True),
     _sample("odd", B=2, V=3, S=3, N=2, C=12, Cv=20, heads=4, large=True),
     _sample("window1", N=2, window=1),
     _sample("window5", N=2, window=5, heads=2, source=(9, 8)),
@@ -149,6 +149,24 @@ ERRORS = [
     (lambda: _args(neighbors=None, query=torch.ones(2, 4, 8, 7, 9)), ValueError, "neighbors must be given"),
     (lambda: _args(window=4), ValueError, "window must be odd and lie in .1, 255., got 4; use 5"),
     (lambda: _args(window=-1), ValueError, "window must be odd and lie in .1, 255., got -1; use 1"),
+    (lambda: _args(window=3.0), TypeError, r"window must be an integer, got 3\.0; pass a Python int"),
+    (lambda: _args(window=2**31 + 1), ValueError, "window must be odd and lie in .1, 255., got 2147483649; use 255"),
+    (lambda: _args(heads=2.0), TypeError, r"heads must be an integer, got 2\.0"),
+    (lambda: _args(heads=True), TypeError, "heads must be an integer, got True"),
+    (lambda: _args(heads=2**40), ValueError, "heads must divide C=8"),
+    (lambda: _args(scale="x"), TypeError, "scale must be a number, got 'x'"),
+    (
+        lambda: _args(scale=torch.tensor(0.5, requires_grad=True)),
+        TypeError,
+        r"scale must be a number, got a tensor; multiply query by it and pass scale=1\.0",
+    ),
+    (lambda: _args(return_lse=1), TypeError, "return_lse must be True or False, got 1"),
+    (lambda: _args(deterministic="no"), TypeError, "deterministic must be True or False, got 'no'"),
+    (lambda: _args(bias=1.0), TypeError, "bias must be a tensor, got float"),
+    (lambda: _args(bias=torch.ones(2, 3, 3).long()), ValueError, "bias must be floating point"),
+    (lambda: _args(query=None), TypeError, "query must be a tensor, got NoneType"),
+    (lambda: _args(query=torch.tensor(1.0), neighbors=None), ValueError, "neighbors must be given"),
+    (lambda: _args(query=torch.ones(2, 3, 8, 7, 9).to_sparse()), TypeError, r"strided tensor, .*; call \.to_dense"),
     (lambda: _args(heads=3), ValueError, "heads must divide C=8 and Cv=8, got 3"),
     (lambda: _args(bias=torch.ones(2, 3, 3, 3)), ValueError, r"bias must be \[heads R R\] or \[heads N R R\]"),
     (lambda: _args(key=torch.ones(2, 3, 8, 0, 11), value=torch.ones(2, 3, 8, 0, 11)), ValueError, "at least one pixel"),

@@ -27,8 +27,8 @@ def _spoil_input(tensors):
     tensors["input"][:, 1, 0, 0] = float("inf")
 
 
-def _sample(name, both=("input", "homography"), **options):
-    return Sample(name, _make(**options), both, images=("input",))
+def _sample(name, both=("input", "homography"), smooth=False, **options):
+    return Sample(name, _make(**options), both, images=("input",), smooth=smooth)
 
 
 def _every_way():
@@ -43,12 +43,12 @@ def _every_way():
 
 
 SAMPLES = [
-    _sample("bilinear"),
+    _sample("bilinear", smooth=True),
     _sample("nearest", both=("input",), mode="nearest"),  # a staircase: no gradient for the homography
-    _sample("bicubic", mode="bicubic"),
-    _sample("border", padding="border"),
-    _sample("reflection", padding="reflection"),
-    _sample("mirrored", mirrored=True, source=(11, 13), size=(17, 5)),
+    _sample("bicubic", mode="bicubic", smooth=True),
+    _sample("border", padding="border", smooth=True),
+    _sample("reflection", padding="reflection", smooth=True),
+    _sample("mirrored", mirrored=True, source=(11, 13), size=(17, 5), smooth=True),
     _sample("horizon", perspective=1.5, size=(14, 15)),
     _sample("one pixel", source=(1, 1), size=(1, 1)),
     _sample("no batch", B=0),
@@ -71,6 +71,17 @@ ERRORS = [
     (lambda: _args(size=(0, 5)), ValueError, r"size must be \(height, width\), both at least 1, got \(0, 5\)"),
     (lambda: _args(size=(5, -1)), ValueError, r"both at least 1, got \(5, -1\)"),
     (lambda: _args(size=(5,)), ValueError, r"size must be \(height, width\), both at least 1, got \(5,\)"),
+    (lambda: _args(size=(3, 4, 5)), ValueError, r"both at least 1, got \(3, 4, 5\)"),
+    (lambda: _args(size=(3.7, 4)), TypeError, r"size\[0\] must be an integer, got 3\.7"),
+    (lambda: _args(size=(None, 4)), TypeError, r"size\[0\] must be an integer, got None"),
+    (lambda: _args(size=("4", "5")), TypeError, r"size\[0\] must be an integer, got '4'"),
+    (lambda: _args(size=5), TypeError, r"size must be \(height, width\), two integers, got 5; use \(5, 5\)"),
+    (lambda: _args(size="ab"), TypeError, r"size must be \(height, width\), two integers, got 'ab'"),
+    (lambda: _args(size={3: 1, 4: 2}), TypeError, r"size must be \(height, width\), two integers"),
+    (lambda: _args(return_mask=None), TypeError, "return_mask must be True or False, got None"),
+    (lambda: _args(deterministic=0), TypeError, "deterministic must be True or False, got 0"),
+    (lambda: _args(mode=torch.ones(2)), ValueError, "mode must be one of"),
+    (lambda: _args(input=torch.ones(2, 3, 4, 4).to_sparse()), TypeError, "input must be a strided tensor"),
     (lambda: _args(homography=torch.ones(2, 2)), ValueError, r"homography must be \[3, 3\], or .*, got \[2, 2\]"),
     (lambda: _args(homography=[[1]]), TypeError, "homography must be a tensor, got list"),
     (lambda: _args(homography=torch.eye(3).long()), ValueError, "homography must be floating point"),

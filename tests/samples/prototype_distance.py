@@ -1,5 +1,7 @@
 import torch
 
+import vsad.ops
+
 from ._sample import Sample, randn
 
 
@@ -43,8 +45,8 @@ BOTH = ("features", "prototypes")
 SAMPLES = [
     Sample("odd", _make(63, 97, 31), BOTH),
     Sample("k9", _make(40, 130, 64, k=9, metric="sqeuclidean"), BOTH),
-    Sample("k is P", _make(5, 17, 8, k=17), BOTH),
-    Sample("cosine", _make(33, 50, 20, k=4, metric="cosine"), BOTH),
+    Sample("k is P", _make(5, 17, 8, k=17), BOTH, smooth=True),
+    Sample("cosine", _make(33, 50, 20, k=4, metric="cosine"), BOTH, smooth=True),
     Sample("one", _make(1, 1, 1), BOTH),
     Sample("empty", _make(0, 4, 8), BOTH),
     Sample("wide", _make(20, 300, 515, k=2), BOTH),
@@ -67,6 +69,13 @@ ERRORS = [
     (lambda: _args(prototypes=torch.ones(0, 5)), ValueError, "prototypes must hold at least one row"),
     (lambda: _args(k=3), ValueError, r"k must lie in \[1, P=2\], got 3"),
     (lambda: _args(k=0), ValueError, r"k must lie in \[1, P=2\], got 0"),
+    (lambda: _args(k=2.0), TypeError, r"k must be an integer, got 2\.0"),
+    (lambda: _args(k=None), TypeError, "k must be an integer, got None"),
+    (lambda: _args(k=torch.tensor(1)), TypeError, r"k must be an integer, got tensor\(1\)"),
+    (lambda: _args(features=None), TypeError, "features must be a tensor, got NoneType"),
+    (lambda: _args(features=vsad.ops.pack_prototypes(torch.ones(2, 5))), TypeError, "got PackedPrototypes"),
+    (lambda: _args(prototypes=torch.ones(2, 5).to_sparse()), TypeError, "prototypes must be a strided tensor"),
+    (lambda: _args(metric=["cosine"]), ValueError, "metric must be one of"),
     (lambda: _args(metric="manhattan"), ValueError, "metric must be one of .*got 'manhattan'"),
     (lambda: _args(features=torch.ones(3, 5).half()), ValueError, "prototypes must have the dtype of features"),
     (lambda: _args(backend="abacus"), ValueError, "backend must be one of"),

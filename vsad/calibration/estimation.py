@@ -57,6 +57,7 @@ def calibrate(
         ValueError: no sample, no view names, or images of a wrong or changing shape.
 
     Example:
+        >>> from vsad.geometry import transform_points
         >>> surface = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
         >>> surface = torch.nn.functional.interpolate(surface, size=(128, 128), mode="bicubic").clamp(0, 1)
         >>> rig, report = calibrate([torch.cat((surface, surface.flip(-1)))], ["left", "mirror"])

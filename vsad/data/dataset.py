@@ -52,8 +52,9 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         ValueError: a sample lacks a view, categories are mixed, or there is no sample.
 
     Example:
-        >>> ds = open_dataset("station", "test", size=256)  # doctest: +SKIP
-        >>> ds[0]["images"].shape                           # doctest: +SKIP
+        >>> from vsad.data import open_dataset
+        >>> ds = open_dataset("station", "test", size=256)
+        >>> ds[0]["images"].shape
         torch.Size([5, 3, 256, 256])
     """
 

@@ -38,8 +38,8 @@ def open_dataset(
         ValueError: anything else about the data is not as it must be; the message names the file and the remedy.
 
     Example:
-        >>> train = open_dataset("station", "train", size=256)   # doctest: +SKIP
-        >>> train.views                                          # doctest: +SKIP
+        >>> train = open_dataset("station", "train", size=256)
+        >>> train.views
         ['C1', 'C2', 'C3', 'C4', 'C5']
     """
     root = Path(root)

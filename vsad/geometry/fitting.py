@@ -34,6 +34,7 @@ def homography_from_points(target_points: Tensor, source_points: Tensor, *, weig
     Source: Hartley, "In defense of the eight-point algorithm", 1997.
 
     Example:
+        >>> from vsad.geometry import transform_points
         >>> square = torch.tensor([[0.0, 0.0], [4.0, 0.0], [4.0, 4.0], [0.0, 4.0]])
         >>> H = homography_from_points(square, 2 * square + 1)
         >>> transform_points(H, torch.tensor([[3.0, 1.0]])).round(decimals=4)

@@ -38,6 +38,7 @@ def _forward_variant(dtype: str, size: int, channels: int, window: int) -> Varia
     constants |= launch_shape(channels, channels, size, window)
     options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
     types = dict.fromkeys(("query", "key", "value", "out"), _image(dtype)) | _types_of_both()
+    types |= dict.fromkeys(("to_peak", "to_log_sum"), "*fp32:16")
     return Variant(forward_kernel, *_signature(forward_kernel, types, constants), options, (r"LDG\.E\.128",))
 
 
@@ -45,17 +46,17 @@ def _backward_variant(dtype: str, size: int, channels: int, window: int, fixed: 
     constants: dict[Any, Any] = {"C": channels, "CV": channels, "R": window, "FIXED": fixed, "WIDE": False}
     constants |= launch_shape(channels, channels, size, window, backward=True)
     options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
-    constants |= {"grad_lse": None} | ({} if fixed else {"factors": None})
+    constants |= {"grad_log_sum": None} | ({} if fixed else {"factors": None})
     sums = "*i64:16" if fixed else "*fp32:16"
     types: dict[str, Any] = dict.fromkeys(("query", "key", "value", "grad_out"), _image(dtype))
-    types |= {"out": _image("fp32")} | _types_of_both() | ({"factors": "*fp64:16"} if fixed else {})
+    types |= _types_of_both() | ({"factors": "*fp64:16"} if fixed else {})
     types["grads"] = Gradients(_image(dtype), sums, sums, "*fp32:16", "*fp32:16")
     wanted = (r"LDG\.E\.128", r"RED\S*\.ADD" if fixed else r"RED\S*\.ADD\.F32")
     return Variant(backward_kernel, *_signature(backward_kernel, types, constants), options, wanted)
 
 
 def _types_of_both() -> dict[str, Any]:
-    types: dict[str, Any] = dict.fromkeys(("homography", "bias", "lse"), "*fp32:16")
+    types: dict[str, Any] = dict.fromkeys(("homography", "bias"), "*fp32:16")
     return types | {"neighbors": "*i64:16", "sizes": Sizes(*["i32"] * len(Sizes._fields)), "scale": "fp32"}
 
 

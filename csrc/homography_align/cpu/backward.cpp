@@ -15,9 +15,9 @@ namespace {
 
 template <typename T>
 struct BackwardScratch {
-    T *query, *out, *grad_out, *grad_query;  // tile pixels
-    T *lse, *grad_lse, *inner;               // one vector per pixel; inner = <grad_out, out>
-    T *gx, *gy;                              // gradients of the projected points, laid out as in Windows
+    T *query, *out, *grad_out, *grad_query;    // tile pixels
+    T *peak, *log_sum, *grad_log_sum, *inner;  // one vector per pixel; inner = <grad_out, out>
+    T *gx, *gy;                                // gradients of the projected points, laid out as in Windows
     T *key_box, *value_box, *grad_key_box, *grad_value_box;
     T *bias, *grad_bias;       // laid out as cells
     T *key_taps, *value_taps;  // pixels of a run
@@ -30,7 +30,7 @@ struct BackwardScratch {
         const std::int64_t pixels = plan.tile_pixels(), cells = plan.side * plan.quads * kLanes<T>;
         for (T** row : {&query, &grad_query}) *row = arena.take<T>(pixels * plan.key.row());
         for (T** row : {&out, &grad_out}) *row = arena.take<T>(pixels * plan.value.row());
-        for (T** number : {&lse, &grad_lse, &inner}) *number = arena.take<T>(pixels * kLanes<T>);
+        for (T** number : {&peak, &log_sum, &grad_log_sum, &inner}) *number = arena.take<T>(pixels * kLanes<T>);
         for (T** number : {&gx, &gy}) *number = arena.take<T>(plan.pitch() * plan.tile_height);
         for (T** box : {&key_box, &grad_key_box}) *box = arena.take<T>(plan.box_pixels * plan.key.row());
         for (T** box : {&value_box, &grad_value_box}) *box = arena.take<T>(plan.box_pixels * plan.value.row());
@@ -113,7 +113,8 @@ void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile)
     pack(s.grad_out, plane<Element>(grad_out, b, v, channel), grad_out, tile, a.W, a.H, value, s.value_moves);
     fill(s.grad_query, tile.area() * std::int64_t(key.row()), T(0));
 
-    const T *lse = static_cast<const T*>(a.lse), *grad_lse = static_cast<const T*>(item.gradients.grad_lse);
+    const T *peak = static_cast<const T*>(a.peak), *log_sum = static_cast<const T*>(a.log_sum);
+    const T* grad_log_sum = static_cast<const T*>(item.gradients.grad_log_sum);
     const std::int64_t plane_pixels = a.H * a.W, group = 4 * value.span;
     const std::int64_t first = ((b * a.V + v) * a.heads + item.batch * value.together) * plane_pixels;
     for (int y = 0; y < tile.height; ++y)
@@ -125,9 +126,11 @@ void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile)
             store(s.inner + pixel * kLanes<T>, sum_over_span<T>(sum_in_quads<T>(sum), value.span));
             for (int h = 0; h < value.together; ++h)
                 for (int i = 0; i < group; ++i) {
-                    const std::int64_t lane = pixel * kLanes<T> + h * group + i;
-                    s.lse[lane] = lse[at + h * plane_pixels];
-                    s.grad_lse[lane] = grad_lse ? grad_lse[at + h * plane_pixels] : T(0);
+                    const std::int64_t lane = pixel * kLanes<T> + h * group + i, from = at + h * plane_pixels;
+                    // Without a valid cell the peak is -inf, and -inf - -inf would be NaN.
+                    s.peak[lane] = peak[from] == T(-__builtin_inf()) ? T(0) : peak[from];
+                    s.log_sum[lane] = log_sum[from];
+                    s.grad_log_sum[lane] = grad_log_sum ? grad_log_sum[from] : T(0);
                 }
         }
 }
@@ -145,11 +148,11 @@ VSAD_HD void add_slopes(Vector<T>& gx, Vector<T>& gy, const T* weights, const T*
         [&](int i, Vector<T> left, Vector<T> right) { gy += vector(weights, i) * mix(fx, left, right); });
 }
 
-// The logits of a run's cells minus their pixel's lse.
+// The logarithms of the weights of a run's cells.
 template <typename T, int kR>
 VSAD_STEP void find_logits(const Item<T>& item, const BackwardScratch<T>& s, const Run& run, Size<kR> size) {
     constexpr int lanes = kLanes<T>;
-    const T scale = T(item.a.scale), minus_infinity = T(-__builtin_inf());
+    const T scale = T(item.a.scale);
     for (int i = 0; i < run.count; ++i) {
         const int window = run.window[i];
         const T fx = s.windows.fx[window], fy = s.windows.fy[window];
@@ -157,15 +160,9 @@ VSAD_STEP void find_logits(const Item<T>& item, const BackwardScratch<T>& s, con
         T* alpha = s.alpha + i * size.cells() * lanes;
         const bool full = s.windows.reach[window] == kFully;
         if (!full) valid_mask<T>(s.mask, s.windows.cells(window, item.a), size.R(), size.quads());
-        const Vector<T> lse = load(s.lse + run.pixel[i] * lanes);
-        for_each_cell<T>(
-            size, [&](int j) { return mix(fy, load(taps + j * lanes), load(taps + (j + size.quads()) * lanes)); },
-            [&](int j, Vector<T> left, Vector<T> right) {
-                Vector<T> logit = scale * mix(fx, left, right) + load(s.bias + j * lanes);
-                if (!full) logit = s.mask[j] ? logit : broadcast(minus_infinity);
-                // Without a valid cell lse is -inf, and -inf - -inf would be NaN.
-                store(alpha + j * lanes, lse == minus_infinity ? lse : logit - lse);
-            });
+        const Vector<T> peak = load(s.peak + run.pixel[i] * lanes), log_sum = load(s.log_sum + run.pixel[i] * lanes);
+        for_each_logit<T>(taps, fx, fy, scale, s.bias, full ? nullptr : s.mask, size,
+                          [&](int j, Vector<T> logit) { store(alpha + j * lanes, (logit - peak) - log_sum); });
     }
 }
 
@@ -181,7 +178,7 @@ VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, c
         const T* alpha = s.alpha + i * size.cells() * lanes;
         T *key_taps = s.key_taps + i * size.taps() * lanes, *value_taps = s.value_taps + i * size.taps() * lanes;
         const std::int64_t pixel = run.pixel[i] * lanes;
-        const Vector<T> grad_lse = load(s.grad_lse + pixel), inner = load(s.inner + pixel);
+        const Vector<T> grad_log_sum = load(s.grad_log_sum + pixel), inner = load(s.inner + pixel);
         for_each_cell<T>(
             size,
             [&](int j) { return mix(fy, load(value_taps + j * lanes), load(value_taps + (j + size.quads()) * lanes)); },
@@ -189,7 +186,7 @@ VSAD_STEP void differentiate(const Item<T>& item, const BackwardScratch<T>& s, c
                 // The only cell with weight has value == inner: rounding must not give its logit, which changes
                 // nothing, a gradient.
                 const Vector<T> weight = load(alpha + j * lanes), value = mix(fx, left, right);
-                const Vector<T> d = weight * (value - (weight == 1 ? value : inner) + grad_lse);
+                const Vector<T> d = weight * (value - (weight == 1 ? value : inner) + grad_log_sum);
                 store(s.grad_logit + j * lanes, scale * d);
                 store(s.grad_bias + j * lanes, load(s.grad_bias + j * lanes) + d);
             });

@@ -54,17 +54,13 @@ VSAD_STEP void find_logits(const ForwardScratch<T>& s, const AlignArguments& a, 
         Vector<T> logits[Size<kR>::kTaps];
         const Vector<T> old_peak = load(peak);
         Vector<T> highest = old_peak;
-        for_each_cell<T>(
-            size, [&](int j) { return mix(fy, load(taps + j * lanes), load(taps + (j + size.quads()) * lanes)); },
-            [&](int j, Vector<T> left, Vector<T> right) {
-                Vector<T> logit = scale * mix(fx, left, right) + load(bias + j * lanes);
-                if (!full) logit = s.mask[j] ? logit : broadcast(minus_infinity);
-                highest = logit > highest ? logit : highest;
-                if (kR)
-                    logits[j] = logit;
-                else
-                    store(cells + j * lanes, logit);
-            });
+        for_each_logit<T>(taps, fx, fy, scale, bias, full ? nullptr : s.mask, size, [&](int j, Vector<T> logit) {
+            highest = logit > highest ? logit : highest;
+            if (kR)
+                logits[j] = logit;
+            else
+                store(cells + j * lanes, logit);
+        });
         const Vector<T> new_peak = greatest_in_quads<T>(highest);
         // While nothing is valid the shift is 0, since exp(-inf - 0) = 0.
         const Vector<T> shift = new_peak == minus_infinity ? Vector<T>{} : new_peak;
@@ -109,23 +105,25 @@ void attend_box(const ForwardScratch<T>& s, const AlignArguments& a, const Plan<
     });
 }
 
-// Writes out = sum / total and lse = peak + log(total); 0 and -inf where nothing was valid.
+// Writes out = sum / total, the peak and log(total); 0, -inf and 0 where nothing was valid.
 template <typename T, typename Element>
 void write_tile(const AlignArguments& a, const ForwardScratch<T>& s, const Plan<T>& plan, std::int64_t b,
                 std::int64_t v, Rectangle tile) {
     const Channels<T>& value = plan.value;
-    T* lse = static_cast<T*>(a.lse) + (b * a.V + v) * a.heads * a.H * a.W;
+    const std::int64_t view = (b * a.V + v) * a.heads * a.H * a.W;
+    T *peak = static_cast<T*>(a.peak) + view, *log_sum = static_cast<T*>(a.log_sum) + view;
     for (int batch = 0; batch < value.batches; ++batch)
         for (int y = 0; y < tile.height; ++y) {
             const std::int64_t first = std::int64_t(batch) * tile.area() + y * tile.width;
             for (int x = 0; x < tile.width; ++x) {
                 const Vector<T> total = sum_in_quads<T>(load(s.total + (first + x) * kLanes<T>));
                 const Vector<T> inverse = total == 0 ? Vector<T>{} : 1 / total;
-                const Vector<T> log = load(s.peak + (first + x) * kLanes<T>) + log_of_positive(total);
+                const Vector<T> log = total == 0 ? Vector<T>{} : log_of_positive(total);
                 for (int h = 0; h < value.together; ++h) {
                     const int lane = h * value.span * 4;
-                    lse[((batch * value.together + h) * a.H + tile.y + y) * a.W + tile.x + x] =
-                        total[lane] == 0 ? T(-__builtin_inf()) : log[lane];
+                    const std::int64_t at = ((batch * value.together + h) * a.H + tile.y + y) * a.W + tile.x + x;
+                    peak[at] = s.peak[(first + x) * kLanes<T> + lane];
+                    log_sum[at] = log[lane];
                 }
                 T* sum = s.sum + (first + x) * value.row();
                 for (int c = 0; c < value.row(); c += kLanes<T>) store(sum + c, load(sum + c) * inverse);

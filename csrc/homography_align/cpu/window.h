@@ -302,6 +302,20 @@ void valid_mask(Mask<T>* mask, const Cells& cells, int R, int quads) {
             for (int i = 0; i < kLanes<T>; ++i) mask[a * quads + c][i] = cells.hold(a, 4 * c + i % 4) ? -1 : 0;
 }
 
+// Calls visit(index of a vector of cells, its logits) for a window; -inf marks a cell that is not valid, and `mask` is
+// null where all are. Forward and backward find the same bits here: where logits are large, their last bits decide.
+template <typename T, int kR, typename Visit>
+VSAD_HD void for_each_logit(const T* taps, T fx, T fy, T scale, const T* bias, const Mask<T>* mask, Size<kR> size,
+                            const Visit& visit) {
+    const auto row = [taps](int i) { return load(taps + i * kLanes<T>); };
+    for_each_cell<T>(
+        size, [&](int j) { return mix(fy, row(j), row(j + size.quads())); },
+        [&](int j, Vector<T> left, Vector<T> right) {
+            const Vector<T> logit = scale * mix(fx, left, right) + load(bias + j * kLanes<T>);
+            visit(j, mask ? mask[j] ? logit : broadcast(T(-__builtin_inf())) : logit);
+        });
+}
+
 // The bias of one slot and one batch of heads, laid out as cells. The padding is -inf, so that windows whose cells are
 // all valid need no mask.
 template <typename T>

@@ -8,6 +8,7 @@
 // Windows of 3 and more need more than 128 registers per thread, so one block per multiprocessor.
 #include "cuda/ptx.h"
 #include "homography_align/cuda/differentiate.h"
+#include "homography_align/cuda/forward_pixel.h"
 
 namespace vsad {
 namespace cuda {
@@ -56,11 +57,12 @@ __device__ __forceinline__ float load_inner(const PackedAlignArguments& a, const
     return sums[0];
 }
 
-// <grad_out, out> of the pixel, recomputed as the sum of alpha * <grad_out, value> over the cells of all slots.
+// The softmax of the pixel, left in `target`, and <grad_out, out>, both recomputed from the cells of all slots.
 template <typename Element, int R>
-__device__ __forceinline__ float recompute_inner(const PackedAlignArguments& a, const Target<Element>& target,
-                                                 const Staged<Element>& staged) {
-    float inner = 0;
+__device__ __forceinline__ float recompute_softmax(const PackedAlignArguments& a, Target<Element>& target,
+                                                   const Staged<Element>& staged) {
+    Softmax softmax;
+    float inner = 0, logits[R], products[R];  // inner is not divided by the total yet
     for (int slot = 0; slot < a.N; ++slot) {
         const int source = source_of(a, target.v, slot);
         if (source < 0) continue;
@@ -68,16 +70,32 @@ __device__ __forceinline__ float recompute_inner(const PackedAlignArguments& a, 
         if (!__any_sync(kWarp, w.has_valid_cell)) continue;
         const Taps<Element, R> keys(a.key, target.b, source, target.query.channel, a, w);
         const Taps<Element, R> values(a.value, target.b, source, target.grad_out.channel, a, w);
-        float sum = 0;
         for_each_cell(
             a, target, slot, keys, values, w, staged,
-            [&](int, int, bool valid, float alpha, float value, const TapRow<R>&, const TapRow<R>&) {
-                if (valid) sum += alpha * value;
+            [&](int, int i, float logit, float value, const TapRow<R>&, const TapRow<R>&) {
+                logits[i] = logit;
+                products[i] = value;
             },
-            [](int) {});
-        inner += sum;
+            [&](int) {
+                float highest = softmax.peak;
+#pragma unroll
+                for (int i = 0; i < R; ++i) highest = logits[i] > highest ? logits[i] : highest;
+                const float shift = highest == kMinusInfinity ? 0.f : highest;
+                const float keep = exp_of(softmax.peak - shift);
+                softmax.peak = highest;
+                softmax.total *= keep;
+                inner *= keep;
+#pragma unroll
+                for (int i = 0; i < R; ++i) {
+                    const float weight = exp_of(logits[i] - shift);
+                    softmax.total += weight;
+                    inner += weight * products[i];
+                }
+            });
     }
-    return inner;
+    target.peak = softmax.peak == kMinusInfinity ? 0.f : softmax.peak;
+    target.log_sum = softmax.log_sum();
+    return softmax.total == 0 ? 0.f : inner / softmax.total;
 }
 
 // Adds gamma[tap] * key[tap] of the pixel's window.
@@ -240,11 +258,17 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? kBlocksPerMultiprocessor : 
     const BackwardBlock block(a, tiles, slices, kSlicePacks<Element, kLanes>);
     const int pixel = threadIdx.x / kLanes;
     Shared<Element, R>& s = *reinterpret_cast<Shared<Element, R>*>(dynamic_shared());
-    const Target<Element> target(g, s.staged, block.begin, block.b, block.v, block.head,
-                                 block.tile % tiles_across * BackwardTile::kWidth + BackwardTile::x(pixel),
-                                 block.tile / tiles_across * BackwardTile::kHeight + BackwardTile::y(pixel));
+    Target<Element> target(g, s.staged, block.begin, block.b, block.v, block.head,
+                           block.tile % tiles_across * BackwardTile::kWidth + BackwardTile::x(pixel),
+                           block.tile / tiles_across * BackwardTile::kHeight + BackwardTile::y(pixel));
     Sums<Element, kLanes> grad_query(block.begin, a.key_packs);
-    const float inner = a.out.data ? load_inner(a, target, s.staged) : recompute_inner<Element, R>(a, target, s.staged);
+    float inner;
+    if (a.out.data) {
+        target.load_softmax(a);
+        inner = load_inner(a, target, s.staged);
+    } else {
+        inner = recompute_softmax<Element, R>(a, target, s.staged);
+    }
 
     for (int slot = 0; slot < a.N; ++slot) {
         const int source = source_of(a, block.v, slot);
@@ -268,8 +292,14 @@ __global__ void __launch_bounds__(kThreads, R == 1 ? kBlocksPerMultiprocessor : 
             static_cast<Element*>(g.query) + dense_index(block.view, a.H, a.W, target.y, target.x, block.head, a.heads,
                                                          a.key_packs * kPack<Element>),
             1);
-    if (g.inner && block.slice == 0 && threadIdx.x % kLanes == 0)
-        g.inner[lse_index(a, block.b, block.v, block.head, target.x, target.y)] = inner;
+    if (g.inner && block.slice == 0 && threadIdx.x % kLanes == 0) {
+        const std::int64_t at = pixel_index(a, block.b, block.v, block.head, target.x, target.y);
+        g.inner[at] = inner;
+        if (!a.out.data) {
+            static_cast<float*>(a.peak)[at] = target.peak;
+            static_cast<float*>(a.log_sum)[at] = target.log_sum;
+        }
+    }
 }
 
 }  // namespace

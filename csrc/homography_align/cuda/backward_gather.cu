@@ -50,10 +50,11 @@ __device__ __forceinline__ void gather_tile(const AlignBackwardArguments& g, con
     const bool meets = own.meets(w);
     s.weights.put_corner(pixel, w, meets);
     if (__any_sync(kWarp, meets)) {
-        const Target<Element> target(g, s.staged, own.begin, own.b, v, own.head, target_x, target_y);
+        Target<Element> target(g, s.staged, own.begin, own.b, v, own.head, target_x, target_y);
+        target.load_softmax(a);
         const Taps<Element, R> keys(a.key, own.b, own.source, target.query.channel, a, w);
         const Taps<Element, R> values(a.value, own.b, own.source, target.grad_out.channel, a, w);
-        const float inner = target.exists ? g.inner[lse_index(a, own.b, v, own.head, target_x, target_y)] : 0.f;
+        const float inner = target.exists ? g.inner[pixel_index(a, own.b, v, own.head, target_x, target_y)] : 0.f;
         differentiate(a, target, slot, keys, values, w, inner, s.staged, s.weights,
                       [](int, int, float, float, float) {});
     }

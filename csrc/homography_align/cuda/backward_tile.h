@@ -103,21 +103,44 @@ struct StagedRow {
     }
 };
 
+// t[b] += <pack, tap b of a line> for the packs `first`, `first` + `step`, ... of a row and the taps that take part.
+template <typename Element, int R>
+__device__ __forceinline__ void dot_packs(float (&t)[R + 1], const StagedRow<Element>& row, const float4* staged,
+                                          const Element* line, const Taps<Element, R>& taps, const Window<R>& w,
+                                          int first, int step) {
+#pragma unroll 1
+    for (int pack = first; pack < row.packs; pack += step) {
+        float own[kPack<Element>];
+        row.get(own, staged, pack);
+#pragma unroll
+        for (int b = 0; b <= R; ++b)
+            if (w.has_column(b))
+                t[b] = dot<Element>(own, load_packed(line + pack * kPack<Element> + taps.offset(b)), t[b]);
+    }
+}
+
+// As the dot_row of window.h. Of float32, products are added in the order of the forward, so that the dot products have
+// the same bits: the forward deals rows of more than one slice to kWideLanes lanes.
 template <typename Element, int R>
 __device__ __forceinline__ void dot_row(float (&t)[R + 1], const StagedRow<Element>& row, const float4* staged,
-                                        const Taps<Element, R>& taps, const Window<R>& w, int a) {
+                                        const Taps<Element, R>& taps, const Window<R>& w, int a, bool wide) {
+    static_assert(kWideLanes == 4 * kLanes, "each lane takes the place of four");
+    const int lane = threadIdx.x % kLanes;
 #pragma unroll
     for (int b = 0; b <= R; ++b) t[b] = 0;
     if (w.has_row(a)) {
         const Element* line = taps.line(a);
+        if (sizeof(Element) == 4 && wide) {
 #pragma unroll 1
-        for (int pack = threadIdx.x % kLanes; pack < row.packs; pack += kLanes) {
-            float own[kPack<Element>];
-            row.get(own, staged, pack);
+            for (int part = lane; part < 2 * kLanes; part += kLanes) {
+                float sum[R + 1] = {}, other[R + 1] = {};
+                dot_packs(sum, row, staged, line, taps, w, part, kWideLanes);
+                dot_packs(other, row, staged, line, taps, w, part + 2 * kLanes, kWideLanes);
 #pragma unroll
-            for (int b = 0; b <= R; ++b)
-                if (w.has_column(b))
-                    t[b] = dot<Element>(own, load_packed(line + pack * kPack<Element> + taps.offset(b)), t[b]);
+                for (int b = 0; b <= R; ++b) t[b] += sum[b] + other[b];
+            }
+        } else {
+            dot_packs(t, row, staged, line, taps, w, lane, kLanes);
         }
     }
     all_reduce_lanes<kLanes>(t);

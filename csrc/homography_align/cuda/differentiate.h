@@ -1,4 +1,4 @@
-// The gradients of one window, from the saved lse: of its logits, of the projected point, and the weights of its taps.
+// The gradients of one window: of its logits, of the projected point, and the weights of its taps.
 #pragma once
 #include "homography_align/cuda/backward_tile.h"
 
@@ -11,9 +11,9 @@ namespace {
 template <typename Element>
 struct Target {
     int b, v, head, x, y;
-    bool exists;
+    bool exists, wide;
     StagedRow<Element> query, grad_out;
-    float lse = 0, grad_lse = 0;  // lse to the base 2; 0 where no cell is valid, where every weight is 0 anyway
+    float peak = 0, log_sum = 0, grad_log_sum = 0;  // the peak is 0 where no cell is valid: every logit is -inf there
 
     __device__ __forceinline__ Target(const AlignBackwardArguments& g, Staged<Element>& staged, int begin, int b, int v,
                                       int head, int x, int y)
@@ -23,6 +23,8 @@ struct Target {
           x(x),
           y(y),
           exists(x < g.forward.W && y < g.forward.H),
+          wide(g.forward.key_packs > kSlicePacks<Element, kLanes> ||
+               g.forward.value_packs > kSlicePacks<Element, kLanes>),
           query{g.forward.query,
                 b,
                 v,
@@ -36,12 +38,17 @@ struct Target {
               begin} {
         query.stage(staged.query[threadIdx.x / kLanes]);
         grad_out.stage(staged.grad_out[threadIdx.x / kLanes]);
-        if (!exists) return;
-        const std::int64_t at = lse_index(g.forward, b, v, head, x, y);
-        lse = static_cast<const float*>(g.forward.lse)[at] * kLog2E;
-        if (lse == kMinusInfinity) lse = 0;
-        if (g.grad_lse) grad_lse = static_cast<const float*>(g.grad_lse)[at];
+        if (exists && g.grad_log_sum)
+            grad_log_sum = static_cast<const float*>(g.grad_log_sum)[pixel_index(g.forward, b, v, head, x, y)];
     }
+    __device__ __forceinline__ void load_softmax(const AlignArguments& a) {
+        if (!exists) return;
+        const std::int64_t at = pixel_index(a, b, v, head, x, y);
+        peak = static_cast<const float*>(a.peak)[at];
+        log_sum = static_cast<const float*>(a.log_sum)[at];
+        if (peak == kMinusInfinity) peak = 0;
+    }
+    __device__ __forceinline__ float weight_of(float logit) const { return exp_of((logit - peak) - log_sum); }
 };
 
 // The dot products of a pixel with one row of taps: <query, key> and <grad_out, value>.
@@ -53,8 +60,8 @@ struct TapRow {
     __device__ __forceinline__ void load(const Target<Element>& target, const Staged<Element>& staged,
                                          const Taps<Element, R>& keys, const Taps<Element, R>& values,
                                          const Window<R>& w, int row) {
-        dot_row(key, target.query, staged.query[threadIdx.x / kLanes], keys, w, row);
-        dot_row(value, target.grad_out, staged.grad_out[threadIdx.x / kLanes], values, w, row);
+        dot_row(key, target.query, staged.query[threadIdx.x / kLanes], keys, w, row, target.wide);
+        dot_row(value, target.grad_out, staged.grad_out[threadIdx.x / kLanes], values, w, row, false);
     }
 };
 
@@ -64,9 +71,9 @@ __device__ __forceinline__ float bilinear(const Window<R>& w, float a, float b, 
     return mix(w.fy, mix(w.fx, a, b), mix(w.fx, c, d));
 }
 
-// Calls visit(row, i, valid, alpha, value, upper, lower) for every cell and then finish(row) for every row of cells.
-// alpha is the cell's softmax weight, value its <grad_out, value>; upper and lower are the rows of taps it lies
-// between.
+// Calls visit(row, i, logit, value, upper, lower) for every cell and then finish(row) for every row of cells. value is
+// the cell's <grad_out, value>; upper and lower are the rows of taps it lies between. -inf is the logit, and 0 the
+// value, of a cell that is not valid.
 template <typename Element, int R, typename Visit, typename Finish>
 __device__ __forceinline__ void for_each_cell(const PackedAlignArguments& a, const Target<Element>& target, int slot,
                                               const Taps<Element, R>& keys, const Taps<Element, R>& values,
@@ -82,10 +89,10 @@ __device__ __forceinline__ void for_each_cell(const PackedAlignArguments& a, con
 #pragma unroll
         for (int i = 0; i < R; ++i) {
             const float t = bilinear(w, upper.key[i], upper.key[i + 1], lower.key[i], lower.key[i + 1]);
-            const float logit = a.logit_scale * kLog2E * t + (bias ? kLog2E * bias[row * R + i] : 0.f);
+            const float logit = logit_of(a.logit_scale, t, bias, row * R + i);
             const float value = bilinear(w, upper.value[i], upper.value[i + 1], lower.value[i], lower.value[i + 1]);
             const bool valid = w.cells.hold(row, i);
-            visit(row, i, valid, valid ? exp2f(logit - target.lse) : 0.f, value, upper, lower);
+            visit(row, i, valid ? logit : kMinusInfinity, valid ? value : 0.f, upper, lower);
         }
         finish(row);
         upper = lower;
@@ -142,10 +149,12 @@ __device__ __forceinline__ void differentiate(const PackedAlignArguments& a, con
     float alphas[R], grads[R];
     for_each_cell(
         a, target, slot, keys, values, w, staged,
-        [&](int row, int i, bool valid, float alpha, float value, const TapRow<R>& upper, const TapRow<R>& lower) {
+        [&](int row, int i, float logit, float value, const TapRow<R>& upper, const TapRow<R>& lower) {
+            const bool valid = w.cells.hold(row, i);
+            const float alpha = valid ? target.weight_of(logit) : 0.f;
             // The only cell with weight has value == inner: rounding must not give its logit, which changes nothing, a
             // gradient.
-            const float d = valid ? alpha * (value - (alpha == 1 ? value : inner) + target.grad_lse) : 0.f;
+            const float d = valid ? alpha * (value - (alpha == 1 ? value : inner) + target.grad_log_sum) : 0.f;
             alphas[i] = alpha;
             grads[i] = a.logit_scale * d;
             if (valid)

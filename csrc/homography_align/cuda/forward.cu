@@ -45,7 +45,7 @@ void homography_align_forward(const PackedAlignArguments& a, cudaStream_t stream
         if (packs <= kSlicePacks<Element, 4>)
             launch_forward<Element, 4>(a, stream);
         else
-            launch_forward<Element, 16>(a, stream);
+            launch_forward<Element, kWideLanes>(a, stream);
     });
 }
 

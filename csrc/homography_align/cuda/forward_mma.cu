@@ -162,7 +162,7 @@ __device__ __forceinline__ float find_logits(float (&cells)[kHalf<R>][R], const 
             const int cell_row = half.first_row + row;
             const bool valid = half.w.cells.hold(cell_row, i);
             const float logit =
-                scale * mix(half.w.fy, mixed[i], next[i]) + (bias && valid ? kLog2E * bias[cell_row * R + i] : 0.f);
+                logit_of(scale, mix(half.w.fy, mixed[i], next[i]), valid ? bias : nullptr, cell_row * R + i);
             cells[row][i] = valid ? logit : kMinusInfinity;
             highest = cells[row][i] > highest ? cells[row][i] : highest;
             mixed[i] = next[i];
@@ -177,13 +177,13 @@ template <int R>
 __device__ __forceinline__ float add_cells(Softmax& softmax, float (&cells)[kHalf<R>][R], float highest) {
     const float other = __shfl_xor_sync(kWarp, highest, kRows);
     highest = other > highest ? other : highest;
-    const float shift = highest == kMinusInfinity ? 0.f : highest;  // nothing valid yet: exp2(-inf - 0) = 0
-    const float keep = exp2f(softmax.peak - shift);
+    const float shift = highest == kMinusInfinity ? 0.f : highest;  // nothing valid yet: exp(-inf - 0) = 0
+    const float keep = exp_of(softmax.peak - shift);
     float part = 0;
 #pragma unroll
     for (int row = 0; row < kHalf<R>; ++row)
 #pragma unroll
-        for (int i = 0; i < R; ++i) part += cells[row][i] = exp2f(cells[row][i] - shift);
+        for (int i = 0; i < R; ++i) part += cells[row][i] = exp_of(cells[row][i] - shift);
     softmax.peak = highest;
     softmax.total = softmax.total * keep + part + __shfl_xor_sync(kWarp, part, kRows);
     return keep;
@@ -267,15 +267,13 @@ __device__ __forceinline__ bool all_finite(const float (&sum)[packs][4]) {
     return __all_sync(kWarp, finite);
 }
 
-// Writes out = sum / total and lse; 0 and -inf where nothing was valid.
+// Writes out = sum / total, the peak and log_sum; 0, -inf and 0 where nothing was valid.
 template <typename Element, int packs>
 __device__ __forceinline__ void write_result(const PackedAlignArguments& a, const WarpTile& tile, const PixelRows& rows,
                                              const Lane& lane, const Softmax& softmax, const float (&sum)[packs][4]) {
     const bool nowhere = softmax.total == 0;
     const int x = tile.x + lane.pixel % kSide, y = tile.y + lane.pixel / kSide;
-    if (x < a.W && y < a.H && !lane.second)
-        static_cast<float*>(a.lse)[lse_index(a, tile.b, tile.v, tile.head, x, y)] =
-            nowhere ? kMinusInfinity : kLn2 * (softmax.peak + log2f(softmax.total));
+    if (x < a.W && y < a.H && !lane.second) softmax.store(a, pixel_index(a, tile.b, tile.v, tile.head, x, y));
     const float inverse = nowhere ? 0.f : 1 / softmax.total;
     const float upper = __shfl_sync(kWarp, inverse, lane.group), lower = __shfl_sync(kWarp, inverse, lane.group + 8);
     const auto out = [&](int row_y) {
@@ -342,8 +340,8 @@ __global__ void __launch_bounds__(kThreads, R == 3          ? 2
 
         const HalfWindow<R> half(w, box, lane);
         float cells[kHalf<R>][R], weights[kHalf<R>][R + 1];
-        const float highest = find_logits<Element, R>(cells, s, half, lane, a.logit_scale * kLog2E,
-                                                      bias_of(a, tile.head, slot), softmax.peak);
+        const float highest =
+            find_logits<Element, R>(cells, s, half, lane, a.logit_scale, bias_of(a, tile.head, slot), softmax.peak);
         const float keep = add_cells<R>(softmax, cells, highest);
         cells_to_taps<R>(weights, cells, w, lane);
         rescale(sum, keep, lane);

@@ -8,9 +8,16 @@ namespace cuda {
 namespace homography_align {
 namespace {
 
-// Online softmax over rows of cells. Logits are to the base 2.
+// Online softmax over rows of cells.
 struct Softmax {
     float peak = kMinusInfinity, total = 0;
+
+    __device__ __forceinline__ float log_sum() const { return total == 0 ? 0.f : kLn2 * log2f(total); }
+    // Leaves the peak and log_sum of the pixel whose index is `at`.
+    __device__ __forceinline__ void store(const AlignArguments& a, std::int64_t at) const {
+        static_cast<float*>(a.peak)[at] = peak;
+        static_cast<float*>(a.log_sum)[at] = log_sum();
+    }
 };
 
 // The logits of a row of cells, from the dot products with the row of taps below; -inf marks a cell that is not valid.
@@ -23,7 +30,7 @@ __device__ __forceinline__ float find_logits(float (&logits)[R], float (&mixed)[
 #pragma unroll
     for (int i = 0; i < R; ++i) {
         const float next = mix(w.fx, below[i], below[i + 1]);
-        const float logit = scale * mix(w.fy, mixed[i], next) + (bias ? kLog2E * bias[row * R + i] : 0.f);
+        const float logit = logit_of(scale, mix(w.fy, mixed[i], next), bias, row * R + i);
         logits[i] = w.cells.hold(row, i) ? logit : kMinusInfinity;
         highest = logits[i] > highest ? logits[i] : highest;
         mixed[i] = next;
@@ -49,17 +56,17 @@ __device__ __forceinline__ void attend_window(Softmax& softmax, Sums<Element, kL
             float cells[R];
             const float highest = find_logits<R>(cells, mixed, t, w, row, scale, bias, softmax.peak);
             if (highest > softmax.peak) {
-                const float keep = exp2f(softmax.peak - highest);
+                const float keep = exp_of(softmax.peak - highest);
                 softmax.total *= keep;
 #pragma unroll
                 for (int i = 0; i <= R; ++i) above[i] *= keep;
                 out.multiply(keep);
                 softmax.peak = highest;
             }
-            // While nothing is valid the shift is 0, since exp2(-inf - 0) = 0.
+            // While nothing is valid the shift is 0, since exp(-inf - 0) = 0.
             const float shift = softmax.peak == kMinusInfinity ? 0.f : softmax.peak;
 #pragma unroll
-            for (int i = 0; i < R; ++i) softmax.total += cells[i] = exp2f(cells[i] - shift);
+            for (int i = 0; i < R; ++i) softmax.total += cells[i] = exp_of(cells[i] - shift);
             spread<R>(below, cells, w.fx);
         }
         float beta[R + 1];
@@ -87,13 +94,11 @@ __device__ __forceinline__ void forward_pixel(const PackedAlignArguments& a, int
         if (!__any_sync(kWarp, w.has_valid_cell)) continue;
         const Taps<Element, R> keys(a.key, b, source, key_channel, a, w);
         const Taps<Element, R> values(a.value, b, source, value_channel, a, w);
-        attend_window(softmax, out, query, keys, values, w, a.logit_scale * kLog2E, bias_of(a, head, slot));
+        attend_window(softmax, out, query, keys, values, w, a.logit_scale, bias_of(a, head, slot));
     }
     if (!exists) return;
     const bool nowhere = softmax.total == 0;
-    if (begin == 0 && query.lane() == 0)
-        static_cast<float*>(a.lse)[lse_index(a, b, v, head, x, y)] =
-            nowhere ? kMinusInfinity : kLn2 * (softmax.peak + log2f(softmax.total));
+    if (begin == 0 && query.lane() == 0) softmax.store(a, pixel_index(a, b, v, head, x, y));
     out.store(const_cast<Element*>(pixel_at<Element>(a.out, b, v, x, y, value_channel)),
               nowhere ? 0.f : 1 / softmax.total);
 }

@@ -42,7 +42,9 @@ struct SourceBox {
 //     key, value    float32 and zeroed when they are scattered, in dtype when they are gathered;
 //     homography    (B, V, N, tiles * heads, 3, 3), one partial sum per tile and head;
 //     bias          (heads, N, B * V * tiles, window, window), one partial sum per tile.
-// When `forward.out` is null, <grad_out, out> is recomputed: float16 / bfloat16 round out too coarsely for it.
+// When `forward.out` is null, the softmax and <grad_out, out> are recomputed: float16 / bfloat16 round out too
+// coarsely, and tensor cores find other logits. For the gather they are then left in `inner`, `forward.peak` and
+// `forward.log_sum`.
 struct AlignBackwardArguments : AlignGradients {
     PackedAlignArguments forward;
     float* inner;      // (B, V, heads, H, W), <grad_out, out> for the gather; null: scatter

@@ -12,6 +12,9 @@ namespace {
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 constexpr float kMinusInfinity = -__builtin_inff();
 
+// e^x for x <= 0.
+__device__ __forceinline__ float exp_of(float x) { return exp2f(kLog2E * x); }
+
 // Channels per pack.
 template <typename Element>
 constexpr int kPack = kPackBytes / sizeof(Element);

@@ -8,6 +8,7 @@ namespace homography_align {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kWideLanes = 16;  // lanes per pixel of the forward, for rows of more than one slice of four lanes
 
 // Blocks per multiprocessor for the larger kernels. Two need at most 128 registers per thread, into which the compiler
 // fits them for these architectures only; for the others they would spill.

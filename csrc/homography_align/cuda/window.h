@@ -24,8 +24,8 @@ __device__ __forceinline__ const float* bias_of(const AlignArguments& a, int hea
     if (!a.bias) return nullptr;
     return static_cast<const float*>(a.bias) + (head * a.N + slot) * a.window * a.window;
 }
-// Index of a pixel in a (B, V, heads, H, W) tensor such as lse.
-__device__ __forceinline__ std::int64_t lse_index(const AlignArguments& a, int b, int v, int head, int x, int y) {
+// Index of a pixel in a (B, V, heads, H, W) tensor such as the peak.
+__device__ __forceinline__ std::int64_t pixel_index(const AlignArguments& a, int b, int v, int head, int x, int y) {
     return (((b * a.V + v) * a.heads + head) * a.H + y) * a.W + x;
 }
 
@@ -133,6 +133,12 @@ template <int R>
 __device__ __forceinline__ void spread(float (&taps)[R + 1], const float (&cells)[R], float fx) {
 #pragma unroll
     for (int b = 0; b <= R; ++b) taps[b] = mix(fx, b < R ? cells[b] : 0.f, b > 0 ? cells[b - 1] : 0.f);
+}
+
+// The logit of a cell from its interpolated dot product; bias is null without one. One multiplication and one addition,
+// which every kernel fuses: the backward must find the forward's bits where logits are large.
+__device__ __forceinline__ float logit_of(float scale, float dot_product, const float* bias, int cell) {
+    return scale * dot_product + (bias ? bias[cell] : 0.f);
 }
 
 template <int n>

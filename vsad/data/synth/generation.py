@@ -39,7 +39,7 @@ def synthesize(out: Path | str, config: SynthConfig | None = None, *, progress: 
         ValueError: a category is neither a packaged photograph nor an image file, or defects do not fit on it.
 
     Example:
-        >>> root = synthesize("station", SynthConfig(train=4, test_good=2, test_defect=5))  # doctest: +SKIP
+        >>> root = synthesize("station", SynthConfig(train=4, test_good=2, test_defect=5))
     """
     config = config or SynthConfig()
     out = Path(out)

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def is_channels_last(t: Tensor) -> bool:
+    """Whether the channels of ``(*, C, H, W)`` lie side by side in memory."""
+    return t.stride(-3) == 1 and t.shape[-3] > 1
+
+
 def empty_like_layout(
     like: Tensor, channels: int, dtype: torch.dtype | None = None, size: tuple[int, int] | None = None
 ) -> Tensor:
@@ -15,7 +20,7 @@ def empty_like_layout(
     """
     batch = like.shape[:-3]
     height, width = like.shape[-2:] if size is None else size
-    if like.stride(-3) == 1 and like.shape[-3] > 1:
+    if is_channels_last(like):
         return like.new_empty((*batch, height, width, channels), dtype=dtype).movedim(-1, -3)
     return like.new_empty((*batch, channels, height, width), dtype=dtype)
 

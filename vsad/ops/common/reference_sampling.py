@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def coordinate_limit(dtype: torch.dtype, source: tuple[int, int]) -> float:
-    """The largest coordinate that counts as finite: within it, ``grid_sample``'s normalized units cannot overflow."""
+    """The largest coordinate that counts as finite: within it, products of coordinates with sizes cannot overflow."""
     return float(torch.finfo(dtype).max) / (8 * max(source))
 
 

@@ -33,11 +33,19 @@ def greedy_coreset(
     Returns:
         ``(size,)`` int64 indices in the order of picking, without repeats.
 
+    In torch:
+        Autocast changes nothing, and nothing has a gradient. The same call gives the same picks on every run.
+        ``torch.func.vmap`` calls the operator once for each element of its batch.
+
     Raises:
-        ValueError: features are not a floating point matrix, or size or start is out of range.
+        ValueError: features are not a floating point matrix, or size, start or seed is out of range.
+        TypeError: features are not a strided tensor, or size, start or seed is not an integer.
 
     Example:
-        >>> bank = features[vsad.ops.greedy_coreset(features, size=1000)]
+        >>> features = torch.randn(5000, 32)
+        >>> bank = features[vsad.ops.greedy_coreset(features, size=100)]
+        >>> bank.shape
+        torch.Size([100, 32])
 
     Source: Gonzalez 1985, Sener and Savarese (arXiv 1708.00489).
     """

@@ -116,9 +116,10 @@ def homography_align(
         homography: ``(B, V, N, 3, 3)``, ``(1, V, N, 3, 3)`` or ``(V, N, 3, 3)``, any floating dtype.
         neighbors: ``(V, N)`` int64, -1 marks an empty slot. None: every other view in order (needs S == V).
         heads: number of heads; divides C and Cv; head h owns the h-th group of consecutive channels.
-        window: side of the square window in source pixels; odd.
+        window: side of the square window in source pixels; odd, at most 255.
         bias: ``(heads, window, window)`` or ``(heads, N, window, window)``, added to the logits.
-        scale: factor on the dot product; ``1 / sqrt(C / heads)`` by default.
+        scale: factor on the dot product; ``1 / sqrt(C / heads)`` by default. A factor that is learned multiplies
+            ``query`` instead.
         return_lse: also return the logarithm of the sum of exponentials.
         deterministic: bit-identical gradients on every run; None follows
             ``torch.are_deterministic_algorithms_enabled()``. The CPU backend is always deterministic;
@@ -131,13 +132,27 @@ def homography_align(
         ``out (B, V, Cv, H, W)`` in query's dtype and layout, and with ``return_lse`` also ``lse (B, V, heads, H, W)``,
         float32 (float64 for float64 input). Differentiable in query, key, value, homography and bias.
 
+    In torch:
+        NaN in a query, or in a key or value that a valid cell reads, gives NaN at that pixel and head. Under autocast
+        query, key and value are taken in autocast's dtype, and logits and sums in float32. Second derivatives run the
+        reference, at its speed and with its memory. ``torch.func.vmap`` joins its batch with B, and calls the operator
+        once for each element where neighbors or bias are batched; forward-mode differentiation is offered by
+        ``backend="torch"`` only.
+
     Raises:
-        ValueError: a shape, dtype, device, window, heads or neighbor index is wrong; the message names it.
+        ValueError: a shape, dtype, device, window, heads or neighbor index is wrong; the message names it. On a GPU,
+            and where values cannot be read (under a compiler, for instance), an index that is out of range is taken
+            for an empty slot instead.
+        TypeError: an argument is not of its type, such as a scale that is a tensor.
         RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
-        >>> feature = torch.randn(1, 5, 32, 32, 64).movedim(-1, 2)    # (B, V, C, H, W), channels last in memory
-        >>> out = vsad.ops.homography_align(feature, feature, feature, rig_homography, rig_neighbors, heads=4)
+        >>> feature = torch.randn(1, 2, 48, 64, 32).movedim(-1, 2)  # (B, V, C, H, W), channels last in memory
+        >>> right_from_left = torch.tensor([[1.0, 0.0, -8.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> homography = torch.stack([right_from_left, right_from_left.inverse()])[:, None]  # (V, N, 3, 3)
+        >>> out = vsad.ops.homography_align(feature, feature, feature, homography, heads=4)
+        >>> out.shape
+        torch.Size([1, 2, 32, 48, 64])
 
     Source: the multi-view alignment module of ViewSense-AD (arXiv 2511.18766).
     """
@@ -168,8 +183,8 @@ def homography_align(
     # range for an empty slot.
     if neighbors.is_cpu and not is_watched(call):
         check_neighbors(neighbors, sizes["S"])
-    out, lse = run(call, backend)
-    return (out, lse) if return_lse else out
+    out, peak, log_sum = run(call, backend)
+    return (out, peak + log_sum) if return_lse else out
 
 
 def _every_other_view(query: Tensor, key: Tensor) -> Tensor:

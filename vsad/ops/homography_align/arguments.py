@@ -28,12 +28,13 @@ class Arguments(TypedDict):
     window: int
     scale: float
     out: tuple[int, ...]
-    lse: int
+    peak: int
+    log_sum: int
 
 
 class GradientArguments(TypedDict):
     grad_out: tuple[int, ...]
-    grad_lse: int
+    grad_log_sum: int
     query: int
     key: int
     value: int
@@ -41,7 +42,7 @@ class GradientArguments(TypedDict):
     bias: int
 
 
-def align_arguments(call: AlignCall, out: Tensor | None, lse: Tensor) -> Arguments:
+def align_arguments(call: AlignCall, out: Tensor | None, peak: Tensor, log_sum: Tensor) -> Arguments:
     """Pointers, sizes and strides of a call whose homography, neighbors and bias are contiguous.
 
     ``out`` is None where the kernel computes it anew. The caller keeps the tensors alive: only their addresses are in
@@ -65,19 +66,22 @@ def align_arguments(call: AlignCall, out: Tensor | None, lse: Tensor) -> Argumen
         "window": call.window,
         "scale": call.scale,
         "out": NO_IMAGE if out is None else image(out),
-        "lse": pointer(lse),
+        "peak": pointer(peak),
+        "log_sum": pointer(log_sum),
     }
 
 
-def gradient_arguments(grad_out: Tensor, grad_lse: Tensor | None, sums: Sequence[Tensor | None]) -> GradientArguments:
-    """Pointers and strides of the incoming gradients, and of what a backward adds to; ``grad_lse`` is contiguous.
+def gradient_arguments(
+    grad_out: Tensor, grad_log_sum: Tensor | None, sums: Sequence[Tensor | None]
+) -> GradientArguments:
+    """Pointers and strides of the incoming gradients, and of what a backward adds to; ``grad_log_sum`` is contiguous.
 
     ``sums`` are those of query, key, value, homography and bias; None for a gradient that is not wanted.
     """
     query, key, value, homography, bias = map(pointer, sums)
     return {
         "grad_out": image(grad_out),
-        "grad_lse": pointer(grad_lse),
+        "grad_log_sum": pointer(grad_log_sum),
         "query": query,
         "key": key,
         "value": value,

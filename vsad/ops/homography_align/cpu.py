@@ -12,17 +12,15 @@ from vsad import _cpu
 from ..common.layout import empty_like_layout, in_layout_of
 from ..common.threads import threads
 from .arguments import align_arguments, gradient_arguments
-from .call import AlignCall, check_neighbors
+from .call import AlignCall, check_neighbors, empty_sums
 
 
-def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
-    """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
+def forward(call: AlignCall) -> tuple[Tensor, ...]:
+    """``out (B, V, Cv, H, W)`` in query's dtype and layout, ``peak`` and ``log_sum`` (see ``empty_sums``)."""
     call = _checked(call)
-    B, V, _, H, W = call.query.shape
-    out = empty_like_layout(call.query, call.value.shape[2])
-    lse = call.homography.new_empty((B, V, call.heads, H, W))
-    _cpu.homography_align_forward(_arguments(call, out, lse))
-    return out, lse
+    outputs = empty_like_layout(call.query, call.value.shape[2]), *empty_sums(call)
+    _cpu.homography_align_forward(_arguments(call, *outputs))
+    return outputs
 
 
 def backward(
@@ -34,19 +32,19 @@ def backward(
     gradient whose dtype or layout differ from that, and of out for float16 / bfloat16.
     """
     call = _checked(call)
-    (out, lse), (grad_out, grad_lse) = outputs, grads
+    (out, peak, log_sum), (grad_out, grad_log_sum) = outputs, grads
     assert grad_out is not None
     B, V, _, H, W = call.query.shape
     recompute = out.dtype != call.homography.dtype
     if recompute:  # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy
         out = call.homography.new_empty((B, V, H, W, call.value.shape[2])).movedim(-1, 2)
-        lse = torch.empty_like(lse)
-    arguments = _arguments(call, out, lse)
+        peak, log_sum = empty_sums(call)
+    arguments = _arguments(call, out, peak, log_sum)
     if recompute:
         _cpu.homography_align_forward(arguments)
-    grad_lse = None if grad_lse is None else grad_lse.to(lse.dtype).contiguous()
+    grad_log_sum = None if grad_log_sum is None else grad_log_sum.to(log_sum.dtype).contiguous()
     sums = _zeroed_sums(call, needs)
-    gradients = _cpu.AlignGradients(**gradient_arguments(grad_out, grad_lse, sums))
+    gradients = _cpu.AlignGradients(**gradient_arguments(grad_out, grad_log_sum, sums))
     _cpu.homography_align_backward(arguments, gradients, _edges(call.neighbors))
     return _results(call, sums)
 
@@ -61,11 +59,11 @@ def _checked(call: AlignCall) -> AlignCall:
     )
 
 
-def _arguments(call: AlignCall, out: Tensor, lse: Tensor) -> _cpu.AlignArguments:
+def _arguments(call: AlignCall, out: Tensor, peak: Tensor, log_sum: Tensor) -> _cpu.AlignArguments:
     B, V, C, H, W = call.query.shape
     N, Cv = call.neighbors.shape[1], call.value.shape[2]
     operations = B * V * N * H * W * (call.window + 1) ** 2 * (C + Cv)
-    return _cpu.AlignArguments(**align_arguments(call, out, lse), threads=threads(operations))
+    return _cpu.AlignArguments(**align_arguments(call, out, peak, log_sum), threads=threads(operations))
 
 
 def _zeroed_sums(call: AlignCall, needs: tuple[bool, ...]) -> list[Tensor | None]:

@@ -16,25 +16,23 @@ from ..common.layout import empty_like_layout
 from ..common.stream import stream_of
 from ..common.tensors import pointer
 from .arguments import align_arguments, gradient_arguments
-from .call import AlignCall
+from .call import AlignCall, empty_sums
 
 PACK_BYTES = 16
 MAX_STEP, MARGIN = 2**31 - 1, 8  # the most elements that a row of a view and a window beside it may span
 
 
-def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
-    """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
+def forward(call: AlignCall) -> tuple[Tensor, ...]:
+    """``out (B, V, Cv, H, W)`` in query's dtype and layout, ``peak`` and ``log_sum`` (see ``empty_sums``)."""
     query, Cv, heads = call.query, call.value.shape[2], call.heads
-    B, V, _, H, W = query.shape
     result = empty_like_layout(query, Cv)
     out = result if _is_packed(result, heads) else _empty_packed(query, Cv, heads, query.dtype)
-    lse = call.homography.new_empty((B, V, heads, H, W))
-    packed = _packed_call(call)
+    sums, packed = empty_sums(call), _packed_call(call)
     with stream_of(query) as stream:
-        _cuda.homography_align_forward(_cuda.AlignArguments(**align_arguments(packed, out, lse)), stream)
+        _cuda.homography_align_forward(_cuda.AlignArguments(**align_arguments(packed, out, *sums)), stream)
     if out is not result:
         _heads(result, Cv, heads).copy_(_heads(out, Cv, heads))
-    return result, lse
+    return result, *sums
 
 
 def backward(
@@ -45,19 +43,24 @@ def backward(
     The gradients of key and value are added up atomically in float32, for which float16 / bfloat16 need a copy of that
     size; their last bits differ from run to run. ``call.deterministic`` gathers them instead.
     """
-    (out, lse), (grad_out, grad_lse) = outputs, grads
+    (out, peak, log_sum), (grad_out, grad_log_sum) = outputs, grads
     assert grad_out is not None
     gathers = call.deterministic and (needs[1] or needs[2])
     packed = _packed_call(call)
-    # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy: the kernel recomputes it
-    exact = _packed(out, call.heads) if out.dtype == torch.float32 else None
+    exact: Tensor | None = None
+    if out.dtype == torch.float32:
+        exact = _packed(out, call.heads)
+    else:
+        # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy, and tensor cores find other
+        # logits than the backward: it recomputes the softmax, and leaves it for the gather.
+        peak, log_sum = empty_sums(call)
     grad_out = _packed(grad_out, call.heads)
-    grad_lse = None if grad_lse is None else grad_lse.float().contiguous()
+    grad_log_sum = None if grad_log_sum is None else grad_log_sum.float().contiguous()
     sums = _empty_sums(call, needs, gathers)
-    inner = torch.empty_like(lse) if gathers else None
+    inner = torch.empty_like(peak) if gathers else None
     boxes = _empty_boxes(call) if gathers else None
-    arguments = _cuda.AlignArguments(**align_arguments(packed, exact, lse))
-    gradients = _cuda.AlignGradients(**gradient_arguments(grad_out, grad_lse, sums))
+    arguments = _cuda.AlignArguments(**align_arguments(packed, exact, peak, log_sum))
+    gradients = _cuda.AlignGradients(**gradient_arguments(grad_out, grad_log_sum, sums))
     with stream_of(call.query) as stream:
         gather = {"inner": pointer(inner), "boxes": pointer(boxes), "stream": stream}
         _cuda.homography_align_backward(arguments, gradients, **gather)

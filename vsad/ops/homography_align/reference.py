@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from ..common.layout import empty_like_layout
+from ..common.layout import is_channels_last
 from ..common.reference_sampling import bilinear, project
 from .call import AlignCall
 
 
-def reference(call: AlignCall) -> tuple[Tensor, Tensor]:
-    """The definition, one window cell at a time; differentiable by autograd, on any device, in any dtype."""
-    query, key, value, homography, neighbors, bias, heads, window, scale, _ = call
-    B, V, C, H, W = query.shape
-    Cv, radius = value.shape[2], window // 2
-    compute = homography.dtype
-    q = query.unflatten(2, (heads, C // heads))
-    logits = [query.new_full((B, V, heads, H, W), float("-inf"), dtype=compute)]
-    values = [query.new_zeros((B, V, heads, Cv // heads, H, W))]
+def reference(call: AlignCall) -> tuple[Tensor, Tensor, Tensor]:
+    """``out``, ``peak`` and ``log_sum`` (see ``empty_sums``), one window cell at a time, rounded only at the end.
 
-    for n in range(neighbors.shape[1]):
-        sx, sy, within_reach = project(homography[:, :, n], (H, W), radius, (key.shape[3], key.shape[4]))
-        within_reach = within_reach & (neighbors[:, n] >= 0)[:, None, None]
-        k, v = (t[:, neighbors[:, n].clamp(min=0)] for t in (key, value))  # (B, V, C, Hs, Ws)
-        for a in range(-radius, radius + 1):
-            for b in range(-radius, radius + 1):
-                sampled, inside = bilinear(k, sx + b, sy + a)
-                logit = scale * (q * sampled.unflatten(2, q.shape[2:4])).sum(3).to(compute)
-                if bias is not None:
-                    logit = logit + bias[:, n, a + radius, b + radius, None, None]
-                valid = (within_reach & inside)[:, :, None]
-                logits.append(torch.where(valid, logit, float("-inf")))
-                # what is not valid must not be read: zero times NaN is NaN
-                sampled = torch.where(valid, bilinear(v, sx + b, sy + a)[0], 0)
-                values.append(sampled.unflatten(2, (heads, Cv // heads)))
+    Differentiable by autograd, twice too, on any device, in any dtype: what float16 and bfloat16 hold is computed in
+    float32. Needs memory for some ten images of ``(B, V, C or Cv, H, W)``, and for three numbers for each of the N R^2
+    cells of every pixel and head; where autograd records, for some ten such images per cell.
+    """
+    query, key, value = (t.to(call.homography.dtype) for t in (call.query, call.key, call.value))
+    heads = call.heads
+    q = query.unflatten(2, (heads, query.shape[2] // heads))
+    logits = [query.new_full((*query.shape[:2], heads, *query.shape[3:]), float("-inf"))]
+    for n, a, b, k, valid in _cells(call, key):
+        logit = call.scale * (q * k.unflatten(2, q.shape[2:4])).sum(3)
+        if call.bias is not None:
+            logit = logit + call.bias[:, n, a, b, None, None]
+        logits.append(torch.where(valid, logit, float("-inf")))
 
-    stacked = torch.stack(logits)  # (cells, B, V, heads, H, W)
+    stacked = torch.stack(logits)  # (1 + N R^2, B, V, heads, H, W)
     peak = stacked.detach().amax(0)
     exponential = torch.exp(stacked - torch.where(peak == float("-inf"), 0, peak))
     total = exponential.sum(0)
-    nowhere = total == 0
-    total = torch.where(nowhere, 1, total)
-    alpha = (exponential / total).to(query.dtype)
-    out = sum((alpha[i].unsqueeze(3) * v for i, v in enumerate(values)), torch.zeros_like(values[0]))
-    lse = torch.where(nowhere, float("-inf"), torch.where(nowhere, 0, peak) + total.log())
-    result = empty_like_layout(query, Cv)
-    return torch.empty_like(result).copy_(out.flatten(2, 3)), lse
+    total = torch.where(total == 0, 1, total)
+    alpha = (exponential / total)[1:]
+
+    out = value.new_zeros((*query.shape[:2], heads, value.shape[2] // heads, *query.shape[3:]))
+    for weight, (_, _, _, v, _) in zip(alpha, _cells(call, value)):
+        out = out + weight.unsqueeze(3) * v.unflatten(2, out.shape[2:4])
+    return _in_layout_of(call.query, out.flatten(2, 3)), peak, total.log()
+
+
+def _cells(call: AlignCall, image: Tensor) -> Iterator[tuple[int, int, int, Tensor, Tensor]]:
+    """Every cell of the windows: slot, row, column, ``image`` sampled there, and whether it is valid.
+
+    What is not valid is zero and not read, because zero times NaN would be NaN.
+    """
+    radius, S, size = call.window // 2, image.shape[1], (call.query.shape[3], call.query.shape[4])
+    for n, source in enumerate(call.neighbors.unbind(1)):
+        filled = (source >= 0) & (source < S)
+        sx, sy, near = project(call.homography[:, :, n], size, radius, (image.shape[3], image.shape[4]))
+        near = near & filled[:, None, None]
+        views = image[:, torch.where(filled, source, 0)]
+        for a in range(call.window):
+            for b in range(call.window):
+                sampled, inside = bilinear(views, sx + (b - radius), sy + (a - radius))
+                valid = (near & inside).unsqueeze(2)
+                yield n, a, b, torch.where(valid, sampled, 0), valid
+
+
+def _in_layout_of(query: Tensor, out: Tensor) -> Tensor:
+    """``out`` in query's dtype, and in memory as ``empty_like_layout`` lays it out."""
+    out = out.to(query.dtype)
+    if is_channels_last(query):
+        return out.movedim(2, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 2)
+    return out.clone(memory_format=torch.contiguous_format)

@@ -14,14 +14,23 @@ from vsad.kernels.homography_align.window import Image, Sizes
 from ..common.fixed_point import fixed_point_scale, from_fixed_point, largest
 from ..common.layout import empty_like_layout, in_layout_of
 from ..common.tensors import batch_stride
-from .call import AlignCall
+from .call import AlignCall, empty_sums
 
 
-def forward(call: AlignCall) -> tuple[Tensor, Tensor]:
-    """``out (B, V, Cv, H, W)`` in query's dtype and layout, and ``lse (B, V, heads, H, W)``."""
+def forward(call: AlignCall) -> tuple[Tensor, ...]:
+    """``out (B, V, Cv, H, W)`` in query's dtype and layout, ``peak`` and ``log_sum`` (see ``empty_sums``)."""
     with torch.cuda.device_of(call.query):
-        out = empty_like_layout(call.query, call.value.shape[2])
-        return out, _forward_into(out, _readable(call))
+        out, peak, log_sum = empty_like_layout(call.query, call.value.shape[2]), *empty_sums(call)
+        call, (C, CV) = _readable(call), _channels_per_head(call)
+        shape = launch_shape(C, CV, call.query.element_size(), call.window)
+        programs, images = _programs(call, shape), (call.query, call.key, call.value, out)
+        if programs:
+            forward_kernel[(programs,)](
+                *(_image(t) for t in images[:3]), call.homography, call.neighbors, call.bias, _image(out), peak,
+                log_sum, _sizes(call), call.scale, C=C, CV=CV, R=call.window,
+                WIDE=any(_beyond_int32(t) for t in images), enable_fp_fusion=True, **shape,
+            )  # fmt: skip
+        return out, peak, log_sum
 
 
 def backward(
@@ -29,61 +38,39 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
-    The gradients of key and value are added up atomically, in float32 or, when ``call.deterministic``, as 64-bit
-    fixed-point numbers.
+    The kernel recomputes the outputs. The gradients of key and value are added up atomically, in float32 or, when
+    ``call.deterministic``, as 64-bit fixed-point numbers.
     """
-    (out, lse), (grad_out, grad_lse) = outputs, grads
+    grad_out, grad_log_sum = grads
     assert grad_out is not None
     with torch.cuda.device_of(call.query):
         readable, grad_out = _readable(call), _channels_last(grad_out)
-        if out.dtype != torch.float32:  # <grad_out, out> of a rounded out would cost the logits' gradients accuracy
-            B, V, CV, H, W = out.shape
-            out = call.homography.new_empty((B, V, H, W, CV)).movedim(-1, 2)
-            lse = _forward_into(out, readable)
-        grad_lse = None if grad_lse is None else grad_lse.to(lse.dtype).contiguous()
+        grad_log_sum = None if grad_log_sum is None else grad_log_sum.float().contiguous()
         shape = launch_shape(*_channels_per_head(call), call.query.element_size(), call.window, backward=True)
-        programs = _programs(lse, shape)
+        programs = _programs(call, shape)
         sums, scales = _empty_sums(call, needs, programs), None
         if programs:
-            scales = _fixed_point_scales(call, grad_out, grad_lse) if call.deterministic else None
-            _launch_backward(readable, out, lse, grad_out, grad_lse, sums, scales, programs, shape)
+            scales = _fixed_point_scales(call, grad_out, grad_log_sum) if call.deterministic else None
+            _launch_backward(readable, grad_out, grad_log_sum, sums, scales, programs, shape)
         return _results(call, sums, scales)
-
-
-def _forward_into(out: Tensor, call: AlignCall) -> Tensor:
-    """``lse (B, V, heads, H, W)``; fills out, of any dtype."""
-    B, V, _, H, W = call.query.shape
-    lse = call.homography.new_empty((B, V, call.heads, H, W))
-    C, CV = _channels_per_head(call)
-    shape = launch_shape(C, CV, call.query.element_size(), call.window)
-    programs, images = _programs(lse, shape), (call.query, call.key, call.value, out)
-    if programs:
-        forward_kernel[(programs,)](
-            *(_image(t) for t in images[:3]), call.homography, call.neighbors, call.bias, _image(out), lse,
-            _sizes(call), call.scale, C=C, CV=CV, R=call.window, WIDE=any(_beyond_int32(t) for t in images),
-            enable_fp_fusion=True, **shape,
-        )  # fmt: skip
-    return lse
 
 
 def _launch_backward(
     call: AlignCall,
-    out: Tensor,
-    lse: Tensor,
     grad_out: Tensor,
-    grad_lse: Tensor | None,
+    grad_log_sum: Tensor | None,
     sums: Gradients,
     scales: Tensor | None,
     programs: int,
     shape: dict[str, int],
 ) -> None:
     C, CV = _channels_per_head(call)
-    images = [call.query, call.key, call.value, out, grad_out]
+    images = [call.query, call.key, call.value, grad_out]
     written = [sums.query, *(None if t is None else t.movedim(-1, 2) for t in (sums.key, sums.value))]
     wide = any(_beyond_int32(t) for t in (*images, *written) if t is not None)
     backward_kernel[(programs,)](
-        *(_image(t) for t in images[:3]), call.homography, call.neighbors, call.bias, _image(out), lse,
-        _image(grad_out), grad_lse, sums._replace(query=None if sums.query is None else _image(sums.query)), scales,
+        *(_image(t) for t in images[:3]), call.homography, call.neighbors, call.bias,
+        _image(grad_out), grad_log_sum, sums._replace(query=None if sums.query is None else _image(sums.query)), scales,
         _sizes(call), call.scale, C=C, CV=CV, R=call.window, FIXED=scales is not None, WIDE=wide,
         enable_fp_fusion=True, **shape,
     )  # fmt: skip
@@ -125,17 +112,17 @@ def _results(call: AlignCall, sums: Gradients, scales: Tensor | None) -> tuple[T
     return *images, grad_homography, grad_bias
 
 
-def _fixed_point_scales(call: AlignCall, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor:
+def _fixed_point_scales(call: AlignCall, grad_out: Tensor, grad_log_sum: Tensor | None) -> Tensor:
     """The scales of the fixed-point gradients of key and value.
 
     The weights of a pixel sum to 1, so a tap receives at most max |grad_out| from each pixel; and the gradients of the
-    pixel's logits sum to at most 2 max |<grad_out, value>| + max |grad_lse|.
+    pixel's logits sum to at most 2 max |<grad_out, value>| + max |grad_log_sum|.
     """
     _, V, _, H, W = call.query.shape
     largest_out, largest_value, largest_query = (largest(t) for t in (grad_out, call.value, call.query))
     largest_logit = 2 * (call.value.shape[2] // call.heads) * largest_out * largest_value
-    if grad_lse is not None:
-        largest_logit = largest_logit + largest(grad_lse)
+    if grad_log_sum is not None:
+        largest_logit = largest_logit + largest(grad_log_sum)
     bounds = torch.stack((abs(call.scale) * largest_query * largest_logit, largest_out)) * (V * H * W)
     return fixed_point_scale(bounds)
 
@@ -162,9 +149,9 @@ def _sizes(call: AlignCall) -> Sizes:
     return Sizes(V, S, call.neighbors.shape[1], call.heads, H, W, Hs, Ws, batch_stride(call.homography))
 
 
-def _programs(lse: Tensor, shape: dict[str, int]) -> int:
-    B, V, heads, H, W = lse.shape
-    return B * V * heads * int(triton.cdiv(H, shape["TILE_H"]) * triton.cdiv(W, shape["TILE_W"]))
+def _programs(call: AlignCall, shape: dict[str, int]) -> int:
+    B, V, _, H, W = call.query.shape
+    return B * V * call.heads * int(triton.cdiv(H, shape["TILE_H"]) * triton.cdiv(W, shape["TILE_W"]))
 
 
 def _image(t: Tensor) -> Image:

@@ -104,12 +104,23 @@ def homography_warp(
         in front and within the centers of the input's border pixels. Differentiable in input and homography; a uint8
         input has no gradient, and gives none to the homography.
 
+    In torch:
+        A NaN of the input reaches the pixels that read it with a weight, if only of zero. Under autocast the warp
+        computes and returns float32, as ``grid_sample`` does. Second derivatives run the reference, at its speed.
+        ``torch.func.vmap`` joins its batch with the input's; forward-mode differentiation is offered by
+        ``backend="torch"`` only.
+
     Raises:
         ValueError: a shape, dtype, device, mode, padding or size is wrong; the message names it.
+        TypeError: an argument is not of its type, such as a size that is not of integers.
         RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
-        >>> aligned, valid = vsad.ops.homography_warp(source, H_source_from_target, return_mask=True)
+        >>> source = torch.rand(1, 3, 48, 64)
+        >>> source_from_target = torch.tensor([[1.0, 0.0, -8.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> aligned, valid = vsad.ops.homography_warp(source, source_from_target, return_mask=True)
+        >>> valid.sum(dim=(1, 2))  # the 8 columns on the left look beyond the source
+        tensor([2688])
 
     Source: projective texture mapping, as in kornia's ``homography_warp``.
     """

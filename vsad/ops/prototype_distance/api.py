@@ -46,7 +46,7 @@ def prototype_distance(
     Args:
         features: ``(..., C)``, floating point.
         prototypes: ``(P, C)``, features' dtype, P >= 1; or a bank from ``pack_prototypes``, which saves the
-            packing that every call with a tensor makes. Under autocast features are taken in a packed bank's dtype.
+            packing that every call with a tensor makes.
         k: number of prototypes to find per feature, 1 <= k <= P.
         metric: ``"euclidean"``, ``"sqeuclidean"`` or ``"cosine"``.
         backend: ``"cpu"``, ``"cuda"`` (k up to 64), ``"triton"`` (up to 32), ``"torch"``; None takes the first
@@ -57,12 +57,23 @@ def prototype_distance(
         Differentiable in features and in a tensor of prototypes; at distance zero the gradient of ``euclidean`` is
         zero.
 
+    In torch:
+        A distance to or from a row with NaN is NaN, and comes after all others. Under autocast distances are computed
+        and returned in float32, packed or not, as those of ``torch.cdist``. Gradients have the same bits on every run.
+        Second derivatives are computed in plain torch, at the prototypes that were found. ``torch.func.vmap`` joins its
+        batch with the features'; where prototypes are batched it calls the operator once for each element.
+        Forward-mode differentiation is offered by ``backend="torch"`` only.
+
     Raises:
         ValueError: a shape, dtype, device, metric or k is wrong, or the bank is empty; the message names it.
+        TypeError: an argument is not of its type, such as a k that is not an integer.
         RuntimeError: the named backend cannot run this call; the message says why.
 
     Example:
-        >>> score = vsad.ops.prototype_distance(tokens, bank).distances[..., 0]    # (B, M)
+        >>> tokens, bank = torch.randn(2, 64, 32), torch.randn(500, 32)
+        >>> score = vsad.ops.prototype_distance(tokens, bank).distances[..., 0]
+        >>> score.shape
+        torch.Size([2, 64])
 
     Source: nearest-prototype scoring as in PatchCore (arXiv 2106.08265).
     """

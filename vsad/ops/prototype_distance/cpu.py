@@ -61,7 +61,8 @@ def packed_bytes(prototypes: Tensor, metric: str) -> int:
 
 def pack(prototypes: Tensor, metric: str) -> Tensor:
     """The bank as the screening kernels read it, in bytes."""
-    packed = torch.empty(packed_bytes(prototypes, metric), dtype=PACKED, device="cpu")
+    # zeros, so that bytes between the arrays are the same on every run
+    packed = torch.zeros(packed_bytes(prototypes, metric), dtype=PACKED, device="cpu")
     center = _center(prototypes, metric)
     _cpu.pack_prototypes(
         _operands(DistanceCall(prototypes, prototypes, None, 1, metric)),

@@ -43,7 +43,7 @@ def screened_search(
             chosen = SCREENS.index(screen), FORMATS[formats]
         operands, _keep = _operands(call)
         arguments = _cuda.DistanceArguments(operands, *chosen)
-        bank = _pack(arguments, features, stream) if packed is None else packed
+        bank = _pack(arguments, _bytes(arguments.bank_bytes, features), stream) if packed is None else packed
         if not bank.is_contiguous() or bank.numel() < arguments.bank_bytes:
             raise ValueError(
                 f"{NAME}: packed must be {arguments.bank_bytes} contiguous bytes, got {list(bank.shape)}; "
@@ -73,7 +73,9 @@ def pack(prototypes: Tensor, metric: str) -> Tensor:
     with stream_of(prototypes) as stream:
         screen, formats = _cuda.prototype_distance_choice((2**31 - 1, *prototypes.shape, 1), True)
         operands, _keep = _operands(DistanceCall(prototypes, prototypes, None, 1, metric))
-        return _pack(_cuda.DistanceArguments(operands, screen, formats), prototypes, stream)
+        # zeros, so that bytes between the arrays are the same on every run
+        bank = torch.zeros(packed_bytes(prototypes, metric), dtype=PACKED, device=prototypes.device)
+        return _pack(_cuda.DistanceArguments(operands, screen, formats), bank, stream)
 
 
 def backward(
@@ -103,8 +105,7 @@ def backward(
     return results
 
 
-def _pack(arguments: _cuda.DistanceArguments, like: Tensor, stream: int) -> Tensor:
-    bank = _bytes(arguments.bank_bytes, like)
+def _pack(arguments: _cuda.DistanceArguments, bank: Tensor, stream: int) -> Tensor:
     arguments.place_bank(pointer(bank))
     _cuda.pack_prototypes(arguments, stream)
     return bank

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,14 +11,21 @@ from torch.nn import functional as F
 from ..common.checks import compute_dtype
 from .call import DistanceCall
 
-BLOCK_BYTES = 64 << 20  # memory of one block of rows of the distance matrix
+BLOCK_ELEMENTS = 1 << 19  # of a matrix that is held at once; sorting its rows takes about 32 bytes per element
 
 
 def reference(call: DistanceCall) -> tuple[Tensor, Tensor]:
-    """The definition: brute force in blocks of rows, then the distances to the chosen ones by direct difference."""
-    features, prototypes, _, k, metric = call
-    indices = _brute_force(features.detach(), prototypes.detach(), k, metric)
-    return distances_at(features, prototypes, indices, metric), indices
+    """The definition: brute force, then the distances to the chosen ones by direct difference.
+
+    In blocks of features, which keeps it below 64 MB beside what one feature needs (32 bytes per prototype) and, for
+    the cosine and for half types, a copy of both operands in float32.
+    """
+    f, p = (t.to(compute_dtype(t.dtype)) for t in call[:2])
+    k, metric = call.k, call.metric
+    bank = _measurable(p.detach(), metric)
+    indices = _in_blocks(lambda block: _nearest(block, bank, k, metric), p.shape[0], f.detach())
+    distances = _in_blocks(lambda block, at: distances_at(block, p, at, metric), k * p.shape[1], f, indices)
+    return distances.to(call.features.dtype), indices
 
 
 def distances_at(features: Tensor, prototypes: Tensor, indices: Tensor, metric: str) -> Tensor:
@@ -24,30 +33,54 @@ def distances_at(features: Tensor, prototypes: Tensor, indices: Tensor, metric: 
     compute = compute_dtype(features.dtype)
     f, p = features.to(compute)[:, None], F.embedding(indices, prototypes.to(compute))  # (M, 1, C), (M, k, C)
     if metric == "cosine":
-        norms = f.square().sum(-1).sqrt() * p.square().sum(-1).sqrt()
-        cosine = (f * p).sum(-1) / torch.where(norms == 0, 1, norms)  # == 0: NaN must stay NaN
-        return (1 - torch.where(norms == 0, 0, cosine)).clamp(min=0).to(features.dtype)
-    squared = (f - p).square().sum(-1)
+        (norm_f, zero_f), (norm_p, zero_p) = _norms(f), _norms(p)
+        cosine = torch.where(zero_f | zero_p, 0, (f * p).sum(-1) / (norm_f * norm_p))
+        return (1 - cosine).clamp(min=0).to(features.dtype)
     if metric == "euclidean":
-        apart = squared > 0
-        squared = torch.where(apart, torch.where(apart, squared, 1).sqrt(), squared)
-    return squared.to(features.dtype)
-
-
-def _brute_force(features: Tensor, prototypes: Tensor, k: int, metric: str) -> Tensor:
-    """Indices ``(M, k)``; of equal distances the lower index comes first."""
-    compute = compute_dtype(features.dtype)
-    f, p = features.to(compute), prototypes.to(compute)
-    rows = max(1, BLOCK_BYTES // (p.shape[0] * p.element_size()))
-    blocks = [all_distances(block, p, metric).sort(stable=True).indices[:, :k] for block in f.split(rows)]
-    return torch.cat(blocks) if blocks else torch.empty((0, k), dtype=torch.int64, device=f.device)
+        norm, zero = _norms(f - p)
+        return torch.where(zero, 0, norm).to(features.dtype)
+    return (f - p).square().sum(-1).to(features.dtype)
 
 
 def all_distances(f: Tensor, p: Tensor, metric: str) -> Tensor:
     """Distances ``(M, P)`` that rank as the metric does; equal prototypes get equal bits, as no matrix product can."""
+    return _all_distances(_measurable(f, metric), _measurable(p, metric))
+
+
+Rows = tuple[Tensor, Tensor | None]  # (N, C), and for the cosine, whose rows have unit length, which are zero: (N,)
+
+
+def _measurable(rows: Tensor, metric: str) -> Rows:
     if metric != "cosine":
-        return torch.cdist(f, p, compute_mode="donot_use_mm_for_euclid_dist")
-    norm_f, norm_p = (t.square().sum(-1, keepdim=True).sqrt() for t in (f, p))
-    f, p = (t / torch.where(norm == 0, 1, norm) for t, norm in ((f, norm_f), (p, norm_p)))
-    apart = torch.cdist(f, p, compute_mode="donot_use_mm_for_euclid_dist")  # sqrt(2 * cosine distance)
-    return torch.where((norm_f == 0) | (norm_p == 0).mT, 2**0.5, apart)
+        return rows, None
+    norms, zero = _norms(rows)
+    return rows / norms[:, None], zero
+
+
+def _all_distances(f: Rows, p: Rows) -> Tensor:
+    apart = torch.cdist(f[0], p[0], compute_mode="donot_use_mm_for_euclid_dist")
+    if f[1] is None or p[1] is None:
+        return apart
+    return torch.where(f[1][:, None] | p[1], 2**0.5, apart)  # sqrt(2 * cosine distance)
+
+
+def _in_blocks(function: Callable[..., Tensor], elements: int, *rows: Tensor) -> Tensor:
+    """A function of rows, each of which takes this many elements of memory, block by block."""
+    if len(rows[0]) <= max(1, BLOCK_ELEMENTS // max(1, elements)):
+        return function(*rows)
+    # by halves: results that lie between freed blocks, as a list of them would, keep the memory from being used again
+    halves = zip(*(t.tensor_split(2) for t in rows))
+    return torch.cat([_in_blocks(function, elements, *half) for half in halves])
+
+
+def _nearest(f: Tensor, bank: Rows, k: int, metric: str) -> Tensor:
+    """Indices ``(M, k)``; of equal distances the lower index comes first."""
+    # a view of the sort's indices would keep all of them
+    return _all_distances(_measurable(f, metric), bank).sort(stable=True).indices[:, :k].clone()
+
+
+def _norms(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The lengths of rows, and which rows are zero; those get length 1, where the square root has a derivative."""
+    squared = rows.square().sum(-1)
+    zero = squared == 0  # NaN is not zero, and stays NaN
+    return torch.where(zero, 1, squared).sqrt(), zero

@@ -1,0 +1,98 @@
+"""A packed bank as a module among modules: it moves, is saved and loaded, and cannot be told what is not so."""
+
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.test_prototype_distance import BANK, plain, same
+from vsad.ops import PackedPrototypes, pack_prototypes, prototype_distance
+
+
+class Search(nn.Module):
+    """A module that holds a bank."""
+
+    def __init__(self, prototypes):
+        super().__init__()
+        self.bank = pack_prototypes(prototypes)
+
+    def forward(self, features):
+        return prototype_distance(features, self.bank, 3)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_bank_travels_in_a_state_dict(assign):
+    features, bank = plain()
+    file = io.BytesIO()
+    torch.save(Search(bank).state_dict(), file)
+    file.seek(0)
+    loaded = Search(torch.ones(BANK, features.shape[1]))
+    state = torch.load(file, weights_only=True)
+    assert list(state) == ["bank.prototypes"]
+    loaded.load_state_dict(state, assign=assign)
+    assert same(loaded(features), prototype_distance(features, bank, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_bank_is_cast_and_moved_with_its_module(dtype):
+    features, bank = plain()
+    model = Search(bank).to(dtype)
+    assert (model.bank.dtype, model.bank.packed.dtype) == (dtype, torch.uint8)
+    assert same(model(features.to(dtype)), prototype_distance(features.to(dtype), bank.to(dtype), 3))
+    packed = model.bank.packed
+    assert model.to("cpu").bank.packed is packed  # nothing changed: nothing is packed anew
+    meta = model.to("meta")
+    assert (meta.bank.device.type, meta.bank.packed) == ("meta", None)
+
+
+def test_a_bank_by_hand_packs_itself():
+    features, bank = plain()
+    assert same(prototype_distance(features, PackedPrototypes(bank), 3), prototype_distance(features, bank, 3))
+    with pytest.raises(TypeError, match="takes from 2 to 3 positional arguments"):
+        PackedPrototypes(bank, "euclidean", torch.zeros(8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="metric must be one of"):
+        PackedPrototypes(bank, "manhattan")
+
+
+@pytest.mark.parametrize("wrong", [lambda t: t[:-1], lambda t: t.view(torch.int8), lambda t: t[None]])
+def test_what_was_not_packed_of_the_bank_is_refused(wrong):
+    features, bank = plain()
+    packed = pack_prototypes(bank)
+    packed.packed = wrong(packed.packed)
+    with pytest.raises(ValueError, match=r"packed must be .* pack the prototypes anew with pack_prototypes"):
+        prototype_distance(features, packed)
+
+
+@pytest.mark.parametrize("offset", [1, 4, 16, 32])
+def test_packed_bytes_may_lie_anywhere(offset):
+    features, bank = plain()
+    packed = pack_prototypes(bank)
+    expected = prototype_distance(features, packed, 3)
+    buffer = torch.empty(packed.packed.numel() + 64, dtype=torch.uint8)
+    packed.packed = buffer[offset:][: packed.packed.numel()].copy_(packed.packed)
+    assert same(prototype_distance(features, packed, 3), expected)
+
+
+def test_packing_under_fake_tensors_and_other_default_devices():
+    features, bank = plain()
+    expected = prototype_distance(features, bank, 3)
+    with FakeTensorMode() as mode:
+        fake = pack_prototypes(mode.from_tensor(bank))
+        near = prototype_distance(mode.from_tensor(features), fake, 3)
+    assert fake.packed.shape == pack_prototypes(bank).packed.shape
+    assert near.indices.shape == expected.indices.shape
+    file = io.BytesIO()
+    torch.save(pack_prototypes(bank), file)
+    file.seek(0)
+    with torch.device("meta"):
+        assert same(prototype_distance(features, pack_prototypes(bank), 3), expected)
+        loaded = torch.load(file, map_location="cpu")
+    assert same(prototype_distance(features, loaded, 3), expected)
+
+
+def test_packing_passes_opcheck():
+    _, bank = plain(20, 200, 16)
+    for metric in ("euclidean", "cosine"):
+        torch.library.opcheck(torch.ops.vsad.pack_prototypes.default, (bank, metric, "cpu"))
