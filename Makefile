@@ -41,9 +41,9 @@ $(VENV)/installed: $(SOURCES)
 	touch $@
 
 # The rows of the matrix that run a kernel, and what only the kernels promise.
-KERNEL_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles'
+KERNEL_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_homography_align.py tests/test_cpu_*.py -k 'not torch and not compiles'
 # Tests that measure memory are left out: a sanitizer needs several times as much.
-SANITIZED_TESTS := tests/test_ops.py tests/test_properties.py tests/test_prototype_distance.py tests/test_cpu_*.py -k 'not torch and not compiles and not opcheck and not needs_no_more and not memory_measurement'
+SANITIZED_TESTS := tests/test_ops.py tests/test_properties.py tests/test_random_calls.py --calls 10000 tests/test_prototype_distance.py tests/test_homography_align.py tests/test_cpu_*.py -k 'not torch and not compiles and not opcheck and not needs_no_more and not memory_measurement'
 
 install: $(VENV)/installed
 

@@ -7,24 +7,42 @@ from tests.samples import SAMPLES, function_of
 from tests.test_ops import generator
 from vsad.ops.common.registry import OPERATORS, REFERENCE
 
+HERE = {"cpu", "cuda"} if torch.cuda.is_available() else {"cpu"}
 TORCH = [pytest.param(op, REFERENCE, id=f"{op.name}-torch") for op in OPERATORS.values()]
-KERNELS = [
-    pytest.param(op, row.name, id=f"{op.name}-{row.name}")
-    for op in OPERATORS.values()
-    for row in op.backends
-    if row.missing is None and "cpu" in row.devices
-]
-DIFFERENTIABLE = [row for row in KERNELS if row.values[0].gradients]
+
+
+def kernels(simulated_too=False):
+    """The rows that run here. GPU kernels that are emulated or interpreted take long, and do so with --slow only."""
+    for op in OPERATORS.values():
+        for row in op.backends:
+            if row.missing is None and HERE & set(row.devices):
+                slow = row.name in ("cuda", "triton") and "cpu" in row.devices and not simulated_too
+                yield pytest.param(op, row.name, id=f"{op.name}-{row.name}", marks=[pytest.mark.slow] if slow else [])
+
+
+def with_gradients(rows):
+    return [row for row in rows if row.values[0].gradients]
+
+
+KERNELS = list(kernels())
 each_row = pytest.mark.parametrize(("operator", "backend"), KERNELS + TORCH)
 each_kernel = pytest.mark.parametrize(("operator", "backend"), KERNELS)
-each_differentiable = pytest.mark.parametrize(("operator", "backend"), DIFFERENTIABLE)
+each_differentiable = pytest.mark.parametrize(("operator", "backend"), with_gradients(KERNELS))
+each_differentiable_even_simulated = pytest.mark.parametrize(("operator", "backend"), with_gradients(kernels(True)))
 
 
-def small_call(operator, dtype=torch.float32, which=0):
+def device_of(operator, backend):
+    """Where a backend's calls run."""
+    kernel = backend not in (None, REFERENCE) and "cpu" not in operator.backend(backend).devices
+    return "cuda" if kernel else "cpu"
+
+
+def small_call(operator, backend, dtype=torch.float32, which=0):
     """Leaves that require gradients, the other tensors, and the options of a sample's call."""
-    sample = SAMPLES[operator.name][which]
+    device, sample = device_of(operator, backend), SAMPLES[operator.name][which]
     tensors, options = sample.make(generator())
-    tensors = {n: t.to(dtype) for n, t in tensors.items()}
+    tensors = {n: t.to(device, dtype) for n, t in tensors.items()}
+    options = {n: t.to(device) if isinstance(t, torch.Tensor) else t for n, t in options.items()}
     leaves = {n: tensors.pop(n).requires_grad_() for n in sample.differentiable}
     return leaves, {**tensors, **options}
 

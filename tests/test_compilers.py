@@ -17,7 +17,7 @@ from vsad.ops.common.registry import OPERATORS
 
 @each_row
 def test_fake_tensors_look_like_real_ones(operator, backend):
-    leaves, options = small_call(operator)
+    leaves, options = small_call(operator, backend)
     real = outputs(operator, backend, options)(leaves)
     with FakeTensorMode() as mode:
         fakes = {n: mode.from_tensor(t) for n, t in leaves.items()}
@@ -27,9 +27,9 @@ def test_fake_tensors_look_like_real_ones(operator, backend):
         assert (a.shape, a.dtype, a.device, a.stride()) == (b.shape, b.dtype, b.device, b.stride())
 
 
-@each_row
+@each_kernel
 def test_make_fx_traces(operator, backend):
-    leaves, options = small_call(operator)
+    leaves, options = small_call(operator, backend)
     function = outputs(operator, backend, options)
     graph = make_fx(function)({n: t.detach() for n, t in leaves.items()})
     changed = {n: t.detach().flip(-1) for n, t in leaves.items()}
@@ -53,7 +53,7 @@ class Model(torch.nn.Module):
 
 
 def exportable(operator, backend):
-    leaves, options = small_call(operator)
+    leaves, options = small_call(operator, backend)
     if not leaves:
         leaves = {"features": options.pop("features")}
     return Model(operator, backend, options, tuple(leaves)), tuple(t.detach() for t in leaves.values())
@@ -74,7 +74,7 @@ def test_exported_programs_can_be_saved(operator, backend, strict):
     assert_close(program.run_decompositions().module()(*changed), model(*changed), 1e-6)
 
 
-@each_row
+@each_kernel
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_jit_trace_works(operator, backend):
     model, arguments = exportable(operator, backend)

@@ -89,8 +89,11 @@ def test_instruction_sets_agree(isa):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b[torch.isfinite(b)].abs().max().item())
 
 
-def test_a_cell_without_rivals_gets_no_logit_gradient(isa):
-    inputs, options = align_inputs(window=1, slots=1)
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_a_cell_without_rivals_gets_no_logit_gradient(isa, mean):
+    """However large its logit: forward and backward find the same bits of it."""
+    (query, key, *inputs), options = align_inputs(window=1, slots=1)
+    inputs = query + mean, key + mean, *inputs
     _, _, _, grad_query, grad_key, grad_value, _, grad_bias = align(inputs, options)
     assert grad_query.eq(0).all()
     assert grad_key.eq(0).all()
@@ -178,5 +181,5 @@ def test_alignment_needs_no_more_than_16_mb_beside_its_output(layout):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_the_memory_measurement_sees_what_the_reference_stores():
-    """At a sixteenth of the pixels the reference stores 37 logits, exponentials and weights per pixel and head."""
+    """At a sixteenth of the pixels the reference stores 37 logits, exponentials and weights a head: 9 MB."""
     assert bytes_beside_output("contiguous", "torch") > 3 * 37 * 5 * 4 * 32 * 32 * 4

@@ -5,13 +5,11 @@ import sys
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradgradcheck
 from torch.nn import functional as F
 
-from tests.samples import SAMPLES, function_of
 from tests.samples._sample import homographies, randn
-from tests.test_ops import floats, generator
+from tests.test_ops import generator
 from vsad.ops import homography_warp, prototype_distance
 from vsad.ops.common.reference_sampling import project
 from vsad.ops.common.registry import OPERATORS
@@ -148,43 +146,6 @@ def test_the_distance_takes_rows_without_channels_and_batches_of_vmap(metric):
         calls = [function(*(t if dim is None else t[i] for t, dim in zip(given, dims))) for i in range(3)]
         for got, parts in zip(batched, zip(*calls)):
             torch.testing.assert_close(got, torch.stack(parts))
-
-
-@pytest.mark.parametrize("name", ["homography_warp", "prototype_distance"])
-def test_the_definition_runs_on_fake_tensors(name):
-    for sample in SAMPLES[name]:
-        tensors, options = sample.make(generator())
-        real = floats(function_of(OPERATORS[name])(**tensors, **options, backend="torch"))
-        with FakeTensorMode() as mode:
-            fakes = {n: mode.from_tensor(t) for n, t in tensors.items()}
-            fake = floats(function_of(OPERATORS[name])(**fakes, **options, backend="torch"))
-        assert [(t.shape, t.dtype) for t in fake] == [(t.shape, t.dtype) for t in real]
-
-
-def _calls():
-    for name in OPERATORS:
-        for place in _places(name):
-            yield pytest.param(name, *place.values, id=f"{name}-{place.id}", marks=place.marks)
-
-
-@pytest.mark.parametrize(("name", "place"), list(_calls()))
-def test_the_default_device_does_not_matter(name, place):
-    backend, device = place
-    sample = SAMPLES[name][0]
-    tensors, options = sample.make(generator())
-    leaves = {n: t.float().to(device).requires_grad_(n in sample.differentiable) for n, t in tensors.items()}
-    options = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
-    wanted = [leaves[n] for n in sample.differentiable]
-    results = []
-    for default in (device, "meta"):
-        with torch.device(default):
-            result = function_of(OPERATORS[name])(**leaves, **options, backend=backend)
-            outs = result if isinstance(result, tuple) else (result,)
-            grads = torch.autograd.grad(sum(t.sum() for t in floats(result)), wanted) if wanted else ()
-            results.append((*outs, *grads))
-    for there, here in zip(*results):
-        assert there.device == here.device
-        torch.testing.assert_close(there, here)
 
 
 PEAK = """

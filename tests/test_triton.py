@@ -135,8 +135,14 @@ def test_kernels_match_the_reference_under_the_interpreter(request):
     Without bfloat16, which the interpreter computes wrongly.
     """
     rows = [f"{name}-triton-cpu-{dtype}" for name in NAMES for dtype in ("float32", "float16")]
-    selected = " or ".join([*rows, "interpreted", "repeatable", "bytes"])
-    files = "tests/test_ops.py", "tests/test_homography_warp.py", __file__
+    selected = " or ".join([*rows, "interpreted", "repeatable", "bytes", "(derivatives and triton)"])
+    files = (
+        "tests/test_ops.py",
+        "tests/test_homography_align.py",
+        "tests/test_homography_warp.py",
+        "tests/test_derivatives.py",
+        __file__,
+    )
     slow = ["--slow"] if request.config.getoption("--slow") else []
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *slow, *files, "-k", selected],

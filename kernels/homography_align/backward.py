@@ -1,7 +1,7 @@
 """Triton kernel of homography_align, backward: everything is recomputed.
 
-The kernel goes through all slots twice: first for the softmax and ``<grad_out, out>``, then for the gradients. Those
-that the forward found would not do: it sums in another order, and where logits are large, so are their rounding errors.
+The kernel goes through all slots twice: first for the softmax and ``<grad_out, out>``, then for the gradients. What the
+forward found would not do: it sums in another order, and where logits are large, so are their rounding errors.
 
 The gradient of query is a sum within a program; those of homography and bias are partial sums per program, which the
 launcher adds up in a fixed order. Those of key and value are scattered atomically: as float32, or, when every run must

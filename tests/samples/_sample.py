@@ -16,6 +16,8 @@ class Sample:
         make: gives float64 tensors by argument name, and the options of the call, from a generator.
         differentiable: the arguments that have a gradient.
         images: the arguments that every memory layout is tried on.
+        smooth: twice differentiable there, and small enough for finite differences: no coordinate lies on the center
+            of a pixel or near a horizon, no distances tie.
         large: takes minutes where GPU kernels are emulated or interpreted.
     """
 
@@ -23,6 +25,7 @@ class Sample:
     make: Make
     differentiable: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    smooth: bool = False
     large: bool = False
 
 

@@ -68,15 +68,15 @@ def _spoil_value(tensors):
     tensors["value"][..., 0, 0] = float("nan")  # where a point that is nowhere must not look
 
 
-def _sample(name, differentiable=ALL, large=False, **options):
+def _sample(name, differentiable=ALL, large=False, smooth=False, **options):
     make = _make(**options)
     if not options.get("bias", True):
         differentiable = tuple(d for d in differentiable if d != "bias")
-    return Sample(name, make, differentiable, images=("query", "key", "value"), large=large)
+    return Sample(name, make, differentiable, images=("query", "key", "value"), large=large, smooth=smooth)
 
 
 SAMPLES = [
-    _sample("small", B=2, V=1, N=2, C=6, Cv=10, heads=2, target=(3, 5), source=(4, 7)),
+    _sample("small", B=2, V=1, N=2, C=6, Cv=10, heads=2, target=(3, 5), source=(4, 7), smooth=True),
     _sample("odd", B=2, V=3, S=3, N=2, C=12, Cv=20, heads=4, large=True),
     _sample("window1", N=2, window=1),
     _sample("window5", N=2, window=5, heads=2, source=(9, 8)),

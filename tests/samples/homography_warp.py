@@ -27,8 +27,8 @@ def _spoil_input(tensors):
     tensors["input"][:, 1, 0, 0] = float("inf")
 
 
-def _sample(name, both=("input", "homography"), **options):
-    return Sample(name, _make(**options), both, images=("input",))
+def _sample(name, both=("input", "homography"), smooth=False, **options):
+    return Sample(name, _make(**options), both, images=("input",), smooth=smooth)
 
 
 def _every_way():
@@ -43,12 +43,12 @@ def _every_way():
 
 
 SAMPLES = [
-    _sample("bilinear"),
+    _sample("bilinear", smooth=True),
     _sample("nearest", both=("input",), mode="nearest"),  # a staircase: no gradient for the homography
-    _sample("bicubic", mode="bicubic"),
-    _sample("border", padding="border"),
-    _sample("reflection", padding="reflection"),
-    _sample("mirrored", mirrored=True, source=(11, 13), size=(17, 5)),
+    _sample("bicubic", mode="bicubic", smooth=True),
+    _sample("border", padding="border", smooth=True),
+    _sample("reflection", padding="reflection", smooth=True),
+    _sample("mirrored", mirrored=True, source=(11, 13), size=(17, 5), smooth=True),
     _sample("horizon", perspective=1.5, size=(14, 15)),
     _sample("one pixel", source=(1, 1), size=(1, 1)),
     _sample("no batch", B=0),

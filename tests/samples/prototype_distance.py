@@ -45,8 +45,8 @@ BOTH = ("features", "prototypes")
 SAMPLES = [
     Sample("odd", _make(63, 97, 31), BOTH),
     Sample("k9", _make(40, 130, 64, k=9, metric="sqeuclidean"), BOTH),
-    Sample("k is P", _make(5, 17, 8, k=17), BOTH),
-    Sample("cosine", _make(33, 50, 20, k=4, metric="cosine"), BOTH),
+    Sample("k is P", _make(5, 17, 8, k=17), BOTH, smooth=True),
+    Sample("cosine", _make(33, 50, 20, k=4, metric="cosine"), BOTH, smooth=True),
     Sample("one", _make(1, 1, 1), BOTH),
     Sample("empty", _make(0, 4, 8), BOTH),
     Sample("wide", _make(20, 300, 515, k=2), BOTH),

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "cpu/arena.h"
@@ -47,8 +49,24 @@ inline Bank lay_out_bank(char* memory, std::int64_t P, std::int64_t C, bool int8
         bank.int8.tiles = arena.take<std::int8_t>(blocks * kBlock * steps * kStep);
     }
     bank.bytes = arena.used();
-    if (memory) bank.blocks = blocks_for(bank.count[regular]);
+    if (memory) bank.blocks = blocks_for(std::clamp<std::int64_t>(bank.count[regular], 0, P));
     return bank;
+}
+
+// Throws where what the search follows would lead out of the bank: its bytes may be anything.
+inline void check_bank(const Bank& bank) {
+    bool inside = true;
+    std::int64_t left = bank.P;
+    for (int i = 0; i < kClasses; ++i) {
+        inside = inside && bank.count[i] >= 0 && bank.count[i] <= left;
+        left -= inside ? bank.count[i] : 0;
+    }
+    for (std::int64_t p = 0; p < bank.P; ++p) inside &= std::uint32_t(bank.index[p]) < std::uint32_t(bank.P);
+    if (!inside || left) {
+        throw std::invalid_argument(
+            "prototype_distance: packed must be what pack_prototypes made of the prototypes, got other bytes; pack "
+            "them anew");
+    }
 }
 
 inline bool can_pack(std::int64_t P, std::int64_t C) { return P <= kMostPrototypes && C > 0 && C <= kMostChannels; }
@@ -107,6 +125,7 @@ inline void search(DistanceArguments& a, char* packed, const float* center) {
     std::unique_ptr<char[]> memory;
     if (packed) {
         a.bank = lay_out_bank(packed, a.P, a.C, true);
+        check_bank(a.bank);
     } else {
         if (lay_out_bank(nullptr, a.P, a.C, true).bytes > kMostPacked) int8 = nullptr;
         memory.reset(new char[lay_out_bank(nullptr, a.P, a.C, int8).bytes]);
@@ -117,6 +136,11 @@ inline void search(DistanceArguments& a, char* packed, const float* center) {
 
 inline void backward(DistanceGradientArguments& a) {
     const std::int64_t pairs = a.M * a.k, bytes_per_weight = a.dtype == Scalar::float64 ? 8 : 4;
+    for (std::int64_t n = 0; n < pairs; ++n) {
+        if (a.indices[n] >= 0 && a.indices[n] < a.P) continue;
+        throw std::invalid_argument("prototype_distance: saved_indices must lie in [0, P=" + std::to_string(a.P) +
+                                    "), got " + std::to_string(a.indices[n]));
+    }
     std::vector<char> weights(2 * bytes_per_weight * pairs);
     a.weights = weights.data();
     run_parallel(VSAD_CHOOSE(distance_grad_features)(a), &a);

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .eager import is_transformed, is_watched
-from .registry import DifferentiableKernels, Gradients, Operator, Outputs
+from .registry import Gradients, Operator, Outputs
 
 MaybeTensors = tuple[Tensor | None, ...]
 Registered = Callable[..., Outputs]
@@ -71,8 +71,7 @@ class _ForwardFormula:
         if torch.is_grad_enabled() or is_watched((*kept, *wanted)):
             found = self.registered_backward(*call, *saved, *wanted, needs, backend)
         else:
-            kernels = cast(DifferentiableKernels, self.operator.backend(backend).load())
-            found = kernels.backward(call, saved, tuple(wanted), needs)
+            found = self.operator.backward(backend)(call, saved, tuple(wanted), needs)
         for place, grad, need in zip(self.places, found, needs):
             results[place] = grad if need else None
         return tuple(results)

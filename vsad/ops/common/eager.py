@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
+_NO_TENSORS = frozenset((bool, int, float, str, type(None)))  # to ask isinstance takes longer
 
 
 def is_watched(arguments: Iterable[object]) -> bool:
     """Whether a compiler, a tracer, a profiler, a mode or a transform of ``torch.func`` follows what happens.
 
     They follow what torch's dispatcher sees. To go through it in Python costs a call some 10 microseconds, which are
-    spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them.
+    spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them. Tensors that
+    are negated lazily, such as the imaginary part of a conjugate, need the dispatcher, which computes their values.
     """
-    return (
+    if (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
         or torch.autograd._profiler_enabled()
         or is_transformed()
-        or any(isinstance(t, Tensor) and type(t) not in _PLAIN for t in arguments)
-    )
+    ):
+        return True
+    for t in arguments:
+        kind = type(t)
+        if kind in PLAIN:
+            if cast(Tensor, t).is_neg():
+                return True
+        elif kind not in _NO_TENSORS and isinstance(t, Tensor):
+            return True
+    return False
 
 
 def is_transformed() -> bool:

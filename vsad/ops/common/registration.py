@@ -11,10 +11,12 @@ from torch import Tensor
 
 from . import batching
 from .autograd import differentiate
+from .checks import check_tensor
 from .eager import is_transformed, is_watched
-from .registry import OPERATORS, REFERENCE, DifferentiableKernels, Operator, Outputs
+from .registry import OPERATORS, REFERENCE, Operator, Outputs
 
 Run = Callable[[Any, str | None], Outputs]
+TENSOR_TYPES = (Tensor, Tensor | None)
 SCHEMA_TYPES: dict[type | types.UnionType, str] = {
     Tensor: "Tensor",
     Tensor | None: "Tensor?",
@@ -62,11 +64,12 @@ def _register_forward(operator: Operator[Any]) -> Callable[..., Outputs]:
     name = f"vsad::{operator.name}_fwd"
     results = ", ".join(f"Tensor {output}" for output in operator.outputs)
     torch.library.define(name, f"({arguments_schema(operator)}, str backend) -> ({results})")
+    check = _full_check(operator)
 
     def forward(*arguments: Any) -> Outputs | Tensor:
         *fields, backend = arguments
         call = operator.call(*fields)
-        operator.check(call)
+        check(call)
         operator.choose(call, backend)
         return _as_result(operator.forward(backend)(call))
 
@@ -84,6 +87,19 @@ def _register_forward(operator: Operator[Any]) -> Callable[..., Outputs]:
     return many
 
 
+def _full_check(operator: Operator[Any]) -> Callable[[Any], None]:
+    """What the public function has checked, for those who call the registered operator."""
+    tensors = [(name, hint == Tensor) for name, hint in get_type_hints(operator.call).items() if hint in TENSOR_TYPES]
+
+    def check(call: Any) -> None:
+        for name, is_needed in tensors:
+            if is_needed or getattr(call, name) is not None:
+                check_tensor(operator.name, name, getattr(call, name))
+        operator.check(call)
+
+    return check
+
+
 def _as_result(outputs: Outputs) -> Outputs | Tensor:
     """Torch wants the only output of an operator itself, not a tuple of it."""
     return outputs if len(outputs) > 1 else outputs[0]
@@ -96,15 +112,15 @@ def _register_backward(operator: Operator[Any]) -> Callable[..., Outputs]:
     arguments = ", ".join([arguments_schema(operator), *saved, *grads, "bool[] needs", "str backend"])
     results = ", ".join(f"Tensor grad_{argument}" for argument in gradients.arguments)
     torch.library.define(name, f"({arguments}) -> ({results})")
+    check = _full_check(operator)
 
     def backward(*arguments: Any) -> Outputs:
         call, outputs, grads = operator.split_backward(arguments)
         *_, needs, backend = arguments
-        operator.check(call)
-        _check_backward(operator, call, outputs, grads)
+        check(call)
+        _check_backward(operator, call, outputs, grads, needs)
         operator.choose(call, backend)
-        kernels = cast(DifferentiableKernels, operator.backend(backend).load())
-        return kernels.backward(call, outputs, grads, tuple(needs))
+        return operator.backward(backend)(call, outputs, grads, tuple(needs))
 
     def fake(*arguments: Any) -> Outputs:
         call, _, _ = operator.split_backward(arguments)
@@ -118,19 +134,25 @@ def _register_backward(operator: Operator[Any]) -> Callable[..., Outputs]:
     return registered
 
 
-def _check_backward(operator: Operator[Any], call: Any, saved: Outputs, grads: tuple[Tensor | None, ...]) -> None:
+def _check_backward(
+    operator: Operator[Any], call: Any, saved: Outputs, grads: tuple[Tensor | None, ...], needs: list[bool]
+) -> None:
     """What is saved, and the gradients that come in, are as large as the outputs, and beside them."""
     gradients = cast(Any, operator.gradients)
+    if len(needs) != len(gradients.arguments):
+        raise ValueError(
+            f"{operator.name}: needs must hold a flag for each of {list(gradients.arguments)}, got {list(needs)}"
+        )
     empty = dict(zip(operator.outputs, operator.empty(call)))
     for kind, names, tensors in (("saved", gradients.saved, saved), ("grad", gradients.outputs, grads)):
         for name, tensor in zip(names, tensors):
-            like = empty[name]
-            if tensor is not None and (tensor.shape, tensor.dtype, tensor.device) != (
-                like.shape,
-                like.dtype,
-                like.device,
-            ):
+            if tensor is None and kind == "grad" and name != gradients.outputs[0]:
+                continue
+            check_tensor(operator.name, f"{kind}_{name}", tensor)
+            assert tensor is not None
+            shape, dtype, device = wanted = empty[name].shape, empty[name].dtype, empty[name].device
+            if (tensor.shape, tensor.dtype, tensor.device) != wanted:
                 raise ValueError(
-                    f"{operator.name}: {kind}_{name} must be {list(like.shape)}, {like.dtype}, on {like.device}, got "
+                    f"{operator.name}: {kind}_{name} must be {list(shape)}, {dtype}, on {device}, got "
                     f"{list(tensor.shape)}, {tensor.dtype}, on {tensor.device}"
                 )

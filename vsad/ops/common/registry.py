@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, get_type_hints
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, get_type_hints
 
 import torch
 from torch import Tensor
 
 from . import preference
+from .eager import PLAIN
+from .tensors import UnusableMemoryError, pointer
 
 REFERENCE = "torch"
 Call = TypeVar("Call", bound=tuple[Any, ...])
@@ -157,7 +160,23 @@ class Operator(Generic[Call]):
 
     def forward(self, backend: str) -> Callable[[Call], Outputs]:
         """What computes the outputs of a call on a backend, or the reference."""
-        return self.reference if backend == REFERENCE else self.backend(backend).load().forward
+        if backend == REFERENCE:
+            return self.reference
+        return partial(self._launch, self.backend(backend).load().forward)
+
+    def backward(self, backend: str) -> Callable[..., Outputs]:
+        """What computes the gradients of a call on a backend, with the arguments of ``DifferentiableKernels``."""
+        return partial(self._launch, cast(DifferentiableKernels, self.backend(backend).load()).backward)
+
+    def _launch(self, launcher: Callable[..., Outputs], *arguments: tuple[Any, ...]) -> Outputs:
+        try:
+            for group in arguments:
+                for t in group:
+                    if type(t) in PLAIN and not t.data_ptr():
+                        pointer(t)  # torch does not look before it copies what a launcher wants to be contiguous
+            return launcher(*arguments)
+        except UnusableMemoryError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     def split_backward(self, arguments: tuple[Any, ...]) -> tuple[Any, Outputs, tuple[Tensor | None, ...]]:
         """The call, the saved outputs and the gradients that come in, of the registered backward's arguments."""

@@ -9,6 +9,10 @@ from torch import Tensor
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3, torch.uint8: 4}
 
 
+class UnusableMemoryError(ValueError):
+    """A kernel cannot read a tensor where it lies. ``Operator`` puts its name before the message."""
+
+
 def pointer(t: Tensor | None, alignment: int | None = None) -> int:
     """Where a tensor lies; 0 for none.
 
@@ -17,18 +21,18 @@ def pointer(t: Tensor | None, alignment: int | None = None) -> int:
         alignment: what its address must be a multiple of; by default the size of an element.
 
     Raises:
-        ValueError: the tensor has elements but no memory, because its storage was freed or it is a fake; or its memory
-            is not aligned.
+        UnusableMemoryError: the tensor has elements but no memory, because its storage was freed or it is a fake; or
+            its memory is not aligned.
     """
     if t is None:
         return 0
     address = t.data_ptr()
     if address == 0 and t.numel():
-        raise ValueError(
+        raise UnusableMemoryError(
             f"a tensor of shape {list(t.shape)} on {t.device} has no memory: its storage was freed, or it is a fake"
         )
     if address % (alignment or t.element_size()):
-        raise ValueError(
+        raise UnusableMemoryError(
             f"a tensor of shape {list(t.shape)} on {t.device} is not aligned to its elements in memory; call .clone()"
         )
     return address

@@ -87,8 +87,8 @@ def empty_sums(call: AlignCall) -> tuple[Tensor, Tensor]:
     """Uninitialized ``peak`` and ``log_sum``, each ``(B, V, heads, H, W)`` in the dtype that is computed in.
 
     ``peak`` is the greatest logit of a pixel's valid cells and ``log_sum = log(sum exp(logit - peak))``; -inf and 0
-    where no cell is valid. Their sum would lose the digits of ``log_sum`` where logits are large, and the backward
-    needs them: its weights are ``exp((logit - peak) - log_sum)``.
+    where no cell is valid. They stay apart because a backward's weights are ``exp((logit - peak) - log_sum)``, and
+    ``peak + log_sum`` loses the digits of ``log_sum`` where logits are large.
     """
     B, V, _, H, W = call.query.shape
     shape = (B, V, call.heads, H, W)

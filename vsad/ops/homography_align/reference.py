@@ -16,8 +16,8 @@ def reference(call: AlignCall) -> tuple[Tensor, Tensor, Tensor]:
     """``out``, ``peak`` and ``log_sum`` (see ``empty_sums``), one window cell at a time, rounded only at the end.
 
     Differentiable by autograd, twice too, on any device, in any dtype: what float16 and bfloat16 hold is computed in
-    float32. Needs memory for a few images of ``(B, V, C or Cv, H, W)``, and three numbers for each of the N R^2 cells
-    of every pixel and head; where autograd records, for some ten such images per cell.
+    float32. Needs memory for some ten images of ``(B, V, C or Cv, H, W)``, and for three numbers for each of the N R^2
+    cells of every pixel and head; where autograd records, for some ten such images per cell.
     """
     query, key, value = (t.to(call.homography.dtype) for t in (call.query, call.key, call.value))
     heads = call.heads

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..common.checks import autocast_to_float32, check_choice, check_same, check_shapes
 from ..common.registry import Backend
+from ..common.tensors import UnusableMemoryError, pointer
 from .call import METRICS, NAME, DistanceCall, Metric, check_filled
 from .registration import OPERATOR
 
@@ -29,10 +30,7 @@ class PackedPrototypes(nn.Module):
 
     def __init__(self, prototypes: Tensor, metric: Metric = "euclidean") -> None:
         super().__init__()
-        check_shapes("pack_prototypes", prototypes=(prototypes, "P C"))
-        check_same("pack_prototypes", prototypes=prototypes)
-        check_choice("pack_prototypes", "metric", metric, METRICS)
-        check_filled("pack_prototypes", prototypes)
+        _check(prototypes, metric)
         self.metric: Metric = metric
         bank = prototypes.detach()
         self.register_buffer("prototypes", bank.clone(memory_format=torch.contiguous_format) if bank.is_cpu else bank)
@@ -113,6 +111,13 @@ def _rebuild(prototypes: Tensor, metric: Metric) -> PackedPrototypes:
 torch.serialization.add_safe_globals([_rebuild])  # it calls nothing but torch and vsad; torch.load may use it
 
 
+def _check(prototypes: Tensor, metric: str) -> None:
+    check_shapes("pack_prototypes", prototypes=(prototypes, "P C"))
+    check_same("pack_prototypes", prototypes=prototypes)
+    check_choice("pack_prototypes", "metric", metric, METRICS)
+    check_filled("pack_prototypes", prototypes)
+
+
 def _pack(prototypes: Tensor, metric: str) -> Tensor | None:
     """What the backend that will run the calls packs of a bank; None where it packs nothing."""
     call = DistanceCall(prototypes, prototypes, None, 1, metric)
@@ -129,16 +134,24 @@ def _packed_bytes(row: Backend[DistanceCall], prototypes: Tensor, metric: str) -
 
 
 def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
+    _check(prototypes, metric)
     row = OPERATOR.backend(backend)
     reason = row.refusal(DistanceCall(prototypes, prototypes, None, 1, metric))
+    if reason is None and _packed_bytes(row, prototypes, metric) == 0:
+        reason = f"has no use for packing {list(prototypes.shape)}"
     if reason is not None:
         raise RuntimeError(f"pack_prototypes: backend {backend!r} {reason}")
+    try:
+        pointer(prototypes)
+    except UnusableMemoryError as error:
+        raise ValueError(f"pack_prototypes: {error}") from None
     kernels: Any = row.load()
     packed: Tensor = kernels.pack(prototypes, metric)
     return packed
 
 
 def _pack_fake(prototypes: Tensor, metric: str, backend: str) -> Tensor:
+    _check(prototypes, metric)
     row = OPERATOR.backend(backend)
     kernels: Any = row.load()
     return prototypes.new_empty((_packed_bytes(row, prototypes, metric),), dtype=kernels.PACKED)
