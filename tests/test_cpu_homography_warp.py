@@ -214,7 +214,7 @@ def test_the_backward_schema_passes_opcheck():
     image, H = random_warp(4)
     grad = torch.randn(2, 4, 9, 8)
     for needs in ([True, True], [True, False], [False, True]):
-        torch.library.opcheck(BACKWARD, (image, H, [9, 8], "bilinear", "zeros", False, grad, needs, "cpu"))
+        torch.library.opcheck(BACKWARD, (image, H, 9, 8, "bilinear", "zeros", False, grad, needs, "cpu"))
 
 
 def test_the_row_comes_first():

@@ -254,7 +254,8 @@ void backward_of(const WarpGradients& gradients, std::int64_t number, char* scra
         if constexpr (need_homography) row.add_to(item.homography, y);
     }
     if constexpr (need_input && !std::is_same_v<Element, T>)
-        item.for_each_row(gradients, [](const T* sum, Element* to, std::int64_t length) { narrow_row(to, sum, length); });
+        item.for_each_row(gradients,
+                          [](const T* sum, Element* to, std::int64_t length) { narrow_row(to, sum, length); });
 }
 
 template <typename Element, int n>
