@@ -225,6 +225,7 @@ class Machine(RuleBasedStateMachine):
             assert (got.shape, got.dtype) == (want.shape, want.dtype)
             comparable = call.values in FINITE and got.dtype == outs[0].dtype
             comparable &= call.far == 1 or got.dtype == torch.float64
+            comparable &= torch.equal(call.outs[-1], outs[-1]) or call.operator.name != "prototype_distance"  # ties
             if comparable and got.dtype in COMPARED[derivative is gradients_of_gradients :]:
                 terms = far_shift(copies[name].detach()) if name == "homography" else 1.0
                 close(f"grad_{name}", got, want, got.dtype, 8 * max(terms, call.terms))  # sums of cancelling terms
