@@ -142,6 +142,33 @@ def test_the_handlers_exception_reaches_the_caller(long):
     assert torch.equal(call(), expected)
 
 
+def test_one_of_very_many_signals_raises(threads):
+    """The others arrive while the call looks for signals, and while it is abandoned."""
+    threads(2)
+    call = screened()
+    seen = 0
+
+    def handler(*_):
+        nonlocal seen
+        seen += 1
+        if seen == 20:
+            raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for _ in range(5):
+            seen = 0
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 2e-5)
+            with pytest.raises(TimeoutError):
+                call()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        time.sleep(0.01)  # the last signal may still be on its way
+        signal.signal(signal.SIGALRM, before)
+    assert call().shape == (3000, 1)
+
+
 def test_other_threads_go_on(threads):
     """Only the main thread is interrupted; what another thread computes is finished."""
     threads(1)

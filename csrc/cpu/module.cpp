@@ -83,17 +83,14 @@ void set_isa(const std::string& name) {
     throw std::invalid_argument("set_isa: name must be one this module was built for, got " + name);
 }
 
-// Signal handlers run in Python's main thread only; other threads need not take Python's lock to know that.
-bool handle_signals() {
-    enum class Main { unknown, yes, no };
-    thread_local Main main = Main::unknown;
-    if (main == Main::no) return false;
+unsigned long main_thread = 0;  // Python's name of it
+
+// Signal handlers run in Python's main thread only; other threads need not wait for Python's lock to know that. Nothing
+// here throws: the threads that work for the call would not survive it.
+bool handle_signals() noexcept {
+    if (PyThread_get_thread_ident() != main_thread) return false;
     const pybind11::gil_scoped_acquire lock;
-    if (main == Main::unknown) {
-        const pybind11::module_ threading = pybind11::module_::import("threading");
-        main = threading.attr("current_thread")().is(threading.attr("main_thread")()) ? Main::yes : Main::no;
-    }
-    return main == Main::yes && PyErr_CheckSignals() != 0;
+    return PyErr_CheckSignals() != 0;
 }
 
 // The handler's exception is set already.
@@ -120,6 +117,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("isa", [] { return std::string(kNames[in_use()]); }, "The instruction set in use.");
     m.def("isas", &isas, "The instruction sets that this module holds and this processor runs, slowest first.");
     m.def("set_isa", &set_isa, pybind11::arg("name"), "Use this instruction set from now on; the tests compare them.");
+    main_thread = pybind11::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
     interrupted = &handle_signals;
     pybind11::register_local_exception_translator(&translate);
     Bindings::bind_all(m);

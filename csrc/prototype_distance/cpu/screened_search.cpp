@@ -52,19 +52,23 @@ std::int64_t load_features(Screen<Element>& s, const Pass& pass) {
     return loaded;
 }
 
+// Returns false, its minima unfinished, where the call is abandoned.
 template <typename Element>
-void screen_blocks(Screen<Element>& s, std::int64_t begin, std::int64_t end) {
+bool screen_blocks(Screen<Element>& s, std::int64_t begin, std::int64_t end, Patience& patience) {
     const DistanceArguments& a = s.a;
     if (s.in_int8) {
         const Int8Screen screen{a.bank.int8, begin, end, s.steps, s.panels_int8, s.scale, s.padded_rows, s.minima};
         a.int8->minima(screen);
+        return !patience.ends();
     } else {
         for (std::int64_t block = begin; block < end; ++block) {
+            if (patience.ends()) return false;
             pack_panel<Element>(a, s.panel, s.tile, s.row, block);
             s.feature_in_use = -1;  // s.row is overwritten
             float_minima(s.minima + (block - begin) * s.padded_rows, s.panels, s.padded_rows, s.panel,
                          a.bank.offset + block * kBlock, a.C);
         }
+        return true;
     }
 }
 
@@ -75,11 +79,10 @@ void screen(Screen<Element>& s, const Pass& pass, const Split& split, std::int64
     const DistanceArguments& a = s.a;
     s.start(pass.in_int8, first, split.end - split.begin);
     if (!load_features(s, pass)) return;
-    Patience patience(kChunk * kBlock * s.padded_rows * a.C);
+    Patience patience((pass.in_int8 ? kChunk : 1) * kBlock * s.padded_rows * a.C);
     for (std::int64_t block = split.begin; block < split.end; block += kChunk) {
-        if (patience.ends()) return;
         const std::int64_t stop = lesser(split.end, block + kChunk);
-        screen_blocks(s, block, stop);
+        if (!screen_blocks(s, block, stop, patience)) return;
         find_candidates(s, block, stop);
     }
     s.rerank_all(split.begin, split.end);
