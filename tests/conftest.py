@@ -53,7 +53,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
-    parser.addoption("--calls", type=int, help="how many random calls to make of every backend; 10000 with --slow")
+    parser.addoption("--calls", type=int, help="how many random calls to make of a backend; 10000 with --slow")
     parser.addoption("--isa", help="the instruction set that the CPU kernels use, where a test does not choose one")
 
 

@@ -49,6 +49,7 @@ BACKENDS = [  # GPU kernels are emulated or interpreted here
         r.name == name and r.missing is None and "cpu" in r.devices for op in OPERATORS.values() for r in op.backends
     )
 ]
+SLOW_CALLS = {"cpu": 10_000, "cuda": 2_000, "triton": 300}  # with --slow
 SETTINGS = settings(
     max_examples=5, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
@@ -366,7 +367,8 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_random_calls(backend, request, record_property):
-    wanted = request.config.getoption("--calls") or (10_000 if request.config.getoption("--slow") else 300)
+    slow = request.config.getoption("--slow")
+    wanted = request.config.getoption("--calls") or (SLOW_CALLS[backend] if slow else 300)
     machine = type("Machine", (Machine,), {"backend": backend})
     for seed in itertools.count():
         run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=SETTINGS)

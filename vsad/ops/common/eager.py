@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = (Tensor, torch.nn.Parameter)
 _NO_TENSORS = frozenset((bool, int, float, str, type(None)))  # to ask isinstance takes longer
 
 
@@ -19,6 +19,7 @@ def is_watched(arguments: Iterable[object]) -> bool:
     They follow what torch's dispatcher sees. To go through it in Python costs a call some 10 microseconds, which are
     spared where nobody watches. Subclasses of Tensor, such as fake tensors, watch what is done to them. Tensors that
     are negated lazily, such as the imaginary part of a conjugate, need the dispatcher, which computes their values.
+    Those without memory need the checks of the registered operator.
     """
     if (
         torch.compiler.is_compiling()
@@ -28,10 +29,11 @@ def is_watched(arguments: Iterable[object]) -> bool:
         or is_transformed()
     ):
         return True
+    t: Any
     for t in arguments:
         kind = type(t)
-        if kind in PLAIN:
-            if cast(Tensor, t).is_neg():
+        if kind in _PLAIN:
+            if not t.data_ptr() or t.is_neg():
                 return True
         elif kind not in _NO_TENSORS and isinstance(t, Tensor):
             return True

@@ -95,9 +95,16 @@ def _full_check(operator: Operator[Any]) -> Callable[[Any], None]:
         for name, is_needed in tensors:
             if is_needed or getattr(call, name) is not None:
                 check_tensor(operator.name, name, getattr(call, name))
+                _check_memory(operator.name, name, getattr(call, name))
         operator.check(call)
 
     return check
+
+
+def _check_memory(op: str, name: str, tensor: Tensor) -> None:
+    """Torch does not look for it before it copies a tensor that a launcher wants to be contiguous."""
+    if not tensor.is_meta and tensor.data_ptr() == 0 and tensor.numel() > 0:
+        raise ValueError(f"{op}: {name} must be stored, got {list(tensor.shape)} that has no memory: it was freed")
 
 
 def _as_result(outputs: Outputs) -> Outputs | Tensor:
@@ -150,6 +157,7 @@ def _check_backward(
                 continue
             check_tensor(operator.name, f"{kind}_{name}", tensor)
             assert tensor is not None
+            _check_memory(operator.name, f"{kind}_{name}", tensor)
             shape, dtype, device = wanted = empty[name].shape, empty[name].dtype, empty[name].device
             if (tensor.shape, tensor.dtype, tensor.device) != wanted:
                 raise ValueError(

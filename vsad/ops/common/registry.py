@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from . import preference
-from .eager import PLAIN
-from .tensors import UnusableMemoryError, pointer
+from .tensors import UnusableMemoryError
 
 REFERENCE = "torch"
 Call = TypeVar("Call", bound=tuple[Any, ...])
@@ -170,10 +169,6 @@ class Operator(Generic[Call]):
 
     def _launch(self, launcher: Callable[..., Outputs], *arguments: tuple[Any, ...]) -> Outputs:
         try:
-            for group in arguments:
-                for t in group:
-                    if type(t) in PLAIN and not t.data_ptr():
-                        pointer(t)  # torch does not look before it copies what a launcher wants to be contiguous
             return launcher(*arguments)
         except UnusableMemoryError as error:
             raise ValueError(f"{self.name}: {error}") from None
