@@ -108,10 +108,14 @@ VSAD_HD Cells valid_cells(T x, T y, int radius, int height, int width) {
 }
 
 // (1 - f) a + f b: what lies between two neighbors a and b; with a and b exchanged, what a neighbor receives from the
-// two cells beside it. T is a number, V a number or a vector. Only the second product can be fused with the addition,
-// so that every function that mixes finds the same bits.
+// two cells beside it. T is a number, V a number or a vector.
 template <typename T, typename V>
 VSAD_HD V mix(T f, V a, V b) {
+    return (1 - f) * a + f * b;
+}
+// As mix, but only the second product can be fused with the addition, so that every function finds the same bits.
+template <typename T, typename V>
+VSAD_HD V mix_alike(T f, V a, V b) {
     return product(1 - f, a) + f * b;
 }
 

@@ -99,6 +99,12 @@ struct Item {
     }
 };
 
+template <typename T>
+VSAD_HD void store_quad(T* to, T x) {
+    const Quad<T> quad = x - Quad<T>{};
+    __builtin_memcpy(to, &quad, sizeof quad);
+}
+
 // Packs the tile's rows and finds <grad_out, out> of its pixels.
 template <typename T, typename Element>
 void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile) {
@@ -115,7 +121,7 @@ void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile)
 
     const T *peak = static_cast<const T*>(a.peak), *log_sum = static_cast<const T*>(a.log_sum);
     const T* grad_log_sum = static_cast<const T*>(item.gradients.grad_log_sum);
-    const std::int64_t plane_pixels = a.H * a.W, group = 4 * value.span;
+    const std::int64_t plane_pixels = a.H * a.W;
     const std::int64_t first = ((b * a.V + v) * a.heads + item.batch * value.together) * plane_pixels;
     for (int y = 0; y < tile.height; ++y)
         for (int x = 0; x < tile.width; ++x) {
@@ -125,12 +131,13 @@ void load_tile(const Item<T>& item, const BackwardScratch<T>& s, Rectangle tile)
                 sum += load(s.out + c) * load(s.grad_out + c);
             store(s.inner + pixel * kLanes<T>, sum_over_span<T>(sum_in_quads<T>(sum), value.span));
             for (int h = 0; h < value.together; ++h)
-                for (int i = 0; i < group; ++i) {
-                    const std::int64_t lane = pixel * kLanes<T> + h * group + i, from = at + h * plane_pixels;
+                for (int quad = 0; quad < value.span; ++quad) {
+                    const std::int64_t lane = pixel * kLanes<T> + (h * value.span + quad) * 4;
+                    const std::int64_t from = at + h * plane_pixels;
                     // Without a valid cell the peak is -inf, and -inf - -inf would be NaN.
-                    s.peak[lane] = peak[from] == T(-__builtin_inf()) ? T(0) : peak[from];
-                    s.log_sum[lane] = log_sum[from];
-                    s.grad_log_sum[lane] = grad_log_sum ? grad_log_sum[from] : T(0);
+                    store_quad(s.peak + lane, peak[from] == T(-__builtin_inf()) ? T(0) : peak[from]);
+                    store_quad(s.log_sum + lane, log_sum[from]);
+                    store_quad(s.grad_log_sum + lane, grad_log_sum ? grad_log_sum[from] : T(0));
                 }
         }
 }

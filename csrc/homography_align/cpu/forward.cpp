@@ -110,23 +110,26 @@ template <typename T, typename Element>
 void write_tile(const AlignArguments& a, const ForwardScratch<T>& s, const Plan<T>& plan, std::int64_t b,
                 std::int64_t v, Rectangle tile) {
     const Channels<T>& value = plan.value;
-    const std::int64_t view = (b * a.V + v) * a.heads * a.H * a.W;
-    T *peak = static_cast<T*>(a.peak) + view, *log_sum = static_cast<T*>(a.log_sum) + view;
+    const std::int64_t view = (b * a.V + v) * a.heads;
     for (int batch = 0; batch < value.batches; ++batch)
         for (int y = 0; y < tile.height; ++y) {
             const std::int64_t first = std::int64_t(batch) * tile.area() + y * tile.width;
+            T *peaks = s.peak + first * kLanes<T>, *totals = s.total + first * kLanes<T>;
             for (int x = 0; x < tile.width; ++x) {
-                const Vector<T> total = sum_in_quads<T>(load(s.total + (first + x) * kLanes<T>));
+                const Vector<T> total = sum_in_quads<T>(load(totals + x * kLanes<T>));
                 const Vector<T> inverse = total == 0 ? Vector<T>{} : 1 / total;
-                const Vector<T> log = total == 0 ? Vector<T>{} : log_of_positive(total);
-                for (int h = 0; h < value.together; ++h) {
-                    const int lane = h * value.span * 4;
-                    const std::int64_t at = ((batch * value.together + h) * a.H + tile.y + y) * a.W + tile.x + x;
-                    peak[at] = s.peak[(first + x) * kLanes<T> + lane];
-                    log_sum[at] = log[lane];
-                }
+                store(totals + x * kLanes<T>, total == 0 ? Vector<T>{} : log_of_positive(total));
                 T* sum = s.sum + (first + x) * value.row();
                 for (int c = 0; c < value.row(); c += kLanes<T>) store(sum + c, load(sum + c) * inverse);
+            }
+            for (int h = 0; h < value.together; ++h) {
+                const std::int64_t row = (view + batch * value.together + h) * a.H + tile.y + y;
+                T* peak = static_cast<T*>(a.peak) + row * a.W + tile.x;
+                T* log_sum = static_cast<T*>(a.log_sum) + row * a.W + tile.x;
+                for (int x = 0, lane = h * value.span * 4; x < tile.width; ++x, lane += kLanes<T>) {
+                    peak[x] = peaks[lane];
+                    log_sum[x] = totals[lane];
+                }
             }
             Element* out = const_cast<Element*>(plane<Element>(a.out, b, v, batch * value.batch_channels()));
             unpack_row<T>(out + (tile.y + y) * a.out.y + tile.x * a.out.x, a.out, s.sum + first * value.row(),

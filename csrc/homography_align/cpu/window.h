@@ -309,10 +309,11 @@ VSAD_HD void for_each_logit(const T* taps, T fx, T fy, T scale, const T* bias, c
                             const Visit& visit) {
     const auto row = [taps](int i) { return load(taps + i * kLanes<T>); };
     for_each_cell<T>(
-        size, [&](int j) { return mix(fy, row(j), row(j + size.quads())); },
+        size, [&](int j) { return mix_alike(fy, row(j), row(j + size.quads())); },
         [&](int j, Vector<T> left, Vector<T> right) {
-            const Vector<T> logit = scale * mix(fx, left, right) + load(bias + j * kLanes<T>);
-            visit(j, mask ? mask[j] ? logit : broadcast(T(-__builtin_inf())) : logit);
+            Vector<T> logit = scale * mix_alike(fx, left, right) + load(bias + j * kLanes<T>);
+            if (mask) logit = mask[j] ? logit : broadcast(T(-__builtin_inf()));
+            visit(j, logit);
         });
 }
 

@@ -65,10 +65,10 @@ struct TapRow {
     }
 };
 
-// Bilinear interpolation between the taps a, b of a row and c, d of the row below.
+// Bilinear interpolation between the taps a, b of a row and c, d of the row below; of the forward's bits.
 template <int R>
 __device__ __forceinline__ float bilinear(const Window<R>& w, float a, float b, float c, float d) {
-    return mix(w.fy, mix(w.fx, a, b), mix(w.fx, c, d));
+    return mix_alike(w.fy, mix_alike(w.fx, a, b), mix_alike(w.fx, c, d));
 }
 
 // Calls visit(row, i, logit, value, upper, lower) for every cell and then finish(row) for every row of cells. value is

@@ -29,8 +29,8 @@ __device__ __forceinline__ float find_logits(float (&logits)[R], float (&mixed)[
                                              float highest) {
 #pragma unroll
     for (int i = 0; i < R; ++i) {
-        const float next = mix(w.fx, below[i], below[i + 1]);
-        const float logit = logit_of(scale, mix(w.fy, mixed[i], next), bias, row * R + i);
+        const float next = mix_alike(w.fx, below[i], below[i + 1]);
+        const float logit = logit_of(scale, mix_alike(w.fy, mixed[i], next), bias, row * R + i);
         logits[i] = w.cells.hold(row, i) ? logit : kMinusInfinity;
         highest = logits[i] > highest ? logits[i] : highest;
         mixed[i] = next;
@@ -47,7 +47,7 @@ __device__ __forceinline__ void attend_window(Softmax& softmax, Sums<Element, kL
     float t[R + 1], mixed[R], above[R + 1] = {};  // above: what a row of taps receives from the cells above it
     dot_row(t, query, keys, w, 0);
 #pragma unroll
-    for (int i = 0; i < R; ++i) mixed[i] = mix(w.fx, t[i], t[i + 1]);
+    for (int i = 0; i < R; ++i) mixed[i] = mix_alike(w.fx, t[i], t[i + 1]);
 #pragma unroll 1
     for (int row = 0; row <= R; ++row) {
         float below[R + 1] = {};
