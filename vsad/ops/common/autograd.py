@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .eager import is_transformed, is_watched
-from .registry import Gradients, Operator, Outputs
+from .registry import TENSOR_TYPES, Gradients, Operator, Outputs
 
 MaybeTensors = tuple[Tensor | None, ...]
 Registered = Callable[..., Outputs]
@@ -46,7 +46,7 @@ class _ForwardFormula:
         self.gradients = cast(Gradients, operator.gradients)
         hints = get_type_hints(operator.call)
         self.arguments = len(hints)
-        self.tensors = sum(hint in (Tensor, Tensor | None) for hint in hints.values())
+        self.tensors = sum(hint in TENSOR_TYPES for hint in hints.values())
         self.places = tuple(list(hints).index(argument) for argument in self.gradients.arguments)
         self.saved = tuple(operator.outputs.index(output) for output in self.gradients.saved)
         self.incoming = tuple(operator.outputs.index(output) for output in self.gradients.outputs)

@@ -25,6 +25,14 @@ def empty_like_layout(
     return like.new_empty((*batch, channels, height, width), dtype=dtype)
 
 
+def copy_like_layout(like: Tensor, t: Tensor) -> Tensor:
+    """``t (*, channels, H, W)`` in the dtype of ``like``, in memory as ``empty_like_layout`` lays it out."""
+    t = t.to(like.dtype)
+    if is_channels_last(like):
+        return t.movedim(-3, -1).clone(memory_format=torch.contiguous_format).movedim(-1, -3)
+    return t.clone(memory_format=torch.contiguous_format)
+
+
 def in_layout_of(like: Tensor, grad: Tensor) -> Tensor:
     """``grad (B, V, H, W, C)`` as the gradient of ``like``: its shape, dtype and memory layout."""
     result = empty_like_layout(like, like.shape[2])

@@ -13,10 +13,9 @@ from . import batching
 from .autograd import differentiate
 from .checks import check_tensor
 from .eager import is_transformed, is_watched
-from .registry import OPERATORS, REFERENCE, Operator, Outputs
+from .registry import OPERATORS, REFERENCE, TENSOR_TYPES, Operator, Outputs
 
 Run = Callable[[Any, str | None], Outputs]
-TENSOR_TYPES = (Tensor, Tensor | None)
 SCHEMA_TYPES: dict[type | types.UnionType, str] = {
     Tensor: "Tensor",
     Tensor | None: "Tensor?",

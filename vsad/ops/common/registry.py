@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, get_type_hints
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .tensors import UnusableMemoryError
 REFERENCE = "torch"
 Call = TypeVar("Call", bound=tuple[Any, ...])
 Outputs = tuple[Tensor, ...]
+TENSOR_TYPES = (Tensor, Tensor | None)  # of the fields of a call
 
 
 class Kernels(Protocol):
@@ -175,7 +176,7 @@ class Operator(Generic[Call]):
 
     def split_backward(self, arguments: tuple[Any, ...]) -> tuple[Any, Outputs, tuple[Tensor | None, ...]]:
         """The call, the saved outputs and the gradients that come in, of the registered backward's arguments."""
-        fields, saved = len(get_type_hints(self.call)), len(self.gradients.saved) if self.gradients else 0
+        fields, saved = len(cast(Any, self.call)._fields), len(self.gradients.saved) if self.gradients else 0
         *tensors, _needs, _backend = arguments
         return self.call(*tensors[:fields]), tuple(tensors[fields : fields + saved]), tuple(tensors[fields + saved :])
 

@@ -33,21 +33,18 @@ def check(call: AlignCall) -> None:
     sizes = check_images(call.query, call.key, call.value, call.neighbors)
     check_window(call.window)
     check_heads(call.heads, sizes["C"], sizes["Cv"])
-    compute = compute_dtype(call.query.dtype)
-    slots, window = (sizes["V"], sizes["N"]), (call.window, call.window)
-    expected = {"homography": (call.homography, (*slots, 3, 3))}
-    if call.bias is not None:
-        expected["bias"] = (call.bias, (call.heads, sizes["N"], *window))
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape[-4:]) != shape:
-            raise ValueError(f"{NAME}: {name} must be {list(shape)}, got {list(tensor.shape)}")
+    compute, R = compute_dtype(call.query.dtype), call.window
+    B, V, N = sizes["B"], sizes["V"], sizes["N"]
+    expected = {"homography": ((1, V, N, 3, 3), (B, V, N, 3, 3)), "bias": ((call.heads, N, R, R),)}
+    for name, shapes in expected.items():
+        tensor: Tensor | None = getattr(call, name)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) not in shapes:
+            raise ValueError(f"{NAME}: {name} must be {' or '.join(map(str, shapes))}, got {list(tensor.shape)}")
         if tensor.dtype != compute:
             raise ValueError(f"{NAME}: {name} must be {compute}, got {tensor.dtype}")
         check_device(NAME, **{"query": call.query, name: tensor})
-    if call.homography.ndim != 5 or call.homography.shape[0] not in (1, sizes["B"]):
-        raise ValueError(f"{NAME}: homography must have batch 1 or B={sizes['B']}, got {list(call.homography.shape)}")
-    if call.bias is not None and call.bias.ndim != 4:
-        raise ValueError(f"{NAME}: bias must have 4 dimensions, got {list(call.bias.shape)}")
     check_device(NAME, query=call.query, neighbors=call.neighbors)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..common.layout import is_channels_last
+from ..common.layout import copy_like_layout
 from ..common.reference_sampling import bilinear, project
 from .call import AlignCall
 
@@ -39,7 +39,7 @@ def reference(call: AlignCall) -> tuple[Tensor, Tensor, Tensor]:
     out = value.new_zeros((*query.shape[:2], heads, value.shape[2] // heads, *query.shape[3:]))
     for weight, (_, _, _, v, _) in zip(alpha, _cells(call, value)):
         out = out + weight.unsqueeze(3) * v.unflatten(2, out.shape[2:4])
-    return _in_layout_of(call.query, out.flatten(2, 3)), peak, total.log()
+    return copy_like_layout(call.query, out.flatten(2, 3)), peak, total.log()
 
 
 def _cells(call: AlignCall, image: Tensor) -> Iterator[tuple[int, int, int, Tensor, Tensor]]:
@@ -58,11 +58,3 @@ def _cells(call: AlignCall, image: Tensor) -> Iterator[tuple[int, int, int, Tens
                 sampled, inside = bilinear(views, sx + (b - radius), sy + (a - radius))
                 valid = (near & inside).unsqueeze(2)
                 yield n, a, b, torch.where(valid, sampled, 0), valid
-
-
-def _in_layout_of(query: Tensor, out: Tensor) -> Tensor:
-    """``out`` in query's dtype, and in memory as ``empty_like_layout`` lays it out."""
-    out = out.to(query.dtype)
-    if is_channels_last(query):
-        return out.movedim(2, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 2)
-    return out.clone(memory_format=torch.contiguous_format)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from vsad import _cpu
 
-from ..common.layout import empty_like_layout
+from ..common.layout import empty_like_layout, is_channels_last
 from ..common.tensors import image, pointer
 from ..common.threads import threads
 from .arguments import NO_IMAGE, warp_arguments
 from .call import WarpCall
-from .gradients import checked_grad_out, has_channels_last, reduce_parts
+from .gradients import checked_grad_out, reduce_parts
 
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
 LOCATE = 16  # multiply-adds that cost as much as locating the taps of a pixel
@@ -67,7 +67,7 @@ def _groups(call: WarpCall) -> int:
     The number of threads has no part in it: the homography's gradient is summed group by group.
     """
     B, C, Hs, Ws = call.input.shape
-    most = C // GROUP_CHANNELS if has_channels_last(call.input) else C
+    most = C // GROUP_CHANNELS if is_channels_last(call.input) else C
     groups = -(-GROUPS // max(B, 1))
     if call.input.element_size() == 2:
         groups = max(groups, min(-(-4 * C * Hs * Ws // SUM_BYTES), C // FEWEST_SUMMED))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..common.fixed_point import fixed_point_scale, largest
-from ..common.layout import empty_like_layout
+from ..common.layout import empty_like_layout, is_channels_last
 from .call import NAME, WarpCall
 
 
@@ -20,13 +20,9 @@ def checked_grad_out(call: WarpCall, grads: tuple[Tensor | None, ...]) -> Tensor
     assert grad_out is not None
     if not input.is_floating_point():
         raise ValueError(f"{NAME}: input must be floating point to have a gradient, got {input.dtype}")
-    if has_channels_last(input) and grad_out.stride(1) != 1:
+    if is_channels_last(input) and grad_out.stride(1) != 1:
         return empty_like_layout(input, input.shape[1], size=call.size).copy_(grad_out)
     return grad_out
-
-
-def has_channels_last(image: Tensor) -> bool:
-    return image.stride(1) == 1 and image.shape[1] > 1
 
 
 def empty_sum(call: WarpCall, fixed_point: bool = False) -> Tensor:

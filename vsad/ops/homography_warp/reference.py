@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..common.layout import copy_like_layout
 from ..common.reference_sampling import coordinate_limit, project
 from .call import WarpCall
 
@@ -28,9 +29,7 @@ def reference(call: WarpCall) -> tuple[Tensor, Tensor]:
             out = out + tap * (weight_y * weight_x)[:, None]
     if not input.is_floating_point():
         out = out.detach().round().clamp(0, 255)  # round() takes ties to the even neighbor
-    if input.stride(1) == 1 and C > 1:
-        out = out.movedim(1, -1).contiguous().movedim(-1, 1)
-    return out.to(input.dtype), mask.expand(B, *size)
+    return copy_like_layout(input, out), mask.expand(B, *size)
 
 
 def _axis_taps(s: Tensor, last: int, mode: str, padding: str) -> Iterator[tuple[Tensor, Tensor]]:

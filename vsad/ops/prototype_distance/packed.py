@@ -56,7 +56,7 @@ class PackedPrototypes(nn.Module):
         return f"PackedPrototypes({P} x {C}, {self.dtype}, {self.device}, metric={self.metric!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.prototypes, self.metric)
+        return PackedPrototypes, (self.prototypes, self.metric)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedPrototypes:
         before = self.prototypes
@@ -104,11 +104,7 @@ def pack_prototypes(prototypes: Tensor, *, metric: Metric = "euclidean") -> Pack
     return PackedPrototypes(prototypes, metric)
 
 
-def _rebuild(prototypes: Tensor, metric: Metric) -> PackedPrototypes:
-    return PackedPrototypes(prototypes, metric)
-
-
-torch.serialization.add_safe_globals([_rebuild])  # it calls nothing but torch and vsad; torch.load may use it
+torch.serialization.add_safe_globals([PackedPrototypes])  # it calls nothing but torch and vsad; torch.load may use it
 
 
 def _check(prototypes: Tensor, metric: str) -> None:
