@@ -169,6 +169,23 @@ def test_one_of_very_many_signals_raises(threads):
     assert call().shape == (3000, 1)
 
 
+def test_a_thread_without_work_looks_for_signals(threads):
+    """Of the two items of this call one takes ten times as long as the other."""
+    threads(2)
+    features, bank = randn(70, 1024).requires_grad_(), randn(10_000, 1024)
+    distances = prototype_distance(features, bank, 10_000, backend="cpu").distances
+    call = lambda: torch.autograd.grad(distances, features, distances.detach(), retain_graph=True)  # noqa: E731
+    call()
+    start = time.perf_counter()
+    call()
+    seconds = time.perf_counter() - start
+    for _ in range(4):
+        start = time.perf_counter()
+        with Signal(signal.SIGINT, signal.default_int_handler, 0.3 * seconds), pytest.raises(KeyboardInterrupt):
+            call()
+        assert time.perf_counter() - start < 0.2 + 0.4 * seconds
+
+
 def test_other_threads_go_on(threads):
     """Only the main thread is interrupted; what another thread computes is finished."""
     threads(1)

@@ -21,6 +21,7 @@ class Call {
     Call& operator=(const Call&) = delete;
     ~Call();
 
+    bool is_of_this_thread() const;
     bool abandoned();
 
   private:

@@ -67,6 +67,22 @@ OpenMp find_openmp() {
 // ms.
 constexpr std::chrono::milliseconds kBetweenLooks{50};
 
+// Asks again and again, soon at first; at last the answer is a sixteenth of the time late, or 10 ms.
+template <typename Condition>
+void wait_until(const Condition& condition) {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::chrono::milliseconds spun{1};
+    constexpr Clock::duration longest = std::chrono::milliseconds(10);
+    const Clock::time_point start = Clock::now();
+    while (!condition()) {
+        const Clock::duration waited = Clock::now() - start;
+        if (waited < spun)
+            std::this_thread::yield();
+        else
+            std::this_thread::sleep_for(std::min(waited / 16, longest));
+    }
+}
+
 thread_local Call* mine = nullptr;  // the call that this thread works for
 
 // The OpenMP runtime, or null where this process cannot use one.
@@ -75,9 +91,9 @@ const OpenMp* usable_openmp() {
     return forked || !openmp.start || !openmp.max_threads ? nullptr : &openmp;
 }
 
-// Calls drain(0), ..., drain(workers - 1), each in a thread of its own, the first in this one.
-template <typename Drain>
-void run_in_threads(std::int64_t workers, const Drain& drain) {
+// Calls drain(0), ..., drain(workers - 1), each in a thread of its own, the first in this one, and look after it.
+template <typename Drain, typename Look>
+void run_in_threads(std::int64_t workers, const Drain& drain, const Look& look) {
     std::vector<std::thread> team;
     team.reserve(workers - 1);
     try {
@@ -86,6 +102,7 @@ void run_in_threads(std::int64_t workers, const Drain& drain) {
         // The system refuses more threads: those that started, and this one, do all the work.
     }
     drain(0);
+    look();
     for (std::thread& thread : team) thread.join();
 }
 
@@ -97,8 +114,10 @@ Call::Call() : outer_(mine), thread_(&mine), next_look_(Clock::now() + kBetweenL
 
 Call::~Call() { mine = outer_; }
 
+bool Call::is_of_this_thread() const { return thread_ == &mine; }
+
 bool Call::abandoned() {
-    if (thread_ == &mine && !abandoned_ && Clock::now() >= next_look_) {
+    if (is_of_this_thread() && !abandoned_ && Clock::now() >= next_look_) {
         if (interrupted && interrupted()) abandoned_ = true;
         next_look_ = Clock::now() + kBetweenLooks;
     }
@@ -118,28 +137,33 @@ void run_parallel(const Work& work, const void* arguments) {
     const std::int64_t bytes = (work.scratch_bytes + 63) / 64 * 64;
     std::unique_ptr<char[], AlignedDelete> scratch(new (kCacheLine) char[workers * bytes]);
 
-    std::atomic<std::int64_t> next{0};
+    std::atomic<std::int64_t> next{0}, finished{0};
     Call* const call = mine;
     const auto drain = [&](std::int64_t worker) {
         Call* const before = mine;
         mine = call;
         // An item that has started runs to its end: it may be one that others, which started later, wait for.
-        for (std::int64_t item; !abandoned() && (item = next.fetch_add(1)) < work.items;)
+        for (std::int64_t item; !abandoned() && (item = next.fetch_add(1)) < work.items; ++finished)
             work.run(arguments, item, scratch.get() + worker * bytes);
         mine = before;
+    };
+    // The calling thread looks for signals, even when no item is left for it, until the others have finished theirs.
+    const auto look = [&] {
+        if (call && call->is_of_this_thread()) wait_until([&] { return finished == work.items || abandoned(); });
     };
     if (const OpenMp* openmp = workers > 1 ? usable_openmp() : nullptr) {
         std::atomic<std::int64_t> arrived{0};
         auto join = [&] {
             const std::int64_t worker = arrived.fetch_add(1);
             if (worker < workers) drain(worker);
+            look();
         };
         // A team as large as torch's: OpenMP destroys the threads that a smaller team leaves over, and would have to
         // create them again for torch.
         const int team = std::max(int(workers), openmp->max_threads());
         openmp->start([](void* data) { (*static_cast<decltype(join)*>(data))(); }, &join, unsigned(team), 0);
     } else {
-        run_in_threads(workers, drain);
+        run_in_threads(workers, drain, look);
     }
     throw_if_abandoned();
 }

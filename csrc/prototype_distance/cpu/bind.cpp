@@ -29,6 +29,8 @@ void bind_prototype_distance(py::module_& m) {
         },
         py::arg("operands"), py::kw_only(), py::arg("packed"), py::arg("center"), py::arg("distances"),
         py::arg("indices"), py::arg("threads"));
+    m.def("prototype_distance_packs", &packs, py::arg("operands"),
+          "Whether a call without a packed bank packs one, and needs its center.");
     m.def(
         "prototype_distance_backward",
         [](const DistanceOperands& operands, Pointer indices, Pointer grad_distances,

@@ -117,10 +117,18 @@ inline void brute_force(DistanceArguments& a) {
     run_parallel(VSAD_CHOOSE(distance_merge_splits)(a), &a);
 }
 
-// Finds the nearest prototypes. `packed` is null, or a bank that `pack` made of the same prototypes with int8.
+// Whether a packed bank would be read.
+inline bool screens(const DistanceOperands& a) {
+    return can_pack(a.P, a.C) && kFewestPerNeighbor * a.k <= a.P && a.M > 0;
+}
+
+// Whether it is worth packing the bank for one call.
+inline bool packs(const DistanceOperands& a) { return screens(a) && a.M >= kFewestFeatures; }
+
+// Finds the nearest prototypes. `packed` is null, or a bank that `pack` made of the same prototypes with int8; `center`
+// is needed where the call `packs` one itself.
 inline void search(DistanceArguments& a, char* packed, const float* center) {
-    const bool screens = can_pack(a.P, a.C) && kFewestPerNeighbor * a.k <= a.P && a.M > 0;
-    if (!screens || (!packed && a.M < kFewestFeatures)) return brute_force(a);
+    if (packed ? !screens(a) : !packs(a)) return brute_force(a);
     const Int8Kernels* int8 = int8_kernels();
     std::unique_ptr<char[]> memory;
     if (packed) {

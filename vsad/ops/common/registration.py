@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any, cast, get_type_hints
@@ -12,7 +13,7 @@ from torch import Tensor
 from . import batching
 from .autograd import differentiate
 from .checks import check_tensor
-from .eager import is_transformed, is_watched
+from .eager import is_transformed, is_watched, requires_grad
 from .registry import OPERATORS, REFERENCE, TENSOR_TYPES, Operator, Outputs
 
 Run = Callable[[Any, str | None], Outputs]
@@ -34,6 +35,8 @@ def register(operator: Operator[Any]) -> Run:
         ``run(call, backend)``: chooses the backend, computes the outputs, and records the call for autograd.
     """
     OPERATORS[operator.name] = operator
+    launcher = functools.cache(operator.forward)
+    tensors = sum(hint in TENSOR_TYPES for hint in get_type_hints(operator.call).values())
     forward = _register_forward(operator)
     eager = transformed = None
     if operator.gradients:
@@ -43,13 +46,13 @@ def register(operator: Operator[Any]) -> Run:
         chosen = operator.choose(call, backend)
         if chosen == REFERENCE and not operator.opaque_reference:
             return operator.reference(call)
-        if is_watched(call):
+        if is_watched(call[:tensors]):
             if transformed and is_transformed() and not torch.compiler.is_compiling():
                 return transformed(*call, chosen)
             return forward(*call, chosen)
-        if eager and torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in call):
+        if eager and torch.is_grad_enabled() and requires_grad(call[:tensors]):
             return eager(*call, chosen)
-        return operator.forward(chosen)(call)
+        return launcher(chosen)(call)
 
     return run
 

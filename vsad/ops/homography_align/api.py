@@ -181,7 +181,7 @@ def homography_align(
     check_device(NAME, query=query, homography=homography, neighbors=neighbors)
     # Where the values cannot be read, and on a GPU, where reading would stall its stream, kernels take what is out of
     # range for an empty slot.
-    if neighbors.is_cpu and not is_watched(call):
+    if neighbors.is_cpu and not is_watched((query, key, value, homography, neighbors, bias)):
         check_neighbors(neighbors, sizes["S"])
     out, peak, log_sum = run(call, backend)
     return (out, peak + log_sum) if return_lse else out

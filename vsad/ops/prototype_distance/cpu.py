@@ -22,10 +22,10 @@ def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
     features, prototypes, _, k, metric = call
     distances = features.new_empty((len(features), k))
     indices = features.new_empty((len(features), k), dtype=torch.int64)
-    packed = _readable(call)
-    center = _center(prototypes, metric) if packed is None else None
+    packed, operands = _readable(call), _operands(call)
+    center = _center(prototypes, metric) if packed is None and _cpu.prototype_distance_packs(operands) else None
     _cpu.prototype_distance(
-        _operands(call),
+        operands,
         packed=pointer(packed, ALIGNMENT),
         center=pointer(center),
         distances=pointer(distances),
