@@ -35,7 +35,8 @@ def greedy_coreset(
 
     In torch:
         Autocast changes nothing, and nothing has a gradient. The same call gives the same picks on every run.
-        ``torch.func.vmap`` calls the operator once for each element of its batch.
+        ``torch.func.vmap`` calls the operator once for each element of its batch. On the CPU, Ctrl-C ends a call,
+        usually within 200 ms; features whose channels do not lie side by side are copied.
 
     Raises:
         ValueError: features are not a floating point matrix, or size, start or seed is out of range.

@@ -28,10 +28,18 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
-    Bit-identical for any number of threads. Needs memory for one dense copy, in the compute dtype, of every image
-    gradient whose dtype or layout differ from that, and of out for float16 / bfloat16.
+    Bit-identical for any number of threads. The gradient of an image that is not channels last is added up in a copy,
+    one of which remains while it is written into its layout; float16 and bfloat16 are added up in float32, and so is
+    out.
     """
     call = _checked(call)
+    return _results(call, _sums(call, outputs, grads, needs))
+
+
+def _sums(
+    call: AlignCall, outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """The gradients as the kernel adds them up."""
     (out, peak, log_sum), (grad_out, grad_log_sum) = outputs, grads
     assert grad_out is not None
     B, V, _, H, W = call.query.shape
@@ -46,7 +54,7 @@ def backward(
     sums = _zeroed_sums(call, needs)
     gradients = _cpu.AlignGradients(**gradient_arguments(grad_out, grad_log_sum, sums))
     _cpu.homography_align_backward(arguments, gradients, _edges(call.neighbors))
-    return _results(call, sums)
+    return sums
 
 
 def _checked(call: AlignCall) -> AlignCall:
@@ -81,12 +89,13 @@ def _zeroed_sums(call: AlignCall, needs: tuple[bool, ...]) -> list[Tensor | None
 
 
 def _results(call: AlignCall, sums: list[Tensor | None]) -> tuple[Tensor, ...]:
-    """The gradients in the shape, dtype and layout of the arguments."""
-    *images, homography, bias = sums
+    """The gradients in the shape, dtype and layout of the arguments. Empties ``sums``: each is freed once converted."""
     results = [
         like.new_empty((0,)) if grad is None else in_layout_of(like, grad)
-        for like, grad in zip((call.query, call.key, call.value), images)
+        for like in (call.query, call.key, call.value)
+        for grad in [sums.pop(0)]
     ]
+    homography, bias = sums
     grad_homography, grad_bias = (call.homography.new_empty((0,)) for _ in range(2))  # results may not alias
     if homography is not None:
         total = _sum_in_order(homography)
