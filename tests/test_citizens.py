@@ -77,6 +77,31 @@ def test_registered_operators_check_what_they_are_given(operator, backend):
             assert operator.name in str(raised.value)
 
 
+@each_kernel
+def test_saved_indices_that_name_nothing_are_not_followed(operator, backend):
+    if operator.name != "prototype_distance":
+        pytest.skip("saves no indices")
+    device = device_of(operator, backend)
+    backward = torch.ops.vsad.prototype_distance_bwd
+    features, bank = torch.randn(5, 24, device=device), torch.randn(40, 24, device=device)
+    indices, grad = torch.arange(10, device=device).view(5, 2), torch.ones(5, 2, device=device)
+    for metric in ("euclidean", "sqeuclidean", "cosine"):
+
+        def gradients(saved, grad, metric=metric):
+            return backward(features, bank, None, 2, metric, saved, grad, [True, True], backend)
+
+        indices[1, 1], grad[1, 1] = 3, 0
+        expected = gradients(indices, grad)
+        grad[1, 1] = 1
+        for index in (2**40, -(2**40), len(bank), -1):
+            indices[1, 1] = index
+            if backend == "cpu":
+                with pytest.raises(ValueError, match=r"saved_indices must lie in \[0, P=40\)"):
+                    gradients(indices, grad)
+            else:
+                assert_close(gradients(indices, grad), expected, 0)
+
+
 def test_results_of_nearest_travel():
     near = vsad.ops.prototype_distance(torch.randn(3, 4), torch.randn(9, 4), 2)
     file = io.BytesIO()

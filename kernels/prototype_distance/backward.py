@@ -21,22 +21,31 @@ def _load(rows, n, c, exists, C, row, column):
 
 
 @triton.jit
+def _names_one(index, P):
+    """Whether a saved index names a prototype. One that does not, which only a caller of the registered backward can
+    give, has no gradient: on a GPU it cannot raise an error.
+    """
+    return (index >= 0) & (index < P)
+
+
+@triton.jit
 def weights_kernel(
-    grad, features, prototypes, indices, weights, pairs, K, C, f_row, f_column, p_row, p_column,
+    grad, features, prototypes, indices, weights, pairs, K, P, C, f_row, f_column, p_row, p_column,
     METRIC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """``weights (4, pairs)``: own_f, own_p, other_f, other_p."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     exists = n < pairs
     index = tl.load(indices + n, mask=exists, other=0)
-    g = tl.load(grad + n, mask=exists, other=0.0).to(tl.float32)
+    named = exists & _names_one(index, P)
+    g = tl.load(grad + n, mask=named, other=0.0).to(tl.float32)
     first = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     second = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     third = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     for start in range(0, C, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
-        f = _load(features, n // K, c, exists, C, f_row, f_column)
-        p = _load(prototypes, index, c, exists, C, p_row, p_column)
+        f = _load(features, n // K, c, named, C, f_row, f_column)
+        p = _load(prototypes, index, c, named, C, p_row, p_column)
         if METRIC == COSINE:
             first += f * f
             second += p * p
@@ -67,7 +76,7 @@ def weights_kernel(
 
 @triton.jit
 def grad_features_kernel(
-    features, prototypes, indices, weights, out, M, pairs, K, C, f_row, f_column, p_row, p_column,
+    features, prototypes, indices, weights, out, M, pairs, K, P, C, f_row, f_column, p_row, p_column,
     METRIC: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """The gradients of BLOCK_N features: sums over their K pairs each."""
@@ -79,7 +88,7 @@ def grad_features_kernel(
     for j in range(K):
         pair = m.to(tl.int64) * K + j
         index = tl.load(indices + pair, mask=exists, other=0)
-        p = _load(prototypes, index, c, exists, C, p_row, p_column)
+        p = _load(prototypes, index, c, exists & _names_one(index, P), C, p_row, p_column)
         total += tl.load(weights + pair, mask=exists, other=0.0)[:, None] * (f - p)
         if METRIC == COSINE:
             total += tl.load(weights + tl.cast(pairs, tl.int64) * 2 + pair, mask=exists, other=0.0)[:, None] * p

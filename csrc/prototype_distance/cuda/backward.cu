@@ -18,6 +18,12 @@ __device__ __forceinline__ Row<Element> plain_row(const Matrix& m, std::int64_t 
     return Row<Element>(m, nullptr, row, Metric::euclidean);
 }
 
+// Whether a saved index names a prototype. One that does not, which only a caller of the registered backward can give,
+// has no gradient: on a GPU it cannot raise an error.
+__device__ __forceinline__ bool names_one(std::int64_t index, const DistanceGradientArguments& a) {
+    return static_cast<std::uint64_t>(index) < static_cast<std::uint64_t>(a.P);
+}
+
 // (own_f, other_f, own_p, other_p) of one pair; a warp computes them and every lane gets them.
 template <typename Element>
 __device__ __forceinline__ float4 weights_of(const Row<Element>& f, const Row<Element>& p, std::int64_t C,
@@ -49,6 +55,7 @@ __global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constan
     for (std::int64_t m = blockIdx.x * std::int64_t(kWarps) + threadIdx.x / 32; m < a.M; m += gridDim.x * kWarps) {
         const Row<Element> f = plain_row<Element>(a.features, m);
         for (std::int64_t n = m * a.k; n < (m + 1) * a.k; ++n) {
+            if (!names_one(a.indices[n], a)) continue;
             const Row<Element> p = plain_row<Element>(a.prototypes, a.indices[n]);
             const float grad = widen(static_cast<const Element*>(a.grad_distances)[n]);
             const float4 w = weights_of(f, p, a.C, a.metric, grad);
@@ -61,6 +68,7 @@ __global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constan
             const float x = f[c];
             float sum = 0;
             for (std::int64_t n = m * a.k; n < (m + 1) * a.k; ++n) {
+                if (!names_one(a.indices[n], a)) continue;
                 const float y = plain_row<Element>(a.prototypes, a.indices[n])[c];
                 const float4 w = a.weights[n];
                 sum += w.x * (x - y) + w.y * y;

@@ -113,11 +113,11 @@ def backward(
     columns, rows = triton.cdiv(C, GRAD["BLOCK_C"]), GRAD["BLOCK_N"]
     with stream_of(features):
         weights_kernel[(triton.cdiv(pairs, rows),)](
-            grad_distances, features, prototypes, indices, weights, pairs, k, *strides, **how
+            grad_distances, features, prototypes, indices, weights, pairs, k, P, *strides, **how
         )
         if needs[0]:
             grad_features_kernel[(triton.cdiv(M, rows), columns)](
-                features, prototypes, indices, weights, results[0], M, pairs, k, *strides, **how
+                features, prototypes, indices, weights, results[0], M, pairs, k, P, *strides, **how
             )
         if needs[1]:
             chosen, sorted_pairs = indices.flatten().sort(stable=True)
