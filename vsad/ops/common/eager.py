@@ -27,18 +27,12 @@ def is_watched(tensors: Iterable[Tensor | None]) -> bool:
         or is_transformed()
     ):
         return True
-    for t in tensors:
-        if t is not None and (type(t) not in _PLAIN or not t.data_ptr() or t.is_neg()):
-            return True
-    return False
+    return any(t is not None and (type(t) not in _PLAIN or not t.data_ptr() or t.is_neg()) for t in tensors)
 
 
 def requires_grad(tensors: Iterable[Tensor | None]) -> bool:
     """Whether autograd wants to record what becomes of one of the tensors."""
-    for t in tensors:  # any() of a generator takes twice as long
-        if t is not None and t.requires_grad:
-            return True
-    return False
+    return any(t is not None and t.requires_grad for t in tensors)
 
 
 def is_transformed() -> bool:
