@@ -29,14 +29,16 @@ help:
 	@echo "make gpu-check    on a machine with a GPU, offline: build, test, measure (under 9 minutes; PART=matrix for one part)"
 	@echo "make clean        remove what was built"
 
-# The pinned torch is installed before anything else asks for any torch. The kernels need no torch: they are compiled
-# meanwhile, and not by pip, which hides the compiler's progress; it finds them compiled.
+# The kernels need no package but pybind11: they are compiled while the others are installed, and not by pip, which hides
+# the compiler's progress; it finds them compiled. Python 3.10 cannot read the list: there pip installs all at the end.
+PACKAGES := import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['dev'], sep='\n')
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) 'setuptools>=77' pybind11 ninja
-	@echo "installing torch and compiling the kernels"
-	$(PIP) torch & torch=$$!; $(BIN)/python setup.py --quiet build_ext --inplace; built=$$?; wait $$torch && exit $$built
-	@echo "installing the other packages"
+	@echo "installing the other packages and compiling the kernels"
+	$(BIN)/python -c "$(PACKAGES)" > $(VENV)/packages.txt || echo torch > $(VENV)/packages.txt
+	$(PIP) -r $(VENV)/packages.txt & packages=$$!; $(BIN)/python setup.py --quiet build_ext --inplace; built=$$?; \
+		wait $$packages && exit $$built
 	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $@
 

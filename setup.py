@@ -137,7 +137,8 @@ class BuildKernels(build_ext):
         print(f"{ext.name}: {len(units)} compilations for {targets}", flush=True)
         for _, object_, _ in units:
             Path(object_).parent.mkdir(parents=True, exist_ok=True)
-        ninja = shutil.which("ninja") or shutil.which("ninja", path=Path(sys.executable).parent)
+        # Python's own comes first: another version would not know what this one has compiled, and compile it all again.
+        ninja = shutil.which("ninja", path=Path(sys.executable).parent) or shutil.which("ninja")
         if ninja:
             self._compile_with_ninja(ninja, ext.name, units)
         else:

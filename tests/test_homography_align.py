@@ -90,7 +90,7 @@ def assert_within_twice_plain_torch(draws):
 @pytest.mark.parametrize(("backend", "device", "dtype", "size", "mean"), on_every_row(10, 100, 1000))
 def test_gradients_of_large_features(backend, device, dtype, size, mean):
     few = simulated(backend, device)
-    draws = [features(mean, dtype, size, device, seed) for seed in range(2 if few else 4)]
+    draws = [features(mean, dtype, size, device, seed) for seed in range(1 if few else 4)]
     for both in (False,) if few else (False, True):
         assert_within_twice_plain_torch([errors(*draw, backend, both) for draw in draws])
 

@@ -15,7 +15,7 @@ from vsad.pipeline import RunConfig, run
 from vsad.training import TrainConfig
 
 
-@pytest.mark.parametrize("scaling_factor", [1.0, 0.18215])
+@pytest.mark.parametrize("scaling_factor", [pytest.param(1.0, marks=pytest.mark.slow), 0.18215])
 def test_a_run_detects_what_its_detector_detects(tmp_path, monkeypatch, scaling_factor):
     """Stable Diffusion's autoencoder has a scaling factor of 0.18215, our own has 1."""
     config = replace(tiny(), vae={**tiny().vae, "scaling_factor": scaling_factor})

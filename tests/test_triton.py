@@ -47,9 +47,10 @@ def small_call(op):
 
 
 def alone():
+    """Every gradient; without --slow, every other one."""
     for op in HERE:
-        for name in SAMPLES[op.name][0].differentiable:
-            yield pytest.param(op, name, id=f"{op.name}-{name}")
+        for i, name in enumerate(SAMPLES[op.name][0].differentiable):
+            yield pytest.param(op, name, id=f"{op.name}-{name}", marks=[pytest.mark.slow] if i % 2 else [])
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="runs under the interpreter")
