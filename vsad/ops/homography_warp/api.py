@@ -110,8 +110,7 @@ def homography_warp(
         ``torch.func.vmap`` joins its batch with the input's; forward-mode differentiation is offered by
         ``backend="torch"`` only. On the CPU, Ctrl-C ends a call, usually within 200 ms; the backward of float16 and
         bfloat16 adds up in float32, for which each thread needs 8 MB, or as much as up to 15 channels of an image (63
-        with channels last), whichever is more; a gradient that comes in, but without channels last, is copied for an
-        input that has it.
+        with channels last), whichever is more; for an input with channels last, a gradient in another layout is copied.
 
     Raises:
         ValueError: a shape, dtype, device, mode, padding or size is wrong; the message names it.

@@ -42,6 +42,8 @@ def prototype_distance(
     Convention:
         Distances are those of a float32 (float64 for float64 input) brute force up to rounding; an index may differ
         only between prototypes whose distances tie to rounding. Of equal distances the lower index comes first.
+        Where squares of elements leave the range of that dtype, distances are infinite or 0, or, for the cosine,
+        undefined.
 
     Args:
         features: ``(..., C)``, floating point.
