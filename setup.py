@@ -30,7 +30,7 @@ from setuptools.errors import CompileError
 
 HEADERS = sorted(str(path) for folder in ("csrc", "tests/cuda_on_cpu") for path in Path(folder).rglob("*.h"))
 SOURCES = {path.as_posix() for path in Path("csrc").rglob("cpu/*.cpp")}
-MODULE = sorted(s for s in SOURCES if s.startswith("csrc/cpu/") or s.endswith("/bind.cpp"))
+MODULE = sorted(s for s in SOURCES if s.startswith("csrc/cpu/"))
 INT8 = sorted(s for s in SOURCES if s.endswith("/int8.cpp"))  # compiled once per set of INT8_FLAGS
 KERNELS = sorted(SOURCES - {*MODULE, *INT8})  # compiled once per set of ISA_FLAGS
 

@@ -160,6 +160,8 @@ def test_kernels_know_triton_and_what_all_share(room):
 def test_includes_point_down():
     """csrc/<op>/{cpu,cuda} stand on csrc/<op>, csrc/{cpu,cuda} and csrc/common; a device never includes the other.
 
+    A device's module.cpp stands above the operators, and includes what binds them.
+
     Ours stand in quotes, others' in angle brackets; torch's are not among them.
     """
     csrc = ROOT / "csrc"
@@ -184,6 +186,8 @@ def test_includes_point_down():
                 allowed = [("common",), place[:1], place, place[1:]]
             else:
                 allowed = [("common",), place]
+            if path.name == "module.cpp" and Path(name).name == "bind.h":
+                allowed += [(operator, *place) for operator in OPERATORS]
             assert target in allowed, where
 
 
@@ -195,7 +199,7 @@ def test_an_operator_has_one_folder_name(operator):
     for launcher in ("cpu", "cuda", "triton"):
         assert (PACKAGE / "ops" / operator / f"{launcher}.py").is_file()
     for device in ("cpu", "cuda"):
-        assert (ROOT / "csrc" / operator / device / "bind.cpp").is_file()
+        assert (ROOT / "csrc" / operator / device / "bind.h").is_file()
 
 
 def test_a_file_has_400_lines_at_most():

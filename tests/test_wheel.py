@@ -102,7 +102,7 @@ def test_every_module_imports_outside_the_checkout_without_a_driver(python, file
     pytest.importorskip("triton", reason="needs triton")
     modules = sorted(name.removesuffix(".py").replace("/", ".") for name in files if name.endswith(".py"))
     modules = [name.removesuffix(".__init__") for name in modules]
-    for operator in (folder.name for folder in (ROOT / "csrc").iterdir() if (folder / "cuda" / "bind.cpp").exists()):
+    for operator in (folder.name for folder in (ROOT / "csrc").iterdir() if (folder / "cuda" / "bind.h").exists()):
         assert {f"vsad.ops.{operator}.{backend}" for backend in ("cpu", "cuda", "triton")} <= set(modules)
     rows = {operator.name: [row.name for row in operator.backends] for operator in OPERATORS.values()}
     printed = run(python, "-I", "-c", IMPORT_ALL, json.dumps(modules), json.dumps(rows), cwd=tmp_path)

@@ -12,6 +12,10 @@
 
 #include "cpu/bind.h"
 #include "cpu/dispatch.h"
+#include "greedy_coreset/cpu/bind.h"
+#include "homography_align/cpu/bind.h"
+#include "homography_warp/cpu/bind.h"
+#include "prototype_distance/cpu/bind.h"
 
 namespace vsad {
 namespace {
@@ -120,5 +124,8 @@ PYBIND11_MODULE(_cpu, m) {
     main_thread = pybind11::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
     interrupted = &handle_signals;
     pybind11::register_local_exception_translator(&translate);
-    Bindings::bind_all(m);
+    bind_greedy_coreset(m);
+    bind_homography_align(m);
+    bind_homography_warp(m);
+    bind_prototype_distance(m);
 }

@@ -1,6 +1,11 @@
 // vsad._cuda: raw pointers, shapes, strides and a stream in, nothing out. Python owns checks and allocation.
 #include "cuda/bind.h"
 
+#include "greedy_coreset/cuda/bind.h"
+#include "homography_align/cuda/bind.h"
+#include "homography_warp/cuda/bind.h"
+#include "prototype_distance/cuda/bind.h"
+
 PYBIND11_MODULE(_cuda, m) {
     m.doc() = "Compiled CUDA kernels of vsad; call them through vsad.ops.";
 #if defined(VSAD_EMULATE)
@@ -9,5 +14,8 @@ PYBIND11_MODULE(_cuda, m) {
     m.attr("EMULATED") = false;
 #endif
     m.attr("ARCHITECTURES") = VSAD_ARCHITECTURES;
-    vsad::Bindings::bind_all(m);
+    vsad::cuda::bind_greedy_coreset(m);
+    vsad::cuda::bind_homography_align(m);
+    vsad::cuda::bind_homography_warp(m);
+    vsad::cuda::prototype_distance::bind_prototype_distance(m);
 }

@@ -1,20 +1,19 @@
+// prototype_distance as a Python function of vsad._cuda.
+#pragma once
 #include "cuda/bind.h"
 #include "prototype_distance/binding.h"
 #include "prototype_distance/cuda/kernels.h"
 
-namespace py = pybind11;
-
 namespace vsad {
 namespace cuda {
 namespace prototype_distance {
-namespace {
 
-void place_bank(DistanceArguments& a, Pointer memory) {
+inline void place_bank(DistanceArguments& a, Pointer memory) {
     a.bank = lay_out_bank(at<char>(memory), a, a.screen != Screen::none, a.formats[int(Format::int8)]);
 }
 
-DistanceArguments arguments_of(const DistanceOperands& operands, int screen,
-                               const std::array<bool, kFormats>& formats) {
+inline DistanceArguments arguments_of(const DistanceOperands& operands, int screen,
+                                      const std::array<bool, kFormats>& formats) {
     DistanceArguments a{};
     static_cast<DistanceOperands&>(a) = operands;
     a.screen = static_cast<Screen>(screen);
@@ -23,7 +22,7 @@ DistanceArguments arguments_of(const DistanceOperands& operands, int screen,
     return a;
 }
 
-void bind_backward(py::module_& m) {
+inline void bind_backward(py::module_& m) {
     m.def(
         "prototype_distance_backward",
         [](const DistanceOperands& operands, Pointer indices, Pointer grad_distances,
@@ -43,7 +42,7 @@ void bind_backward(py::module_& m) {
         py::arg("weights"), py::arg("pairs"), py::arg("stream"));
 }
 
-void bind_prototype_distance(py::module_& m) {
+inline void bind_prototype_distance(py::module_& m) {
     bind_operands(m);
     py::class_<DistanceArguments>(m, "DistanceArguments")
         .def(py::init(&arguments_of), py::arg("operands"), py::arg("screen"), py::arg("formats"))
@@ -75,9 +74,6 @@ void bind_prototype_distance(py::module_& m) {
     bind_backward(m);
 }
 
-const Bindings bindings(&bind_prototype_distance);
-
-}  // namespace
 }  // namespace prototype_distance
 }  // namespace cuda
 }  // namespace vsad

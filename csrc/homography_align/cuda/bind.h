@@ -1,22 +1,18 @@
+// homography_align as a Python function of vsad._cuda.
+#pragma once
 #include "cuda/bind.h"
-
 #include "homography_align/binding.h"
 #include "homography_align/cuda/kernels.h"
 
-namespace py = pybind11;
-
 namespace vsad {
 namespace cuda {
-namespace {
 
-AlignBackwardArguments backward_arguments(const AlignArguments& forward, const AlignGradients& gradients, Pointer inner,
-                                          Pointer boxes) {
+inline AlignBackwardArguments backward_arguments(const AlignArguments& forward, const AlignGradients& gradients,
+                                                 Pointer inner, Pointer boxes) {
     return {gradients, packed(forward), at<float>(inner), at<SourceBox>(boxes)};
 }
 
-}  // namespace
-
-void bind_homography_align(py::module_& m) {
+inline void bind_homography_align(py::module_& m) {
     bind_align_arguments(m);
     bind_align_gradients(m);
     m.def("homography_align_tiles", &homography_align_tiles,
@@ -42,8 +38,6 @@ void bind_homography_align(py::module_& m) {
         },
         py::arg("forward"), py::arg("gradients"), py::kw_only(), py::arg("inner"), py::arg("boxes"), py::arg("stream"));
 }
-
-const Bindings bindings(&bind_homography_align);
 
 }  // namespace cuda
 }  // namespace vsad

@@ -1,12 +1,13 @@
+// homography_warp as a Python function of vsad._cuda.
+#pragma once
 #include "cuda/bind.h"
 #include "homography_warp/binding.h"
 #include "homography_warp/cuda/kernels.h"
 
 namespace vsad {
 namespace cuda {
-namespace {
 
-void bind(pybind11::module_& m) {
+inline void bind_homography_warp(pybind11::module_& m) {
     using pybind11::arg;
     bind_warp_arguments(m);
     m.def("homography_warp_forward", [](const WarpArguments& arguments, Pointer stream) {
@@ -25,10 +26,6 @@ void bind(pybind11::module_& m) {
         homography_warp_backward(gradients, stream_at(stream));
     });
 }
-
-const Bindings bindings(&bind);
-
-}  // namespace
 
 }  // namespace cuda
 }  // namespace vsad

@@ -1,12 +1,13 @@
+// How a call runs on the CPU: its memory, and how many candidates a round of picks has. Compiled into the module, not
+// per instruction set.
+#pragma once
 #include <algorithm>
 #include <limits>
 #include <numeric>
 #include <vector>
 
-#include "cpu/bind.h"
+#include "cpu/call.h"
 #include "greedy_coreset/cpu/kernels.h"
-
-namespace py = pybind11;
 
 namespace vsad {
 namespace {
@@ -123,7 +124,7 @@ class Workspace {
     std::int64_t most_, wanted_;
 };
 
-void greedy_coreset(CoresetArguments& a) {
+inline void greedy_coreset(CoresetArguments& a) {
     Workspace workspace(a);
     run_parallel(VSAD_CHOOSE(coreset_begin)(a), &a);
     for (a.picked = 1; a.picked < a.size;) {
@@ -135,30 +136,5 @@ void greedy_coreset(CoresetArguments& a) {
     }
 }
 
-void bind(py::module_& m) {
-    m.def(
-        "greedy_coreset",
-        [](int dtype, int threads, const std::array<std::int64_t, 3>& sizes,
-           const std::array<std::int64_t, 2>& features, Pointer center, Pointer picks) {
-            CoresetArguments a{};
-            a.dtype = static_cast<Scalar>(dtype);
-            a.threads = threads;
-            a.M = sizes[0];
-            a.C = sizes[1];
-            a.size = sizes[2];
-            a.features = at<char>(static_cast<Pointer>(features[0]));
-            a.stride = features[1];
-            a.center = at<float>(center);
-            a.picks = at<std::int64_t>(picks);
-            const LongCall call;
-            greedy_coreset(a);
-        },
-        py::kw_only(), py::arg("dtype"), py::arg("threads"), py::arg("sizes"), py::arg("features"), py::arg("center"),
-        py::arg("picks"));
-}
-
-const Bindings bindings(&bind);
-
 }  // namespace
-
 }  // namespace vsad

@@ -1,11 +1,12 @@
+// homography_warp as a Python function of vsad._cpu.
+#pragma once
 #include "cpu/bind.h"
 #include "homography_warp/binding.h"
 #include "homography_warp/cpu/kernels.h"
 
 namespace vsad {
-namespace {
 
-void bind(pybind11::module_& m) {
+inline void bind_homography_warp(pybind11::module_& m) {
     using pybind11::arg;
     bind_warp_arguments(m);
     m.def(
@@ -23,9 +24,5 @@ void bind(pybind11::module_& m) {
         },
         arg("forward"), pybind11::kw_only(), arg("input"), arg("homography"), arg("groups"));
 }
-
-const Bindings bindings(&bind);
-
-}  // namespace
 
 }  // namespace vsad

@@ -1,16 +1,14 @@
-#include "cpu/bind.h"
-
+// homography_align as a Python function of vsad._cpu.
+#pragma once
 #include <vector>
 
+#include "cpu/bind.h"
 #include "homography_align/binding.h"
 #include "homography_align/cpu/kernels.h"
 
-namespace py = pybind11;
-
 namespace vsad {
-namespace {
 
-std::vector<Edge> rank_edges(const std::vector<std::array<std::int64_t, 3>>& edges, const AlignArguments& a) {
+inline std::vector<Edge> rank_edges(const std::vector<std::array<std::int64_t, 3>>& edges, const AlignArguments& a) {
     std::vector<Edge> ranked;
     std::vector<std::int64_t> edges_of_source(a.S), edges_of_target(a.V);
     for (const auto& [v, n, s] : edges) ranked.push_back({v, n, s, edges_of_source[s]++, 0, edges_of_target[v]++, 0});
@@ -21,9 +19,7 @@ std::vector<Edge> rank_edges(const std::vector<std::array<std::int64_t, 3>>& edg
     return ranked;
 }
 
-}  // namespace
-
-void bind_homography_align(py::module_& m) {
+inline void bind_homography_align(py::module_& m) {
     bind_align_arguments(m);
     bind_align_gradients(m);
     m.def(
@@ -45,7 +41,5 @@ void bind_homography_align(py::module_& m) {
         },
         py::arg("forward"), py::arg("gradients"), py::arg("edges"));
 }
-
-const Bindings bindings(&bind_homography_align);
 
 }  // namespace vsad

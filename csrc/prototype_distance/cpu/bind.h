@@ -1,21 +1,20 @@
+// prototype_distance as a Python function of vsad._cpu.
+#pragma once
 #include "cpu/bind.h"
 #include "prototype_distance/binding.h"
 #include "prototype_distance/cpu/int8.h"
 #include "prototype_distance/cpu/search.h"
 
-namespace py = pybind11;
-
 namespace vsad {
-namespace {
 
-DistanceArguments arguments_of(const DistanceOperands& operands, int threads) {
+inline DistanceArguments arguments_of(const DistanceOperands& operands, int threads) {
     DistanceArguments a{};
     static_cast<DistanceOperands&>(a) = operands;
     a.threads = threads;
     return a;
 }
 
-void bind_prototype_distance(py::module_& m) {
+inline void bind_prototype_distance(py::module_& m) {
     bind_operands(m);
     m.def(
         "prototype_distance",
@@ -61,9 +60,6 @@ void bind_prototype_distance(py::module_& m) {
         py::arg("operands"), py::kw_only(), py::arg("packed"), py::arg("center"), py::arg("threads"));
 }
 
-const Bindings bindings(&bind_prototype_distance);
-
-}  // namespace
 const Int8Kernels* int8_kernels() {
 #define VSAD_INT8_KERNELS(isa, ...) &isa::kInt8Kernels,
     static const Int8Kernels* const rows[] = {nullptr, VSAD_FOR_EACH_INT8(VSAD_INT8_KERNELS)};

@@ -1,13 +1,12 @@
+// greedy_coreset as a Python function of vsad._cuda.
+#pragma once
 #include "cuda/bind.h"
 #include "greedy_coreset/cuda/kernels.h"
 
-namespace py = pybind11;
-
 namespace vsad {
 namespace cuda {
-namespace {
 
-void bind(py::module_& m) {
+inline void bind_greedy_coreset(py::module_& m) {
     m.def("greedy_coreset_workspace", &coreset_workspace, py::arg("M"), py::arg("C"));
     m.def(
         "greedy_coreset",
@@ -22,10 +21,6 @@ void bind(py::module_& m) {
         py::kw_only(), py::arg("dtype"), py::arg("sizes"), py::arg("features"), py::arg("center"), py::arg("spread"),
         py::arg("picks"), py::arg("workspace"), py::arg("stream"));
 }
-
-const Bindings bindings(&bind);
-
-}  // namespace
 
 }  // namespace cuda
 }  // namespace vsad
