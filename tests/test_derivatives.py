@@ -116,6 +116,44 @@ def test_vmap_takes_gradients_of_each_sample(operator, backend):
 
 
 @each_differentiable
+@pytest.mark.parametrize("batch", [1, 2])
+def test_many_gradients_at_once(operator, backend, batch):
+    """Of outputs that are shared, whose batch of one must not be taken for vmap's."""
+    leaves, options = small_call(operator, backend)
+    leaves = {n: t.detach()[:batch] if n in operator.batched else t.detach() for n, t in leaves.items()}
+
+    def function(*values):
+        return tuple(floats(outputs(operator, backend, options)(dict(zip(leaves, values)))))
+
+    values = tuple(t.requires_grad_() for t in leaves.values())
+    found = function(*values)
+    many = tuple(torch.randn(3, *t.shape).to(t) for t in found)
+    expected = [torch.autograd.grad(found, values, [t[i] for t in many], retain_graph=True) for i in range(3)]
+    expected = [torch.stack(grads) for grads in zip(*expected)]
+    assert_close(torch.autograd.grad(found, values, many, retain_graph=True, is_grads_batched=True), expected)
+    _, pull = torch.func.vjp(function, *(t.detach() for t in values))
+    assert_close(torch.vmap(pull)(many), expected)
+
+
+@each_differentiable
+def test_what_was_saved_may_come_back_in_another_layout(operator, backend):
+    leaves, options = small_call(operator, backend)
+
+    def gradients(unpack):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+            found = floats(outputs(operator, backend, options)(leaves))
+        return torch.autograd.grad(sum(t.sum() for t in found), list(leaves.values()))
+
+    def strided(t):
+        return torch.stack([t, t], -1)[..., 0]
+
+    assert_close(gradients(strided), gradients(lambda t: t))
+    for unpack in (torch.Tensor.double, lambda t: t[..., :0]):
+        with pytest.raises((ValueError, TypeError), match=operator.name):
+            gradients(unpack)
+
+
+@each_differentiable
 def test_forward_mode_is_refused_in_words(operator, backend):
     leaves, options = small_call(operator, backend)
     plain = {n: t.detach() for n, t in leaves.items()}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim.swa_utils import AveragedModel
 
 from tests.test_prototype_distance import BANK, plain, same
 from vsad.ops import PackedPrototypes, pack_prototypes, prototype_distance
@@ -45,6 +46,45 @@ def test_a_bank_is_cast_and_moved_with_its_module(dtype):
     assert model.to("cpu").bank.packed is packed  # nothing changed: nothing is packed anew
     meta = model.to("meta")
     assert (meta.bank.device.type, meta.bank.packed) == ("meta", None)
+
+
+def replaced(model, bank):
+    model.bank.prototypes = bank
+
+
+def averaged(model, bank):
+    average = AveragedModel(model, use_buffers=True)
+    average.update_parameters(model)
+    average.update_parameters(Search(bank))
+    model.bank = average.module.bank
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replaced,
+        averaged,
+        lambda model, bank: model.bank.prototypes.copy_(bank),
+        lambda model, bank: setattr(model.bank.prototypes, "data", bank),
+        lambda model, bank: model.load_state_dict({"bank.prototypes": bank}),
+    ],
+)
+def test_packed_bytes_of_other_prototypes_are_not_read(change):
+    features, bank = plain()
+    model, other = Search(bank), 5 * bank.flip(0) + 1
+    expected = prototype_distance(features, other, 3)
+    assert same(torch.func.functional_call(model, {"bank.prototypes": other}, (features,)), expected)
+    assert model.bank._current() is model.bank.packed
+    change(model, other)
+    now = model.bank.prototypes
+    assert (change is averaged) != torch.equal(now, other)
+    assert same(model(features), prototype_distance(features, now, 3))
+
+
+def test_packing_inside_a_compiled_function():
+    features, bank = plain()
+    search = torch.compile(lambda f, p: prototype_distance(f, pack_prototypes(p), 3), fullgraph=True, backend="eager")
+    assert same(search(features, bank), prototype_distance(features, bank, 3))
 
 
 def test_a_bank_by_hand_packs_itself():

@@ -167,6 +167,8 @@ ERRORS = [
     (lambda: _args(query=None), TypeError, "query must be a tensor, got NoneType"),
     (lambda: _args(query=torch.tensor(1.0), neighbors=None), ValueError, "neighbors must be given"),
     (lambda: _args(query=torch.ones(2, 3, 8, 7, 9).to_sparse()), TypeError, r"strided tensor, .*; call \.to_dense"),
+    (lambda: _args(query=torch.nested.nested_tensor([torch.ones(3, 8, 7, 9)])), TypeError, "got a nested tensor; call"),
+    (lambda: _args(scale=10**400), ValueError, "scale must be a number that fits a float"),
     (lambda: _args(heads=3), ValueError, "heads must divide C=8 and Cv=8, got 3"),
     (lambda: _args(bias=torch.ones(2, 3, 3, 3)), ValueError, r"bias must be \[heads R R\] or \[heads N R R\]"),
     (lambda: _args(key=torch.ones(2, 3, 8, 0, 11), value=torch.ones(2, 3, 8, 0, 11)), ValueError, "at least one pixel"),

@@ -52,7 +52,9 @@ class _ForwardFormula:
         self.incoming = tuple(operator.outputs.index(output) for output in self.gradients.outputs)
 
     def save(self, ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-        ctx.save_for_backward(*inputs[: self.tensors], *(output[i] for i in self.saved))
+        kept = (*inputs[: self.tensors], *(output[i] for i in self.saved))
+        ctx.save_for_backward(*kept)
+        ctx.kinds = _kinds(kept)
         ctx.options = inputs[self.tensors :]
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(t for i, t in enumerate(output) if i not in self.incoming))
@@ -68,13 +70,18 @@ class _ForwardFormula:
             wanted[0] = torch.zeros_like(kept[self.tensors + self.gradients.saved.index(self.gradients.outputs[0])])
         needs = tuple(ctx.needs_input_grad[i] for i in self.places)
         call, saved = self.operator.call(*kept[: self.tensors], *options), kept[self.tensors :]
-        if torch.is_grad_enabled() or is_watched((*kept, *wanted)):
+        # a hook of saved tensors may give anything back: the registered operator checks it
+        if torch.is_grad_enabled() or _kinds(kept) != ctx.kinds or is_watched((*kept, *wanted)):
             found = self.registered_backward(*call, *saved, *wanted, needs, backend)
         else:
             found = self.operator.backward(backend)(call, saved, tuple(wanted), needs)
         for place, grad, need in zip(self.places, found, needs):
             results[place] = grad if need else None
         return tuple(results)
+
+
+def _kinds(tensors: MaybeTensors) -> list[Any]:
+    return [t if t is None else (t.shape, t.dtype, t.device) for t in tensors]
 
 
 class _BackwardFormula:

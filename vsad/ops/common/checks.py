@@ -14,8 +14,11 @@ from torch import Tensor
 def check_tensor(op: str, name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
-    if value.layout != torch.strided:
-        raise TypeError(f"{op}: {name} must be a strided tensor, got {value.layout}; call .to_dense()")
+    if value.layout != torch.strided or value.is_nested:
+        kind, remedy = (
+            ("a nested tensor", ".to_padded_tensor(0.0)") if value.is_nested else (value.layout, ".to_dense()")
+        )
+        raise TypeError(f"{op}: {name} must be a strided tensor, got {kind}; call {remedy}")
 
 
 def check_floating(op: str, name: str, tensor: Tensor) -> None:
@@ -94,7 +97,10 @@ def number(op: str, name: str, value: object, remedy: str) -> float:
         raise TypeError(f"{op}: {name} must be a number, got a tensor; {remedy}")
     if isinstance(value, bool) or not isinstance(value, (Real, torch.SymFloat)):
         raise TypeError(f"{op}: {name} must be a number, got {value!r}; pass a Python float")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{op}: {name} must be a number that fits a float, got one of too many digits") from None
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -27,7 +27,10 @@ def is_watched(tensors: Iterable[Tensor | None]) -> bool:
         or is_transformed()
     ):
         return True
-    return any(t is not None and (type(t) not in _PLAIN or not t.data_ptr() or t.is_neg()) for t in tensors)
+    try:
+        return any(t is not None and (type(t) not in _PLAIN or not t.data_ptr() or t.is_neg()) for t in tensors)
+    except RuntimeError:  # tensors of `is_grads_batched` have no memory that could be asked for
+        return True
 
 
 def requires_grad(tensors: Iterable[Tensor | None]) -> bool:

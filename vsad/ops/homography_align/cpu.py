@@ -47,6 +47,8 @@ def _sums(
     if recompute:  # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy
         out = call.homography.new_empty((B, V, H, W, call.value.shape[2])).movedim(-1, 2)
         peak, log_sum = empty_sums(call)
+    # what was saved may come back in another layout, from vmap or from a hook of saved tensors
+    peak, log_sum = peak.contiguous(), log_sum.contiguous()
     arguments = _arguments(call, out, peak, log_sum)
     if recompute:
         _cpu.homography_align_forward(arguments)

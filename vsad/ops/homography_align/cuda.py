@@ -54,6 +54,8 @@ def backward(
         # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy, and tensor cores find other
         # logits than the backward: it recomputes the softmax, and leaves it for the gather.
         peak, log_sum = empty_sums(call)
+    # what was saved may come back in another layout, from vmap or from a hook of saved tensors
+    peak, log_sum = peak.contiguous(), log_sum.contiguous()
     grad_out = _packed(grad_out, call.heads)
     grad_log_sum = None if grad_log_sum is None else grad_log_sum.float().contiguous()
     sums = _empty_sums(call, needs, gathers)

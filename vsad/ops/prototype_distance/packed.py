@@ -22,7 +22,9 @@ class PackedPrototypes(nn.Module):
     moves and casts it. What is packed is made anew then, and where the bank is loaded or copied, so files depend on
     neither the machine nor the version that wrote them. ``packed`` is None where no kernel has a use for it.
 
-    Change ``prototypes`` by ``load_state_dict`` only: what is packed does not follow a change in place.
+    What is packed does not follow another change of ``prototypes``, in place or by ``torch.func.functional_call``: from
+    then on the prototypes are taken as they are, which is right and takes longer. A compiled function does not notice
+    such a change.
     """
 
     prototypes: Tensor
@@ -35,6 +37,24 @@ class PackedPrototypes(nn.Module):
         bank = prototypes.detach()
         self.register_buffer("prototypes", bank.clone(memory_format=torch.contiguous_format) if bank.is_cpu else bank)
         self.register_buffer("packed", _pack(self.prototypes, metric), persistent=False)
+        self._remember()
+
+    def _repack(self) -> None:
+        self.packed = _pack(self.prototypes, self.metric)
+        self._remember()
+
+    def _remember(self) -> None:
+        self._made = self.packed
+        self._seen = None if torch.compiler.is_compiling() else _identity(self.prototypes, self.metric)
+
+    def _current(self) -> Tensor | None:
+        """What is packed, or None where the prototypes have changed since.
+
+        Whoever replaces both buffers, as an exporter does, replaces them by what belongs together.
+        """
+        if torch.compiler.is_compiling() or self.packed is not self._made:
+            return self.packed
+        return self.packed if _identity(self.prototypes, self.metric) == self._seen else None
 
     @property
     def shape(self) -> torch.Size:
@@ -62,12 +82,12 @@ class PackedPrototypes(nn.Module):
         before = self.prototypes
         super()._apply(fn, recurse)
         if self.prototypes is not before:
-            self.packed = _pack(self.prototypes, self.metric)
+            self._repack()
         return self
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self.packed = _pack(self.prototypes, self.metric)
+        self._repack()
 
 
 def pack_prototypes(prototypes: Tensor, *, metric: Metric = "euclidean") -> PackedPrototypes:
@@ -114,14 +134,20 @@ def _check(prototypes: Tensor, metric: str) -> None:
     check_filled("pack_prototypes", prototypes)
 
 
+def _identity(prototypes: Tensor, metric: str) -> tuple[Any, ...]:
+    """Differs after a change of the prototypes, in place too."""
+    place = prototypes.data_ptr() if type(prototypes) is Tensor else None  # fakes have none
+    return metric, id(prototypes), place, None if prototypes.is_inference() else prototypes._version
+
+
 def _pack(prototypes: Tensor, metric: str) -> Tensor | None:
     """What the backend that will run the calls packs of a bank; None where it packs nothing."""
     call = DistanceCall(prototypes, prototypes, None, 1, metric)
     row = next((row for row in OPERATOR.backends if row.refusal(call) is None), None)
-    if row is None or _packed_bytes(row, prototypes, metric) == 0:
+    if row is None:
         return None
     packed: Tensor = torch.ops.vsad.pack_prototypes(prototypes, metric, row.name)
-    return packed
+    return packed if packed.shape[0] > 0 else None
 
 
 def _packed_bytes(row: Backend[DistanceCall], prototypes: Tensor, metric: str) -> int:
@@ -130,11 +156,10 @@ def _packed_bytes(row: Backend[DistanceCall], prototypes: Tensor, metric: str) -
 
 
 def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
+    """Bytes; none where the backend has no use for packing."""
     _check(prototypes, metric)
     row = OPERATOR.backend(backend)
     reason = row.refusal(DistanceCall(prototypes, prototypes, None, 1, metric))
-    if reason is None and _packed_bytes(row, prototypes, metric) == 0:
-        reason = f"has no use for packing {list(prototypes.shape)}"
     if reason is not None:
         raise RuntimeError(f"pack_prototypes: backend {backend!r} {reason}")
     try:
@@ -142,6 +167,8 @@ def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
     except UnusableMemoryError as error:
         raise ValueError(f"pack_prototypes: {error}") from None
     kernels: Any = row.load()
+    if _packed_bytes(row, prototypes, metric) == 0:
+        return prototypes.new_empty((0,), dtype=torch.uint8)
     packed: Tensor = kernels.pack(prototypes, metric)
     return packed
 
@@ -149,8 +176,7 @@ def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
 def _pack_fake(prototypes: Tensor, metric: str, backend: str) -> Tensor:
     _check(prototypes, metric)
     row = OPERATOR.backend(backend)
-    kernels: Any = row.load()
-    return prototypes.new_empty((_packed_bytes(row, prototypes, metric),), dtype=kernels.PACKED)
+    return prototypes.new_empty((_packed_bytes(row, prototypes, metric),), dtype=torch.uint8)
 
 
 torch.library.define("vsad::pack_prototypes", "(Tensor prototypes, str metric, str backend) -> Tensor")
@@ -166,4 +192,4 @@ def unpack(features: Tensor, bank: PackedPrototypes, metric: str) -> tuple[Tenso
             f"make one with pack_prototypes(prototypes, metric={metric!r})"
         )
     features, prototypes = autocast_to_float32(features, bank.prototypes)
-    return features, prototypes, bank.packed
+    return features, prototypes, bank._current()
