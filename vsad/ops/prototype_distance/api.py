@@ -64,8 +64,8 @@ def prototype_distance(
         and returned in float32, packed or not, as those of ``torch.cdist``. Gradients have the same bits on every run.
         Second derivatives are computed in plain torch, at the prototypes that were found. ``torch.func.vmap`` joins its
         batch with the features'; where prototypes are batched it calls the operator once for each element.
-        Forward-mode differentiation is offered by ``backend="torch"`` only. On the CPU, Ctrl-C ends a call, usually
-        within 200 ms.
+        Forward-mode differentiation, and a compiled ``torch.func.grad``, are offered by ``backend="torch"`` only. On
+        the CPU, Ctrl-C ends a call, usually within 200 ms.
 
     Raises:
         ValueError: a shape, dtype, device, metric or k is wrong, or the bank is empty; the message names it.
