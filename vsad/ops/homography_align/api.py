@@ -136,10 +136,10 @@ def homography_align(
         NaN in a query, or in a key or value that a valid cell reads, gives NaN at that pixel and head. Under autocast
         query, key and value are taken in autocast's dtype, and logits and sums in float32. Second derivatives run the
         reference, at its speed and with its memory. ``torch.func.vmap`` joins its batch with B, and calls the operator
-        once for each element where neighbors or bias are batched; forward-mode differentiation, and a
-        compiled ``torch.func.grad``, are offered by ``backend="torch"`` only. On the CPU, Ctrl-C ends a call, usually within 200 ms; the backward needs, beside its
-        results, memory for the largest image gradient where an input is not channels last, and for float16 and bfloat16
-        4 bytes for each element of query, key, value and out.
+        once for each element where neighbors or bias are batched; forward-mode differentiation, and a compiled
+        ``torch.func.grad``, are offered by ``backend="torch"`` only. On the CPU, Ctrl-C ends a call, usually within 200
+        ms; the backward needs, beside its results, memory for the largest image gradient where an input is not channels
+        last, and for float16 and bfloat16 4 bytes for each element of query, key, value and out.
 
     Raises:
         ValueError: a shape, dtype, device, window, heads or neighbor index is wrong; the message names it. On a GPU,

@@ -107,10 +107,11 @@ def homography_warp(
     In torch:
         A NaN of the input reaches the pixels that read it with a weight, if only of zero. Under autocast the warp
         computes and returns float32, as ``grid_sample`` does. Second derivatives run the reference, at its speed.
-        ``torch.func.vmap`` joins its batch with the input's; forward-mode differentiation, and a
-        compiled ``torch.func.grad``, are offered by ``backend="torch"`` only. On the CPU, Ctrl-C ends a call, usually within 200 ms; the backward of float16 and
-        bfloat16 adds up in float32, for which each thread needs 8 MB, or as much as up to 15 channels of an image (63
-        with channels last), whichever is more; for an input with channels last, a gradient in another layout is copied.
+        ``torch.func.vmap`` joins its batch with the input's; forward-mode differentiation, and a compiled
+        ``torch.func.grad``, are offered by ``backend="torch"`` only. On the CPU, Ctrl-C ends a call, usually within 200
+        ms; the backward of float16 and bfloat16 adds up in float32, for which each thread needs 8 MB, or as much as up
+        to 15 channels of an image (63 with channels last), whichever is more; for an input with channels last, a
+        gradient in another layout is copied.
 
     Raises:
         ValueError: a shape, dtype, device, mode, padding or size is wrong; the message names it.
