@@ -117,10 +117,13 @@ def test_vmap_takes_gradients_of_each_sample(operator, backend):
 
 @each_differentiable
 @pytest.mark.parametrize("batch", [1, 2])
-def test_many_gradients_at_once(operator, backend, batch):
-    """Of outputs that are shared, whose batch of one must not be taken for vmap's."""
+@pytest.mark.parametrize("wanted", ["all", "first"])
+def test_many_gradients_at_once(operator, backend, batch, wanted):
+    """Of the same outputs. Those of the first argument are one call of the backward, what was saved expanded."""
     leaves, options = small_call(operator, backend)
     leaves = {n: t.detach()[:batch] if n in operator.batched else t.detach() for n, t in leaves.items()}
+    if wanted == "first":
+        options |= {n: leaves.pop(n) for n in list(leaves)[1:]}
 
     def function(*values):
         return tuple(floats(outputs(operator, backend, options)(dict(zip(leaves, values)))))
