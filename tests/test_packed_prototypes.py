@@ -8,6 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel
 
+from tests.small_calls import device_of, each_kernel
 from tests.test_prototype_distance import BANK, plain, same
 from vsad.ops import PackedPrototypes, pack_prototypes, prototype_distance
 
@@ -132,7 +133,13 @@ def test_packing_under_fake_tensors_and_other_default_devices():
     assert same(prototype_distance(features, loaded, 3), expected)
 
 
-def test_packing_passes_opcheck():
-    _, bank = plain(20, 200, 16)
+@each_kernel
+@pytest.mark.parametrize(("size", "is_packed"), [((2000, 128), True), ((200, 0), False)])
+def test_packing_passes_opcheck(operator, backend, size, is_packed):
+    if operator.name != "prototype_distance":
+        pytest.skip("packs nothing")
+    bank = torch.randn(size, device=device_of(operator, backend))
     for metric in ("euclidean", "cosine"):
-        torch.library.opcheck(torch.ops.vsad.pack_prototypes.default, (bank, metric, "cpu"))
+        torch.library.opcheck(torch.ops.vsad.pack_prototypes.default, (bank, metric, backend))
+        packed = torch.ops.vsad.pack_prototypes(bank, metric, backend)
+        assert (len(packed) > 0) == (is_packed and backend != "triton")

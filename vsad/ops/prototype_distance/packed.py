@@ -168,7 +168,7 @@ def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
         raise ValueError(f"pack_prototypes: {error}") from None
     kernels: Any = row.load()
     if _packed_bytes(row, prototypes, metric) == 0:
-        return prototypes.new_empty((0,), dtype=torch.uint8)
+        return _pack_fake(prototypes, metric, backend)
     packed: Tensor = kernels.pack(prototypes, metric)
     return packed
 
@@ -176,7 +176,8 @@ def _pack_registered(prototypes: Tensor, metric: str, backend: str) -> Tensor:
 def _pack_fake(prototypes: Tensor, metric: str, backend: str) -> Tensor:
     _check(prototypes, metric)
     row = OPERATOR.backend(backend)
-    return prototypes.new_empty((_packed_bytes(row, prototypes, metric),), dtype=torch.uint8)
+    dtype = getattr(row.load(), "PACKED", torch.uint8)
+    return prototypes.new_empty((_packed_bytes(row, prototypes, metric),), dtype=dtype)
 
 
 torch.library.define("vsad::pack_prototypes", "(Tensor prototypes, str metric, str backend) -> Tensor")
