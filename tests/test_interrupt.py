@@ -169,12 +169,16 @@ def test_one_of_very_many_signals_raises(threads):
     assert call().shape == (3000, 1)
 
 
-def test_a_thread_without_work_looks_for_signals(threads):
-    """Of the two items of this call one takes ten times as long as the other."""
-    threads(2)
+def unequal():
+    """A call of two items, one of which takes ten times as long as the other."""
     features, bank = randn(70, 1024).requires_grad_(), randn(10_000, 1024)
     distances = prototype_distance(features, bank, 10_000, backend="cpu").distances
-    call = lambda: torch.autograd.grad(distances, features, distances.detach(), retain_graph=True)  # noqa: E731
+    return lambda: torch.autograd.grad(distances, features, distances.detach(), retain_graph=True)[0]
+
+
+def test_a_thread_without_work_looks_for_signals(threads):
+    threads(2)
+    call = unequal()
     call()
     start = time.perf_counter()
     call()
@@ -184,6 +188,23 @@ def test_a_thread_without_work_looks_for_signals(threads):
         with Signal(signal.SIGINT, signal.default_int_handler, 0.3 * seconds), pytest.raises(KeyboardInterrupt):
             call()
         assert time.perf_counter() - start < 0.2 + 0.4 * seconds
+
+
+def test_very_many_signals_do_not_keep_a_thread_waiting(threads):
+    threads(2)
+    call = unequal()
+    expected = call()
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        for _ in range(4):
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 2e-5)
+            found = call()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert torch.equal(found, expected)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        time.sleep(0.01)  # the last signal may still be on its way
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_other_threads_go_on(threads):

@@ -10,9 +10,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <string>
 #include <thread>
@@ -66,22 +68,7 @@ OpenMp find_openmp() {
 // Ctrl-C should take effect within 200 ms. Looking takes Python's lock, for which a busy Python thread lets us wait 5
 // ms.
 constexpr std::chrono::milliseconds kBetweenLooks{50};
-
-// Asks again and again, soon at first; at last the answer is a sixteenth of the time late, or 10 ms.
-template <typename Condition>
-void wait_until(const Condition& condition) {
-    using Clock = std::chrono::steady_clock;
-    constexpr std::chrono::milliseconds spun{1};
-    constexpr Clock::duration longest = std::chrono::milliseconds(10);
-    const Clock::time_point start = Clock::now();
-    while (!condition()) {
-        const Clock::duration waited = Clock::now() - start;
-        if (waited < spun)
-            std::this_thread::yield();
-        else
-            std::this_thread::sleep_for(std::min(waited / 16, longest));
-    }
-}
+constexpr std::chrono::milliseconds kSpun{1};  // of waiting for the last items: most end sooner than a thread wakes up
 
 thread_local Call* mine = nullptr;  // the call that this thread works for
 
@@ -138,18 +125,33 @@ void run_parallel(const Work& work, const void* arguments) {
     std::unique_ptr<char[], AlignedDelete> scratch(new (kCacheLine) char[workers * bytes]);
 
     std::atomic<std::int64_t> next{0}, finished{0};
+    std::mutex mutex;
+    std::condition_variable all_finished;
     Call* const call = mine;
     const auto drain = [&](std::int64_t worker) {
         Call* const before = mine;
         mine = call;
         // An item that has started runs to its end: it may be one that others, which started later, wait for.
-        for (std::int64_t item; !abandoned() && (item = next.fetch_add(1)) < work.items; ++finished)
+        for (std::int64_t item; !abandoned() && (item = next.fetch_add(1)) < work.items;) {
             work.run(arguments, item, scratch.get() + worker * bytes);
+            if (++finished == work.items) {
+                const std::lock_guard<std::mutex> lock(mutex);
+                all_finished.notify_one();
+            }
+        }
         mine = before;
     };
-    // The calling thread looks for signals, even when no item is left for it, until the others have finished theirs.
+    // The calling thread looks for signals, even when no item is left for it, until the others have finished theirs. It
+    // waits on a condition: sleep_for would never return while signals come faster than the system's timers are exact.
     const auto look = [&] {
-        if (call && call->is_of_this_thread()) wait_until([&] { return finished == work.items || abandoned(); });
+        if (!call || !call->is_of_this_thread()) return;
+        const auto over = [&] { return finished == work.items || abandoned(); };
+        const auto start = std::chrono::steady_clock::now();
+        while (!over() && std::chrono::steady_clock::now() - start < kSpun) std::this_thread::yield();
+        while (!over()) {
+            std::unique_lock<std::mutex> lock(mutex);
+            all_finished.wait_for(lock, kBetweenLooks, [&] { return finished == work.items; });
+        }
     };
     if (const OpenMp* openmp = workers > 1 ? usable_openmp() : nullptr) {
         std::atomic<std::int64_t> arrived{0};
