@@ -218,9 +218,8 @@ def check_agree(call, outs, expected):
         if call.far > 1 and got.dtype != torch.float64:  # float32 holds no fraction of a pixel that far away
             assert torch.equal(got.isfinite(), want.isfinite())
         elif got.dtype in COMPARED and got.dtype == outs[0].dtype:  # not what float32 sums of halves are
-            if (
-                call.values == "not finite" and "homography" in call.arguments
-            ):  # sums of infinities depend on their order
+            # sums of infinities depend on their order
+            if call.values == "not finite" and "homography" in call.arguments:
                 finite = got.isfinite() & want.isfinite()
                 got, want = got[finite], want[finite]
             close(f"out[{i}]", got, want, got.dtype, call.terms)

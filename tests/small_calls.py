@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.samples import SAMPLES, function_of
 from tests.test_ops import generator
@@ -65,6 +66,19 @@ def loss(operator, backend, options):
     """The sum of squares, which has second derivatives of its own."""
     function = outputs(operator, backend, options)
     return lambda leaves: sum(t.double().square().sum() for t in function(leaves) if t.is_floating_point())
+
+
+class CallRecorder(TorchDispatchMode):
+    """Notes every call of a registered operator of vsad, those of a backward pass too."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "vsad":
+            self.calls.append((function, args))
+        return function(*args, **(kwargs or {}))
 
 
 def assert_close(got, expected, tolerance=1e-4):

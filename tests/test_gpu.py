@@ -10,10 +10,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA start
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsad.ops
 from tests.samples import SAMPLES, function_of
+from tests.small_calls import CallRecorder
 from tests.test_ops import floats, generator, run
 from vsad.bench import cases, operators
 from vsad.ops.common.registry import OPERATORS
@@ -116,26 +116,13 @@ def assert_close(got, expected):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * scale, equal_nan=True)
 
 
-class Recorder(TorchDispatchMode):
-    """Notes every call of a vsad operator, those of a backward pass too."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.namespace == "vsad":
-            self.calls.append((function, [a.detach() if isinstance(a, torch.Tensor) else a for a in args]))
-        return function(*args, **(kwargs or {}))
-
-
 def test_opcheck(kernel):
     op, backend = kernel
     seen = set()
     for index in range(min(4, len(SAMPLES[op.name]))):
         tensors, options, differentiable = make(op, index=index)
         try:
-            with Recorder() as recorder:
+            with CallRecorder() as recorder:
                 results(op, backend, tensors, options, differentiable)
         except RuntimeError as refusal:
             if not str(refusal).startswith(f"{op.name}: backend {backend!r}"):
@@ -144,7 +131,7 @@ def test_opcheck(kernel):
         for function, arguments in recorder.calls:
             assert arguments[-1] == backend
             seen.add(function)
-            torch.library.opcheck(function, tuple(arguments))
+            torch.library.opcheck(function, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments))
     assert len(seen) == (2 if SAMPLES[op.name][0].differentiable else 1)
 
 
@@ -273,7 +260,7 @@ def test_fast_and_deterministic_gradients_agree(kernel):
 def test_using_selects_the_backend(kernel):
     op, backend = kernel
     tensors, options, _ = make(op)
-    with Recorder() as recorder, vsad.ops.using(backend):
+    with CallRecorder() as recorder, vsad.ops.using(backend):
         implicit = results(op, None, tensors, options, ())
     assert [arguments[-1] for _, arguments in recorder.calls] == [backend]
     assert_same_bits(implicit, results(op, backend, tensors, options, ()))

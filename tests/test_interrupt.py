@@ -1,5 +1,6 @@
 """Ctrl-C ends a long call on the CPU soon; a signal whose handler returns changes nothing."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -142,6 +143,19 @@ def test_the_handlers_exception_reaches_the_caller(long):
     assert torch.equal(call(), expected)
 
 
+@contextlib.contextmanager
+def very_many_signals(handler):
+    """One every 20 microseconds, after a while."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 2e-5)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        time.sleep(0.01)  # the last signal may still be on its way
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_one_of_very_many_signals_raises(threads):
     """The others arrive while the call looks for signals, and while it is abandoned."""
     threads(2)
@@ -154,18 +168,10 @@ def test_one_of_very_many_signals_raises(threads):
         if seen == 6:  # some come at every look
             raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        for _ in range(5):
-            seen = 0
-            signal.setitimer(signal.ITIMER_REAL, 0.05, 2e-5)
-            with pytest.raises(TimeoutError):
-                call()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        time.sleep(0.01)  # the last signal may still be on its way
-        signal.signal(signal.SIGALRM, before)
+    for _ in range(5):
+        seen = 0
+        with very_many_signals(handler), pytest.raises(TimeoutError):
+            call()
     assert call().shape == (3000, 1)
 
 
@@ -194,17 +200,10 @@ def test_very_many_signals_do_not_keep_a_thread_waiting(threads):
     threads(2)
     call = unequal()
     expected = call()
-    before = signal.signal(signal.SIGALRM, lambda *_: None)
-    try:
-        for _ in range(4):
-            signal.setitimer(signal.ITIMER_REAL, 0.05, 2e-5)
+    for _ in range(4):
+        with very_many_signals(lambda *_: None):
             found = call()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            assert torch.equal(found, expected)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        time.sleep(0.01)  # the last signal may still be on its way
-        signal.signal(signal.SIGALRM, before)
+        assert torch.equal(found, expected)
 
 
 def test_other_threads_go_on(threads):

@@ -45,6 +45,8 @@ def test_a_bank_is_cast_and_moved_with_its_module(dtype):
     assert same(model(features.to(dtype)), prototype_distance(features.to(dtype), bank.to(dtype), 3))
     packed = model.bank.packed
     assert model.to("cpu").bank.packed is packed  # nothing changed: nothing is packed anew
+    model.share_memory()  # moves the tensors that are there
+    assert model.bank._current() is model.bank.packed is not None
     meta = model.to("meta")
     assert (meta.bank.device.type, meta.bank.packed) == ("meta", None)
 

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsad.ops
 from tests.random_calls import (
@@ -37,6 +36,7 @@ from tests.random_calls import (
     tuple_of,
 )
 from tests.samples import ERRORS, function_of
+from tests.small_calls import CallRecorder
 from tests.test_properties import close, far_shift, randn
 from vsad.ops.common.backends import FLOATS
 from vsad.ops.common.registry import OPERATORS, REFERENCE
@@ -55,19 +55,6 @@ SETTINGS = settings(
 )
 ERROR_CASES = [(name, case[0]) for name, cases in ERRORS.items() for case in cases]
 operators = st.sampled_from(list(OPERATORS.values()))
-
-
-class Recorder(TorchDispatchMode):
-    """Remembers the calls of registered operators."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "vsad":
-            self.seen.append((func, args))
-        return func(*args, **(kwargs or {}))
 
 
 def through_file(bank):
@@ -107,7 +94,7 @@ MODES = {
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
     "default device": lambda: torch.device("meta"),
-    "dispatch": Recorder,
+    "dispatch": CallRecorder,
 }
 
 
@@ -317,10 +304,10 @@ class Machine(RuleBasedStateMachine):
     def call_a_registered_operator(self, call, data):
         """With what the public function gives it, but for one argument."""
         followed = {n: call.arguments[n].detach().clone().requires_grad_() for n in call.differentiable}
-        with Recorder() as recorder:
+        with CallRecorder() as recorder:
             outs = self.again(call, **followed)
             gradients(outs, list(followed.values()), [torch.ones_like(t) for t in outs])
-        operator, arguments = data.draw(st.sampled_from(recorder.seen), label="operator")
+        operator, arguments = data.draw(st.sampled_from(recorder.calls), label="operator")
         type(self).made += 2
         operator(*arguments)
         place = data.draw(st.integers(0, len(arguments) - 1), label="place")

@@ -65,8 +65,8 @@ OpenMp find_openmp() {
     return found;
 }
 
-// Ctrl-C should take effect within 200 ms. Looking takes Python's lock, for which a busy Python thread lets us wait 5
-// ms.
+// Ctrl-C should take effect within 200 ms. Looking takes Python's lock, for which a busy Python thread lets us wait
+// 5 ms.
 constexpr std::chrono::milliseconds kBetweenLooks{50};
 constexpr std::chrono::milliseconds kSpun{1};  // of waiting for the last items: most end sooner than a thread wakes up
 

@@ -1,30 +1,26 @@
 // The Python class WarpArguments, which vsad._cpu and vsad._cuda both have.
 #pragma once
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <array>
-
+#include "common/bind.h"
 #include "homography_warp/arguments.h"
 
 namespace vsad {
 
 using ImageTuple = std::array<std::int64_t, 5>;  // the data pointer and four strides; a null pointer is no image
 
-inline ImageView view_of(const ImageTuple& t) { return {reinterpret_cast<char*>(t[0]), t[1], t[2], t[3], t[4]}; }
+inline ImageView view_of(const ImageTuple& t) { return {at<char>(Pointer(t[0])), t[1], t[2], t[3], t[4]}; }
 
 inline void bind_warp_arguments(pybind11::module_& m) {
     using pybind11::arg;
     pybind11::class_<WarpArguments>(m, "WarpArguments", pybind11::module_local())
-        .def(pybind11::init([](const ImageTuple& input, std::uintptr_t homography, std::int64_t homography_batch,
-                               const ImageTuple& out, std::uintptr_t mask, const std::array<std::int64_t, 6>& sizes,
-                               int mode, int padding, int dtype, double coordinate_limit, int threads) {
+        .def(pybind11::init([](const ImageTuple& input, Pointer homography, std::int64_t homography_batch,
+                               const ImageTuple& out, Pointer mask, const std::array<std::int64_t, 6>& sizes, int mode,
+                               int padding, int dtype, double coordinate_limit, int threads) {
                  const auto& [B, C, H, W, Hs, Ws] = sizes;
                  return WarpArguments{view_of(input),
-                                      reinterpret_cast<const void*>(homography),
+                                      at<void>(homography),
                                       homography_batch,
                                       view_of(out),
-                                      reinterpret_cast<char*>(mask),
+                                      at<char>(mask),
                                       B,
                                       C,
                                       H,

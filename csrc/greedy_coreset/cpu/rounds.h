@@ -84,7 +84,7 @@ class Workspace {
   private:
     // The start of the first cache line: a vector that crosses two lines costs two loads.
     static float* aligned(std::vector<float>& memory) {
-        return reinterpret_cast<float*>((reinterpret_cast<Pointer>(memory.data()) + 63) / 64 * 64);
+        return reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
     }
 
     // Offsets of -infinity: a column without a pick is near no point.

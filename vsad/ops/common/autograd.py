@@ -8,13 +8,13 @@ understand neither; they need autograd functions of another form, around the reg
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from .eager import is_transformed, is_watched
-from .registry import TENSOR_TYPES, Gradients, Operator, Outputs
+from .registry import Gradients, Operator, Outputs
 
 MaybeTensors = tuple[Tensor | None, ...]
 Registered = Callable[..., Outputs]
@@ -44,10 +44,9 @@ class _ForwardFormula:
     def __init__(self, operator: Operator[Any], backward: Registered) -> None:
         self.operator, self.registered_backward = operator, backward
         self.gradients = cast(Gradients, operator.gradients)
-        hints = get_type_hints(operator.call)
-        self.arguments = len(hints)
-        self.tensors = sum(hint in TENSOR_TYPES for hint in hints.values())
-        self.places = tuple(list(hints).index(argument) for argument in self.gradients.arguments)
+        fields = operator.call._fields
+        self.arguments, self.tensors = len(fields), operator.tensors
+        self.places = tuple(fields.index(argument) for argument in self.gradients.arguments)
         self.saved = tuple(operator.outputs.index(output) for output in self.gradients.saved)
         self.incoming = tuple(operator.outputs.index(output) for output in self.gradients.outputs)
 

@@ -35,8 +35,7 @@ def register(operator: Operator[Any]) -> Run:
         ``run(call, backend)``: chooses the backend, computes the outputs, and records the call for autograd.
     """
     OPERATORS[operator.name] = operator
-    launcher = functools.cache(operator.forward)
-    tensors = sum(hint in TENSOR_TYPES for hint in get_type_hints(operator.call).values())
+    launcher, tensors = functools.cache(operator.forward), operator.tensors
     forward = _register_forward(operator)
     eager = transformed = None
     if operator.gradients:

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from functools import cached_property, partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, get_type_hints
 
 import torch
 from torch import Tensor
@@ -132,6 +132,11 @@ class Operator(Generic[Call]):
     backends: tuple[Backend[Call], ...]
     gradients: Gradients | None = None
     opaque_reference: bool = False
+
+    @cached_property
+    def tensors(self) -> int:
+        """How many arguments of a call are tensors, or may be; they come first."""
+        return sum(hint in TENSOR_TYPES for hint in get_type_hints(self.call).values())
 
     def choose(self, call: Call, backend: str | None) -> str:
         """The name of the backend that runs this call.

@@ -79,9 +79,8 @@ class PackedPrototypes(nn.Module):
         return PackedPrototypes, (self.prototypes, self.metric)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedPrototypes:
-        before = self.prototypes
         super()._apply(fn, recurse)
-        if self.prototypes is not before:
+        if _identity(self.prototypes, self.metric) != self._seen:
             self._repack()
         return self
 
