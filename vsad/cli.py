@@ -116,7 +116,7 @@ def demo(
 def synth(
     out: Annotated[Path, typer.Argument(help="New or empty folder.")],
     category: Annotated[
-        list[str] | None, typer.Option(help="Packaged photograph or an image file; may be repeated.")
+        list[str] | None, typer.Option(help="Packaged photograph, an image file or skimage:NAME; may be repeated.")
     ] = None,
     train: Annotated[int, typer.Option(help="Normal samples to learn from.")] = 40,
     good: Annotated[int, typer.Option(help="Normal samples to test.")] = 20,
@@ -124,12 +124,20 @@ def synth(
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 256,
     format: Annotated[str, typer.Option(help="folder or real-iad.")] = "folder",
     seed: Seed = 0,
+    nuisance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Make every sample harder: glare, pose, surface, exposure, dust or camera; NAME or NAME:STRENGTH, "
+            "1 by default; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Make a five-camera inspection data set from real photographs."""
-    from vsad.data.synth import SynthConfig, synthesize
+    from vsad.data.synth import SynthConfig, parse_nuisances, synthesize
 
     categories = tuple(category or ["circuit_board"])
-    config = SynthConfig(categories, train, good, defects, size, seed, format)
+    nuisances = parse_nuisances(nuisance or [])
+    config = SynthConfig(categories, train, good, defects, size, seed, format, nuisances)
     with Bars() as bars:
         synthesize(out, config, progress=bars)
     print(out)

@@ -6,7 +6,7 @@ the table, so cameras and lamps have z < 0 and a camera straight above has the i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -38,6 +38,8 @@ class Camera:
         position: (3,).
         H_view_from_plane: (3, 3), plane units to pixels.
         gain: (3,) response of the sensor to red, green and blue.
+        view_of_z: (3,) the projection's column for z, in the scale of ``H_view_from_plane``.
+        focal: focal length in pixels.
     """
 
     name: str
@@ -45,11 +47,34 @@ class Camera:
     position: np.ndarray
     H_view_from_plane: np.ndarray
     gain: np.ndarray
+    view_of_z: np.ndarray
+    focal: float
 
-    def scaled(self, factor: int) -> np.ndarray:
-        """Give the homography of the same camera with ``factor`` times the pixels per side."""
+    def scaled(self, factor: int, height: float = 0.0) -> np.ndarray:
+        """Give the homography from the plane at some height above the table to ``factor`` times the pixels per side.
+
+        The projection of (x, y, -height) is linear in its columns: H_view_from_plane @ (x, y, 1) - height * view_of_z.
+        """
         shift = (factor - 1) / 2  # a pixel's center moves: x -> (x + 0.5) * factor - 0.5
-        return np.asarray(np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]]) @ self.H_view_from_plane)
+        H_view_from_plane = self.H_view_from_plane
+        if height:
+            H_view_from_plane = H_view_from_plane - height * np.outer(self.view_of_z, [0, 0, 1])
+        return np.asarray(np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]]) @ H_view_from_plane)
+
+    def turned(self, angles: np.ndarray) -> tuple[Camera, np.ndarray]:
+        """Turn the camera in its place, by a rotation vector (3,) in radians about its own axes x, y and z.
+
+        Returns:
+            The camera, and the homography from what it saw to what it sees now: K R K^-1, whatever the depth.
+        """
+        center = (self.size - 1) / 2
+        K = np.array([[self.focal, 0, center], [0, self.focal, center], [0, 0, 1]])
+        H_turned_from_view = K @ cv2.Rodrigues(np.asarray(angles, float))[0] @ np.linalg.inv(K)
+        homography = H_turned_from_view @ self.H_view_from_plane
+        scale = 1 / homography[2, 2]
+        view_of_z = H_turned_from_view @ self.view_of_z * scale
+        turned = replace(self, H_view_from_plane=homography * scale, view_of_z=view_of_z)
+        return turned, np.asarray(H_turned_from_view / H_turned_from_view[2, 2])
 
 
 @dataclass(frozen=True)
@@ -94,9 +119,13 @@ def _mount(
     focal, center = size * _CAMERA_DISTANCE / extent, (size - 1) / 2
     intrinsics = np.array([[focal, 0, center], [0, focal, center], [0, 0, 1]])
     homography = intrinsics @ np.column_stack([rotation[:, 0], rotation[:, 1], -rotation @ position])
+    view_of_z = intrinsics @ rotation[:, 2]
     if mirrored:  # the camera looks through a mirror: det(H) < 0
-        homography = np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]]) @ homography
-    return Camera(name, size, position, homography / homography[2, 2], 1 + rng.normal(0, 0.015, 3))
+        flip = np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]])
+        homography, view_of_z = flip @ homography, flip @ view_of_z
+    scale = 1 / homography[2, 2]
+    gain = 1 + rng.normal(0, 0.015, 3)
+    return Camera(name, size, position, homography / homography[2, 2], gain, view_of_z * scale, focal)
 
 
 def make_lamps(rng: np.random.Generator) -> list[Lamp]:

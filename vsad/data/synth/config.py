@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from vsad.data.synth.nuisances import check_nuisances
 from vsad.data.synth.writers import WRITERS
 
 
@@ -12,13 +14,16 @@ class SynthConfig:
     """What to synthesize.
 
     Args:
-        categories: names of packaged photographs (``photograph_names()``), or paths of your own.
+        categories: names of packaged photographs (``photograph_names()``), paths of your own, or "skimage:NAME" for
+            one of scikit-image's, where that is installed.
         train: normal samples to train on, per category.
         test_good: normal samples to test on, per category.
         test_defect: defective samples, per category; the kinds take turns.
         size: pixels per side of a view.
         seed: the same seed gives the same station and the same images.
         format: "folder", or "real-iad".
+        nuisances: strength by name of what makes the station hard, for all samples alike; 1 is usual, 0 is none. The
+            names are those of ``vsad.data.synth.nuisances.NUISANCES``.
     """
 
     categories: tuple[str, ...] = ("circuit_board",)
@@ -28,8 +33,10 @@ class SynthConfig:
     size: int = 256
     seed: int = 0
     format: str = "folder"
+    nuisances: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "nuisances", check_nuisances(self.nuisances))
         if self.format not in WRITERS:
             raise ValueError(
                 f"synthesize: format must be one of {', '.join(WRITERS)}, got {self.format!r}; choose one of them"

@@ -10,6 +10,7 @@ import numpy as np
 
 from vsad.data.synth.config import SynthConfig
 from vsad.data.synth.defects import KINDS
+from vsad.data.synth.nuisances import disturb
 from vsad.data.synth.product import load_product
 from vsad.data.synth.station import Station
 from vsad.data.synth.writers import WRITERS
@@ -58,11 +59,13 @@ def synthesize(out: Path | str, config: SynthConfig | None = None, *, progress: 
         stream = f"{product.name}/{split}/{'good' if kind is None else 'defect'}"
         rng = np.random.default_rng([config.seed, zlib.crc32(stream.encode()), number])
         scene = station.set_scene(product, rng)
+        scene, drawn = disturb(scene, config.nuisances, config.seed, stream, number)
         shot = station.shoot(scene, rng, kind)
         name = writer.write(product.name, split, kind, shot)
         records.append({
             "category": product.name, "split": split, "kind": kind or "good", "sample": name,
             "H_plane_from_object": scene.H_plane_from_object.tolist(), "defective_views": sorted(shot.masks),
+            "nuisances": drawn,
         })  # fmt: skip
     writer.finish()
     write_json(out / TRUTH, {

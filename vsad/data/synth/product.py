@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vsad.data.images import is_image, read_image
 from vsad.files import read_json
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "photographs"
+_SKIMAGE = "skimage:"
 _GAMMA = 2.2
 _ENOUGH_PARTS = 10
 # Around the object, for its shadow, in shares of its long side.
@@ -65,11 +67,13 @@ def photograph_names() -> list[str]:
 
 
 def find_photograph(category: str) -> Path:
-    """Find the photograph of a category: one of ``photograph_names``, or the path of an image file.
+    """Find the photograph of a category: one of ``photograph_names``, a path, or "skimage:NAME".
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is none of them.
     """
+    if category.startswith(_SKIMAGE):
+        return _find_skimage(category)
     for path in sorted(PHOTOGRAPHS.iterdir()):
         if is_image(path) and path.stem == category:
             return path
@@ -80,6 +84,24 @@ def find_photograph(category: str) -> Path:
         f"synthesize: categories must be of {', '.join(photograph_names())} or the path of a photograph, "
         f"got {category!r}; check the name"
     )
+
+
+def _find_skimage(category: str) -> Path:
+    """Find a photograph that lies in scikit-image's package; it is not imported for that."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"synthesize: categories must name photographs of installed packages, got {category!r}; "
+            f"pip install scikit-image"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    found = {path.stem: path for path in sorted(folder.iterdir()) if is_image(path)}
+    name = category.removeprefix(_SKIMAGE)
+    if name not in found:
+        raise ValueError(
+            f"synthesize: categories of scikit-image must be of {', '.join(found)}, got {name!r}; check the name"
+        )
+    return found[name]
 
 
 def load_product(category: str, size: int) -> Product:

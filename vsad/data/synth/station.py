@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vsad.data.synth.cameras import Camera, Lamp, make_cameras, make_lamps, project, shade
+from vsad.data.synth.cameras import Camera, make_cameras, make_lamps, project, shade
 from vsad.data.synth.defects import Defect, make_defect
-from vsad.data.synth.product import Product, blur, smooth_noise, to_display, vary, with_shadow
+from vsad.data.synth.product import Product, smooth_noise, to_display, vary, with_shadow
+from vsad.data.synth.scene import Scene, expose
 
-_SUPERSAMPLE = 2
 # A mask of fewer pixels is no defect that anyone would mark.
 _MIN_PIXELS = 10
 # In display levels of 255, mean over the mask: less contrast drowns in sensor noise.
@@ -26,32 +26,6 @@ _MIN_CONTRAST = 12
 _READ_NOISE, _SHOT_NOISE = 0.0018, 0.00008
 # The number of draws of a defect that are tried before a photograph counts as unfit for it.
 _ATTEMPTS = 200
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One specimen on the table, and the light of that moment; ``Station.render`` photographs it.
-
-    Args:
-        product: the product of which this is a specimen.
-        albedo: (H, W, 3) of the specimen.
-        surface: (H, W, 4), the albedo with outline and shadow.
-        H_plane_from_object: (3, 3), how it lies.
-        lamps: as they stand at that moment.
-        exposure: exposure of each view, (3,).
-    """
-
-    product: Product
-    albedo: np.ndarray
-    surface: np.ndarray
-    H_plane_from_object: np.ndarray
-    lamps: list[Lamp]
-    exposure: dict[str, np.ndarray]
-
-    @property
-    def H_plane_from_texture(self) -> np.ndarray:
-        """Map texels to the plane."""
-        return np.asarray(self.H_plane_from_object @ self.product.H_object_from_texture)
 
 
 @dataclass(frozen=True)
@@ -68,14 +42,14 @@ class Shot:
 
 
 class Station:
-    """The cameras over their mat. They do not move, so view-to-view homographies are the same for every sample."""
+    """The cameras over their mat. Unless a nuisance moves them, view-to-view homographies are those of every sample."""
 
     def __init__(self, size: int, seed: int = 0):
         rng = np.random.default_rng([seed, 0])
         self.size = size
         self.cameras = make_cameras(size, rng)
         mat, H_plane_from_mat = _make_mat(size, rng)
-        self._mats = {camera.name: _expose(mat, camera, H_plane_from_mat) for camera in self.cameras}
+        self._mats = {camera.name: expose(mat, camera, H_plane_from_mat) for camera in self.cameras}
         axis = np.linspace(-1, 1, size, dtype=np.float32)
         self._vignette = (1 - 0.06 * (axis[:, None] ** 2 + axis**2))[..., None]
 
@@ -94,22 +68,28 @@ class Station:
             camera.name: camera.gain * common * rng.normal(1, 0.03) * rng.normal(1, 0.01, 3) for camera in self.cameras
         }
         albedo = vary(product, rng)
-        return Scene(product, albedo, with_shadow(product, albedo), pose, lamps, exposure)
+        surface = with_shadow(product, albedo)
+        return Scene(product, albedo, surface, pose, lamps, exposure, self.cameras, self._mats)
 
     def render(self, scene: Scene, camera: Camera, defect: Defect | None = None) -> np.ndarray:
         """Give the linear light on a camera's sensor, (size, size, 3) float32, without noise."""
         surface = scene.surface
         if defect is not None:
             surface = defect.apply(surface, _strength(scene, defect, camera))
-        layer = _expose(surface, camera, scene.H_plane_from_texture)
+        layer = expose(surface, camera, scene.H_plane_from_texture)
         # Light and its highlights are smooth: shading after the lens and the pixels is shading before them.
         diffuse, specular = shade(camera, scene.lamps)
-        light = layer[..., :3] + (1 - layer[..., 3:]) * self._mats[camera.name]
+        light = layer[..., :3] + (1 - layer[..., 3:]) * scene.mats[camera.name]
         light *= diffuse[..., None]
         # Bright materials (metal, print) are glossier than dark plastic; the mat is dull.
         gloss = cv2.transform(layer, np.array([[0.17, 0.17, 0.17, 0.10]], np.float32))
         light += (gloss * specular)[..., None]
-        return np.asarray(light * (self._vignette * scene.exposure[camera.name].astype(np.float32)))
+        light *= self._vignette * scene.exposure[camera.name].astype(np.float32)
+        if camera.name in scene.flare:
+            light += scene.flare[camera.name]
+        if camera.name in scene.transmission:
+            light *= scene.transmission[camera.name]
+        return np.asarray(light)
 
     def mask(self, scene: Scene, camera: Camera, defect: Defect) -> np.ndarray:
         """Give the pixels of a view, (size, size) bool, of which the defect covers a fifth or more."""
@@ -129,7 +109,7 @@ class Station:
         Raises:
             ValueError: no defect of that kind can be placed on this product.
         """
-        lights = {camera.name: self.render(scene, camera) for camera in self.cameras}
+        lights = {camera.name: self.render(scene, camera) for camera in scene.cameras}
         masks: dict[str, np.ndarray] = {}
         if kind is not None:
             shown, masks = self._place_defect(scene, lights, rng, kind)
@@ -145,7 +125,7 @@ class Station:
             if defect is None:
                 continue
             lights, masks = {}, {}
-            for camera in self.cameras:
+            for camera in scene.cameras:
                 mask = self.mask(scene, camera, defect)
                 if mask.sum() < _MIN_PIXELS:
                     continue
@@ -153,7 +133,7 @@ class Station:
                 change = np.abs(to_display(light).astype(int) - to_display(clean[camera.name])).max(-1)
                 if change[mask].mean() >= _MIN_CONTRAST:
                     lights[camera.name], masks[camera.name] = light, mask
-            if 0 < len(masks) < len(self.cameras):
+            if 0 < len(masks) < len(scene.cameras):
                 return lights, masks
         raise ValueError(
             f"synthesize: categories must be photographs with room and parts for a {kind}, got "
@@ -183,13 +163,3 @@ def _make_mat(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     middle = (side - 1) / 2
     H_plane_from_mat = np.array([[1 / texels, 0, -middle / texels], [0, 1 / texels, -middle / texels], [0, 0, 1]])
     return texture[..., None] * np.array([0.050, 0.056, 0.066], np.float32), H_plane_from_mat
-
-
-def _expose(texture: np.ndarray, camera: Camera, H_plane_from_texture: np.ndarray) -> np.ndarray:
-    """Image a texture on the plane: sample it finely, blur it as the lens does, and average over each pixel."""
-    pixels = camera.size * _SUPERSAMPLE
-    image = cv2.warpPerspective(
-        texture, camera.scaled(_SUPERSAMPLE) @ H_plane_from_texture, (pixels, pixels), flags=cv2.INTER_LINEAR
-    )
-    image = blur(image, 0.55 * _SUPERSAMPLE)
-    return cv2.resize(image, (camera.size, camera.size), interpolation=cv2.INTER_AREA)
