@@ -1,5 +1,6 @@
 """Nuisances of the synthetic station: deterministic, none without strength, and each as its truth says."""
 
+import importlib.util
 import json
 from dataclasses import asdict
 
@@ -9,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from vsad.cli import app
-from vsad.data import SynthConfig, open_dataset, synthesize
+from vsad.data import HARD_STATIONS, SynthConfig, hard_station, open_dataset, synthesize
 from vsad.data.synth import NUISANCES, parse_nuisances
 from vsad.data.synth.cameras import project
+from vsad.data.synth.defects import KINDS
 from vsad.data.synth.nuisances import disturb
 from vsad.data.synth.product import load_product, to_display
+from vsad.data.synth.protocol import PURPOSES
 from vsad.data.synth.station import Station
 
 SIZE = 96
@@ -193,3 +196,46 @@ def test_the_command_makes_a_hard_station(tmp_path):
     result = CliRunner().invoke(app, ["synth", str(out), *arguments, "--nuisance", "pose:0.5"])
     assert result.exit_code == 0
     assert json.loads((out / "synth.json").read_text())["config"]["nuisances"] == {"glare": 1.0, "pose": 0.5}
+
+
+def test_the_protocol_keeps_development_and_report_apart():
+    development, report = (PURPOSES[purpose] for purpose in ("development", "report"))
+    assert not set(development.seeds) & set(report.seeds)
+    names = [{photograph.split(":")[-1] for photograph in p.photographs} for p in (development, report)]
+    assert not names[0] & names[1]
+    with pytest.raises(ValueError, match=r"from 0 to 99 for development, got 1000; nothing may be tuned on what"):
+        hard_station("glare", 1000, purpose="development")
+    with pytest.raises(ValueError, match=r"from 1000 to 1099 for report, got 3; nothing may be tuned on what"):
+        hard_station("glare", 3, purpose="report")
+    with pytest.raises(ValueError, match=r"name must be one of in-place, .* got 'fog'"):
+        hard_station("fog", 3, purpose="development")
+    with pytest.raises(ValueError, match="purpose must be one of development, report, got 'fun'"):
+        hard_station("glare", 3, purpose="fun")
+
+
+@pytest.mark.parametrize("name", HARD_STATIONS)
+def test_hard_stations_are_of_one_size_and_differ_in_one_thing(name):
+    config = hard_station(name, 7, purpose="development")
+    assert (config.test_good, config.test_defect, config.size) == (30, 30, 256)
+    assert config.test_defect == 6 * len(KINDS)
+    assert config.train == (8 if name == "eight-normals" else 40)
+    assert len(config.nuisances) == (name not in ("in-place", "eight-normals"))
+    assert config.categories == ("brick",)
+    assert hard_station(name, 1000, purpose="report").categories == ("skimage:gravel",)
+
+
+def test_a_photograph_of_scikit_image_that_is_absent_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"got 'skimage:gravel'; pip install scikit-image"):
+        load_product("skimage:gravel", 32)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="scikit-image is not installed")
+def test_the_reports_photographs_are_products(tmp_path):
+    with pytest.raises(ValueError, match=r"scikit-image must be of .*gravel.*, got 'toaster'"):
+        load_product("skimage:toaster", 32)
+    photographs = PURPOSES["report"].photographs
+    config = SynthConfig(photographs, train=1, test_good=0, test_defect=5, size=64)
+    root = synthesize(tmp_path / "out", config)
+    for photograph in photographs:
+        assert len(open_dataset(root, "test", category=photograph.split(":")[1])) == 5

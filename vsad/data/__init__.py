@@ -2,13 +2,15 @@
 
 from vsad.data.dataset import GOOD, MultiViewDataset, Sample
 from vsad.data.layouts import list_categories, open_dataset
-from vsad.data.synth import SynthConfig, photograph_names, synthesize
+from vsad.data.synth import HARD_STATIONS, SynthConfig, hard_station, photograph_names, synthesize
 
 __all__ = [
     "GOOD",
+    "HARD_STATIONS",
     "MultiViewDataset",
     "Sample",
     "SynthConfig",
+    "hard_station",
     "list_categories",
     "open_dataset",
     "photograph_names",
