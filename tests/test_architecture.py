@@ -24,6 +24,7 @@ RANKS = (
     ("files", "progress"),
     ("geometry",),
     ("calibration", "data", "models"),
+    ("registration",),
     ("detection", "evaluation", "training"),
     ("report",),
     ("pipeline",),

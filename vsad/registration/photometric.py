@@ -1,0 +1,135 @@
+"""Refine a motion until the canonical pictures and the sample's agree, all views at once."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsad.geometry import Size
+from vsad.ops import homography_warp
+from vsad.registration.frame import Frame
+from vsad.registration.pose import motion_in_views
+
+# Local mean and contrast are those of a window of this many pixels a side.
+_WINDOW = 9
+# In gray levels of 1: contrast below it is noise, and is not amplified.
+_FAINT = 0.02
+_STEPS = 10
+# A step that moves no corner of the picture by more than this many pixels is the last.
+_CONVERGED = 0.005
+# Of all pixels the share with the strongest gradients, which is all that fixes a motion.
+_SHARE = 0.35
+
+
+class Template:
+    """The canonical pictures of one frame's views, prepared for inverse-compositional Gauss-Newton steps.
+
+    Minimizes ``sum_v,x rho(S_v(W_v x) - T_v(x))`` over the eight parameters of one motion M in the reference view,
+    ``W_v = H_vr M H_vr^-1``; T and S are pictures of zero local mean and unit local contrast, so brightness and gain
+    drop out, and rho is Geman and McClure's, so highlights and defects do. The step is taken on the template's side,
+    ``M <- M (I + D)^-1``, so that its Jacobian is computed once for all samples.
+
+    Args:
+        gray: ``(V, h, w)`` uint8, the canonical sample's pictures.
+        frame: the views that share the motion.
+
+    Source: Baker and Matthews, "Lucas-Kanade 20 years on", 2004.
+    """
+
+    def __init__(self, gray: Tensor, frame: Frame) -> None:
+        self.frame = frame
+        height, width = gray.shape[-2:]
+        self.size: Size = (height, width)
+        self.picture = normalized(_levels(gray[frame.views]))  # (v, 1, h, w)
+        # Reference pixels -> [-1, 1], where the eight parameters are of one order.
+        half = max(height, width) / 2
+        self.H_reference_from_unit = torch.tensor(
+            [[half, 0, (width - 1) / 2], [0, half, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64
+        )
+        J = self._jacobian()  # (v, h, w, 8)
+        strength = J.square().sum(-1).flatten()
+        self.chosen = strength.topk(max(8, int(_SHARE * len(strength)))).indices.sort().values
+        self.J = J.reshape(-1, 8)[self.chosen]
+
+    def _jacobian(self) -> Tensor:
+        """d T_v(A (I + D) A^-1 x) / d D at D = 0, with A = view from unit; D has no entry at the lower right."""
+        height, width = self.size
+        gradient_y, gradient_x = torch.gradient(self.picture[:, 0], dim=(1, 2))
+        y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
+        pixels = torch.stack([x, y, torch.ones_like(x)], -1)  # (h, w, 3)
+        A = self.frame.H_view_from_reference @ self.H_reference_from_unit  # (v, 3, 3)
+        unit = torch.einsum("vkl,hwl->vhwk", torch.linalg.inv(A), pixels)
+        # A unit = pixels has Z = 1, so d(x, y) / dX_k = (A_1k - x A_3k, A_2k - y A_3k).
+        toward_x = A[:, None, None, 0] - x[..., None] * A[:, None, None, 2]
+        toward_y = A[:, None, None, 1] - y[..., None] * A[:, None, None, 2]
+        along = gradient_x[..., None] * toward_x + gradient_y[..., None] * toward_y  # (v, h, w, 3)
+        return (along[..., :, None] * unit[..., None, :]).flatten(-2)[..., :8].float()
+
+    def refine(self, gray: Tensor, motion: Tensor) -> tuple[Tensor, float]:
+        """Take Gauss-Newton steps from ``motion``.
+
+        Args:
+            gray: ``(V, h, w)`` uint8, the sample's pictures.
+            motion: ``(3, 3)`` float64, sample from canonical in the reference view.
+
+        Returns:
+            The motion of the highest agreement that was met, and that agreement.
+        """
+        levels = _levels(gray[self.frame.views])
+        best, best_agreement = motion, -1.0
+        for step in range(_STEPS + 1):
+            residual, seen, agreement = self._compare(levels, motion)
+            if agreement > best_agreement:
+                best, best_agreement = motion, agreement
+            elif step:
+                break
+            if step == _STEPS or int(seen.sum()) < 8 * _WINDOW:
+                break
+            motion, moved = self._step(residual, seen, motion)
+            if moved < _CONVERGED:
+                best = motion
+                break
+        return best, best_agreement
+
+    def _compare(self, levels: Tensor, motion: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Residuals and visibility of the chosen pixels, and the robust agreement of the pictures."""
+        H = motion_in_views(motion, self.frame.H_view_from_reference).float()
+        warped, seen = homography_warp(levels, H, padding="border", return_mask=True)
+        picture = normalized(warped)
+        theirs, ours = picture.flatten()[self.chosen], self.picture.flatten()[self.chosen]
+        inside = seen.flatten()[self.chosen]
+        residual = (theirs - ours) * inside
+        norm = (theirs.square() * inside).sum() * (ours.square() * inside).sum()
+        agreement = float((theirs * ours * inside).sum() / norm.sqrt().clamp_min(1e-6))
+        return residual, inside, agreement
+
+    def _step(self, residual: Tensor, seen: Tensor, motion: Tensor) -> tuple[Tensor, float]:
+        scale = 1.4826 * float(residual[seen].abs().median()) + 1e-3
+        weights = (1 + (residual / scale).square()).pow(-2) * seen
+        weighted = self.J * weights[:, None]
+        normal, right = (weighted.T @ self.J).double(), (weighted.T @ residual).double()
+        normal = normal + 1e-6 * torch.diag(normal.diagonal().clamp_min(1e-6))
+        D = F.pad(torch.linalg.solve(normal, right), (0, 1)).reshape(3, 3)
+        to_unit = torch.linalg.inv(self.H_reference_from_unit)
+        back = self.H_reference_from_unit @ torch.linalg.inv(torch.eye(3, dtype=D.dtype) + D) @ to_unit
+        return motion @ back, float(D.abs().sum()) * max(self.size) / 2
+
+
+def normalized(pictures: Tensor) -> Tensor:
+    """Subtract the local mean of ``pictures (V, 1, h, w)`` on the CPU and divide by the local contrast."""
+    mean = _box(pictures)
+    contrast = (_box(pictures.square()) - mean.square()).clamp_min(0).sqrt()
+    return (pictures - mean) / (contrast + _FAINT)
+
+
+def _box(pictures: Tensor) -> Tensor:
+    # OpenCV's running sums take 0.15 ms for five pictures, where avg_pool2d takes 4.
+    means = [cv2.boxFilter(picture, -1, (_WINDOW, _WINDOW)) for picture in pictures[:, 0].numpy()]
+    return torch.from_numpy(np.stack(means))[:, None]
+
+
+def _levels(gray: Tensor) -> Tensor:
+    return gray[:, None].float() / 255

@@ -1,0 +1,192 @@
+"""One pose per sample, to a canonical sample, from all views together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vsad.calibration.matching import Features, reprojection_errors
+from vsad.geometry import Rig, Size, orient_homography, scale_homography
+from vsad.ops import homography_warp
+from vsad.registration.features import Sight, look, match_in_frame, working_size
+from vsad.registration.frame import Frame, shared_frames
+from vsad.registration.photometric import Template
+from vsad.registration.pose import Pose, motion_in_views, why_implausible
+from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
+
+# The correlation of locally normalized pictures: above 0.8 where both show the same surface in the same place.
+_MIN_AGREEMENT = 0.25
+_TURNED_OVER = "the product lies turned over: its matches agree on a reflection"
+
+
+class Registration(nn.Module):
+    """The canonical sample, and how others lie relative to it.
+
+    A product moves in its plane by G. In view i, of homography ``P_i`` from the plane, the canonical picture goes over
+    into the sample's by ``W_i = P_i G P_i^-1``, so all views share one motion: ``W_j = H_ji W_i H_ji^-1``. Features are
+    matched in every view, carried into one reference view along the rig, and one homography is fitted to all of them
+    (MAGSAC++, then reweighted least squares). It is refined on the pictures themselves, and every ``W_j`` derived from
+    it. In canonical pose the rig stays exactly valid: ``W_j^-1 H_ji W_i = H_ji``.
+
+    Convention: homographies map canonical pixels to the sample's (target to source); pixels are those of the images.
+
+    Args:
+        size: ``(2,)`` int64, height and width of the images.
+        gray: ``(V, h, w)`` uint8, the canonical pictures at working size.
+        points: ``(V, K, 2)`` float32, their features in pixels of the working size, padded.
+        descriptors: ``(V, K, 128)`` float32.
+        counts: ``(V,)`` int64, number of features of each view.
+        rig: the station's.
+
+    Source: Lowe 2004 (SIFT); Barath et al. 2020 (MAGSAC++); Baker and Matthews 2004 (refinement).
+    """
+
+    size: Tensor
+    gray: Tensor
+    points: Tensor
+    descriptors: Tensor
+    counts: Tensor
+
+    def __init__(
+        self, size: Tensor, gray: Tensor, points: Tensor, descriptors: Tensor, counts: Tensor, *, rig: Rig
+    ) -> None:
+        super().__init__()
+        buffers = {"size": size, "gray": gray, "points": points, "descriptors": descriptors, "counts": counts}
+        for name, buffer in buffers.items():
+            self.register_buffer(name, buffer)
+        self.image_size: Size = (int(size[0]), int(size[1]))
+        self.work_size = working_size(self.image_size)
+        # Estimation runs on the CPU wherever the buffers are: features and the robust fit are OpenCV's.
+        self._canonical = [
+            Features(p[:count].double().cpu(), d[:count].cpu()) for p, d, count in zip(points, descriptors, counts)
+        ]
+        frames = shared_frames(rig.scaled(self.work_size))
+        self._templates = [Template(gray.cpu(), frame) for frame in frames]
+        self._names = rig.views
+
+    @classmethod
+    def fit(cls, images: Tensor, rig: Rig) -> Registration:
+        """Take a sample as the canonical one.
+
+        Args:
+            images: ``(V, 3, H, W)`` float in [0, 1].
+            rig: the station's; its homographies are scaled where the images have another size.
+
+        Returns:
+            The registration of other samples to this one.
+
+        Raises:
+            ValueError: a wrong shape.
+        """
+        _check_images("Registration.fit", images, len(rig.views))
+        return cls.from_sight(look(images), (images.shape[-2], images.shape[-1]), rig)
+
+    @classmethod
+    def from_sight(cls, sight: Sight, size: Size, rig: Rig) -> Registration:
+        """Take as the canonical sample one that ``look`` has seen; ``size`` is that of its images."""
+        counts = [len(features.points) for features in sight.features]
+        points, descriptors = torch.zeros(len(counts), max(counts), 2), torch.zeros(len(counts), max(counts), 128)
+        for view, (features, count) in enumerate(zip(sight.features, counts)):
+            points[view, :count], descriptors[view, :count] = features.points.float(), features.descriptors
+        return cls(torch.tensor(size), sight.gray, points, descriptors, torch.tensor(counts), rig=rig)
+
+    @classmethod
+    def rebuild(cls, weights: Mapping[str, Tensor], rig: Rig) -> Registration:
+        """Make the registration again of its saved buffers and the station's rig."""
+        return cls(**{name: weights[name] for name in ("size", "gray", "points", "descriptors", "counts")}, rig=rig)
+
+    def estimate(self, images: Tensor) -> Pose:
+        """Estimate how a sample lies.
+
+        Args:
+            images: ``(V, 3, H, W)`` float in [0, 1], of the canonical sample's shape.
+
+        Returns:
+            The pose. It is the identity, and says why, where the matches are too few, agree in too few places, or
+            agree on what no flat product does: turn over, change its size, distort.
+
+        Raises:
+            ValueError: a wrong shape.
+        """
+        _check_images("Registration.estimate", images, len(self._names), self.image_size)
+        return self.estimate_sight(look(images))
+
+    def estimate_sight(self, sight: Sight, *, refine: bool = True) -> Pose:
+        """Estimate how a sample lies that ``look`` has seen, without the refinement on request."""
+        H = torch.eye(3, dtype=torch.float64).repeat(len(self._names), 1, 1)
+        inliers, squares = 0, 0.0
+        for template in self._templates:
+            frame = template.frame
+            motion, errors, reason = self._motion(template, sight, refine)
+            if motion is None:
+                return self._unregistered(str(reason), frame)
+            errors = errors[errors < TOLERANCE]
+            inliers, squares = inliers + len(errors), squares + float(errors.square().sum())
+            H[frame.views] = motion_in_views(motion, frame.H_view_from_reference)
+        H = orient_homography(scale_homography(H, self.work_size, self.image_size), self.image_size)
+        error = (squares / max(inliers, 1)) ** 0.5 * max(self.image_size) / max(self.work_size)
+        return Pose(H / H.abs().amax((1, 2), keepdim=True), inliers, error, None)
+
+    def to_canonical(self, images: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
+        """Bring a sample's pictures into canonical pose.
+
+        Args:
+            images: ``(V, C, h, w)``, at any resolution.
+            pose: the sample's.
+
+        Returns:
+            The pictures, and where the sample's have a pixel, ``(V, h, w)`` bool; elsewhere the border is repeated.
+        """
+        size: Size = (images.shape[-2], images.shape[-1])
+        H = scale_homography(pose.H_sample_from_canonical, self.image_size, size).to(images.device)
+        return homography_warp(images, H, padding="border", return_mask=True)
+
+    def from_canonical(self, maps: Tensor, pose: Pose, size: Size | None = None) -> tuple[Tensor, Tensor]:
+        """Bring maps in canonical pose back to where the sample lies.
+
+        Args:
+            maps: ``(V, h, w)`` floating point, at any resolution.
+            pose: the sample's.
+            size: ``(height, width)`` of the result; default the maps' own.
+
+        Returns:
+            ``(V, *size)``, and where canonical maps exist, ``(V, *size)`` bool; elsewhere the border is repeated.
+        """
+        have: Size = (maps.shape[-2], maps.shape[-1])
+        want = have if size is None else size
+        H = orient_homography(torch.linalg.inv(pose.H_sample_from_canonical), self.image_size)
+        H = scale_homography(H, self.image_size, want, source_from_size=self.image_size, source_to_size=have)
+        out, mask = homography_warp(maps[:, None], H.to(maps.device), want, padding="border", return_mask=True)
+        return out[:, 0], mask
+
+    def _motion(self, template: Template, sight: Sight, refine: bool) -> tuple[Tensor | None, Tensor, str | None]:
+        """Find the motion of one frame's views; give it, the errors of all matches, and why there is none."""
+        frame = template.frame
+        target, source = match_in_frame(self._canonical, sight.features, frame)
+        motions, reason = find_motions(target, source, frame.H_view_from_reference, self.work_size)
+        if not motions:
+            mirrored = match_in_frame(self._canonical, sight.features, frame, mirrored=True)
+            return None, target[:0, 0], _TURNED_OVER if is_turned_over(*mirrored, self.work_size) else reason
+        motion, agreement = motions[0], 1.0
+        if refine or len(motions) > 1:
+            refined = [template.refine(sight.gray, start) for start in motions]
+            motion, agreement = max(refined, key=lambda found: found[1])
+        errors = reprojection_errors(motion, target, source)
+        reason = why_implausible(motion, frame.H_view_from_reference, target[errors < TOLERANCE], self.work_size)
+        if agreement < _MIN_AGREEMENT:
+            reason = f"the pictures do not agree in the pose that the matches give, {agreement:.2f} of 1"
+        return (motion, errors, None) if reason is None else (None, errors, reason)
+
+    def _unregistered(self, reason: str, frame: Frame) -> Pose:
+        where = "" if len(self._templates) == 1 else f" (views {', '.join(self._names[v] for v in frame.views)})"
+        identity = torch.eye(3, dtype=torch.float64).repeat(len(self._names), 1, 1)
+        return Pose(identity, 0, float("nan"), reason + where)
+
+
+def _check_images(op: str, images: Tensor, views: int, size: Size | None = None) -> None:
+    height, width = ("H", "W") if size is None else size
+    right = images.ndim == 4 and images.shape[:2] == (views, 3) and (size is None or images.shape[2:] == size)
+    if not right:
+        raise ValueError(f"{op}: images must be [{views} 3 {height} {width}], got {list(images.shape)}")

@@ -1,0 +1,161 @@
+"""Whether registration is worth it at a station, and to which sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsad.geometry import Rig, Size, transform_points
+from vsad.progress import SILENT, Progress
+from vsad.registration.features import look
+from vsad.registration.registration import Registration
+
+_CANDIDATES, _JUDGES = 6, 8
+# The long side at which samples are compared, in pixels: a shift of one in a hundred parts of the picture is then a
+# third of a pixel, about what a detector's windows forgive.
+_COMPARE_SIDE = 32
+# Registration resamples the pictures and takes time. It is worth that where half of the samples lie farther off than
+# this share of the long side, 2.6 pixels of 256, which a detector's windows forgive,
+_FORGIVEN = 0.01
+# where it takes away more than this share of their disagreement,
+_MIN_GAIN = 0.2
+# and where most samples register, since the others are judged out of place.
+_MIN_REGISTERED = 0.75
+# A difference of this many standard deviations of a view counts like any larger one.
+_LARGE = 1.0
+
+
+class RegistrationGain(NamedTuple):
+    """What registration does to normal samples.
+
+    Args:
+        before: disagreement of normal samples as they lie, in standard deviations of a view.
+        after: their disagreement in canonical pose.
+        motion_px: how far the middling sample lies off, the median over the pixels of all views, in pixels.
+        registered: share of the samples that can be registered.
+        helps: whether registration is worth it.
+        reason: why, in words.
+    """
+
+    before: float
+    after: float
+    motion_px: float
+    registered: float
+    helps: bool
+    reason: str
+
+
+def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress = SILENT) -> int:
+    """Choose the sample to which most others register, with the most matches.
+
+    Up to six candidates, spread evenly over the samples, are tried on up to eight.
+
+    Args:
+        samples: normal samples, ``(V, 3, H, W)`` float in [0, 1] each.
+        rig: the station's.
+        progress: told of the candidates that are done.
+
+    Returns:
+        The index of the chosen sample.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if not len(samples):
+        raise ValueError("choose_canonical: samples must hold at least one normal sample, got none; add some")
+    candidates, judges = _spread(len(samples), _CANDIDATES), _spread(len(samples), _JUDGES)
+    sights = {index: look(samples[index]) for index in sorted({*candidates, *judges})}
+    height, width = samples[0].shape[-2:]
+    best, best_score = candidates[0], (-1, -1.0)
+    for candidate in progress.track(candidates, "choosing the canonical sample"):
+        registration = Registration.from_sight(sights[candidate], (height, width), rig)
+        poses = [registration.estimate_sight(sights[judge], refine=False) for judge in judges if judge != candidate]
+        inliers = [pose.inliers for pose in poses if pose.reason is None]
+        score = len(inliers), float(np.median(inliers)) if inliers else 0.0
+        if score > best_score:
+            best, best_score = candidate, score
+    return best
+
+
+def registration_helps(
+    samples: Sequence[Tensor], registration: Registration, *, max_samples: int = 16, progress: Progress = SILENT
+) -> RegistrationGain:
+    """Measure on normal samples whether registration is worth it.
+
+    The disagreement of sample n is ``mean_x min(|p_n(x) - median_{m != n} p_m(x)|, 1)`` over pictures p of 32 pixels,
+    each view of zero mean and unit deviation; that of all is the median over the samples. So coarse, a product that
+    lies in place within a pixel or two of 256 differs by little more than its light, and one that lies anywhere by its
+    whole pattern. Registration helps where half of the samples lie off by more than a hundredth of the long side, it
+    takes away more than a fifth of the disagreement, and three in four samples register: elsewhere it would cost time
+    and the blur of interpolation for nothing.
+
+    Args:
+        samples: normal samples, ``(V, 3, H, W)`` float in [0, 1] each.
+        registration: to the canonical one.
+        max_samples: at most so many are used, spread evenly.
+        progress: told of the samples that are done.
+
+    Returns:
+        The two disagreements, the share of samples that register, and the decision with its reason.
+    """
+    chosen = _spread(len(samples), max_samples)
+    if len(chosen) < 2:
+        return RegistrationGain(0.0, 0.0, 0.0, 0.0, False, "off: fewer than two normal samples to compare")
+    pictures, brought, seen, motions = [], [], [], []
+    for index in progress.track(chosen, "measuring what registration gains"):
+        sight = look(samples[index])
+        pose = registration.estimate_sight(sight)
+        gray = sight.gray[:, None].float() / 255
+        moved, mask = registration.to_canonical(gray, pose)
+        pictures.append(_small(gray))
+        brought.append(_small(moved))
+        seen.append(F.adaptive_avg_pool2d(mask.float(), (brought[-1].shape[-2], brought[-1].shape[-1])) > 0.9)
+        if pose.reason is None:
+            motions.append(_motion(pose.H_sample_from_canonical, registration.image_size))
+    before = _disagreement(torch.stack(pictures), torch.ones_like(torch.stack(seen)))
+    after = _disagreement(torch.stack(brought), torch.stack(seen))
+    share, motion = len(motions) / len(chosen), float(np.median(motions)) if motions else 0.0
+    if share < _MIN_REGISTERED:
+        helps, reason = False, f"only {share:.0%} of the normal samples can be registered"
+    else:
+        helps = motion > _FORGIVEN * max(registration.image_size) and after < (1 - _MIN_GAIN) * before
+        reason = (
+            f"normal samples lie {motion:.1f} px off; they differ by {before:.2f}, in canonical pose by {after:.2f}"
+        )
+    return RegistrationGain(before, after, motion, share, helps, f"{'on' if helps else 'off'}: {reason}")
+
+
+def _motion(H: Tensor, size: Size) -> float:
+    """The median distance by which homographies ``(V, 3, 3)`` move the pixels of the views."""
+    xs, ys = (torch.linspace(0, n - 1, 16, dtype=H.dtype) for n in (size[1], size[0]))
+    grid = torch.cartesian_prod(xs, ys)
+    return float((transform_points(H, grid) - grid).norm(dim=-1).median())
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Indices spread evenly over ``total``."""
+    return sorted({int(i) for i in np.linspace(0, total - 1, min(total, count)).round()})
+
+
+def _small(pictures: Tensor) -> Tensor:
+    """Average ``(V, 1, h, w)`` to the comparing size, each view of zero mean and unit deviation, ``(V, h', w')``."""
+    height, width = pictures.shape[-2:]
+    scale = _COMPARE_SIDE / max(height, width)
+    small = F.adaptive_avg_pool2d(pictures[:, 0], (max(1, round(height * scale)), max(1, round(width * scale))))
+    mean, deviation = small.mean((1, 2), keepdim=True), small.std((1, 2), keepdim=True)
+    return (small - mean) / (deviation + 1e-3)
+
+
+def _disagreement(pictures: Tensor, seen: Tensor) -> float:
+    """The median over the samples ``(S, V, h, w)`` of their clipped difference from the others' median."""
+    differences = []
+    for n in range(len(pictures)):
+        others = torch.cat([pictures[:n], pictures[n + 1 :]]).median(0).values
+        difference = (pictures[n] - others).abs().clamp(max=_LARGE)
+        differences.append(float(difference[seen[n]].mean()))
+    return float(np.median(differences))
