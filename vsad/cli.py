@@ -127,8 +127,8 @@ def synth(
     nuisance: Annotated[
         list[str] | None,
         typer.Option(
-            help="Make every sample harder: glare, pose, surface, exposure, dust or camera; NAME or NAME:STRENGTH, "
-            "1 by default; may be repeated."
+            help="Make every sample harder: glare, pose, surface, relief, exposure, dust or camera; "
+            "NAME or NAME:STRENGTH, 1 by default; may be repeated."
         ),
     ] = None,
 ) -> None:

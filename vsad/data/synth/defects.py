@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -36,6 +36,8 @@ class Defect:
         color: (h, w, 3) float32 linear reflectance.
         footprint: (h, w) bool, the texels that count as defective.
         direction: unit vector along a scratch or crack; of no account elsewhere.
+        part: the part that is not in its place, of a missing or misplaced one.
+        moved: that part where it lies instead, of a misplaced one.
     """
 
     kind: str
@@ -45,6 +47,8 @@ class Defect:
     color: np.ndarray
     footprint: np.ndarray
     direction: tuple[float, float] = (1.0, 0.0)
+    part: Part | None = None
+    moved: Part | None = None
 
     def center(self) -> np.ndarray:
         """Give the footprint's middle (x, y) in texels."""
@@ -185,7 +189,8 @@ def _missing_part(product: Product, albedo: np.ndarray, rng: np.random.Generator
     pad = round(8 * product.texels / 640)
     y, x, mask, patch = _cut(part, albedo, pad)
     bare = _without_part(albedo, y, x, mask, product, rng)
-    return _replacement("missing_part", y, x, patch, bare, _grow(mask, product), product)
+    defect = _replacement("missing_part", y, x, patch, bare, _grow(mask, product), product)
+    return replace(defect, part=part)
 
 
 def _misplaced_part(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect | None:
@@ -207,7 +212,8 @@ def _misplaced_part(product: Product, albedo: np.ndarray, rng: np.random.Generat
     cover = blur(cover, 0.7)[..., None]
     changed = bare + cover * (moved - bare)
     region = _grow(mask, product) | (cover[..., 0] > 0.05)
-    return _replacement("misplaced_part", y, x, patch, changed, region, product)
+    defect = _replacement("misplaced_part", y, x, patch, changed, region, product)
+    return replace(defect, part=part, moved=Part(y, x, cover[..., 0] > 0.5))
 
 
 def _replacement(

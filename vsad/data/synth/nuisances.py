@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from vsad.data.synth.lens import dust, glare
+from vsad.data.synth.relief import relief
 from vsad.data.synth.scene import Scene
 from vsad.data.synth.surface import surface
 
@@ -81,6 +82,7 @@ NUISANCES: dict[str, Nuisance] = {
     "surface": surface,
     "exposure": exposure,
     "camera": camera,
+    "relief": relief,
     "glare": glare,
     "dust": dust,
 }

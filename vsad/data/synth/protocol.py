@@ -41,6 +41,7 @@ HARD_STATIONS: dict[str, HardStation] = {
     "glare": HardStation("lamps flare differently in every view of every sample", {"glare": 1.0}),
     "anywhere": HardStation("products lie anywhere at any angle", {"pose": 1.0}),
     "new-surfaces": HardStation("every product has a raw surface and a serial number of its own", {"surface": 1.0}),
+    "relief": HardStation("parts have heights, so that views differ by parallax", {"relief": 1.0}),
     "drift": HardStation("exposure and white balance drift", {"exposure": 1.0}),
     "dust": HardStation("dust lies on the lenses", {"dust": 1.0}),
     "moved-cameras": HardStation("cameras are knocked a little between samples", {"camera": 1.0}),

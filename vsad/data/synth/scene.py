@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from vsad.data.synth.cameras import Camera, Lamp
 from vsad.data.synth.product import Product, blur
+
+if TYPE_CHECKING:
+    from vsad.data.synth.relief import Relief
 
 SUPERSAMPLE = 2
 
@@ -28,6 +32,7 @@ class Scene:
         mats: by view, (size, size, 3), the empty table's albedo as the camera sees it.
         flare: by view, (size, size, 3), light that reaches the sensor without the surface, 1 where it saturates.
         transmission: by view, (size, size, 1), the share of the light that the front lens lets through.
+        relief: heights of its parts, or None where all is flat.
     """
 
     product: Product
@@ -40,6 +45,7 @@ class Scene:
     mats: dict[str, np.ndarray]
     flare: dict[str, np.ndarray] = field(default_factory=dict)
     transmission: dict[str, np.ndarray] = field(default_factory=dict)
+    relief: Relief | None = None
 
     @property
     def H_plane_from_texture(self) -> np.ndarray:

@@ -20,6 +20,8 @@ from vsad.data.synth.scene import Scene, expose
 
 # A mask of fewer pixels is no defect that anyone would mark.
 _MIN_PIXELS = 10
+# A fifth of 255: a pixel of which a defect covers less is not marked.
+_MARKED = 51
 # In display levels of 255, mean over the mask: less contrast drowns in sensor noise.
 _MIN_CONTRAST = 12
 # The deviation of the sensor's read noise, and the variance of shot noise per unit of light.
@@ -76,7 +78,10 @@ class Station:
         surface = scene.surface
         if defect is not None:
             surface = defect.apply(surface, _strength(scene, defect, camera))
-        layer = expose(surface, camera, scene.H_plane_from_texture)
+        if scene.relief is None:
+            layer = expose(surface, camera, scene.H_plane_from_texture)
+        else:
+            layer = scene.relief.expose(scene, camera, surface, defect)
         # Light and its highlights are smooth: shading after the lens and the pixels is shading before them.
         diffuse, specular = shade(camera, scene.lamps)
         light = layer[..., :3] + (1 - layer[..., 3:]) * scene.mats[camera.name]
@@ -93,6 +98,8 @@ class Station:
 
     def mask(self, scene: Scene, camera: Camera, defect: Defect) -> np.ndarray:
         """Give the pixels of a view, (size, size) bool, of which the defect covers a fifth or more."""
+        if scene.relief is not None:
+            return np.asarray(scene.relief.mask(scene, camera, defect) >= _MARKED)
         to_texture = np.array([[1, 0, defect.x], [0, 1, defect.y], [0, 0, 1]])
         pixels = self.size * 4
         cover = cv2.warpPerspective(
@@ -101,7 +108,7 @@ class Station:
             (pixels, pixels),
             flags=cv2.INTER_LINEAR,
         )
-        return cv2.resize(cover, (self.size, self.size), interpolation=cv2.INTER_AREA) >= 51
+        return cv2.resize(cover, (self.size, self.size), interpolation=cv2.INTER_AREA) >= _MARKED
 
     def shoot(self, scene: Scene, rng: np.random.Generator, kind: str | None = None) -> Shot:
         """Photograph a scene, with a defect of some kind that some views show and at least one does not.
