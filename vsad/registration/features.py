@@ -32,13 +32,26 @@ def working_size(size: Size) -> Size:
 
 def look(images: Tensor) -> Sight:
     """Find the features of a sample's ``images (V, 3, H, W)`` in [0, 1]."""
+    gray = gray_pictures(images)
+    return Sight(gray, [detect(picture) for picture in gray.numpy()])
+
+
+def gray_pictures(images: Tensor) -> Tensor:
+    """Return a sample's ``images (V, 3, H, W)`` as gray pictures at working size, ``(V, h, w)`` uint8."""
     height, width = working_size((images.shape[-2], images.shape[-1]))
     levels = (images.detach().cpu().float().clamp(0, 1) * 255).round().byte().movedim(1, -1).contiguous().numpy()
     interpolation = cv2.INTER_AREA if height < levels.shape[1] else cv2.INTER_CUBIC
     gray = [
         cv2.resize(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), (width, height), interpolation=interpolation) for i in levels
     ]
-    return Sight(torch.from_numpy(np.stack(gray)), [detect(picture) for picture in gray])
+    return torch.from_numpy(np.stack(gray))
+
+
+def select_moving(features: Features, still: Tensor) -> Features:
+    """Leave out the features at ``still (h, w)`` pixels."""
+    x, y = features.points.round().long().unbind(-1)
+    keep = ~still[y.clamp(0, still.shape[0] - 1), x.clamp(0, still.shape[1] - 1)]
+    return Features(features.points[keep], features.descriptors[keep])
 
 
 def match_in_frame(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ _FAINT = 0.02
 _STEPS = 10
 # A step that moves no corner of the picture by more than this many pixels is the last.
 _CONVERGED = 0.005
+# Normalized pictures of one surface differ by 0.2 where they show it in one place, those of two surfaces by 1.
+_STILL = 0.5
 # Of all pixels the share with the strongest gradients, which is all that fixes a motion.
 _SHARE = 0.35
 
@@ -35,11 +39,12 @@ class Template:
     Args:
         gray: ``(V, h, w)`` uint8, the canonical sample's pictures.
         frame: the views that share the motion.
+        still: ``(V, h, w)`` bool, the pixels of the background, which are left out.
 
     Source: Baker and Matthews, "Lucas-Kanade 20 years on", 2004.
     """
 
-    def __init__(self, gray: Tensor, frame: Frame) -> None:
+    def __init__(self, gray: Tensor, frame: Frame, still: Tensor) -> None:
         self.frame = frame
         height, width = gray.shape[-2:]
         self.size: Size = (height, width)
@@ -50,7 +55,7 @@ class Template:
             [[half, 0, (width - 1) / 2], [0, half, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64
         )
         J = self._jacobian()  # (v, h, w, 8)
-        strength = J.square().sum(-1).flatten()
+        strength = (J.square().sum(-1) * ~still[frame.views]).flatten()
         self.chosen = strength.topk(max(8, int(_SHARE * len(strength)))).indices.sort().values
         self.J = J.reshape(-1, 8)[self.chosen]
 
@@ -116,6 +121,26 @@ class Template:
         to_unit = torch.linalg.inv(self.H_reference_from_unit)
         back = self.H_reference_from_unit @ torch.linalg.inv(torch.eye(3, dtype=D.dtype) + D) @ to_unit
         return motion @ back, float(D.abs().sum()) * max(self.size) / 2
+
+
+def still_pixels(gray: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Find the pixels where the canonical pictures show what most other samples show in the same place.
+
+    That is the background, if the products lie anywhere: a mat or a fixture, and highlights of fixed lamps. Its
+    features agree on no motion at all, and outvote those of a small product.
+
+    Args:
+        gray: ``(V, h, w)`` uint8, the canonical pictures.
+        others: the same of other samples; with fewer than two nothing is known to stand still.
+
+    Returns:
+        ``(V, h, w)`` bool.
+    """
+    if len(others) < 2:
+        return torch.zeros(gray.shape, dtype=torch.bool)
+    ours = normalized(_levels(gray))
+    differences = torch.stack([(normalized(_levels(other)) - ours).abs() for other in others])
+    return _box(differences.median(0).values)[:, 0] < _STILL
 
 
 def normalized(pictures: Tensor) -> Tensor:

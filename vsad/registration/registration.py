@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from vsad.calibration.matching import Features, reprojection_errors
 from vsad.geometry import Rig, Size, orient_homography, scale_homography
 from vsad.ops import homography_warp
-from vsad.registration.features import Sight, look, match_in_frame, working_size
+from vsad.registration.features import Sight, gray_pictures, look, match_in_frame, select_moving, working_size
 from vsad.registration.frame import Frame, shared_frames
-from vsad.registration.photometric import Template
+from vsad.registration.photometric import Template, still_pixels
 from vsad.registration.pose import Pose, motion_in_views, why_implausible
 from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
 
 # The correlation of locally normalized pictures: above 0.8 where both show the same surface in the same place.
-_MIN_AGREEMENT = 0.25
+_MIN_AGREEMENT = 0.4
 _TURNED_OVER = "the product lies turned over: its matches agree on a reflection"
+_BUFFERS = ("size", "gray", "points", "descriptors", "counts", "still")
 
 
 class Registration(nn.Module):
@@ -33,11 +34,10 @@ class Registration(nn.Module):
     Convention: homographies map canonical pixels to the sample's (target to source); pixels are those of the images.
 
     Args:
-        size: ``(2,)`` int64, height and width of the images.
-        gray: ``(V, h, w)`` uint8, the canonical pictures at working size.
-        points: ``(V, K, 2)`` float32, their features in pixels of the working size, padded.
-        descriptors: ``(V, K, 128)`` float32.
-        counts: ``(V,)`` int64, number of features of each view.
+        weights: the buffers by name: ``size (2,)`` int64, height and width of the images; ``gray (V, h, w)`` uint8, the
+            canonical pictures at working size; ``points (V, K, 2)`` float32, their features in pixels of the working
+            size, padded; ``descriptors (V, K, 128)`` float32; ``counts (V,)`` int64, the number of features of each
+            view; ``still (V, h, w)`` bool, the pixels of the background.
         rig: the station's.
 
     Source: Lowe 2004 (SIFT); Barath et al. 2020 (MAGSAC++); Baker and Matthews 2004 (refinement).
@@ -48,31 +48,33 @@ class Registration(nn.Module):
     points: Tensor
     descriptors: Tensor
     counts: Tensor
+    still: Tensor
 
-    def __init__(
-        self, size: Tensor, gray: Tensor, points: Tensor, descriptors: Tensor, counts: Tensor, *, rig: Rig
-    ) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], rig: Rig) -> None:
         super().__init__()
-        buffers = {"size": size, "gray": gray, "points": points, "descriptors": descriptors, "counts": counts}
-        for name, buffer in buffers.items():
-            self.register_buffer(name, buffer)
-        self.image_size: Size = (int(size[0]), int(size[1]))
+        for name in _BUFFERS:
+            self.register_buffer(name, weights[name])
+        self.image_size: Size = (int(self.size[0]), int(self.size[1]))
         self.work_size = working_size(self.image_size)
         # Estimation runs on the CPU wherever the buffers are: features and the robust fit are OpenCV's.
         self._canonical = [
-            Features(p[:count].double().cpu(), d[:count].cpu()) for p, d, count in zip(points, descriptors, counts)
+            Features(points[:count].double().cpu(), descriptors[:count].cpu())
+            for points, descriptors, count in zip(self.points, self.descriptors, self.counts)
         ]
         frames = shared_frames(rig.scaled(self.work_size))
-        self._templates = [Template(gray.cpu(), frame) for frame in frames]
+        self._templates = [Template(self.gray.cpu(), frame, self.still.cpu()) for frame in frames]
         self._names = rig.views
 
     @classmethod
-    def fit(cls, images: Tensor, rig: Rig) -> Registration:
+    def fit(cls, images: Tensor, rig: Rig, *, others: Sequence[Tensor] = ()) -> Registration:
         """Take a sample as the canonical one.
 
         Args:
             images: ``(V, 3, H, W)`` float in [0, 1].
             rig: the station's; its homographies are scaled where the images have another size.
+            others: some other normal samples, two at least and eight at most are plenty. What most of them show in the
+                same place as the canonical sample is the background, and is left out; without them a textured
+                background may outvote a small product.
 
         Returns:
             The registration of other samples to this one.
@@ -80,22 +82,34 @@ class Registration(nn.Module):
         Raises:
             ValueError: a wrong shape.
         """
-        _check_images("Registration.fit", images, len(rig.views))
-        return cls.from_sight(look(images), (images.shape[-2], images.shape[-1]), rig)
+        size: Size = (images.shape[-2], images.shape[-1])
+        for sample in (images, *others):
+            _check_images("Registration.fit", sample, len(rig.views), size)
+        return cls.from_sight(look(images), size, rig, [gray_pictures(sample) for sample in others])
 
     @classmethod
-    def from_sight(cls, sight: Sight, size: Size, rig: Rig) -> Registration:
-        """Take as the canonical sample one that ``look`` has seen; ``size`` is that of its images."""
-        counts = [len(features.points) for features in sight.features]
+    def from_sight(cls, sight: Sight, size: Size, rig: Rig, others: Sequence[Tensor] = ()) -> Registration:
+        """Take as the canonical sample one that ``look`` has seen.
+
+        Args:
+            sight: the sample's.
+            size: ``(height, width)`` of its images.
+            rig: the station's.
+            others: the gray pictures of other samples, ``(V, h, w)`` each.
+        """
+        still = still_pixels(sight.gray, others)
+        moving = [select_moving(features, pixels) for features, pixels in zip(sight.features, still)]
+        counts = [len(features.points) for features in moving]
         points, descriptors = torch.zeros(len(counts), max(counts), 2), torch.zeros(len(counts), max(counts), 128)
-        for view, (features, count) in enumerate(zip(sight.features, counts)):
+        for view, (features, count) in enumerate(zip(moving, counts)):
             points[view, :count], descriptors[view, :count] = features.points.float(), features.descriptors
-        return cls(torch.tensor(size), sight.gray, points, descriptors, torch.tensor(counts), rig=rig)
+        made = torch.tensor(size), sight.gray, points, descriptors, torch.tensor(counts), still
+        return cls(dict(zip(_BUFFERS, made)), rig)
 
     @classmethod
     def rebuild(cls, weights: Mapping[str, Tensor], rig: Rig) -> Registration:
         """Make the registration again of its saved buffers and the station's rig."""
-        return cls(**{name: weights[name] for name in ("size", "gray", "points", "descriptors", "counts")}, rig=rig)
+        return cls(weights, rig)
 
     def estimate(self, images: Tensor) -> Pose:
         """Estimate how a sample lies.

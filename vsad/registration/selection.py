@@ -73,7 +73,8 @@ def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress 
     height, width = samples[0].shape[-2:]
     best, best_score = candidates[0], (-1, -1.0)
     for candidate in progress.track(candidates, "choosing the canonical sample"):
-        registration = Registration.from_sight(sights[candidate], (height, width), rig)
+        others = [sight.gray for index, sight in sights.items() if index != candidate]
+        registration = Registration.from_sight(sights[candidate], (height, width), rig, others)
         poses = [registration.estimate_sight(sights[judge], refine=False) for judge in judges if judge != candidate]
         inliers = [pose.inliers for pose in poses if pose.reason is None]
         score = len(inliers), float(np.median(inliers)) if inliers else 0.0
@@ -117,11 +118,16 @@ def registration_helps(
         seen.append(F.adaptive_avg_pool2d(mask.float(), (brought[-1].shape[-2], brought[-1].shape[-1])) > 0.9)
         if pose.reason is None:
             motions.append(_motion(pose.H_sample_from_canonical, registration.image_size))
-    before = _disagreement(torch.stack(pictures), torch.ones_like(torch.stack(seen)))
-    after = _disagreement(torch.stack(brought), torch.stack(seen))
+    moving = ~registration.still.cpu()
+    product = F.adaptive_avg_pool2d(moving.float(), (seen[0].shape[-2], seen[0].shape[-1])) > 0.5
+    if not product.any():
+        return RegistrationGain(0.0, 0.0, 0.0, 0.0, False, "off: the normal samples lie in place")
+    before = _disagreement(torch.stack(pictures), product.expand(len(chosen), *product.shape))
+    after = _disagreement(torch.stack(brought), torch.stack(seen) & product)
     share, motion = len(motions) / len(chosen), float(np.median(motions)) if motions else 0.0
     if share < _MIN_REGISTERED:
         helps, reason = False, f"only {share:.0%} of the normal samples can be registered"
+        reason += f", and {1 - float(moving.float().mean()):.0%} of the pictures stand still"
     else:
         helps = motion > _FORGIVEN * max(registration.image_size) and after < (1 - _MIN_GAIN) * before
         reason = (
