@@ -212,8 +212,12 @@ def test_parts_have_fixed_heights_and_are_seen_with_parallax(station, category):
 @pytest.mark.parametrize("category", ["circuit_board", "coins", "brick"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_are_exact_with_relief(station, category, kind):
-    """As without relief: beyond 2 pixels of the mask at most 2 of 255 levels change, 95 % of the change lies within 1
-    pixel of it, and on average over the draws most of the mask changes visibly."""
+    """Beyond 2 pixels of the mask at most 5 of 255 levels change; 95 % of the change lies within 1 pixel of the mask;
+    and on average over the draws most of the mask changes visibly.
+
+    Without relief it is 2 levels: of a scratch that a part hides, a sliver that covers less than a fifth of a pixel,
+    and so is not marked, may show far from the mask.
+    """
     rng = np.random.default_rng([7, KINDS.index(kind)])
     product = load_product(category, SIZE)
     plain = station.set_scene(product, rng)
@@ -231,7 +235,7 @@ def test_masks_are_exact_with_relief(station, category, kind):
             near, nearer = (cv2.dilate(mask.astype(np.uint8), np.ones((n, n))) > 0 for n in (5, 3))
             if mask.sum() < 10 or change[mask].mean() < 8:
                 continue
-            assert change[~near].max() <= 2
+            assert change[~near].max() <= 5
             assert change[nearer].sum() >= 0.95 * change.sum()
             changed_share.append((change[mask] >= 4).mean())
     assert len(changed_share) >= 3

@@ -24,7 +24,7 @@ _VEIL_STEP = 4
 def glare(scene: Scene, strength: float, streams: Streams) -> tuple[Scene, dict[str, Any]]:
     """Let lamps flare in every view anew: up to 3 bright spots or streaks that lie on no surface point, and a veil.
 
-    Radii are 4 to 25 pixels of 256; the power is the light at a spot's middle, where 1 saturates.
+    Radii are 4 to 25 pixels of 256; the power is the light at a spot's middle, of which 1 saturates.
     """
     rng = streams.sample
     flare, truth = {}, {}
@@ -37,18 +37,13 @@ def glare(scene: Scene, strength: float, streams: Streams) -> tuple[Scene, dict[
             else:
                 long = rng.uniform(6, 25)
                 radii = (long * unit, max(4.0, long * rng.uniform(0.45, 1.0)) * unit)
-            x, y = rng.uniform(0, camera.size - 1, 2)
+            x, y = rng.uniform(0, camera.size - 1, 2).tolist()
             angle_deg, power = rng.uniform(0, 180), strength * rng.uniform(0.45, 1.25)
-            tint = 1 + rng.normal(0, 0.03, 3)
-            spots.append({"x": x, "y": y, "radii": radii, "angle_deg": angle_deg, "power": power, "tint": tint})
+            color = (power * (1 + rng.normal(0, 0.03, 3))).tolist()
+            spots.append({"x": x, "y": y, "radii": radii, "angle_deg": angle_deg, "power": power, "color": color})
         veil = strength * rng.uniform(0.002, 0.012)
         flare[camera.name] = _flare(camera.size, spots, veil)
-        truth[camera.name] = {
-            "veil": float(veil),
-            "spots": [
-                {name: np.asarray(value).tolist() for name, value in spot.items() if name != "tint"} for spot in spots
-            ],
-        }
+        truth[camera.name] = {"veil": veil, "spots": spots}
     return replace(scene, flare=flare), truth
 
 
@@ -58,16 +53,15 @@ def _flare(size: int, spots: list[dict[str, Any]], veil: float) -> np.ndarray:
     coarse = -(-size // _VEIL_STEP)
     veils = np.zeros((coarse, coarse, 3), np.float32)
     for spot in spots:
-        color = (spot["power"] * spot["tint"]).astype(np.float32)
+        color = np.array(spot["color"], np.float32)
         wide = {**spot, "radii": [_VEIL_RADII * max(spot["radii"])] * 2}
         axis = (np.arange(coarse) + 0.5) * _VEIL_STEP - 0.5
         veils += np.exp(-_distance(wide, axis, axis))[..., None] * (0.06 * color)
         reach = 3 * max(spot["radii"])
-        x0, x1 = (int(np.clip(spot["x"] + side * reach, 0, size)) for side in (-1, 1))
-        y0, y1 = (int(np.clip(spot["y"] + side * reach, 0, size)) for side in (-1, 1))
+        columns, rows = (_pixels(spot[axis], reach, size) for axis in "xy")
         # The core is flat, as of a lamp that the surface mirrors, and its edge is as soft as the surface is rough.
-        r2 = _distance(spot, np.arange(x0, x1), np.arange(y0, y1))
-        light[y0:y1, x0:x1] += np.exp(-(r2**1.5))[..., None] * color
+        core = np.exp(-(_distance(spot, columns, rows) ** 1.5))
+        light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += core[..., None] * color
     return light + cv2.resize(veils, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
@@ -79,6 +73,11 @@ def _distance(spot: dict[str, Any], columns: np.ndarray, rows: np.ndarray) -> np
     return np.asarray((along / spot["radii"][0]) ** 2 + (across / spot["radii"][1]) ** 2)
 
 
+def _pixels(center: float, reach: float, size: int) -> np.ndarray:
+    """List the pixels of a side that lie within reach of a center on it."""
+    return np.arange(max(0, int(center - reach)), min(size, int(center + reach) + 2))
+
+
 def dust(scene: Scene, strength: float, streams: Streams) -> tuple[Scene, dict[str, Any]]:
     """Put dust on the front glass: soft dark discs out of focus, some of the station, some new in every sample."""
     transmission, truth = {}, {}
@@ -86,11 +85,13 @@ def dust(scene: Scene, strength: float, streams: Streams) -> tuple[Scene, dict[s
         staying = _discs(camera.size, strength, int(streams.station.integers(2, 6)), streams.station)
         new = _discs(camera.size, strength, int(streams.sample.integers(0, 4)), streams.sample)
         through = np.ones((camera.size, camera.size), np.float32)
-        axis = np.arange(camera.size, dtype=np.float32)
         for disc in staying + new:
-            distance = np.hypot(axis - disc["x"], axis[:, None] - disc["y"])
+            # The edge is soft: from full attenuation to none within this much of the radius.
             edge = 0.35 * disc["radius"]
-            through *= 1 - disc["attenuation"] * np.clip((disc["radius"] - distance) / edge + 0.5, 0, 1)
+            columns, rows = (_pixels(disc[axis], disc["radius"] + edge, camera.size) for axis in "xy")
+            distance = np.hypot(columns - disc["x"], rows[:, None] - disc["y"]).astype(np.float32)
+            cover = np.clip((disc["radius"] - distance) / edge + 0.5, 0, 1)
+            through[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] *= 1 - disc["attenuation"] * cover
         transmission[camera.name] = through[..., None]
         truth[camera.name] = {"staying": staying, "new": new}
     return replace(scene, transmission=transmission), truth

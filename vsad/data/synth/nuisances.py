@@ -35,7 +35,7 @@ class Streams:
     station: np.random.Generator
 
 
-Nuisance = Callable[[Scene, float, Any], tuple[Scene, dict[str, Any]]]
+Nuisance = Callable[[Scene, float, Streams], tuple[Scene, dict[str, Any]]]
 
 
 def pose(scene: Scene, strength: float, streams: Streams) -> tuple[Scene, dict[str, Any]]:
