@@ -54,13 +54,16 @@ class Template:
         self.H_reference_from_unit = torch.tensor(
             [[half, 0, (width - 1) / 2], [0, half, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64
         )
-        J = self._jacobian()  # (v, h, w, 8)
+        J = self.jacobian()  # (v, h, w, 8)
         strength = (J.square().sum(-1) * ~still[frame.views]).flatten()
         self.chosen = strength.topk(max(8, int(_SHARE * len(strength)))).indices.sort().values
         self.J = J.reshape(-1, 8)[self.chosen]
 
-    def _jacobian(self) -> Tensor:
-        """d T_v(A (I + D) A^-1 x) / d D at D = 0, with A = view from unit; D has no entry at the lower right."""
+    def jacobian(self) -> Tensor:
+        """Derivatives ``(v, h, w, 8)`` of ``T_v(A (I + D) A^-1 x)`` by D at 0, A the view from unit coordinates.
+
+        D has no entry at the lower right, which would only scale the homography.
+        """
         height, width = self.size
         gradient_y, gradient_x = torch.gradient(self.picture[:, 0], dim=(1, 2))
         y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")

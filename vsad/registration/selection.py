@@ -16,6 +16,8 @@ from vsad.registration.features import look
 from vsad.registration.registration import Registration
 
 _CANDIDATES, _JUDGES = 6, 8
+# A candidate is good enough with this share of the best one's matches.
+_ENOUGH = 0.7
 # The long side at which samples are compared, in pixels: a shift of one in a hundred parts of the picture is then a
 # third of a pixel, about what a detector's windows forgive.
 _COMPARE_SIDE = 32
@@ -51,9 +53,11 @@ class RegistrationGain(NamedTuple):
 
 
 def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress = SILENT) -> int:
-    """Choose the sample to which most others register, with the most matches.
+    """Choose the sample to which most others register, well, and with the least motion.
 
-    Up to six candidates, spread evenly over the samples, are tried on up to eight.
+    Up to six candidates, spread evenly over the samples, are tried on up to eight. Of those to which most of the eight
+    register, with at least 0.7 of the best one's matches, it is the one from which the middling sample lies the least
+    far off, since pictures that turn less lose less.
 
     Args:
         samples: normal samples, ``(V, 3, H, W)`` float in [0, 1] each.
@@ -71,16 +75,20 @@ def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress 
     candidates, judges = _spread(len(samples), _CANDIDATES), _spread(len(samples), _JUDGES)
     sights = {index: look(samples[index]) for index in sorted({*candidates, *judges})}
     height, width = samples[0].shape[-2:]
-    best, best_score = candidates[0], (-1, -1.0)
+    trials = []
     for candidate in progress.track(candidates, "choosing the canonical sample"):
         others = [sight.gray for index, sight in sights.items() if index != candidate]
         registration = Registration.from_sight(sights[candidate], (height, width), rig, others)
         poses = [registration.estimate_sight(sights[judge], refine=False) for judge in judges if judge != candidate]
-        inliers = [pose.inliers for pose in poses if pose.reason is None]
-        score = len(inliers), float(np.median(inliers)) if inliers else 0.0
-        if score > best_score:
-            best, best_score = candidate, score
-    return best
+        poses = [pose for pose in poses if pose.reason is None]
+        if poses:
+            motion = np.median([_motion(pose.H_sample_from_canonical, (height, width)) for pose in poses])
+            trials.append((len(poses), np.median([pose.inliers for pose in poses]), -motion, candidate))
+    if not trials:
+        return candidates[0]
+    trials = [trial for trial in trials if trial[0] == max(trials)[0]]
+    enough = _ENOUGH * max(inliers for _, inliers, _, _ in trials)
+    return max((motion, candidate) for _, inliers, motion, candidate in trials if inliers >= enough)[1]
 
 
 def registration_helps(
