@@ -24,8 +24,8 @@ TRUTH = "synth.json"
 def synthesize(out: Path | str, config: SynthConfig | None = None, *, progress: Progress = SILENT) -> Path:
     """Photograph products at a synthetic station and write them as a data set.
 
-    Beside the data lies ``synth.json`` with the configuration and the true homographies, for checks; nothing that
-    calibrates or detects reads it.
+    Beside the data lies ``synth.json`` with the configuration, the true homographies and what the nuisances drew for
+    each sample, for checks; nothing that calibrates or detects reads it.
 
     Args:
         out: a new or empty folder.
@@ -37,7 +37,7 @@ def synthesize(out: Path | str, config: SynthConfig | None = None, *, progress: 
 
     Raises:
         FileExistsError: ``out`` has files in it.
-        ValueError: a category is neither a packaged photograph nor an image file, or defects do not fit on it.
+        ValueError: a category is no photograph that is found, or defects do not fit on it.
 
     Example:
         >>> root = synthesize("station", SynthConfig(train=4, test_good=2, test_defect=5))
