@@ -9,16 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsad.calibration.matching import Features, detect, match
+from vsad.calibration.matching import Features, match
 from vsad.geometry import Size, transform_points
 from vsad.registration.frame import Frame
 
 # The long side at which features are found and pictures compared, in pixels: SIFT takes 60 ms at 256, 15 at 128.
 WORK_SIDE = 128
+_MAX_FEATURES = 2000
 
 
 class Sight(NamedTuple):
-    """Gray pictures ``(V, h, w)`` uint8 at working size, and the features of each."""
+    """Gray pictures ``(V, h, w)`` uint8 at working size, and the features of each.
+
+    The points of features are ``(K, 3)`` here: x, y, and the direction in radians that the feature points to.
+    """
 
     gray: Tensor
     features: list[Features]
@@ -33,7 +37,7 @@ def working_size(size: Size) -> Size:
 def look(images: Tensor) -> Sight:
     """Find the features of a sample's ``images (V, 3, H, W)`` in [0, 1]."""
     gray = gray_pictures(images)
-    return Sight(gray, [detect(picture) for picture in gray.numpy()])
+    return Sight(gray, [_detect(picture) for picture in gray.numpy()])
 
 
 def gray_pictures(images: Tensor) -> Tensor:
@@ -49,24 +53,57 @@ def gray_pictures(images: Tensor) -> Tensor:
 
 def select_moving(features: Features, still: Tensor) -> Features:
     """Leave out the features at ``still (h, w)`` pixels."""
-    x, y = features.points.round().long().unbind(-1)
+    x, y, _ = features.points.round().long().unbind(-1)
     keep = ~still[y.clamp(0, still.shape[0] - 1), x.clamp(0, still.shape[1] - 1)]
     return Features(features.points[keep], features.descriptors[keep])
 
 
+class Matches(NamedTuple):
+    """Matches of all views of a frame, in pixels of its reference view.
+
+    Args:
+        target: ``(K, 2)`` float64, canonical points.
+        source: ``(K, 2)`` float64, the sample's.
+        turn: ``(K,)`` float64, by how much the sample's feature is turned, in radians.
+    """
+
+    target: Tensor
+    source: Tensor
+    turn: Tensor
+
+    def chosen(self, chosen: Tensor) -> Matches:
+        """Return those matches, ``chosen (K,)`` bool."""
+        return Matches(self.target[chosen], self.source[chosen], self.turn[chosen])
+
+
 def match_in_frame(
     canonical: list[Features], sample: list[Features], frame: Frame, *, mirrored: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Match a sample's views with the canonical ones and carry all matches into the reference view.
-
-    Returns:
-        Canonical points and the sample's points in pixels of the reference view, ``(K, 2)`` float64 each.
-    """
-    ours, theirs = [], []
+) -> Matches:
+    """Match a sample's views with the canonical ones and carry all matches into the reference view."""
+    found = []
     for view, H in zip(frame.views, torch.linalg.inv(frame.H_view_from_reference)):
         seen = sample[view].mirrored() if mirrored else sample[view]
-        points = match(canonical[view], seen)
-        (target, here), (source, there) = (transform_points(H, p, return_mask=True) for p in points)
-        ours.append(target[here & there])
-        theirs.append(source[here & there])
-    return torch.cat(ours), torch.cat(theirs)
+        (target, before, here), (source, after, there) = (_carry(H, points) for points in match(canonical[view], seen))
+        found.append(Matches(target, source, after - before).chosen(here & there))
+    return Matches(*(torch.cat(parts) for parts in zip(*found)))
+
+
+def _carry(H: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Map points with directions; give the points, the directions and which points are in front."""
+    position, angle = points[:, :2], points[:, 2]
+    ahead = position + 0.5 * torch.stack([angle.cos(), angle.sin()], -1)
+    mapped, in_front = transform_points(H, position, return_mask=True)
+    direction = transform_points(H, ahead) - mapped
+    return mapped, torch.atan2(direction[:, 1], direction[:, 0]), in_front
+
+
+def _detect(picture: np.ndarray) -> Features:
+    """Find features as ``vsad.calibration`` does, and keep their directions."""
+    sift = cv2.SIFT.create(nfeatures=_MAX_FEATURES, contrastThreshold=0.01, enable_precise_upscale=True)
+    keypoints, counts = sift.detectAndCompute(picture, None)
+    if counts is None:
+        return Features(torch.empty(0, 3, dtype=torch.float64), torch.empty(0, 128))
+    points = [(*keypoint.pt, np.deg2rad(keypoint.angle)) for keypoint in keypoints]
+    descriptors = torch.from_numpy(counts)
+    descriptors = (descriptors / descriptors.sum(-1, keepdim=True).clamp_min(1)).sqrt()
+    return Features(torch.tensor(points, dtype=torch.float64), descriptors)

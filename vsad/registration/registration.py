@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vsad.calibration.matching import Features, reprojection_errors
-from vsad.geometry import Rig, Size, orient_homography, scale_homography
+from vsad.geometry import Rig, Size, image_corners, orient_homography, scale_homography, transform_points
 from vsad.ops import homography_warp
 from vsad.registration.features import Sight, gray_pictures, look, match_in_frame, select_moving, working_size
 from vsad.registration.frame import Frame, shared_frames
-from vsad.registration.photometric import Template, still_pixels
+from vsad.registration.photometric import Pyramid, still_pixels
 from vsad.registration.pose import Pose, motion_in_views, why_implausible
 from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
 
 # The correlation of locally normalized pictures: above 0.8 where both show the same surface in the same place.
-_MIN_AGREEMENT = 0.4
+_MIN_AGREEMENT, _MIN_UNSURE_AGREEMENT = 0.4, 0.8
+# Below the one the pose is wrong, above the other no view is refined by itself.
+_UNRELATED, _ALIKE = 0.25, 0.9
+# A view refined by itself must agree by so much more, and its corners stay within this share of the long side.
+_GAIN, _TURNED = 0.02, 0.04
 _TURNED_OVER = "the product lies turned over: its matches agree on a reflection"
 _BUFFERS = ("size", "gray", "points", "descriptors", "counts", "still")
+
+
+class _Found(NamedTuple):
+    """How the views of a frame lie, in working pixels, and the reprojection errors of all their matches."""
+
+    H_sample_from_canonical: Tensor
+    errors: Tensor
 
 
 class Registration(nn.Module):
@@ -35,9 +47,9 @@ class Registration(nn.Module):
 
     Args:
         weights: the buffers by name: ``size (2,)`` int64, height and width of the images; ``gray (V, h, w)`` uint8, the
-            canonical pictures at working size; ``points (V, K, 2)`` float32, their features in pixels of the working
-            size, padded; ``descriptors (V, K, 128)`` float32; ``counts (V,)`` int64, the number of features of each
-            view; ``still (V, h, w)`` bool, the pixels of the background.
+            canonical pictures at working size; ``points (V, K, 3)`` float32, their features, padded: x and y in pixels
+            of the working size, direction in radians; ``descriptors (V, K, 128)`` float32; ``counts (V,)`` int64, the
+            number of features of each view; ``still (V, h, w)`` bool, the pixels of the background.
         rig: the station's.
 
     Source: Lowe 2004 (SIFT); Barath et al. 2020 (MAGSAC++); Baker and Matthews 2004 (refinement).
@@ -62,7 +74,9 @@ class Registration(nn.Module):
             for points, descriptors, count in zip(self.points, self.descriptors, self.counts)
         ]
         frames = shared_frames(rig.scaled(self.work_size))
-        self._templates = [Template(self.gray.cpu(), frame, self.still.cpu()) for frame in frames]
+        self._templates = [Pyramid(self.gray.cpu(), frame, self.still.cpu()) for frame in frames]
+        alone = torch.eye(3, dtype=torch.float64)[None]
+        self._single = [Pyramid(self.gray.cpu(), Frame([v], alone), self.still.cpu()) for v in range(len(rig.views))]
         self._names = rig.views
 
     @classmethod
@@ -100,7 +114,7 @@ class Registration(nn.Module):
         still = still_pixels(sight.gray, others)
         moving = [select_moving(features, pixels) for features, pixels in zip(sight.features, still)]
         counts = [len(features.points) for features in moving]
-        points, descriptors = torch.zeros(len(counts), max(counts), 2), torch.zeros(len(counts), max(counts), 128)
+        points, descriptors = torch.zeros(len(counts), max(counts), 3), torch.zeros(len(counts), max(counts), 128)
         for view, (features, count) in enumerate(zip(moving, counts)):
             points[view, :count], descriptors[view, :count] = features.points.float(), features.descriptors
         made = torch.tensor(size), sight.gray, points, descriptors, torch.tensor(counts), still
@@ -132,13 +146,12 @@ class Registration(nn.Module):
         H = torch.eye(3, dtype=torch.float64).repeat(len(self._names), 1, 1)
         inliers, squares = 0, 0.0
         for template in self._templates:
-            frame = template.frame
-            motion, errors, reason = self._motion(template, sight, refine)
-            if motion is None:
-                return self._unregistered(str(reason), frame)
-            errors = errors[errors < TOLERANCE]
+            found = self._motion(template, sight, refine)
+            if isinstance(found, str):
+                return self._unregistered(found, template.fine.frame)
+            errors = found.errors[found.errors < TOLERANCE]
             inliers, squares = inliers + len(errors), squares + float(errors.square().sum())
-            H[frame.views] = motion_in_views(motion, frame.H_view_from_reference)
+            H[template.fine.frame.views] = found.H_sample_from_canonical
         H = orient_homography(scale_homography(H, self.work_size, self.image_size), self.image_size)
         error = (squares / max(inliers, 1)) ** 0.5 * max(self.image_size) / max(self.work_size)
         return Pose(H / H.abs().amax((1, 2), keepdim=True), inliers, error, None)
@@ -175,23 +188,45 @@ class Registration(nn.Module):
         out, mask = homography_warp(maps[:, None], H.to(maps.device), want, padding="border", return_mask=True)
         return out[:, 0], mask
 
-    def _motion(self, template: Template, sight: Sight, refine: bool) -> tuple[Tensor | None, Tensor, str | None]:
-        """Find the motion of one frame's views; give it, the errors of all matches, and why there is none."""
-        frame = template.frame
-        target, source = match_in_frame(self._canonical, sight.features, frame)
-        motions, reason = find_motions(target, source, frame.H_view_from_reference, self.work_size)
-        if not motions:
+    def _motion(self, template: Pyramid, sight: Sight, refine: bool) -> _Found | str:
+        """Find how one frame's views lie, or why that cannot be told."""
+        frame = template.fine.frame
+        matches = match_in_frame(self._canonical, sight.features, frame)
+        candidates, reason = find_motions(matches, frame, self.work_size)
+        if not candidates:
             mirrored = match_in_frame(self._canonical, sight.features, frame, mirrored=True)
-            return None, target[:0, 0], _TURNED_OVER if is_turned_over(*mirrored, self.work_size) else reason
-        motion, agreement = motions[0], 1.0
-        if refine or len(motions) > 1:
-            refined = [template.refine(sight.gray, start) for start in motions]
-            motion, agreement = max(refined, key=lambda found: found[1])
-        errors = reprojection_errors(motion, target, source)
-        reason = why_implausible(motion, frame.H_view_from_reference, target[errors < TOLERANCE], self.work_size)
-        if agreement < _MIN_AGREEMENT:
-            reason = f"the pictures do not agree in the pose that the matches give, {agreement:.2f} of 1"
-        return (motion, errors, None) if reason is None else (None, errors, reason)
+            return _TURNED_OVER if is_turned_over(mirrored, self.work_size) else str(reason)
+        (motion, sure), agreement = candidates[0], 1.0
+        if refine or len(candidates) > 1 or not sure:
+            refined = [
+                (*(template.fine if sure else template).refine(sight.gray, start), sure) for start, sure in candidates
+            ]
+            motion, agreement, sure = max(refined, key=lambda found: found[1])
+        errors = reprojection_errors(motion, matches.target, matches.source)
+        inliers = matches.target[errors < TOLERANCE]
+        reason = why_implausible(motion, frame.H_view_from_reference, inliers, self.work_size)
+        if reason is not None:
+            return reason
+        H = motion_in_views(motion, frame.H_view_from_reference)
+        if refine and _UNRELATED < agreement < _ALIKE:
+            H, agreement = self._refine_views(frame, sight, H)
+        if agreement < (_MIN_AGREEMENT if sure else _MIN_UNSURE_AGREEMENT):
+            return f"the pictures do not agree in the pose that the matches give, {agreement:.2f} of 1"
+        return _Found(H, errors)
+
+    def _refine_views(self, frame: Frame, sight: Sight, H: Tensor) -> tuple[Tensor, float]:
+        """Refine every view by itself, for cameras that have turned a little; give the mean agreement too."""
+        refined, agreements = H.clone(), []
+        corners = image_corners(self.work_size, dtype=H.dtype)
+        for row, view in enumerate(frame.views):
+            template = self._single[view]
+            before = template.fine.agreement(sight.gray, H[row])
+            found, after = template.refine(sight.gray, H[row])
+            moved = transform_points(torch.linalg.inv(H[row]) @ found, corners) - corners
+            if after > before + _GAIN and float(moved.norm(dim=-1).max()) < _TURNED * max(self.work_size):
+                refined[row], before = found, after
+            agreements.append(before)
+        return refined, sum(agreements) / len(agreements)
 
     def _unregistered(self, reason: str, frame: Frame) -> Pose:
         where = "" if len(self._templates) == 1 else f" (views {', '.join(self._names[v] for v in frame.views)})"

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import cv2
 import torch
 from torch import Tensor
 
 from vsad.calibration.matching import reprojection_errors
 from vsad.geometry import Size, orient_homography
+from vsad.registration.features import Matches
+from vsad.registration.frame import Frame
 from vsad.registration.pose import why_implausible
 
 # In working pixels, the reprojection error of a right match.
 TOLERANCE = 1.5
-# Matches of unrelated pictures agree in fewer; a place is a cell of a grid with this many cells a side.
-_MIN_INLIERS, _MIN_PLACES, _PLACES = 12, 6, 16
-# Of all matches the share that must agree: a third at least where the motion is right, an eighth on a checkerboard.
-_MIN_SHARE = 0.2
+# A place is a cell of a grid with this many cells a side. Fewer matches in fewer places fix no motion.
+_MIN_INLIERS, _MIN_PLACES, _PLACES = 8, 5, 16
+# Matches alone are believed where so many agree, and this share of all: a third at least where the motion is right, an
+# eighth on a checkerboard.
+_SURE_INLIERS, _SURE_SHARE = 12, 0.2
+# Of right matches the features turn alike; perspective, and the noise of their directions, stay within this angle.
+_ALIKE = math.radians(25)
 # With one right match in five, 3000 samples of four miss the motion once in 120 times; 60 ms at most.
 _ITERATIONS, _RIVAL_ITERATIONS = 3000, 300
 # A second motion is a rival where this share as many matches agree with it: mutual nearest features take the side of
@@ -23,86 +31,113 @@ _ITERATIONS, _RIVAL_ITERATIONS = 3000, 300
 _RIVAL = 0.2
 
 
-def find_motions(
-    target: Tensor, source: Tensor, H_view_from_reference: Tensor, size: Size
-) -> tuple[list[Tensor], str | None]:
-    """Find the motion that most matches agree with, and a rival that nearly as many others agree with.
+class Candidate(NamedTuple):
+    """A motion that matches agree with: sample from canonical in the reference view, ``(3, 3)`` float64.
+
+    Where it is not ``sure``, the matches are too few, or too few of all, to be believed without the pictures.
+    """
+
+    motion: Tensor
+    sure: bool
+
+
+def find_motions(matches: Matches, frame: Frame, size: Size) -> tuple[list[Candidate], str | None]:
+    """Find the motion that most matches agree with, and a rival that many of the others agree with.
 
     Products of some symmetry match in more than one way; which is right, the pictures must tell.
 
     Args:
-        target: canonical points ``(K, 2)`` float64 in the reference view.
-        source: the sample's.
-        H_view_from_reference: of the views that share the motion.
+        matches: of all views of the frame.
+        frame: the views that share the motion.
         size: ``(height, width)`` of the views.
 
     Returns:
-        The motions, sample from canonical, ``(3, 3)`` float64 each; and where there is none, why.
+        The candidates, and where there is none, why.
     """
-    motion, reason = _fit(target, source, H_view_from_reference, size, _ITERATIONS)
-    if motion is None:
-        return [], reason
-    errors = reprojection_errors(motion, target, source)
-    agree = errors < TOLERANCE
-    near = errors < 3 * TOLERANCE
-    motions = [motion]
-    if int((~near).sum()) >= max(_MIN_INLIERS, _RIVAL * int(agree.sum())):
-        rival, _ = _fit(target[~near], source[~near], H_view_from_reference, size, _RIVAL_ITERATIONS)
-        if rival is not None and count_inliers(rival, target, source) >= _RIVAL * int(agree.sum()):
-            motions.append(rival)
-    return motions, None
+    found = _fit(matches, len(matches.turn), frame, size, _ITERATIONS)
+    if isinstance(found, str):
+        return [], found
+    errors = reprojection_errors(found.motion, matches.target, matches.source)
+    agree, rest = int((errors < TOLERANCE).sum()), matches.chosen(errors >= 3 * TOLERANCE)
+    candidates = [found]
+    if len(rest.turn) >= max(_MIN_INLIERS, _RIVAL * agree):
+        rival = _fit(rest, len(matches.turn), frame, size, _RIVAL_ITERATIONS)
+        if not isinstance(rival, str) and count_inliers(rival.motion, matches) >= _RIVAL * agree:
+            candidates.append(rival)
+    return candidates, None
 
 
-def is_turned_over(target: Tensor, source: Tensor, size: Size) -> bool:
+def is_turned_over(matches: Matches, size: Size) -> bool:
     """Tell whether matches with mirrored features agree on a reflection."""
-    H, inliers = _sample_consensus(target, source, _ITERATIONS, mirrored=True)
-    enough = int(inliers.sum()) >= max(_MIN_INLIERS, _MIN_SHARE * len(target))
-    return H is not None and enough and _places(target[inliers], size) >= _MIN_PLACES
+    H, inliers = _sample_consensus(matches, _ITERATIONS, mirrored=True)
+    places = _places(matches.target[inliers], size)
+    return H is not None and _is_sure(int(inliers.sum()), len(matches.turn)) and places >= _MIN_PLACES
 
 
-def count_inliers(motion: Tensor, target: Tensor, source: Tensor) -> int:
+def count_inliers(motion: Tensor, matches: Matches) -> int:
     """Count the matches that agree with a motion."""
-    return int((reprojection_errors(motion, target, source) < TOLERANCE).sum())
+    return int((reprojection_errors(motion, matches.target, matches.source) < TOLERANCE).sum())
 
 
-def _fit(
-    target: Tensor, source: Tensor, H_view_from_reference: Tensor, size: Size, iterations: int
-) -> tuple[Tensor | None, str | None]:
-    """Fit one motion to matches in the reference view, or tell why it cannot be believed."""
-    if len(target) < _MIN_INLIERS:
-        return None, f"too few features match, {len(target)} in all views together"
-    H, inliers = _sample_consensus(target, source, iterations)
+def _fit(matches: Matches, total: int, frame: Frame, size: Size, iterations: int) -> Candidate | str:
+    """Fit one motion to some of ``total`` matches, or tell why there is none that can be believed."""
+    if len(matches.turn) < _MIN_INLIERS:
+        return f"too few features match, {len(matches.turn)} in all views together"
+    matches = matches.chosen(_alike(matches.turn))
+    H, inliers = _sample_consensus(matches, iterations)
+    if int(inliers.sum()) < _SURE_INLIERS:
+        H, inliers = _affine_consensus(matches)
     count = int(inliers.sum())
-    if H is None or count < max(_MIN_INLIERS, _MIN_SHARE * len(target)):
-        return None, f"too few matches agree on a motion, {count} of {len(target)}"
-    places = _places(target[inliers], size)
+    if H is None or count < _MIN_INLIERS:
+        return f"too few matches agree on a motion, {count} of {total}"
+    target = matches.target[inliers]
+    places = _places(target, size)
     if places < _MIN_PLACES:
-        return None, f"the matches that agree lie in too few places, {places}"
+        return f"the matches that agree lie in too few places, {places}"
     H = orient_homography(H, size)
-    reason = why_implausible(H, H_view_from_reference, target[inliers], size)
-    return (H, None) if reason is None else (None, reason)
+    return why_implausible(H, frame.H_view_from_reference, target, size) or Candidate(H, _is_sure(count, total))
 
 
-def _sample_consensus(
-    target: Tensor, source: Tensor, iterations: int, *, mirrored: bool = False
-) -> tuple[Tensor | None, Tensor]:
+def _is_sure(count: int, total: int) -> bool:
+    return count >= max(_SURE_INLIERS, _SURE_SHARE * total)
+
+
+def _alike(turn: Tensor) -> Tensor:
+    """Choose the matches ``(K,)`` bool that turn as most others do, which wrong ones do by chance only."""
+    close = torch.cos(turn[:, None] - turn) > math.cos(_ALIKE)
+    return close[close.sum(1).argmax()]
+
+
+def _sample_consensus(matches: Matches, iterations: int, *, mirrored: bool = False) -> tuple[Tensor | None, Tensor]:
     """MAGSAC++ as ``vsad.calibration`` runs it, but once, and with fewer samples: this runs for every sample.
 
     OpenCV refuses samples of four points that turn the other way in the source, so it never finds a reflection.
     """
-    none = torch.zeros(len(target), dtype=torch.bool)
-    if len(target) < 4:
+    none = torch.zeros(len(matches.turn), dtype=torch.bool)
+    if len(none) < 4:
         return None, none
     flip = torch.tensor([-1.0 if mirrored else 1.0, 1.0, 1.0], dtype=torch.float64)
     params = cv2.UsacParams()
     params.confidence, params.maxIterations, params.threshold = 0.999, iterations, TOLERANCE
     params.score, params.loMethod = cv2.SCORE_METHOD_MAGSAC, cv2.LOCAL_OPTIM_INNER_LO
     params.sampler = cv2.SAMPLING_UNIFORM
-    found, _ = cv2.findHomography(target.numpy(), (source * flip[:2]).numpy(), params)
+    found, _ = cv2.findHomography(matches.target.numpy(), (matches.source * flip[:2]).numpy(), params)
     if found is None:
         return None, none
     H = flip[:, None] * torch.from_numpy(found)
-    return H, reprojection_errors(H, target, source) < TOLERANCE
+    return H, reprojection_errors(H, matches.target, matches.source) < TOLERANCE
+
+
+def _affine_consensus(matches: Matches) -> tuple[Tensor | None, Tensor]:
+    """Fit an affine map, which fewer right matches fix, roughly: the refinement on the pictures must do the rest."""
+    fitted, _ = cv2.estimateAffine2D(
+        matches.target.numpy(), matches.source.numpy(), method=cv2.USAC_MAGSAC, ransacReprojThreshold=2 * TOLERANCE,
+        maxIters=_ITERATIONS, confidence=0.999,
+    )  # fmt: skip
+    if fitted is None:
+        return None, torch.zeros(len(matches.turn), dtype=torch.bool)
+    H = torch.cat([torch.from_numpy(fitted), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)])
+    return H, reprojection_errors(H, matches.target, matches.source) < 2 * TOLERANCE
 
 
 def _places(points: Tensor, size: Size) -> int:
