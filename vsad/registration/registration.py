@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from vsad.calibration.matching import Features, reprojection_errors
 from vsad.geometry import Rig, Size, image_corners, orient_homography, scale_homography, transform_points
 from vsad.ops import homography_warp
-from vsad.registration.features import Sight, gray_pictures, look, match_in_frame, select_moving, working_size
+from vsad.registration.features import Sight, gray_pictures, look, match_in_frame, repeats, select_moving, working_size
 from vsad.registration.frame import Frame, shared_frames
 from vsad.registration.photometric import Pyramid, still_pixels
 from vsad.registration.pose import Pose, motion_in_views, why_implausible
 from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
 
 # The correlation of locally normalized pictures: above 0.8 where both show the same surface in the same place.
-_MIN_AGREEMENT, _MIN_UNSURE_AGREEMENT = 0.4, 0.8
+_MIN_AGREEMENT, _MIN_UNSURE_AGREEMENT = 0.4, 0.6
 # Below the one the pose is wrong, above the other no view is refined by itself.
 _UNRELATED, _ALIKE = 0.25, 0.9
 # A view refined by itself must agree by so much more, and its corners stay within this share of the long side.
@@ -73,6 +73,7 @@ class Registration(nn.Module):
             Features(points[:count].double().cpu(), descriptors[:count].cpu())
             for points, descriptors, count in zip(self.points, self.descriptors, self.counts)
         ]
+        self._repeats = repeats(self._canonical)
         frames = shared_frames(rig.scaled(self.work_size))
         self._templates = [Pyramid(self.gray.cpu(), frame, self.still.cpu()) for frame in frames]
         alone = torch.eye(3, dtype=torch.float64)[None]
@@ -197,6 +198,8 @@ class Registration(nn.Module):
             mirrored = match_in_frame(self._canonical, sight.features, frame, mirrored=True)
             return _TURNED_OVER if is_turned_over(mirrored, self.work_size) else str(reason)
         (motion, sure), agreement = candidates[0], 1.0
+        if self._repeats and not sure:
+            return "the product's pattern repeats itself, and too few matches agree to tell how it lies"
         if refine or len(candidates) > 1 or not sure:
             refined = [
                 (*(template.fine if sure else template).refine(sight.gray, start), sure) for start, sure in candidates

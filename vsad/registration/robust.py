@@ -18,7 +18,7 @@ from vsad.registration.pose import why_implausible
 # In working pixels, the reprojection error of a right match.
 TOLERANCE = 1.5
 # A place is a cell of a grid with this many cells a side. Fewer matches in fewer places fix no motion.
-_MIN_INLIERS, _MIN_PLACES, _PLACES = 8, 5, 16
+_MIN_INLIERS, _MIN_PLACES, _PLACES = 5, 4, 16
 # Matches alone are believed where so many agree, and this share of all: a third at least where the motion is right, an
 # eighth on a checkerboard.
 _SURE_INLIERS, _SURE_SHARE = 12, 0.2
@@ -84,9 +84,17 @@ def _fit(matches: Matches, total: int, frame: Frame, size: Size, iterations: int
     if len(matches.turn) < _MIN_INLIERS:
         return f"too few features match, {len(matches.turn)} in all views together"
     matches = matches.chosen(_alike(matches.turn))
-    H, inliers = _sample_consensus(matches, iterations)
-    if int(inliers.sum()) < _SURE_INLIERS:
-        H, inliers = _affine_consensus(matches)
+    homography, affine = _sample_consensus(matches, iterations), None
+    if int(homography[1].sum()) < _SURE_INLIERS:
+        affine = _affine_consensus(matches)
+    answers = [_believed(*fitted, matches, total, frame, size) for fitted in (affine, homography) if fitted is not None]
+    return next((answer for answer in answers if isinstance(answer, Candidate)), answers[0])
+
+
+def _believed(
+    H: Tensor | None, inliers: Tensor, matches: Matches, total: int, frame: Frame, size: Size
+) -> Candidate | str:
+    """Make a candidate of a fit, or tell why it cannot be believed."""
     count = int(inliers.sum())
     if H is None or count < _MIN_INLIERS:
         return f"too few matches agree on a motion, {count} of {total}"
@@ -130,12 +138,15 @@ def _sample_consensus(matches: Matches, iterations: int, *, mirrored: bool = Fal
 
 def _affine_consensus(matches: Matches) -> tuple[Tensor | None, Tensor]:
     """Fit an affine map, which fewer right matches fix, roughly: the refinement on the pictures must do the rest."""
+    none = torch.zeros(len(matches.turn), dtype=torch.bool)
+    if len(none) < 3:
+        return None, none
     fitted, _ = cv2.estimateAffine2D(
         matches.target.numpy(), matches.source.numpy(), method=cv2.USAC_MAGSAC, ransacReprojThreshold=2 * TOLERANCE,
         maxIters=_ITERATIONS, confidence=0.999,
     )  # fmt: skip
     if fitted is None:
-        return None, torch.zeros(len(matches.turn), dtype=torch.bool)
+        return None, none
     H = torch.cat([torch.from_numpy(fitted), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)])
     return H, reprojection_errors(H, matches.target, matches.source) < 2 * TOLERANCE
 
