@@ -18,8 +18,8 @@ from vsad.registration.pose import Pose, motion_in_views, why_implausible
 from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
 
 # The correlation of locally normalized pictures: above 0.8 where both show the same surface in the same place.
-_MIN_AGREEMENT, _MIN_UNSURE_AGREEMENT = 0.4, 0.6
-# Below the one the pose is wrong, above the other no view is refined by itself.
+_MIN_AGREEMENT = 0.5
+# Below the one the pose is wrong, above the other nothing is left to gain: no view is refined by itself.
 _UNRELATED, _ALIKE = 0.25, 0.9
 # A view refined by itself must agree by so much more, and its corners stay within this share of the long side.
 _GAIN, _TURNED = 0.02, 0.04
@@ -41,7 +41,9 @@ class Registration(nn.Module):
     into the sample's by ``W_i = P_i G P_i^-1``, so all views share one motion: ``W_j = H_ji W_i H_ji^-1``. Features are
     matched in every view, carried into one reference view along the rig, and one homography is fitted to all of them
     (MAGSAC++, then reweighted least squares). It is refined on the pictures themselves, and every ``W_j`` derived from
-    it. In canonical pose the rig stays exactly valid: ``W_j^-1 H_ji W_i = H_ji``.
+    it. In canonical pose the rig stays exactly valid: ``W_j^-1 H_ji W_i = H_ji``. Only where the pictures do not quite
+    agree then, as with cameras that have turned a little since, is every view refined by itself: what it shows in
+    canonical pose is what the canonical sample's cameras would have seen, so the rig stays valid there too.
 
     Convention: homographies map canonical pixels to the sample's (target to source); pixels are those of the images.
 
@@ -149,7 +151,10 @@ class Registration(nn.Module):
         for template in self._templates:
             found = self._motion(template, sight, refine)
             if isinstance(found, str):
-                return self._unregistered(found, template.fine.frame)
+                frame = template.fine.frame
+                mirrored = match_in_frame(self._canonical, sight.features, frame, mirrored=True)
+                turned = is_turned_over(mirrored, self.work_size)
+                return self._unregistered(_TURNED_OVER if turned else found, frame)
             errors = found.errors[found.errors < TOLERANCE]
             inliers, squares = inliers + len(errors), squares + float(errors.square().sum())
             H[template.fine.frame.views] = found.H_sample_from_canonical
@@ -195,8 +200,7 @@ class Registration(nn.Module):
         matches = match_in_frame(self._canonical, sight.features, frame)
         candidates, reason = find_motions(matches, frame, self.work_size)
         if not candidates:
-            mirrored = match_in_frame(self._canonical, sight.features, frame, mirrored=True)
-            return _TURNED_OVER if is_turned_over(mirrored, self.work_size) else str(reason)
+            return str(reason)
         (motion, sure), agreement = candidates[0], 1.0
         if self._repeats and not sure:
             return "the product's pattern repeats itself, and too few matches agree to tell how it lies"
@@ -204,7 +208,7 @@ class Registration(nn.Module):
             refined = [
                 (*(template.fine if sure else template).refine(sight.gray, start), sure) for start, sure in candidates
             ]
-            motion, agreement, sure = max(refined, key=lambda found: found[1])
+            motion, agreement, _ = max(refined, key=lambda found: found[1])
         errors = reprojection_errors(motion, matches.target, matches.source)
         inliers = matches.target[errors < TOLERANCE]
         reason = why_implausible(motion, frame.H_view_from_reference, inliers, self.work_size)
@@ -213,7 +217,7 @@ class Registration(nn.Module):
         H = motion_in_views(motion, frame.H_view_from_reference)
         if refine and _UNRELATED < agreement < _ALIKE:
             H, agreement = self._refine_views(frame, sight, H)
-        if agreement < (_MIN_AGREEMENT if sure else _MIN_UNSURE_AGREEMENT):
+        if agreement < _MIN_AGREEMENT:
             return f"the pictures do not agree in the pose that the matches give, {agreement:.2f} of 1"
         return _Found(H, errors)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import cv2
 import torch
@@ -54,16 +55,14 @@ def find_motions(matches: Matches, frame: Frame, size: Size) -> tuple[list[Candi
     Returns:
         The candidates, and where there is none, why.
     """
-    found = _fit(matches, len(matches.turn), frame, size, _ITERATIONS)
-    if isinstance(found, str):
-        return [], found
-    errors = reprojection_errors(found.motion, matches.target, matches.source)
+    candidates, reason = _fit(matches, len(matches.turn), frame, size, _ITERATIONS)
+    if not candidates:
+        return [], reason
+    errors = reprojection_errors(candidates[0].motion, matches.target, matches.source)
     agree, rest = int((errors < TOLERANCE).sum()), matches.chosen(errors >= 3 * TOLERANCE)
-    candidates = [found]
     if len(rest.turn) >= max(_MIN_INLIERS, _RIVAL * agree):
-        rival = _fit(rest, len(matches.turn), frame, size, _RIVAL_ITERATIONS)
-        if not isinstance(rival, str) and count_inliers(rival.motion, matches) >= _RIVAL * agree:
-            candidates.append(rival)
+        rivals, _ = _fit(rest, len(matches.turn), frame, size, _RIVAL_ITERATIONS)
+        candidates += [rival for rival in rivals[:1] if count_inliers(rival.motion, matches) >= _RIVAL * agree]
     return candidates, None
 
 
@@ -79,16 +78,23 @@ def count_inliers(motion: Tensor, matches: Matches) -> int:
     return int((reprojection_errors(motion, matches.target, matches.source) < TOLERANCE).sum())
 
 
-def _fit(matches: Matches, total: int, frame: Frame, size: Size, iterations: int) -> Candidate | str:
-    """Fit one motion to some of ``total`` matches, or tell why there is none that can be believed."""
+def _fit(matches: Matches, total: int, frame: Frame, size: Size, iterations: int) -> tuple[list[Candidate], str | None]:
+    """Fit a motion to some of ``total`` matches; where it is not sure, in more ways than one.
+
+    A map of fewer parameters than a homography's eight needs fewer right matches. It is rough, and the refinement on
+    the pictures does the rest.
+    """
     if len(matches.turn) < _MIN_INLIERS:
-        return f"too few features match, {len(matches.turn)} in all views together"
+        return [], f"too few features match, {len(matches.turn)} in all views together"
     matches = matches.chosen(_alike(matches.turn))
-    homography, affine = _sample_consensus(matches, iterations), None
-    if int(homography[1].sum()) < _SURE_INLIERS:
-        affine = _affine_consensus(matches)
-    answers = [_believed(*fitted, matches, total, frame, size) for fitted in (affine, homography) if fitted is not None]
-    return next((answer for answer in answers if isinstance(answer, Candidate)), answers[0])
+    H, inliers = _sample_consensus(matches, iterations)
+    answers = [_believed(H, inliers, matches, total, frame, size)]
+    if isinstance(answers[0], str) or not answers[0].sure:
+        for estimate in (cv2.estimateAffinePartial2D, cv2.estimateAffine2D):
+            answer = _believed(*_rough_consensus(matches, estimate), matches, total, frame, size)
+            answers.append(answer if isinstance(answer, str) else Candidate(answer.motion, False))
+    candidates = [answer for answer in answers if isinstance(answer, Candidate)]
+    return candidates, None if candidates else str(answers[0])
 
 
 def _believed(
@@ -136,13 +142,13 @@ def _sample_consensus(matches: Matches, iterations: int, *, mirrored: bool = Fal
     return H, reprojection_errors(H, matches.target, matches.source) < TOLERANCE
 
 
-def _affine_consensus(matches: Matches) -> tuple[Tensor | None, Tensor]:
-    """Fit an affine map, which fewer right matches fix, roughly: the refinement on the pictures must do the rest."""
+def _rough_consensus(matches: Matches, estimate: Callable[..., Any]) -> tuple[Tensor | None, Tensor]:
+    """Fit a similarity or an affine map by RANSAC, as OpenCV's ``estimate`` does, with twice the tolerance."""
     none = torch.zeros(len(matches.turn), dtype=torch.bool)
     if len(none) < 3:
         return None, none
-    fitted, _ = cv2.estimateAffine2D(
-        matches.target.numpy(), matches.source.numpy(), method=cv2.USAC_MAGSAC, ransacReprojThreshold=2 * TOLERANCE,
+    fitted, _ = estimate(
+        matches.target.numpy(), matches.source.numpy(), method=cv2.RANSAC, ransacReprojThreshold=2 * TOLERANCE,
         maxIters=_ITERATIONS, confidence=0.999,
     )  # fmt: skip
     if fitted is None:
