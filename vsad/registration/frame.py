@@ -44,7 +44,10 @@ def shared_frames(rig: Rig) -> list[Frame]:
     return frames
 
 
-def _frame(reference: int, group: list[int], steps: list[dict[int, tuple[float, Tensor]]], rig: Rig):
+def _frame(
+    reference: int, group: list[int], steps: list[dict[int, tuple[float, Tensor]]], rig: Rig
+) -> tuple[tuple[float, int], Frame]:
+    """Give the frame of a reference view, and how well it serves: how much of the group it sees."""
     ways = _reach(reference, steps)
     views = [reference, *(view for view in group if view != reference)]
     H = orient_homography(torch.stack([ways[view] for view in views]), rig.size)

@@ -11,7 +11,7 @@ from vsad.geometry import Size, image_corners, transform_points
 
 # A product that moves in its plane keeps its size; a lift by half the camera's distance would change it so much.
 _SCALES = (0.5, 2.0)
-# The eigenvalues of a rigid motion in the plane lie on one circle; those of fits that are right within a factor 1.1.
+# The eigenvalues of a rigid motion in the plane lie on one circle; those of fits to matches do within a factor 1.01.
 _MAX_EIGENVALUE_RATIO = 1.5
 
 

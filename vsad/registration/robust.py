@@ -25,7 +25,7 @@ _MIN_INLIERS, _MIN_PLACES, _PLACES = 5, 4, 16
 _SURE_INLIERS, _SURE_SHARE = 12, 0.2
 # Of right matches the features turn alike; perspective, and the noise of their directions, stay within this angle.
 _ALIKE = math.radians(25)
-# With one right match in five, 3000 samples of four miss the motion once in 120 times; 60 ms at most.
+# With one right match in five, 3000 samples of four miss the motion once in 120 times.
 _ITERATIONS, _RIVAL_ITERATIONS = 3000, 300
 # A second motion is a rival where this share as many matches agree with it: mutual nearest features take the side of
 # the symmetry that shows a few of them better.
