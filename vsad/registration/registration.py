@@ -18,7 +18,8 @@ from vsad.registration.pose import Pose, motion_in_views, why_implausible
 from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
 
 # The correlation of locally normalized pictures: above 0.9 where both show one surface in one place, 0.6 where the
-# surface differs from sample to sample or stands out of its plane, 0.35 at most in wrong poses.
+# surface differs from sample to sample or stands out of its plane, and at most 0.35
+# in the wrong poses of other products and noise. It tells nothing apart where a pattern repeats itself.
 _MIN_AGREEMENT = 0.5
 # Below the one the pose is wrong, above the other nothing is left to gain: no view is refined by itself.
 _UNRELATED, _ALIKE = 0.25, 0.9
