@@ -34,6 +34,7 @@ Steps = Annotated[int, typer.Option(help="Optimizer steps of the training.")]
 Graph = Annotated[str, typer.Option(help="Which views are neighbors: overlap, ring or star.")]
 
 Memory = Annotated[str, typer.Option(help="aligned: products lie in place; prototypes: products lie anywhere.")]
+Registered = Annotated[str, typer.Option(help="Bring samples into one pose: auto, where it helps, on or off.")]
 FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
 
 
@@ -174,11 +175,12 @@ def train(
     size: Size = None,
     preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
     steps: Steps = 100,
+    registration: Registered = "auto",
     seed: Seed = 0,
 ) -> None:
     """Train VALDM and FRM on normal images."""
     from vsad.models import new_model
-    from vsad.pipeline import images_of, normal_samples
+    from vsad.pipeline import canonical_images, normal_samples, register_station
     from vsad.training import TrainConfig, learn_latents
     from vsad.training import train as fit_weights
 
@@ -186,9 +188,11 @@ def train(
     dataset = normal_samples(data, category, size)
     model = new_model(preset, seed)
     with Bars() as bars:
-        latents = learn_latents(model, images_of(dataset, "encode", bars))
+        places, why = register_station(dataset, cameras, registration, bars)
+        latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
         fit_weights(model, latents, cameras, TrainConfig(steps=steps, seed=seed), bars)
     model.save_pretrained(out)
+    console.print(f"registration {why}", highlight=False)
     print(out)
 
 
@@ -202,20 +206,28 @@ def fit(
     size: Size = None,
     memory: Memory = "aligned",
     false_alarms: FalseAlarms = 0.05,
+    registration: Registered = "auto",
     seed: Seed = 0,
 ) -> None:
     """Fill the memory with normal images and choose the threshold."""
-    from vsad.detection import Detector, DetectorConfig
+    from vsad.detection import Detector, DetectorConfig, Placement, warn_of_extrapolation
     from vsad.models import VALDM
-    from vsad.pipeline import images_of, normal_samples
+    from vsad.pipeline import canonical_images, normal_samples, register_station
     from vsad.training import encode
 
     cameras, network = _rig(rig, size), VALDM.from_pretrained(model)
     dataset = normal_samples(data, category, size)
     config = DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed)
     with Bars() as bars:
-        latents = encode(network, images_of(dataset, "encode", bars))
-        Detector.fit(network, cameras, latents, config, progress=bars).save_pretrained(out)
+        places, why = register_station(dataset, cameras, registration, bars)
+        placements: list[Placement] = []
+        latents = encode(network, canonical_images(dataset, places, placements, "encode", bars))
+        made = Detector.fit(
+            network, cameras, latents, config, placements=placements, registration=places, progress=bars
+        )
+        made.save_pretrained(out)
+    console.print(f"registration {why}", highlight=False)
+    warn_of_extrapolation(made.fitted)
     print(out)
 
 
@@ -242,6 +254,10 @@ def detect(
         score = float(found.sample_score)
         table.add_row(sample.id, f"{score:.2f}", "DEFECT" if score >= result.threshold else "ok")
     console.print(table)
+    for sample, found in zip(dataset.samples, result.found):
+        if found.reason is not None:
+            console.print(f"warning: {sample.id} was judged where it lay: {found.reason}", highlight=False)
+    _false_alarms(*result.false_alarms())
     print(out)
 
 
@@ -273,6 +289,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("out/run"),
     size: Size = None,
     graph: Graph = "overlap",
+    registration: Registered = "auto",
     preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
     steps: Steps = 100,
     memory: Memory = "aligned",
@@ -290,6 +307,7 @@ def run(
         preset,
         size,
         graph,
+        registration,
         TrainConfig(steps=steps, seed=seed),
         DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed),
         ablations,
@@ -352,6 +370,12 @@ def _rig(path: Path, size: int | None) -> Any:
 
     rig = Rig.load(path)
     return rig if size is None else rig.scaled((size, size))
+
+
+def _false_alarms(called: int, good: int) -> None:
+    """Say how many good samples were called defective, where any are known to be good."""
+    if good:
+        console.print(f"{called} of {good} good samples were called DEFECT", highlight=False)
 
 
 def _table(rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What the other views add to a view's own evidence."""
+"""What the other views say of a view's own evidence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from vsad.geometry import Rig
 from vsad.ops import homography_warp
 
 
-def add_agreement(maps: Tensor, rig: Rig) -> Tensor:
-    """``A_i(p) + max(0, mean_j A_j(H_ij p))`` over the views j that see p: a defect shows at one surface point in
-    several views, a highlight or noise in one.
+def agree(maps: Tensor, known: Tensor, rig: Rig) -> Tensor:
+    """``A_i(p) + min(A_i(p), m_i(p))``, both not below zero in the minimum, ``m_i(p) = mean_j A_j(H_ij p)``.
+
+    The mean goes over the views j that know the point. A defect lies on the surface and shows in several views, a
+    highlight or noise in one; so what the others see counts, but only up to what the view sees itself: it doubles a
+    view's evidence at most, and a defect does not leak into a view that does not show it. A defect that one view alone
+    shows keeps its evidence. Where a view knows nothing itself, the others stand in for it, ``m_i(p)``; where nobody
+    does, the evidence is 0.
 
     Args:
         maps: deviations from normal ``(V, h, w)``.
+        known: where they say anything, ``(V, h, w)`` bool.
         rig: rig of the V views.
     """
     homography, neighbors = rig.to_operator((maps.shape[-2], maps.shape[-1]), device=maps.device)
+    evidence = torch.stack([torch.where(known, maps, 0), known.to(maps)], dim=1)  # (V, 2, h, w)
     total, seen = torch.zeros_like(maps), torch.zeros_like(maps)
     for slot in range(neighbors.shape[1]):
-        others = maps[neighbors[:, slot].clamp(min=0)][:, None]
-        warped, mask = homography_warp(others, homography[:, slot], return_mask=True)
-        mask = mask & (neighbors[:, slot] >= 0)[:, None, None]
+        warped = homography_warp(evidence[neighbors[:, slot].clamp(min=0)], homography[:, slot])
+        # A value interpolated with unknown ones would be too small.
+        mask = (warped[:, 1] > 0.99) & (neighbors[:, slot] >= 0)[:, None, None]
         total += torch.where(mask, warped[:, 0], 0)
         seen += mask
-    return maps + (total / seen.clamp(min=1)).clamp(min=0)
+    others = total / seen.clamp(min=1)
+    support = torch.minimum(maps, others).clamp(min=0)
+    return torch.where(known, maps + support, others)

@@ -49,7 +49,8 @@ class GaussianBank:
     """A bank per view of the Gaussian derivatives of normal images; a pixel's score is its distance to the nearest."""
 
     def __init__(self, features: Tensor, *, size: int = 2000, seed: int = 0) -> None:
-        self.memory = PrototypeMemory.fit(features, MemoryConfig(prototypes=size, seed=seed))
+        seen = torch.ones_like(features[:, :, 0], dtype=torch.bool)
+        self.memory = PrototypeMemory.fit(features, seen, MemoryConfig(prototypes=size, seed=seed))
 
     def __call__(self, images: Tensor) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``."""

@@ -15,7 +15,7 @@ class DetectorConfig(MemoryConfig):
         memory: a name in ``MEMORIES``: "aligned" looks normal samples up at the same place, "prototypes" anywhere.
         weights: weights of the levels, the latents first; one value serves all further ones.
         smooth: deviation of the Gaussian that smooths the maps, in pixels of the finest features.
-        agree: whether what other views see at the same surface point is added.
+        agree: whether what other views see at the same surface point counts.
         false_alarms: share of normal samples that may exceed the threshold.
     """
 

@@ -12,16 +12,18 @@ class Detection(NamedTuple):
     """What the detector says of one sample.
 
     ``maps (V, H, W)``: normal deviations above the normal mean at that place, of the view and of the views that agree;
-    ``view_scores (V,)``: their maxima; ``sample_score ()``: the maximum over the views. All float32.
+    ``view_scores (V,)``: their maxima; ``sample_score ()``: the maximum over the views. All float32. ``reason`` says
+    why the sample was judged where it lay, at a station whose samples are registered; else it is None.
     """
 
     maps: Tensor
     view_scores: Tensor
     sample_score: Tensor
+    reason: str | None = None
 
     @classmethod
-    def of(cls, maps: Tensor, size: tuple[int, int]) -> Detection:
+    def of(cls, maps: Tensor, size: tuple[int, int], reason: str | None = None) -> Detection:
         """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima."""
         maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
         view_scores = maps.flatten(1).amax(1)
-        return cls(maps, view_scores, view_scores.amax())
+        return cls(maps, view_scores, view_scores.amax(), reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,31 +12,61 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsad.detection.agreement import add_agreement
+from vsad.detection import storage
+from vsad.detection.agreement import agree as agree_views
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.level import Level
-from vsad.detection.smoothing import gaussian
-from vsad.files import read_json, read_weights, write_json, write_weights
+from vsad.detection.placement import Placement, place
+from vsad.detection.smoothing import known_gaussian
+from vsad.detection.threshold import Threshold, fit_threshold
 from vsad.geometry import Rig
 from vsad.progress import SILENT, Progress
+from vsad.registration import Registration
 
 if TYPE_CHECKING:
     from vsad.models import VALDM
 
-CONFIG, WEIGHTS, RIG, MODEL = "detector.json", "memory.safetensors", "rig.json", "model"
-REMEDY = "name a folder that `vsad fit` wrote, or write it anew with it"
+# Features this near to what a sample does not show have seen some of it, in feature pixels.
+_REACH = 2
+# A place that is dazzled in more than this share of the normal samples is bright by itself.
+_BRIGHT = 0.2
 
 
 class Detector(nn.Module):
-    """Inspects the images of a rig's views; made by ``fit`` or ``from_pretrained``."""
+    """Inspects the images of a rig's views; made by ``fit`` or ``from_pretrained``.
+
+    Args:
+        model: makes the features.
+        rig: rig of the views.
+        levels: what is remembered of each level of features.
+        bright: ``(V, h, w)`` bool, places of the finest features where saturated light is normal.
+        registration: brings samples into canonical pose; None where they lie in place.
+        threshold: at or above which a sample is defective.
+        config: configuration.
+    """
+
+    bright: Tensor
 
     def __init__(
-        self, model: VALDM, rig: Rig, levels: Sequence[Level], threshold: float, config: DetectorConfig
+        self,
+        model: VALDM,
+        rig: Rig,
+        levels: Sequence[Level],
+        bright: Tensor,
+        registration: Registration | None,
+        threshold: Threshold,
+        config: DetectorConfig,
     ) -> None:
         super().__init__()
-        self.model, self.rig, self.config, self.threshold = model, rig, config, threshold
-        self.levels = nn.ModuleList(levels)
+        self.model, self.rig, self.config, self.fitted = model, rig, config, threshold
+        self.levels, self.registration = nn.ModuleList(levels), registration
+        self.register_buffer("bright", bright)
+
+    @property
+    def threshold(self) -> float:
+        """The score at or above which a sample is defective."""
+        return self.fitted.value
 
     @classmethod
     @torch.no_grad()
@@ -47,30 +77,48 @@ class Detector(nn.Module):
         latents: Tensor,
         config: DetectorConfig | None = None,
         *,
+        placements: Sequence[Placement] | None = None,
+        registration: Registration | None = None,
         progress: Progress = SILENT,
     ) -> Detector:
         """Fill the memory with the features of normal samples and choose the threshold.
 
+        Every normal sample is scored as if the memory and its statistics did not know it, and the canonical sample of
+        the registration not at all; the threshold is that of ``fit_threshold`` for these scores.
+
         Args:
             model: trained.
             rig: rig of the views.
-            latents: latents of the normal samples, ``(S, V, c, h, w)``, as ``model.encode`` makes them.
+            latents: latents of the normal samples in canonical pose, ``(S, V, c, h, w)``, as ``model.encode`` makes
+                them.
             config: configuration of the detector.
+            placements: those of the samples; None where all pixels say something.
+            registration: by which the samples were brought into canonical pose, if they were.
             progress: told of every sample and level.
         """
         config = config or DetectorConfig()
-        samples = [model.features(sample[None], rig) for sample in progress.track(latents, "features")]
-        levels, deviations = [], []
-        for index, parts in enumerate(zip(*samples)):
-            label = f"memory, level {index + 1} of {len(samples[0])}"
-            # Latents hardly correlate, whereas a decoder's channels mostly repeat each other.
-            level, normal = Level.fit(torch.cat(parts), config, whiten=index > 0, progress=progress, label=label)
-            levels.append(level)
+        config = replace(config, window=config.window or (3 if registration else 5))
+        size = (latents.shape[-2], latents.shape[-1])
+        if placements is None:
+            shown = torch.ones(*latents.shape[:2], *size, dtype=torch.bool, device=latents.device)
+            placements = [Placement(None, part, ~part) for part in shown]
+        bright = torch.stack([_any(p.dazzled, size) for p in placements]).float().mean(0) > _BRIGHT
+        detector = cls(model, rig, [], bright, registration, fit_threshold([math.inf], config.false_alarms), config)
+        features = [model.features(sample[None], rig) for sample in progress.track(latents, "features")]
+        deviations = []
+        for index, parts in enumerate(zip(*features)):
+            level_features = torch.cat(parts)
+            seen = torch.stack([detector._seen(p, level_features.shape[-2:]) for p in placements])
+            label = f"memory, level {index + 1} of {len(features[0])}"
+            level, normal = Level.fit(level_features, seen, config, progress=progress, label=label)
+            detector.levels.append(level)
             deviations.append(normal)
-        detector = cls(model, rig, levels, math.inf, config)
-        count = min(len(d) for d in deviations)
-        scores = torch.stack([detector._fuse([d[i] for d in deviations]).amax() for i in range(count)])
-        detector.threshold = float(torch.quantile(scores, 1 - config.false_alarms))
+        scores = [
+            float(detector.decide([d[i] for d in deviations], placement).sample_score)
+            for i, placement in enumerate(placements)
+            if not (placement.is_canonical and len(placements) > 2)
+        ]
+        detector.fitted = fit_threshold(scores, config.false_alarms)
         return detector
 
     @torch.no_grad()
@@ -85,33 +133,53 @@ class Detector(nn.Module):
             raise ValueError(
                 f"detector: images must be {list(expected)} like the rig's, got {list(images.shape)}; use --size"
             )
-        return self.decide(self.deviations(self.model.encode(images[None])))
+        moved, placement = place(images, self.registration)
+        return self.decide(self.deviations(self.model.encode(moved[None])), placement)
 
     @torch.no_grad()
     def deviations(self, latents: Tensor) -> list[Tensor]:
         """Deviations from normal at every level, ``(V, h_i, w_i)``, of one sample's ``latents (1, V, c, h, w)``."""
         return [level(f[0]) for level, f in zip(self.levels, self.model.features(latents, self.rig))]
 
-    def decide(self, deviations: list[Tensor], agree: bool | None = None) -> Detection:
-        """Fuse the levels' deviations into a detection; ``agree`` overrides the configuration."""
-        return Detection.of(self._fuse(deviations, agree), self.rig.size)
+    @torch.no_grad()
+    def decide(self, deviations: list[Tensor], placement: Placement, agree: bool | None = None) -> Detection:
+        """Fuse the levels' deviations into a detection.
 
-    def _fuse(self, deviations: list[Tensor], agree: bool | None = None) -> Tensor:
-        """Weighted mean of the levels' deviations at the finest size, smoothed, and what agreeing views add."""
+        Args:
+            deviations: of every level, in canonical pose.
+            placement: the sample's.
+            agree: overrides the configuration.
+        """
+        own, known = self._fuse(deviations, placement)
+        if self.registration is not None and placement.pose is not None:
+            own, inside = self.registration.from_canonical(own, placement.pose)
+            whole, _ = self.registration.from_canonical(known.to(own), placement.pose)
+            known = inside & (whole > 0.99)
+        maps = torch.where(known, own, 0)
+        if self.config.agree if agree is None else agree:
+            maps = agree_views(maps, known, self.rig)
+        return Detection.of(maps, self.rig.size, placement.reason)
+
+    def _fuse(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor]:
+        """Weighted mean of the levels' deviations at the finest size, smoothed, and where it is known, (V, h, w)."""
         weights = [self.config.weights[min(i, len(self.config.weights) - 1)] for i in range(len(deviations))]
         size = max((tuple(d.shape[-2:]) for d in deviations), key=math.prod)
         resized = [F.interpolate(d[None], size, mode="bilinear", align_corners=False)[0] for d in deviations]
         fused = sum((w * d for w, d in zip(weights, resized)), torch.zeros_like(resized[0])) / sum(weights)
-        fused = gaussian(fused, self.config.smooth)
-        return add_agreement(fused, self.rig) if (self.config.agree if agree is None else agree) else fused
+        known = self._seen(placement, size)
+        for level in self.levels:
+            known = known & ~_any(~level.known, size)
+        return known_gaussian(fused, known, self.config.smooth), known
+
+    def _seen(self, placement: Placement, size: Sequence[int]) -> Tensor:
+        """Where the features of a size have seen nothing but the sample's surface, ``(V, *size)`` bool."""
+        outside = _any(~placement.inside, size).float()
+        near = F.max_pool2d(outside[:, None], 2 * _REACH + 1, stride=1, padding=_REACH)[:, 0] > 0
+        return ~near & ~(_any(placement.dazzled, size) & ~_any(self.bright, size))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, the rig, the memory (safetensors) and the configuration (JSON) into a folder."""
-        folder = Path(folder)
-        self.model.save_pretrained(folder / MODEL)
-        self.rig.save(folder / RIG)
-        write_weights(folder / WEIGHTS, self.levels.state_dict())
-        write_json(folder / CONFIG, {**asdict(self.config), "threshold": self.threshold})
+        storage.save(self, Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Detector:
@@ -121,25 +189,13 @@ class Detector(nn.Module):
             FileNotFoundError: a file is missing; the message names it.
             ValueError: a file is broken or does not belong to the others; the message names it.
         """
-        from vsad.models import VALDM  # diffusers takes seconds to import
-
-        folder = Path(folder)
-        content = read_json(folder / CONFIG, REMEDY)
-        model, rig = VALDM.from_pretrained(folder / MODEL), Rig.load(folder / RIG)
-        weights = read_weights(folder / WEIGHTS, REMEDY)
-        try:
-            threshold = float(content.pop("threshold"))
-            config = DetectorConfig(**{**content, "weights": tuple(content["weights"])})
-            levels = [Level.rebuild(part, config) for part in _by_level(weights)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
-        return cls(model, rig, levels, threshold, config).eval()
+        return cls(*storage.load(Path(folder))).eval()
 
 
-def _by_level(weights: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Part the saved buffers, ``<level>.<name>``, by level."""
-    parts: list[dict[str, Tensor]] = [{} for _ in range(1 + max(int(name.split(".")[0]) for name in weights))]
-    for name, tensor in weights.items():
-        level, _, rest = name.partition(".")
-        parts[int(level)][rest] = tensor
-    return parts
+def _any(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Where any pixel of ``mask (V, H, W)`` lies in a pixel of the smaller ``size``, ``(V, *size)`` bool."""
+    if mask.shape[-2:] == tuple(size):
+        return mask
+    if mask.shape[-2] < size[0]:
+        return F.interpolate(mask[None].float(), tuple(size), mode="nearest")[0] > 0
+    return F.adaptive_max_pool2d(mask.float(), tuple(size)) > 0

@@ -20,3 +20,10 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
     x = F.pad(maps.reshape(-1, 1, *maps.shape[-2:]), [radius] * 4, mode="reflect")
     x = F.conv2d(F.conv2d(x, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))
     return x.reshape(maps.shape)
+
+
+def known_gaussian(maps: Tensor, known: Tensor, sigma: float) -> Tensor:
+    """The same of the ``known (*, h, w)`` pixels alone, ``G(known * maps) / G(known)``; 0 elsewhere."""
+    weight = known.to(maps)
+    smooth = gaussian(torch.where(known, maps, 0), sigma) / gaussian(weight, sigma).clamp(min=1e-3)
+    return torch.where(known, smooth, 0)

@@ -3,24 +3,30 @@
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.run import METRICS, REPORT, RunConfig, run
 from vsad.pipeline.steps import (
+    REGISTRATION,
+    canonical_images,
     detect_all,
     images_of,
     metrics_table,
     normal_samples,
+    register_station,
     report_detections,
     write_metrics,
 )
 
 __all__ = [
+    "REGISTRATION",
     "METRICS",
     "REPORT",
     "Detections",
     "RunConfig",
     "Truth",
+    "canonical_images",
     "detect_all",
     "images_of",
     "metrics_table",
     "normal_samples",
+    "register_station",
     "report_detections",
     "run",
     "write_metrics",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vsad.data import MultiViewDataset
+from vsad.data import GOOD, MultiViewDataset
 from vsad.detection import Detection
 from vsad.evaluation import Result, evaluate
 from vsad.files import read_array, read_json, write_array, write_json
@@ -47,8 +47,14 @@ class Detections:
 
     def evaluate(self, truth: Truth) -> Result:
         """Metrics at pixel, view and sample level."""
-        maps, view_scores, sample_scores = (torch.stack(parts) for parts in zip(*self.found))
+        columns = list(zip(*self.found))[:3]
+        maps, view_scores, sample_scores = (torch.stack(parts) for parts in columns)
         return evaluate(maps, truth.masks, view_scores, truth.view_labels, sample_scores, truth.sample_labels)
+
+    def false_alarms(self) -> tuple[int, int]:
+        """How many of the good samples are called defective, and how many good samples there are."""
+        good = [f for s, f in zip(self.dataset.samples, self.found) if s.defect == GOOD]
+        return sum(float(f.sample_score) >= self.threshold for f in good), len(good)
 
     def save(self, folder: Path) -> None:
         """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""
@@ -60,6 +66,7 @@ class Detections:
             rows.append({
                 "id": sample.id, "score": score, "verdict": "defect" if score >= self.threshold else "ok",
                 "views": dict(zip(self.dataset.views, found.view_scores.tolist())), "maps": maps,
+                "not_registered": found.reason,
             })  # fmt: skip
         content = {"category": self.dataset.category, "threshold": self.threshold, "samples": rows}
         write_json(folder / FILE, content)
@@ -80,7 +87,7 @@ class Detections:
                 row = rows[sample.id]
                 maps = read_array(folder / row["maps"], remedy)
                 views = torch.tensor([row["views"][view] for view in dataset.views])
-                found.append(Detection(maps, views, torch.tensor(row["score"])))
+                found.append(Detection(maps, views, torch.tensor(row["score"]), row["not_registered"]))
             return cls(dataset, found, float(content["threshold"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: must be detections of {dataset.category}, got {error!r}; {remedy}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +13,28 @@ from torch import Tensor
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, list_categories, open_dataset
-from vsad.detection import Detector, DetectorConfig, GaussianBank, gaussian_derivatives
+from vsad.detection import (
+    Detector,
+    DetectorConfig,
+    GaussianBank,
+    Placement,
+    gaussian_derivatives,
+    warn_of_extrapolation,
+)
 from vsad.evaluation import Result
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.detections import Detections, Truth
-from vsad.pipeline.steps import images_of, normal_samples, report_detections, write_metrics
+from vsad.pipeline.steps import (
+    canonical_images,
+    images_of,
+    normal_samples,
+    register_station,
+    report_detections,
+    write_metrics,
+)
 from vsad.progress import SILENT, Progress
+from vsad.registration import Registration
 from vsad.training import TrainConfig, encode, learn_latents, train
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
@@ -34,6 +50,7 @@ class RunConfig:
         preset: preset of the model.
         size: side that images are resized to; None keeps them as they are.
         graph: graph of the rig: "overlap", "ring" or "star".
+        registration: whether samples are brought into one pose: "auto", where it helps, "on" or "off".
         train, detector: of those steps.
         ablations: whether the same model without alignment and a plain bank are measured beside it.
         seed: seed of every random choice.
@@ -42,6 +59,7 @@ class RunConfig:
     preset: str = "tiny"
     size: int | None = None
     graph: str = "overlap"
+    registration: str = "auto"
     train: TrainConfig = field(default_factory=TrainConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     ablations: bool = False
@@ -86,19 +104,21 @@ def _run_category(
     rig, _ = calibrate(normal, graph=config.graph, seed=config.seed, progress=progress)
     rig.save(folder / RIG)
 
+    registration, why = register_station(normal, rig, config.registration, progress)
     model = new_model(config.preset, config.seed)
-    latents = learn_latents(model, images_of(normal, "encode train", progress))
-    test_latents = encode(model, images_of(test, "encode test", progress))
-    detector = _fit(model, rig, latents, config, progress)
+    train_set = _Split.of(normal, registration, "encode train", progress, lambda images: learn_latents(model, images))
+    test_set = _Split.of(test, registration, "encode test", progress, lambda images: encode(model, images))
+    detector = _fit(model, rig, train_set, registration, config, progress)
     detector.save_pretrained(folder / DETECTOR)
+    warn_of_extrapolation(detector.fitted)
 
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
     if config.ablations:
-        unaligned = _fit(_without_alignment(model, config), rig, latents, config, progress)
+        unaligned = _fit(_without_alignment(model, config), rig, train_set, registration, config, progress)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)
         variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
-    found = _detect_variants(variants, test, test_latents, progress)
+    found = _detect_variants(variants, test, test_set, progress)
     found[MAIN].save(folder / DETECTIONS)
     if config.ablations:
         found["Gaussian derivatives, plain bank"] = _detect_baseline(normal, test, config.seed, progress)
@@ -106,16 +126,42 @@ def _run_category(
     truth = Truth.of(test)
     rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
     facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
+    facts["registration"] = why
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
     with progress.stage("report", 1):
         report_detections(folder / REPORT, found[MAIN], rows, rig, facts)
     return rows
 
 
-def _fit(model: VALDM, rig: Rig, latents: Tensor, config: RunConfig, progress: Progress) -> Detector:
+class _Split(NamedTuple):
+    """The samples of a split as a detector takes them: ``latents (S, V, c, h, w)`` and placements."""
+
+    latents: Tensor
+    placements: list[Placement]
+
+    @classmethod
+    def of(
+        cls,
+        dataset: MultiViewDataset,
+        registration: Registration | None,
+        label: str,
+        progress: Progress,
+        encoded: Callable[[Iterable[Tensor]], Tensor],
+    ) -> _Split:
+        placements: list[Placement] = []
+        latents = encoded(canonical_images(dataset, registration, placements, label, progress))
+        return cls(latents, placements)
+
+
+def _fit(
+    model: VALDM, rig: Rig, split: _Split, registration: Registration | None, config: RunConfig, progress: Progress
+) -> Detector:
     """Train a model and fit a detector to it."""
-    train(model, latents, rig, config.train, progress)
-    return Detector.fit(model, rig, latents, config.detector, progress=progress)
+    train(model, split.latents, rig, config.train, progress)
+    return Detector.fit(
+        model, rig, split.latents, config.detector,
+        placements=split.placements, registration=registration, progress=progress,
+    )  # fmt: skip
 
 
 def _without_alignment(model: VALDM, config: RunConfig) -> VALDM:
@@ -127,14 +173,14 @@ def _without_alignment(model: VALDM, config: RunConfig) -> VALDM:
 
 
 def _detect_variants(
-    variants: dict[str, _Variant], dataset: MultiViewDataset, latents: Tensor, progress: Progress
+    variants: dict[str, _Variant], dataset: MultiViewDataset, split: _Split, progress: Progress
 ) -> dict[str, Detections]:
-    """Detections of every variant; each detector looks once at each sample's ``latents (S, V, c, h, w)``."""
+    """Detections of every variant; each detector looks once at each sample."""
     found = {name: Detections(dataset, threshold=v.detector.threshold) for name, v in variants.items()}
-    for sample in progress.track(latents, "detect"):
+    for sample, placement in zip(progress.track(split.latents, "detect"), split.placements):
         deviations = {v.detector: v.detector.deviations(sample[None]) for v in variants.values()}
         for name, v in variants.items():
-            found[name].found.append(v.detector.decide(deviations[v.detector], v.agree))
+            found[name].found.append(v.detector.decide(deviations[v.detector], placement, v.agree))
     return found
 
 

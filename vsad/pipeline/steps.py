@@ -13,13 +13,19 @@ from torch import Tensor
 
 import vsad
 from vsad.data import GOOD, MultiViewDataset, open_dataset
-from vsad.detection import Detector
+from vsad.detection import Detector, Placement, place_all
 from vsad.evaluation import Result, summarize
 from vsad.files import write_json
 from vsad.geometry import Rig
 from vsad.pipeline.detections import Detections
 from vsad.progress import SILENT, Progress
+from vsad.registration import Registration, choose_canonical, registration_helps
 from vsad.report import Report, ReportSample, write_report
+
+
+REGISTRATION = ("auto", "on", "off")
+# Normal samples that tell the product from its background.
+_OTHERS = 8
 
 
 def normal_samples(root: str | Path, category: str | None = None, size: int | None = None) -> MultiViewDataset:
@@ -40,6 +46,61 @@ def normal_samples(root: str | Path, category: str | None = None, size: int | No
 def images_of(dataset: MultiViewDataset, label: str, progress: Progress = SILENT) -> Iterator[Tensor]:
     """Read the images ``(V, 3, H, W)`` of one sample after the other, as a stage of that label."""
     return (item["images"] for item in progress.track(dataset, label))
+
+
+def register_station(
+    normal: MultiViewDataset, rig: Rig, mode: str = "auto", progress: Progress = SILENT
+) -> tuple[Registration | None, str]:
+    """Make the registration of a station's samples.
+
+    Args:
+        normal: normal samples.
+        rig: the station's.
+        mode: "auto" registers where ``registration_helps``; "on" and "off" do as they say.
+        progress: told of the samples that are done.
+
+    Returns:
+        The registration, or None, and the reason in words.
+
+    Raises:
+        ValueError: there is no such mode.
+    """
+    if mode not in REGISTRATION:
+        raise ValueError(f"registration must be one of {list(REGISTRATION)}, got {mode!r}")
+    if mode == "off":
+        return None, "off: as asked"
+    samples = _Images(normal)
+    canonical = choose_canonical(samples, rig, progress=progress)
+    others = [samples[index] for index in range(min(len(samples), _OTHERS)) if index != canonical]
+    registration = Registration.fit(samples[canonical], rig, others=others)
+    if mode == "on":
+        return registration, "on: as asked"
+    gain = registration_helps(samples, registration, progress=progress)
+    return (registration if gain.helps else None), gain.reason
+
+
+class _Images(Sequence[Tensor]):
+    """The images of a data set's samples, read when they are asked for."""
+
+    def __init__(self, dataset: MultiViewDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.dataset[index]["images"]
+
+
+def canonical_images(
+    dataset: MultiViewDataset,
+    registration: Registration | None,
+    placements: list[Placement],
+    label: str,
+    progress: Progress = SILENT,
+) -> Iterator[Tensor]:
+    """Read the images of one sample after the other, in canonical pose; ``placements`` takes what else is known."""
+    return place_all(images_of(dataset, label, progress), registration, placements)
 
 
 def detect_all(detector: Detector, dataset: MultiViewDataset, progress: Progress = SILENT) -> Detections:

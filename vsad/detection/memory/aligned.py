@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
 from vsad.detection.memory.scaling import apply_scaling, scaling
-from vsad.ops import greedy_coreset, homography_align
+from vsad.ops import homography_align
 from vsad.progress import SILENT, Progress
 
 # A slot of homography_align without a source.
 EMPTY = -1
+# The logit, in units of the sharpness, of a reference that does not show a place: no other lies so low.
+UNSEEN = -1e4
+# A place must be shown by so many references beside the sample that is judged.
+ENOUGH = 2
 
 
 class AlignedMemory(Memory):
@@ -27,12 +30,14 @@ class AlignedMemory(Memory):
     ``lse``. Nothing per reference and cell is ever stored.
 
     Args:
-        key: ``(V, S, C + 1, h, w)``: the S references, scaled, and -|m|^2/2.
+        key: ``(V, S, C + 1, h, w)``: the S references, scaled, and -|m|^2/2; where a reference does not show a place,
+            zeros and a number far below.
         transform: ``(C, C)``, as ``scaling`` makes it.
         window: odd, in feature pixels: how far a product may lie off.
         sharpness: b; the larger, the closer to the hard minimum.
     """
 
+    by_place = True
     key: Tensor
     transform: Tensor
 
@@ -43,8 +48,10 @@ class AlignedMemory(Memory):
         self.register_buffer("transform", transform)
 
     @classmethod
-    def fit(cls, features: Tensor, config: MemoryConfig = DEFAULTS, *, whiten: bool = False) -> AlignedMemory:
-        """Keep at most ``config.references`` normal samples, those that cover the others best.
+    def fit(cls, features: Tensor, seen: Tensor, config: MemoryConfig = DEFAULTS) -> AlignedMemory:
+        """Keep at most ``config.references`` normal samples, spread evenly over them.
+
+        A choice of those that differ most would leave samples behind that score lower than new ones do.
 
         Raises:
             ValueError: there are fewer than two samples.
@@ -53,25 +60,31 @@ class AlignedMemory(Memory):
             raise ValueError(
                 f"AlignedMemory: features must hold at least 2 normal samples, got {len(features)}; add some"
             )
-        transform = scaling(features.movedim(2, -1), whiten)
-        if len(features) > config.references:
-            outline = F.adaptive_avg_pool2d(features.flatten(0, 1), 8).reshape(len(features), -1)
-            features = features[greedy_coreset(outline, config.references, seed=config.seed).sort().values]
-        m = apply_scaling(features, transform).transpose(0, 1)
-        return cls(torch.cat([m, -0.5 * m.square().sum(2, keepdim=True)], dim=2), transform, window=config.window)
+        transform = scaling(features, seen)
+        kept = _kept(len(features), config.references)
+        m = apply_scaling(features[kept], transform).transpose(0, 1)
+        shown = seen[kept].transpose(0, 1)[:, :, None]  # (V, S, 1, h, w)
+        last = torch.where(shown, -0.5 * m.square().sum(2, keepdim=True), UNSEEN)
+        return cls(torch.cat([m * shown, last], dim=2), transform, window=config.window or 5)
 
     @classmethod
     def rebuild(cls, weights: Mapping[str, Tensor], config: MemoryConfig) -> AlignedMemory:
         """Make the memory again of its saved buffers."""
-        return cls(weights["key"], weights["transform"], window=config.window)
+        return cls(weights["key"], weights["transform"], window=config.window or 5)
 
-    def normal_scores(self, features: Tensor, progress: Progress = SILENT, label: str = "memory") -> Tensor:
-        """The score maps ``(S, V, h, w)`` of the S references, each as if it were not kept.
+    def normal_scores(
+        self, features: Tensor, seen: Tensor, progress: Progress = SILENT, label: str = "memory"
+    ) -> Tensor:
+        """The score maps ``(S, V, h, w)`` of normal samples; a reference is left out where its own sample is scored."""
+        slots = {sample: slot for slot, sample in enumerate(_kept(len(features), self.key.shape[1]))}
+        samples = progress.track(features, label)
+        scaled = (apply_scaling(sample, self.transform) for sample in samples)
+        return torch.stack([self._score(f, leave_out=slots.get(index)) for index, f in enumerate(scaled)])
 
-        ``features`` are not needed: the references are among them.
-        """
-        references = progress.track(range(self.key.shape[1]), label)
-        return torch.stack([self._score(self.key[:, index, :-1], leave_out=index) for index in references])
+    def known(self, seen: Tensor) -> Tensor:
+        """Where at least two references beside a sample's own show the place, or as many as there are."""
+        references = self.key.shape[1]
+        return (self.key[:, :, -1] > UNSEEN).sum(1) > min(ENOUGH, references - 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
@@ -94,3 +107,9 @@ class AlignedMemory(Memory):
 def _channels_last(t: Tensor) -> Tensor:
     """The same ``(*, C, h, w)`` with its channels next to each other in memory."""
     return t.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
+def _kept(samples: int, references: int) -> list[int]:
+    """The indices of the samples that are kept."""
+    count = min(samples, references)
+    return [index * samples // count for index in range(count)]

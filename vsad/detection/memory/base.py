@@ -17,13 +17,14 @@ class MemoryConfig:
 
     Args:
         references: normal samples that an aligned memory keeps, at most.
-        window: how far a product may lie off in an aligned memory, in feature pixels, odd.
+        window: how far a product may lie off in an aligned memory, in feature pixels, odd; None chooses 3 where
+            samples are registered, else 5.
         prototypes: that a prototype memory keeps for each view.
         seed: seed of every random choice.
     """
 
     references: int = 40
-    window: int = 5
+    window: int | None = None
     prototypes: int = 2000
     seed: int = 0
 
@@ -34,18 +35,21 @@ DEFAULTS = MemoryConfig()
 class Memory(nn.Module, ABC):
     """What is remembered of normal features at one level.
 
-    A kind of memory is a class with these four methods and a row in ``MEMORIES``. Its buffers are what is saved.
+    A kind of memory is a class with these methods and a row in ``MEMORIES``. Its buffers are what is saved.
     """
+
+    # Whether scores at one place are comparable only with those of normal samples at the same place.
+    by_place: bool
 
     @classmethod
     @abstractmethod
-    def fit(cls, features: Tensor, config: MemoryConfig = DEFAULTS, *, whiten: bool = False) -> Memory:
+    def fit(cls, features: Tensor, seen: Tensor, config: MemoryConfig = DEFAULTS) -> Memory:
         """Remember the ``features (S, V, C, h, w)`` of normal samples.
 
         Args:
             features: features of S samples in V views.
+            seen: which of them say anything, ``(S, V, h, w)`` bool.
             config: configuration of the memory.
-            whiten: whether distances discount that channels repeat each other; else only their deviations.
 
         Raises:
             ValueError: there are too few samples.
@@ -61,14 +65,21 @@ class Memory(nn.Module, ABC):
         """
 
     @abstractmethod
-    def normal_scores(self, features: Tensor, progress: Progress = SILENT, label: str = "memory") -> Tensor:
-        """The scores that normal samples get from a memory that does not know them, ``(S', V, h, w)``.
+    def normal_scores(
+        self, features: Tensor, seen: Tensor, progress: Progress = SILENT, label: str = "memory"
+    ) -> Tensor:
+        """The scores that normal samples get from a memory that does not know them, ``(S, V, h, w)``.
 
         Args:
             features: those that the memory was fitted to, ``(S, V, C, h, w)``.
+            seen: likewise, ``(S, V, h, w)`` bool.
             progress: told of every sample.
             label: label of this stage of the work.
         """
+
+    @abstractmethod
+    def known(self, seen: Tensor) -> Tensor:
+        """Where the memory remembers enough to judge, ``(V, h, w)`` bool; ``seen`` as in ``fit``."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from vsad.progress import SILENT, Progress
 
 # The maximum number of features among which a view's coreset is chosen.
 CANDIDATES = 20_000
+# Normal samples are scored by the bank of the other parts of them; the more parts, the more alike are the banks.
+FOLDS = 5
 
 
 class PrototypeMemory(Memory):
@@ -29,6 +31,7 @@ class PrototypeMemory(Memory):
     Source: PatchCore (arXiv 2106.08265).
     """
 
+    by_place = False
     prototypes: Tensor
     transform: Tensor
 
@@ -40,7 +43,7 @@ class PrototypeMemory(Memory):
         self._packed: tuple[Tensor, int | None, list[PackedPrototypes]] | None = None
 
     @classmethod
-    def fit(cls, features: Tensor, config: MemoryConfig = DEFAULTS, *, whiten: bool = False) -> PrototypeMemory:
+    def fit(cls, features: Tensor, seen: Tensor, config: MemoryConfig = DEFAULTS) -> PrototypeMemory:
         """Choose ``config.prototypes`` features of every view.
 
         Raises:
@@ -48,26 +51,40 @@ class PrototypeMemory(Memory):
         """
         if len(features) == 0:
             raise ValueError("PrototypeMemory: features must hold at least one normal sample, got none; add some")
-        transform = scaling(features.movedim(2, -1), whiten)
-        return cls(_coresets(apply_scaling(features, transform), config.prototypes, config.seed), transform)
+        transform = scaling(features, seen)
+        return cls(_coresets(apply_scaling(features, transform), seen, config.prototypes, config.seed), transform)
 
     @classmethod
     def rebuild(cls, weights: Mapping[str, Tensor], config: MemoryConfig) -> PrototypeMemory:
         """Make the memory again of its saved buffers."""
         return cls(weights["prototypes"], weights["transform"])
 
-    def normal_scores(self, features: Tensor, progress: Progress = SILENT, label: str = "memory") -> Tensor:
-        """The score maps ``(S, V, h, w)`` of normal samples, each by prototypes of the other half of the samples.
+    def normal_scores(
+        self, features: Tensor, seen: Tensor, progress: Progress = SILENT, label: str = "memory"
+    ) -> Tensor:
+        """The score maps ``(S, V, h, w)`` of normal samples, each by the prototypes of the other parts of the samples.
+
+        A part's bank has as many prototypes for each sample as the whole bank: a distance to the nearest depends on
+        how densely prototypes lie.
 
         Raises:
             ValueError: there are fewer than two samples.
         """
         if len(features) < 2:
             raise ValueError(f"PrototypeMemory: features must hold at least 2 samples, got {len(features)}; add some")
-        scaled, size = apply_scaling(features, self.transform), self.prototypes.shape[1]
-        halves = [PrototypeMemory(_coresets(scaled[start::2], size, 0), self.transform) for start in (1, 0)]
+        scaled, count = apply_scaling(features, self.transform), min(FOLDS, len(features))
+        part = torch.arange(len(features)) % count
+        banks = []
+        for fold in range(count):
+            rest = part != fold
+            size = round(self.prototypes.shape[1] * int(rest.sum()) / len(features))
+            banks.append(PrototypeMemory(_coresets(scaled[rest], seen[rest], size, 0), self.transform))
         samples = progress.track(features, label)
-        return torch.stack([halves[index % 2](sample) for index, sample in enumerate(samples)])
+        return torch.stack([banks[index % count](sample) for index, sample in enumerate(samples)])
+
+    def known(self, seen: Tensor) -> Tensor:
+        """Everywhere: a prototype is found wherever it stood."""
+        return torch.ones_like(seen[0])
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
@@ -89,9 +106,11 @@ class PrototypeMemory(Memory):
         return self._packed[2]
 
 
-def _coresets(scaled: Tensor, size: int, seed: int) -> Tensor:
+def _coresets(scaled: Tensor, seen: Tensor, size: int, seed: int) -> Tensor:
     """``(V, P, C)``: the k-center greedy choice among every view's features of ``scaled (S, V, C, h, w)``."""
     rows = scaled.transpose(0, 1).movedim(2, -1).flatten(1, -2)  # (V, S h w, C)
-    drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed))[:CANDIDATES].to(rows.device)
-    size = min(size, len(drawn))
-    return torch.stack([row[greedy_coreset(row, size, seed=seed)] for row in rows[:, drawn]])
+    shown = seen.transpose(0, 1).flatten(1)  # (V, S h w)
+    drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed)).to(rows.device)
+    candidates = [row[drawn[mask[drawn]][:CANDIDATES]] for row, mask in zip(rows, shown)]
+    size = max(1, min(size, *map(len, candidates)))
+    return torch.stack([row[greedy_coreset(row, size, seed=seed)] for row in candidates])

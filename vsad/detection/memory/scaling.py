@@ -1,26 +1,31 @@
-"""Scaling of features, so that no channel or direction of them outweighs another in a distance."""
+"""Scaling of features to units of what normal samples differ by."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# In shares of the mean eigenvalue: directions in which normal features hardly vary are mostly noise.
+# In shares of the mean eigenvalue: directions in which normal samples hardly differ are mostly noise.
 SHRINKAGE = 1e-2
 
 
-def scaling(features: Tensor, whiten: bool) -> Tensor:
-    """``(C, C)`` W, such that no channel, or with ``whiten`` no direction, of ``f W`` outweighs another.
+def scaling(features: Tensor, seen: Tensor) -> Tensor:
+    """``(C, C)`` W, such that ``f W`` has the covariance ``I / C`` about the mean at its place.
 
-    Without ``whiten`` every channel of ``features (..., C)`` gets deviation 1; with it the covariance becomes the
-    identity, up to shrinkage, and Euclidean distances become Mahalanobis distances.
+    The covariance is that of the residuals of normal samples, ``f_s(p) - mean_s f_s(p)``, over all places p: the
+    directions in which light, exposure and a product's surface change from sample to sample weigh less than those in
+    which normal samples are alike (Mahalanobis; within-class whitening). A squared distance of two is usual.
+
+    Args:
+        features: of normal samples, ``(S, V, C, h, w)``.
+        seen: which of them say anything, ``(S, V, h, w)`` bool.
     """
-    rows = features.reshape(-1, features.shape[-1])
-    if not whiten:
-        return torch.diag(1 / rows.std(0, correction=0).clamp(min=1e-6))
-    centered = rows - rows.mean(0)
-    values, vectors = torch.linalg.eigh(centered.T @ centered / len(rows))
-    return vectors / (values.clamp(min=0) + SHRINKAGE * values.mean() + 1e-12).sqrt()
+    weight = seen[:, :, None].to(features)
+    mean = (features * weight).sum(0) / weight.sum(0).clamp(min=1)
+    rows = (features - mean).movedim(2, -1)[seen]  # (K, C)
+    values, vectors = torch.linalg.eigh(rows.T @ rows / max(len(rows), 1))
+    spread = values.clamp(min=0) + SHRINKAGE * values.mean() + 1e-12
+    return vectors / (spread * len(values)).sqrt()
 
 
 def apply_scaling(features: Tensor, transform: Tensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""Samples as the detector sees them: in canonical pose, and what of them says anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsad.registration import Pose, Registration
+
+# Of full scale, in every color: a pixel as bright as that shows the lamp, and nothing of the surface.
+SATURATED = 0.94
+# Around saturated pixels, in pixels of a view of 256: how far a lens spreads their light.
+_SPREAD = 5 / 256
+
+
+class Placement(NamedTuple):
+    """What is known of a sample beside its pictures in canonical pose.
+
+    Args:
+        pose: how the sample lies; None where samples are not registered.
+        inside: ``(V, H, W)`` bool, the pixels of the canonical pictures that the sample's own cover.
+        dazzled: ``(V, H, W)`` bool, those that saturated light hides.
+    """
+
+    pose: Pose | None
+    inside: Tensor
+    dazzled: Tensor
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether the sample is the canonical one itself, which lies as it lies to the last digit."""
+        if self.pose is None or self.pose.reason is not None:
+            return False
+        H = self.pose.H_sample_from_canonical
+        return bool((H / H[:, 2:, 2:] - torch.eye(3, dtype=H.dtype)).abs().max() < 1e-9)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the sample was not registered; None where it was, or where none is."""
+        return None if self.pose is None else self.pose.reason
+
+
+def place(images: Tensor, registration: Registration | None) -> tuple[Tensor, Placement]:
+    """Bring a sample's ``images (V, 3, H, W)`` into canonical pose, and tell what they show there."""
+    dazzled = _dazzled(images)
+    if registration is None:
+        return images, Placement(None, torch.ones_like(dazzled), dazzled)
+    pose = registration.estimate(images)
+    moved, inside = registration.to_canonical(torch.cat([images, dazzled[:, None].to(images)], dim=1), pose)
+    return moved[:, :3].clamp(0, 1), Placement(pose, inside, inside & (moved[:, 3] > 0.1))
+
+
+def place_all(
+    samples: Iterable[Tensor], registration: Registration | None, placements: list[Placement]
+) -> Iterator[Tensor]:
+    """Yield every sample's pictures in canonical pose, and append its placement to ``placements``."""
+    for images in samples:
+        moved, placement = place(images, registration)
+        placements.append(placement)
+        yield moved
+
+
+def _dazzled(images: Tensor) -> Tensor:
+    """The pixels ``(V, H, W)`` bool that saturated light hides, and those around them."""
+    radius = round(_SPREAD * max(images.shape[-2:]))
+    saturated = (images.amin(1, keepdim=True) >= SATURATED).to(images)
+    return F.max_pool2d(saturated, 2 * radius + 1, stride=1, padding=radius)[:, 0] > 0
