@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.test_models import SHIFT, SIZE
-from vsad.detection import Detector, DetectorConfig, GaussianBank, add_agreement, gaussian_derivatives
+from vsad.detection import Detector, DetectorConfig, GaussianBank, Placement, agree, gaussian_derivatives, place
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
 from vsad.detection.smoothing import gaussian
@@ -25,19 +25,30 @@ def rig():
     return Rig.from_pairs(["a", "b", "c"], SIZE, {("a", "b"): SHIFT.inverse(), ("b", "c"): SHIFT.inverse()})
 
 
-def test_scaling_gives_unit_deviation_or_identity_covariance():
-    features = randn(5000, 4) @ randn(4, 4, seed=1)
-    scaled = features @ scaling(features, whiten=False)
-    torch.testing.assert_close(scaled.std(0), torch.ones(4), atol=1e-2, rtol=0)
-    white = features @ scaling(features, whiten=True)
-    covariance = torch.cov(white.T)
-    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 0.05
-    assert covariance.diagonal().min() > 0.3
+def everywhere(features):
+    """All of ``features (S, V, C, h, w)`` say something."""
+    return torch.ones_like(features[:, :, 0], dtype=torch.bool)
+
+
+def test_scaling_measures_in_what_normal_samples_differ_by():
+    """However different the places are, and however much one direction changes from sample to sample."""
+    places, changes = 5 * randn(1, 2, 4, 8, 8), randn(40, 2, 4, 8, 8, seed=1)
+    changes[:, :, 0] *= 100
+    features = places + torch.einsum("svchw,cd->svdhw", changes, randn(4, 4, seed=2))
+    seen = everywhere(features)
+    seen[3] = False
+    features[3] = 1e3  # says nothing, whatever it holds
+    transform = scaling(features, seen)
+    residual = (features - features[seen[:, 0, 0, 0]].mean(0))[seen[:, 0, 0, 0]].movedim(2, -1).reshape(-1, 4) @ transform
+    values = torch.linalg.eigvalsh(torch.cov(residual.T))
+    assert values.max() == pytest.approx(0.25, rel=0.05)
+    # All but the directions that shrinkage takes for noise.
+    assert values[-1] / values[-2] < 100
 
 
 def test_aligned_memory_is_the_soft_smallest_distance_in_the_windows():
     features = randn(4, 2, 3, 6, 7)
-    memory = AlignedMemory.fit(features, MemoryConfig(window=3))
+    memory = AlignedMemory.fit(features, everywhere(features), MemoryConfig(window=3))
     probe = randn(2, 3, 6, 7, seed=1)
     scores = memory(probe)
     f = (probe.movedim(1, -1) @ memory.transform).double()  # (V, h, w, C)
@@ -52,30 +63,54 @@ def test_aligned_memory_is_the_soft_smallest_distance_in_the_windows():
 
 def test_aligned_memory_finds_a_shifted_sample_and_leaves_a_reference_out():
     features = randn(5, 1, 8, 10, 10)
-    memory = AlignedMemory.fit(features)
+    memory = AlignedMemory.fit(features, everywhere(features))
+    memory.sharpness = 100.0
     shifted = features[2].roll(2, -1)
-    assert memory(shifted)[0, 3:7, 4:7].abs().max() < 0.5
-    out = list(memory.normal_scores(features))
+    assert memory(shifted)[0, 3:7, 4:7].abs().max() < 0.1
+    out = list(memory.normal_scores(features, everywhere(features)))
     assert len(out) == 5
-    assert memory(features[2]).max() < 0.5 < out[2].min()
+    assert memory(features[2]).max() < 0.1 < out[2].min()
 
 
-def test_aligned_memory_keeps_the_samples_that_cover_most():
-    base = randn(1, 1, 4, 8, 8)
-    features = torch.cat([base + 0.01 * randn(6, 1, 4, 8, 8, seed=1), base + 3 * randn(2, 1, 4, 8, 8, seed=2)])
-    memory = AlignedMemory.fit(features, MemoryConfig(references=3))
+def test_aligned_memory_keeps_references_spread_over_the_samples():
+    features = randn(9, 1, 4, 8, 8)
+    memory = AlignedMemory.fit(features, everywhere(features), MemoryConfig(references=3))
     assert memory.key.shape[1] == 3
-    assert memory(features[6]).max() < 0.5
-    assert memory(features[7]).max() < 0.5
+    memory.sharpness = 100.0
+    kept = [float(memory(sample).max()) < 0.1 for sample in features]
+    assert kept == [index in (0, 3, 6) for index in range(9)]
+    scores = memory.normal_scores(features, everywhere(features))
+    assert scores.shape == (9, 1, 8, 8)
+    assert scores[0].median() > 0.1  # as if it were not kept
+
+
+def test_a_reference_that_does_not_show_a_place_has_no_say_there():
+    features, seen = randn(4, 1, 3, 8, 8), torch.ones(4, 1, 8, 8, dtype=torch.bool)
+    seen[2, :, :, :4] = False
+    features[2, :, :, :, :4] = features[0, :, :, :, :4]
+    memory = AlignedMemory.fit(features, seen, MemoryConfig(window=1))
+    assert memory(features[2])[0, :, 4:].max() < 0.1
+    left_out = AlignedMemory.fit(features[[0, 1, 3]], seen[[0, 1, 3]], MemoryConfig(window=1))
+    left_out.transform.copy_(memory.transform)
+    alone = AlignedMemory(left_out.key, memory.transform, window=1)
+    same = [torch.einsum("vchw,cd->vdhw", f, memory.transform) for f in features[[0, 1, 3]].movedim(1, 0)[0][:, None]]
+    alone.key = torch.stack([torch.cat([m, -0.5 * m.square().sum(1, keepdim=True)], dim=1) for m in same], dim=1)
+    probe = randn(1, 3, 8, 8, seed=5)
+    torch.testing.assert_close(memory(probe)[..., :4], alone(probe)[..., :4])
+    # Three references show the right half: two beside the sample that is judged. Fewer cannot judge.
+    assert memory.known(seen).all()
+    seen[1, :, :, :2] = False
+    known = AlignedMemory.fit(features, seen).known(seen)
+    assert known[0].any(0).tolist() == [False] * 2 + [True] * 6
 
 
 def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
     features = randn(4, 2, 3, 5, 5)
-    memory = PrototypeMemory.fit(features, MemoryConfig(prototypes=10_000))
+    memory = PrototypeMemory.fit(features, everywhere(features), MemoryConfig(prototypes=10_000))
     moved = features[1].flip(-1).flip(-2)
     assert memory(moved).max() < 1e-3
     assert memory(randn(2, 3, 5, 5, seed=9) + 8).min() > 3
-    scores = list(memory.normal_scores(features))
+    scores = list(memory.normal_scores(features, everywhere(features)))
     assert len(scores) == 4
     assert min(float(s.mean()) for s in scores) > 0.1
 
@@ -84,7 +119,9 @@ def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
 def test_prototypes_that_are_loaded_replace_the_packed_ones(inference):
     features = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(inference):
-        memory, other = (PrototypeMemory.fit(f, MemoryConfig(prototypes=20)) for f in (features, features + 1))
+        memory, other = (
+            PrototypeMemory.fit(f, everywhere(f), MemoryConfig(prototypes=20)) for f in (features, features + 1)
+        )
         assert memory.prototypes.is_inference() == inference
         before, expected = memory(features[0]), other(features[0])
         assert not torch.equal(before, expected)
@@ -94,7 +131,7 @@ def test_prototypes_that_are_loaded_replace_the_packed_ones(inference):
 
 def test_prototypes_that_change_in_place_are_packed_again():
     features = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
-    memory = PrototypeMemory.fit(features, MemoryConfig(prototypes=20))
+    memory = PrototypeMemory.fit(features, everywhere(features), MemoryConfig(prototypes=20))
     before = memory(features[0])
     again = copy.deepcopy(memory)
     for changed in (memory, again):
@@ -107,20 +144,40 @@ def test_prototypes_that_change_in_place_are_packed_again():
 @pytest.mark.parametrize("kind", [AlignedMemory, PrototypeMemory])
 def test_an_empty_memory_is_refused(kind):
     with pytest.raises(ValueError, match="must hold at least"):
-        kind.fit(torch.empty(0, 2, 3, 4, 4))
+        kind.fit(torch.empty(0, 2, 3, 4, 4), torch.empty(0, 2, 4, 4, dtype=torch.bool))
 
 
-def test_agreement_adds_what_other_views_see_at_the_point(rig):
-    maps = torch.zeros(3, 16, 16)
+def test_views_support_each_other_up_to_their_own_evidence(rig):
+    maps, known = torch.zeros(3, 16, 16), torch.ones(3, 16, 16, dtype=torch.bool)
     maps[0, 8, 8] = 4.0
     maps[1, 8, 6] = 2.0  # the same surface point: view b lies two latent pixels to the right
     maps[2, 3, 3] = 5.0  # nobody else sees anything there
-    result = add_agreement(maps, rig)
-    assert float(result[0, 8, 8]) == pytest.approx(4 + 2 / rig_views_that_see(rig, 0, 8), abs=1e-4)
-    assert float(result[1, 8, 6]) > 2
+    result = agree(maps, known, rig)
+    count = rig_views_that_see(rig, 0, 8)
+    assert float(result[0, 8, 8]) == pytest.approx(4 + 2 / count, abs=1e-4)
+    assert float(result[1, 8, 6]) == pytest.approx(2 + min(2, 4 / rig_views_that_see(rig, 1, 6)), abs=1e-4)
     assert float(result[2, 3, 3]) == pytest.approx(5)
-    negative = add_agreement(-maps, rig)
-    torch.testing.assert_close(negative, -maps)  # disagreement takes nothing away
+    # A view that does not show what others see gets nothing of it.
+    homographies, neighbors = rig.to_operator((16, 16))
+    x, y, _ = torch.linalg.inv(homographies[2, 0]) @ torch.tensor([8.0, 8, 1]) if int(neighbors[2, 0]) == 0 else (4, 8, 1)
+    assert float(result[2, int(y), int(x)]) == 0
+    torch.testing.assert_close(agree(-maps, known, rig), -maps)  # disagreement takes nothing away
+
+
+def test_the_others_stand_in_where_a_view_knows_nothing(rig):
+    maps, known = torch.zeros(3, 16, 16), torch.ones(3, 16, 16, dtype=torch.bool)
+    maps[0, 8, 8] = 4.0
+    known[1, 8, 6] = False
+    maps[1, 8, 6] = 100.0  # of no account
+    result = agree(maps, known, rig)
+    assert float(result[1, 8, 6]) == pytest.approx(4 / rig_views_that_see(rig, 1, 6), abs=1e-4)
+    assert float(result[0, 8, 8]) == pytest.approx(4)
+    known[:] = False
+    assert torch.equal(agree(maps, known, rig), torch.zeros_like(maps))
+    doubtful = torch.zeros_like(known)
+    doubtful[0, 8, 8] = True  # nobody knows better
+    assert float(agree(maps, known, rig, doubtful)[0, 8, 8]) == 4
+    assert int((agree(maps, known, rig, doubtful) != 0).sum()) == 1
 
 
 def rig_views_that_see(rig, view, column):
@@ -130,6 +187,19 @@ def rig_views_that_see(rig, view, column):
         x = float(H[0] @ torch.tensor([column, 8.0, 1.0]))
         count += int(source) >= 0 and 0 <= x <= 15
     return count
+
+
+def test_saturated_light_says_nothing():
+    images = torch.full((2, 3, 64, 64), 0.5)
+    images[0, :, 20:24, 30:34] = 1.0
+    images[1, :2, 40:44, 10:14] = 1.0  # yellow: a color, not the lamp's own
+    moved, placement = place(images, None)
+    assert torch.equal(moved, images)
+    assert placement.pose is None
+    assert placement.inside.all()
+    rows, columns = torch.nonzero(placement.dazzled[0], as_tuple=True)
+    assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (19, 24, 29, 34)
+    assert not placement.dazzled[1].any()
 
 
 def test_gaussian_keeps_the_mean_and_spreads():

@@ -150,32 +150,45 @@ class Detector(nn.Module):
             placement: the sample's.
             agree: overrides the configuration.
         """
-        own, known = self._fuse(deviations, placement)
+        own, known, shown = self._fuse(deviations, placement)
         if self.registration is not None and placement.pose is not None:
             own, inside = self.registration.from_canonical(own, placement.pose)
-            whole, _ = self.registration.from_canonical(known.to(own), placement.pose)
-            known = inside & (whole > 0.99)
-        maps = torch.where(known, own, 0)
+            masks = torch.stack([known, shown]).to(own)
+            known, shown = (inside & (self.registration.from_canonical(m, placement.pose)[0] > 0.99) for m in masks)
+        maps = torch.where(shown, own, 0)
         if self.config.agree if agree is None else agree:
-            maps = agree_views(maps, known, self.rig)
+            maps = agree_views(maps, known, self.rig, doubtful=shown & ~known)
         return Detection.of(maps, self.rig.size, placement.reason)
 
-    def _fuse(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor]:
-        """Weighted mean of the levels' deviations at the finest size, smoothed, and where it is known, (V, h, w)."""
+    def _fuse(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted mean of the levels' deviations at the finest size, smoothed.
+
+        Returns:
+            The map; where it is known; and where the sample shows something at least, all ``(V, h, w)``.
+        """
         weights = [self.config.weights[min(i, len(self.config.weights) - 1)] for i in range(len(deviations))]
         size = max((tuple(d.shape[-2:]) for d in deviations), key=math.prod)
         resized = [F.interpolate(d[None], size, mode="bilinear", align_corners=False)[0] for d in deviations]
         fused = sum((w * d for w, d in zip(weights, resized)), torch.zeros_like(resized[0])) / sum(weights)
-        known = self._seen(placement, size)
+        shown = self._covered(placement, size)
         for level in self.levels:
-            known = known & ~_any(~level.known, size)
-        return known_gaussian(fused, known, self.config.smooth), known
+            shown = shown & ~_any(~level.known, size)
+        known = shown & ~self._dazzled(placement, size)
+        smooth = (known_gaussian(fused, mask, self.config.smooth) for mask in (known, shown))
+        return torch.where(known, *smooth), known, shown
 
     def _seen(self, placement: Placement, size: Sequence[int]) -> Tensor:
         """Where the features of a size have seen nothing but the sample's surface, ``(V, *size)`` bool."""
+        return self._covered(placement, size) & ~self._dazzled(placement, size)
+
+    def _covered(self, placement: Placement, size: Sequence[int]) -> Tensor:
+        """Where the features of a size have seen nothing but the sample's own pixels, ``(V, *size)`` bool."""
         outside = _any(~placement.inside, size).float()
-        near = F.max_pool2d(outside[:, None], 2 * _REACH + 1, stride=1, padding=_REACH)[:, 0] > 0
-        return ~near & ~(_any(placement.dazzled, size) & ~_any(self.bright, size))
+        return F.max_pool2d(outside[:, None], 2 * _REACH + 1, stride=1, padding=_REACH)[:, 0] == 0
+
+    def _dazzled(self, placement: Placement, size: Sequence[int]) -> Tensor:
+        """Where saturated light, that is not normal there, hides the surface, ``(V, *size)`` bool."""
+        return _any(placement.dazzled, size) & ~_any(self.bright, size)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, the rig, the memory (safetensors) and the configuration (JSON) into a folder."""

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsad.geometry import Rig, Size, transform_points
+from vsad.geometry import Rig, Size, orient_homography, scale_homography, transform_points
 from vsad.progress import SILENT, Progress
-from vsad.registration.features import look
+from vsad.registration.features import Sight, look, select_moving
+from vsad.registration.pose import Pose
 from vsad.registration.registration import Registration
 
-_CANDIDATES, _JUDGES = 6, 8
-# A candidate is good enough with this share of the best one's matches.
+_CANDIDATES, _JUDGES = 10, 8
+# A candidate is good enough with this share of the best one's matches,
 _ENOUGH = 0.7
+# and where its pictures hold, but for this share, as much of the others as the best one's do.
+_COVERED = 0.01
 # The long side at which samples are compared, in pixels: a shift of one in a hundred parts of the picture is then a
 # third of a pixel, about what a detector's windows forgive.
 _COMPARE_SIDE = 32
@@ -52,12 +55,24 @@ class RegistrationGain(NamedTuple):
     reason: str
 
 
-def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress = SILENT) -> int:
-    """Choose the sample to which most others register, well, and with the least motion.
+class _Trial(NamedTuple):
+    """How well the others register to a candidate, and how much of them its pictures hold."""
 
-    Up to six candidates, spread evenly over the samples, are tried on up to eight. Of those to which most of the eight
-    register, with at least 0.7 of the best one's matches, it is the one from which the middling sample lies the least
-    far off, since pictures that turn less lose less.
+    registered: int
+    inliers: float
+    room: float
+    motion_px: float
+    candidate: int
+
+
+def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress = SILENT) -> int:
+    """Choose the sample to which most others register, well, in whose pictures they have most room.
+
+    Up to ten candidates, spread evenly over the samples, are tried on up to eight. Of those to which most of the eight
+    register, with at least 0.7 of the best one's matches, it is the one whose pictures hold the largest share of the
+    others' features: what lies beyond its pictures in every view has no place in canonical pose. Where several hold
+    almost as many, it is the one from which the middling sample lies the least far off, since pictures that turn less
+    lose less.
 
     Args:
         samples: normal samples, ``(V, 3, H, W)`` float in [0, 1] each.
@@ -79,16 +94,20 @@ def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress 
     for candidate in progress.track(candidates, "choosing the canonical sample"):
         others = [sight.gray for index, sight in sights.items() if index != candidate]
         registration = Registration.from_sight(sights[candidate], (height, width), rig, others)
-        poses = [registration.estimate_sight(sights[judge], refine=False) for judge in judges if judge != candidate]
-        poses = [pose for pose in poses if pose.reason is None]
+        poses = {j: registration.estimate_sight(sights[j], refine=False) for j in judges if j != candidate}
+        poses = {judge: pose for judge, pose in poses.items() if pose.reason is None}
         if poses:
-            motion = np.median([_motion(pose.H_sample_from_canonical, (height, width)) for pose in poses])
-            trials.append((len(poses), np.median([pose.inliers for pose in poses]), -motion, candidate))
+            motion = np.median([_motion(pose.H_sample_from_canonical, (height, width)) for pose in poses.values()])
+            room = np.mean([_room(sights[judge], pose, registration) for judge, pose in poses.items()])
+            inliers = np.median([pose.inliers for pose in poses.values()])
+            trials.append(_Trial(len(poses), float(inliers), float(room), float(motion), candidate))
     if not trials:
         return candidates[0]
-    trials = [trial for trial in trials if trial[0] == max(trials)[0]]
-    enough = _ENOUGH * max(inliers for _, inliers, _, _ in trials)
-    return max((motion, candidate) for _, inliers, motion, candidate in trials if inliers >= enough)[1]
+    most = max(trial.registered for trial in trials)
+    trials = [trial for trial in trials if trial.registered == most]
+    trials = [trial for trial in trials if trial.inliers >= _ENOUGH * max(t.inliers for t in trials)]
+    trials = [trial for trial in trials if trial.room >= max(t.room for t in trials) - _COVERED]
+    return min(trials, key=lambda trial: trial.motion_px).candidate
 
 
 def registration_helps(
@@ -142,6 +161,19 @@ def registration_helps(
             f"normal samples lie {motion:.1f} px off; they differ by {before:.2f}, in canonical pose by {after:.2f}"
         )
     return RegistrationGain(before, after, motion, share, helps, f"{'on' if helps else 'off'}: {reason}")
+
+
+def _room(sight: Sight, pose: Pose, registration: Registration) -> float:
+    """The share of a sample's features, of all views, that lie in the canonical pictures."""
+    size, work = registration.image_size, registration.work_size
+    H = scale_homography(torch.linalg.inv(pose.H_sample_from_canonical), size, work)
+    inside, total = 0, 0
+    for features, H_view, still in zip(sight.features, orient_homography(H, work), registration.still.cpu()):
+        points = transform_points(H_view, select_moving(features, still).points[:, :2])
+        limit = torch.tensor([work[1] - 1, work[0] - 1])
+        inside += int(((points >= 0) & (points <= limit)).all(-1).sum())
+        total += len(points)
+    return inside / max(total, 1)
 
 
 def _motion(H: Tensor, size: Size) -> float:

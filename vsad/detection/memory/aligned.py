@@ -16,8 +16,9 @@ from vsad.progress import SILENT, Progress
 EMPTY = -1
 # The logit, in units of the sharpness, of a reference that does not show a place: no other lies so low.
 UNSEEN = -1e4
-# A place must be shown by so many references beside the sample that is judged.
-ENOUGH = 2
+# A place must be shown by so many references, and by this share of them, beside the sample that is judged: the
+# nearest of few lies far off, by how much is uncertain, and another view may know the place better.
+ENOUGH, ENOUGH_SHARE = 2, 0.2
 
 
 class AlignedMemory(Memory):
@@ -82,9 +83,10 @@ class AlignedMemory(Memory):
         return torch.stack([self._score(f, leave_out=slots.get(index)) for index, f in enumerate(scaled)])
 
     def known(self, seen: Tensor) -> Tensor:
-        """Where at least two references beside a sample's own show the place, or as many as there are."""
+        """Where enough references beside a sample's own show the place, or as many as there are."""
         references = self.key.shape[1]
-        return (self.key[:, :, -1] > UNSEEN).sum(1) > min(ENOUGH, references - 1)
+        enough = max(ENOUGH, round(ENOUGH_SHARE * references))
+        return (self.key[:, :, -1] > UNSEEN).sum(1) > min(enough, references - 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""

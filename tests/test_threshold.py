@@ -1,0 +1,67 @@
+"""The threshold gives the rate that was asked for, from few samples too, and says how sure it is."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vsad.detection import fit_threshold, warn_of_extrapolation
+
+TAILS = {
+    "exponential": lambda rng, size: rng.exponential(size=size),
+    "gumbel": lambda rng, size: rng.gumbel(size=size),
+    "maxima of a normal": lambda rng, size: rng.normal(size=(*np.atleast_1d(size), 50)).max(-1),
+    "log-gumbel": lambda rng, size: np.exp(0.4 * rng.gumbel(size=size)),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("samples", [10, 20, 40, 100])
+def test_the_rate_is_what_was_asked_on_average(tail, samples):
+    rng = np.random.default_rng(samples)
+    thresholds = [fit_threshold(scores, 0.05) for scores in TAILS[tail](rng, (150, samples))]
+    fresh = np.sort(TAILS[tail](rng, 20_000))
+    rates = 1 - np.searchsorted(fresh, [t.value for t in thresholds]) / len(fresh)
+    assert 0.05 / 1.6 < rates.mean() < 0.05 * 1.6
+    covered = np.mean([t.rate[0] <= rate <= t.rate[1] for t, rate in zip(thresholds, rates)])
+    assert covered > 0.75  # 0.9 where the distribution is Gumbel's
+
+
+def test_the_rate_is_exact_for_gumbel_scores():
+    rng = np.random.default_rng(0)
+    for samples in (2, 3, 10, 40):
+        thresholds = [fit_threshold(scores, 0.05).value for scores in rng.gumbel(size=(600, samples))]
+        assert -np.expm1(-np.exp(-np.array(thresholds))).mean() == pytest.approx(0.05, abs=0.012), samples
+
+
+def test_the_rate_is_exact_for_any_scores_where_there_are_many():
+    rng = np.random.default_rng(0)
+    thresholds = [fit_threshold(scores, 0.05).value for scores in rng.uniform(size=(400, 150)) ** 8]
+    assert (1 - np.array(thresholds) ** (1 / 8)).mean() == pytest.approx(0.05, abs=0.003)
+
+
+@pytest.mark.parametrize("asked", [0.01, 0.2, 0.6, 0.95])
+def test_any_rate_can_be_asked_for(asked):
+    rng = np.random.default_rng(1)
+    fits = [fit_threshold(scores, asked) for scores in rng.gumbel(size=(300, 30))]
+    assert np.mean([-math.expm1(-math.exp(-t.value)) for t in fits]) == pytest.approx(asked, rel=0.15)
+    for t in fits[:20]:
+        assert t.rate[0] < t.rate[1]
+        assert t.interval[0] < t.interval[1]
+
+
+def test_what_cannot_be_supported_is_said():
+    with pytest.warns(UserWarning, match=r"cannot be supported by 10 good samples.*19 samples or more would"):
+        warn_of_extrapolation(fit_threshold(np.arange(10.0), 0.05))
+    supported = fit_threshold(np.arange(19.0), 0.05)
+    assert supported.supported
+    warn_of_extrapolation(supported)
+    single = fit_threshold([3.0], 0.05)
+    assert single.value == 3
+    assert single.rate == (0, 1)
+    with pytest.raises(ValueError, match="scores must hold at least one good sample's"):
+        fit_threshold([], 0.05)
+
+
+def test_equal_scores_are_exceeded_by_none_of_them():
+    assert fit_threshold([2.0] * 8, 0.05).value >= 2
