@@ -11,7 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 # With so many scores beyond the threshold it is one of them; before, a distribution must be assumed.
-_ENOUGH = 5
+_ENOUGH = 2
+# Gumbel's distribution has the L-skewness 0.17; scores beyond this one are taken on a logarithmic scale.
+_SKEWED = 0.3
+# In shares of the median score.
+_NEAR_ZERO = 0.1
 # Draws of the distributions, and what of them an interval leaves out at either side.
 _DRAWS, _OUTSIDE = 10_000, 0.05
 
@@ -43,15 +47,16 @@ def fit_threshold(scores: Sequence[float], asked: float) -> Threshold:
     """Choose the threshold that a share ``asked`` of good products exceeds, on average over which n were scored.
 
     Of many scores it is the one at rank ``(n + 1) (1 - asked)``, interpolated: whatever their distribution, a new good
-    product exceeds it with probability ``asked`` (conformal prediction). That needs ``(n + 1) asked >= 1``, and rests on
-    the few highest of them. So fewer than five beyond the threshold are not taken at their word: scores are maxima
-    over many pixels, whose distribution tends to Gumbel's, ``P(X <= x) = exp(-exp(-(x - mu) / sigma))``. Its location m
-    and scale s are estimated by L-moments, and
+    product exceeds it with probability ``asked`` (conformal prediction). Where that would rest on fewer than the two
+    highest, a distribution is assumed: scores are maxima over many pixels, which tends to Gumbel's, ``P(X <= x) =
+    exp(-exp(-(x - mu) / sigma))``. Its location m and scale s are estimated by L-moments, and
 
         t = m + k s,    k such that a new value of the same distribution exceeds t with probability ``asked``
 
     over all draws of the n and the new one, so that k, which is found by simulation, grows where few samples leave m
-    and s uncertain. On maxima of other distributions the rate is off by a factor of 1.6 at most, on average.
+    and s uncertain. Scores that are more skewed than Gumbel's by far, as where few products have something odd, are
+    taken by their logarithms, whose Gumbel distribution is Frechet's. On maxima of other distributions the rate is off
+    by a factor of 1.6 at most, on average.
 
     Args:
         scores: sample scores of good products that nothing in the detector has seen.
@@ -92,9 +97,12 @@ def _gumbel(ranked: np.ndarray, asked: float) -> tuple[float, np.ndarray, np.nda
     location, scale, new = _gumbel_draws(len(ranked))
     k = np.quantile((new - location) / scale, 1 - asked)
     rate = -np.expm1(-np.exp(-(location + k * scale)))
-    m, s = _l_moments(ranked)
+    # The logarithms of scores next to 0 would be skewed the other way.
+    skewed = ranked[0] > _NEAR_ZERO * max(np.median(ranked), 0) and _l_skewness(ranked) > _SKEWED
+    m, s = _l_moments(np.log(ranked) if skewed else ranked)
     exact = m + s * (-math.log(-math.log1p(-asked)) - location) / scale
-    return float(m + k * s), exact, rate
+    value = m + k * s
+    return (math.exp(min(value, 700)), np.exp(np.minimum(exact, 700)), rate) if skewed else (float(value), exact, rate)
 
 
 @cache
@@ -125,3 +133,13 @@ def warn_of_extrapolation(threshold: Threshold) -> None:
         f"be called defective (90 % confidence); {math.ceil(1 / threshold.asked) - 1} samples or more would support it",
         stacklevel=3,
     )
+
+
+def _l_skewness(ranked: np.ndarray) -> float:
+    """The third L-moment of ascending scores ``(n,)`` in shares of the second; 0 for fewer than three."""
+    n, i = len(ranked), np.arange(len(ranked))
+    if n < 3 or ranked[0] == ranked[-1]:
+        return 0.0
+    b0, b1 = ranked.mean(), (ranked * i).sum() / (n * (n - 1))
+    b2 = (ranked * i * (i - 1)).sum() / (n * (n - 1) * (n - 2))
+    return float((6 * b2 - 6 * b1 + b0) / (2 * b1 - b0))
