@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.test_models import SHIFT, SIZE
-from vsad.detection import Detector, DetectorConfig, GaussianBank, Placement, agree, gaussian_derivatives, place
+from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
 from vsad.detection.smoothing import gaussian
@@ -39,7 +39,9 @@ def test_scaling_measures_in_what_normal_samples_differ_by():
     seen[3] = False
     features[3] = 1e3  # says nothing, whatever it holds
     transform = scaling(features, seen)
-    residual = (features - features[seen[:, 0, 0, 0]].mean(0))[seen[:, 0, 0, 0]].movedim(2, -1).reshape(-1, 4) @ transform
+    residual = (features - features[seen[:, 0, 0, 0]].mean(0))[seen[:, 0, 0, 0]].movedim(2, -1).reshape(
+        -1, 4
+    ) @ transform
     values = torch.linalg.eigvalsh(torch.cov(residual.T))
     assert values.max() == pytest.approx(0.25, rel=0.05)
     # All but the directions that shrinkage takes for noise.
@@ -159,7 +161,9 @@ def test_views_support_each_other_up_to_their_own_evidence(rig):
     assert float(result[2, 3, 3]) == pytest.approx(5)
     # A view that does not show what others see gets nothing of it.
     homographies, neighbors = rig.to_operator((16, 16))
-    x, y, _ = torch.linalg.inv(homographies[2, 0]) @ torch.tensor([8.0, 8, 1]) if int(neighbors[2, 0]) == 0 else (4, 8, 1)
+    x, y, _ = (
+        torch.linalg.inv(homographies[2, 0]) @ torch.tensor([8.0, 8, 1]) if int(neighbors[2, 0]) == 0 else (4, 8, 1)
+    )
     assert float(result[2, int(y), int(x)]) == 0
     torch.testing.assert_close(agree(-maps, known, rig), -maps)  # disagreement takes nothing away
 

@@ -8,4 +8,17 @@ from vsad.detection.detector import Detector
 from vsad.detection.placement import Placement, place, place_all
 from vsad.detection.threshold import Threshold, fit_threshold, warn_of_extrapolation
 
-__all__ = ["Detection", "Detector", "DetectorConfig", "GaussianBank", "Placement", "Threshold", "agree", "fit_threshold", "gaussian_derivatives", "place", "place_all", "warn_of_extrapolation"]
+__all__ = [
+    "Detection",
+    "Detector",
+    "DetectorConfig",
+    "GaussianBank",
+    "Placement",
+    "Threshold",
+    "agree",
+    "fit_threshold",
+    "gaussian_derivatives",
+    "place",
+    "place_all",
+    "warn_of_extrapolation",
+]

@@ -172,10 +172,11 @@ class Detector(nn.Module):
         fused = sum((w * d for w, d in zip(weights, resized)), torch.zeros_like(resized[0])) / sum(weights)
         shown = self._covered(placement, size)
         for level in self.levels:
+            assert isinstance(level, Level)
             shown = shown & ~_any(~level.known, size)
         known = shown & ~self._dazzled(placement, size)
-        smooth = (known_gaussian(fused, mask, self.config.smooth) for mask in (known, shown))
-        return torch.where(known, *smooth), known, shown
+        sure, doubtful = (known_gaussian(fused, mask, self.config.smooth) for mask in (known, shown))
+        return torch.where(known, sure, doubtful), known, shown
 
     def _seen(self, placement: Placement, size: Sequence[int]) -> Tensor:
         """Where the features of a size have seen nothing but the sample's surface, ``(V, *size)`` bool."""

@@ -15,8 +15,8 @@ from vsad.pipeline.steps import (
 )
 
 __all__ = [
-    "REGISTRATION",
     "METRICS",
+    "REGISTRATION",
     "REPORT",
     "Detections",
     "RunConfig",

@@ -22,7 +22,6 @@ from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, choose_canonical, registration_helps
 from vsad.report import Report, ReportSample, write_report
 
-
 REGISTRATION = ("auto", "on", "off")
 # Normal samples that tell the product from its background.
 _OTHERS = 8
