@@ -107,9 +107,10 @@ def demo(
         synth = SynthConfig(train=samples, test_good=half, test_defect=max(5, half), seed=seed)
         synthesize(data, synth, progress=bars)
         config = RunConfig(train=TrainConfig(steps=steps, seed=seed), ablations=True, seed=seed)
-        rows = run(data, out, config, bars)
-    for category_rows in rows.values():
-        _table(metrics_table(category_rows))
+        results = run(data, out, config, bars)
+    for outcome in results.values():
+        _table(metrics_table(outcome.rows))
+        _false_alarms(*outcome.false_alarms)
     print(out / REPORT)
 
 
@@ -315,9 +316,10 @@ def run(
     )
     with Bars() as bars:
         results = run_all(data, out, config, bars)
-    for category, rows in results.items():
+    for category, outcome in results.items():
         console.print(category)
-        _table(metrics_table(rows))
+        _table(metrics_table(outcome.rows))
+        _false_alarms(*outcome.false_alarms)
     print(out)
 
 

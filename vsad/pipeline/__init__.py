@@ -1,7 +1,7 @@
 """The main job from end to end: its steps, a run of all of them, and stored detections."""
 
 from vsad.pipeline.detections import Detections, Truth
-from vsad.pipeline.run import METRICS, REPORT, RunConfig, run
+from vsad.pipeline.run import METRICS, REPORT, Outcome, RunConfig, run
 from vsad.pipeline.steps import (
     REGISTRATION,
     canonical_images,
@@ -19,6 +19,7 @@ __all__ = [
     "REGISTRATION",
     "REPORT",
     "Detections",
+    "Outcome",
     "RunConfig",
     "Truth",
     "canonical_images",

@@ -66,16 +66,26 @@ class RunConfig:
     seed: int = 0
 
 
-def run(
-    root: str | Path, out: str | Path, config: RunConfig, progress: Progress = SILENT
-) -> dict[str, list[tuple[str, Result]]]:
+class Outcome(NamedTuple):
+    """What a run found on one category.
+
+    Args:
+        rows: the named rows of metrics, the model's own first.
+        false_alarms: how many of the good test samples were called defective, and how many there were.
+    """
+
+    rows: list[tuple[str, Result]]
+    false_alarms: tuple[int, int]
+
+
+def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress = SILENT) -> dict[str, Outcome]:
     """Do all steps on every category of a data set.
 
     Write ``rig.json``, ``detector/``, ``detections/`` and ``report.html`` (in a folder for each category where there
     are several) and ``metrics.json``.
 
     Returns:
-        By category, the named rows of metrics, the model's own first.
+        The outcome of every category.
     """
     root, out = Path(root), Path(out)
     categories = list_categories(root)
@@ -84,7 +94,7 @@ def run(
         folder = out / category if len(categories) > 1 else out
         folder.mkdir(parents=True, exist_ok=True)
         results[category] = _run_category(root, category, folder, config, progress)
-    write_metrics(out / METRICS, {name: rows[0][1] for name, rows in results.items()})
+    write_metrics(out / METRICS, {name: outcome.rows[0][1] for name, outcome in results.items()})
     return results
 
 
@@ -97,7 +107,7 @@ class _Variant(NamedTuple):
 
 def _run_category(
     root: Path, category: str, folder: Path, config: RunConfig, progress: Progress
-) -> list[tuple[str, Result]]:
+) -> Outcome:
     began = time.perf_counter()
     normal = normal_samples(root, category, config.size)
     test = open_dataset(root, "test", category=category, size=config.size)
@@ -126,11 +136,12 @@ def _run_category(
     truth = Truth.of(test)
     rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
     facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
-    facts["registration"] = why
+    called, good = found[MAIN].false_alarms()
+    facts |= {"registration": why, "false alarms": f"{called} of {good} good samples"}
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
     with progress.stage("report", 1):
         report_detections(folder / REPORT, found[MAIN], rows, rig, facts)
-    return rows
+    return Outcome(rows, found[MAIN].false_alarms())
 
 
 class _Split(NamedTuple):
