@@ -105,9 +105,7 @@ class _Variant(NamedTuple):
     agree: bool | None = None
 
 
-def _run_category(
-    root: Path, category: str, folder: Path, config: RunConfig, progress: Progress
-) -> Outcome:
+def _run_category(root: Path, category: str, folder: Path, config: RunConfig, progress: Progress) -> Outcome:
     began = time.perf_counter()
     normal = normal_samples(root, category, config.size)
     test = open_dataset(root, "test", category=category, size=config.size)
