@@ -28,7 +28,7 @@ RANKS = (
     ("detection", "evaluation", "training"),
     ("report",),
     ("pipeline",),
-    ("bench", "info"),
+    ("bench", "info", "terminal"),
     ("cli",),
 )
 # The files of an operator's folder, likewise: launchers know the call, the public function knows the registration.
