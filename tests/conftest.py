@@ -135,3 +135,12 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("case", list(_cases()))
     if "op" in metafunc.fixturenames:
         metafunc.parametrize("op", list(OPERATORS.values()), ids=list(OPERATORS))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """These matrices are too small to share out: more threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -16,14 +16,7 @@ from vsad.data.synth.product import load_product
 from vsad.data.synth.station import Station
 from vsad.geometry import Rig, orient_homography, scale_homography, transform_points
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These matrices are too small to share out: more threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def mean_error(H: torch.Tensor, H_true: np.ndarray | torch.Tensor, size: tuple[int, int]) -> float:

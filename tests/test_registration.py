@@ -25,13 +25,7 @@ SIZE = 256
 POSES = ((0, 0, 0), (75, 0.05, -0.03), (-160, -0.04, 0.06), (33, 0, -0.05))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These matrices are too small to share out: more threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Bench:
