@@ -6,6 +6,7 @@ Convention: points are ``(x, y)`` with pixel centers at integers, as everywhere;
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -24,6 +25,8 @@ _REWEIGHTINGS = 12
 _FINEST = 0.3
 # With one right match in ten, one run in three misses the homography.
 _RESTARTS = 4
+# A place is a cell of a grid with this many cells per side: matches in eight samples show one mark eight times.
+_PLACES = 16
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,34 @@ def detect(image: np.ndarray, H_image_from_canvas: Tensor | None = None, size: S
         mask = cv2.erode(mask, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = cv2.warpPerspective(image, H, canvas, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    keypoints, descriptors = find_keypoints(image, mask)
+    points = torch.tensor([keypoint.pt for keypoint in keypoints], dtype=torch.float64).reshape(-1, 2)
+    return Features(points, descriptors)
+
+
+def find_keypoints(image: np.ndarray, mask: np.ndarray | None = None) -> tuple[Sequence[cv2.KeyPoint], Tensor]:
+    """Find a uint8 image's keypoints, where a mask allows them, and their root descriptors ``(K, 128)`` float32."""
     # Without the precise upscaling every point is off by a quarter of a pixel, and the other way in a mirrored view.
     sift = cv2.SIFT.create(nfeatures=2000, contrastThreshold=0.01, enable_precise_upscale=True)
     keypoints, counts = sift.detectAndCompute(image, mask)
     if counts is None:
-        return Features(torch.empty(0, 2, dtype=torch.float64), torch.empty(0, 128))
-    points = torch.tensor([keypoint.pt for keypoint in keypoints], dtype=torch.float64)
+        return (), torch.empty(0, 128)
     descriptors = torch.from_numpy(counts)
-    return Features(points, (descriptors / descriptors.sum(-1, keepdim=True).clamp_min(1)).sqrt())
+    return keypoints, (descriptors / descriptors.sum(-1, keepdim=True).clamp_min(1)).sqrt()
+
+
+def gray_picture(image: Tensor, size: Size) -> np.ndarray:
+    """Return an image ``(3, H, W)`` in [0, 1] as a uint8 gray one of ``size``, (height, width)."""
+    levels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte()
+    gray = cv2.cvtColor(levels.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2GRAY)
+    interpolation = cv2.INTER_AREA if size[0] < gray.shape[0] else cv2.INTER_CUBIC
+    return cv2.resize(gray, (size[1], size[0]), interpolation=interpolation)
+
+
+def count_places(points: Tensor, size: Size) -> int:
+    """Count the cells of a grid over an image of ``size`` in which there are ``points (K, 2)``."""
+    cell = torch.tensor([size[1], size[0]], dtype=points.dtype) / _PLACES
+    return len(torch.unique((points / cell).floor(), dim=0))
 
 
 def match(target: Features, source: Features, radius: float | None = None) -> tuple[Tensor, Tensor]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from vsad.calibration.matching import (
     Features,
+    count_places,
     detect,
     fit_reweighted,
     fit_robustly,
     foreshorten,
+    gray_picture,
     match,
     reprojection_errors,
 )
@@ -36,8 +37,6 @@ _SEARCH = (0.02, 0.01, 0.008)
 _MIN_INLIERS, _MIN_PLACES, _MIN_SHARE = 30, 8, 0.4
 # In shares of the diagonal: matches along a line leave the rest of the plane free to turn about that line.
 _MIN_SPREAD = 0.02
-# A place is a cell of a grid with this many cells per side: matches in eight samples show one mark eight times.
-_PLACES = 16
 # Simulated foreshortenings, and the step in degrees between their directions.
 _TILTS = ((2.0, 36.0), (4.0, 18.0))
 
@@ -123,7 +122,7 @@ class PairFitter:
                 f"calibrate: sample {len(self.images)} must be of {self.image_size} pixels (height, width) like the "
                 f"first, got {(height, width)}; resize the images to one size"
             )
-        self.images.append([_gray(image, self.size) for image in images])
+        self.images.append([gray_picture(image, self.size) for image in images])
         for features, image in zip(self.features, self.images[-1]):
             features.append(detect(image))
 
@@ -172,7 +171,7 @@ class PairFitter:
             matched = [match(t, s.mirrored() if mirrored else s) for t, s in zip(target, source)]
             target_points, source_points = (torch.cat(points) for points in zip(*matched))
             H, inliers = fit_robustly(target_points, source_points, self.tolerance, mirrored=mirrored, seed=self.seed)
-            places = self._places(target_points[inliers])
+            places = count_places(target_points[inliers], self.size)
             if H is not None and places >= _MIN_PLACES:
                 starts.append((places, H))
         return starts
@@ -202,7 +201,7 @@ class PairFitter:
         """Tell whether the inliers are enough, spread over the plane, and in front of both cameras."""
         if len(fit.target) < max(_MIN_INLIERS, _MIN_SHARE * fit.matches):
             return False
-        if self._places(fit.target) < _MIN_PLACES:
+        if count_places(fit.target, self.size) < _MIN_PLACES:
             return False
         for points in (fit.target, fit.source):
             spread = torch.linalg.svdvals(points - points.mean(0))[-1] / math.sqrt(len(points))
@@ -218,15 +217,3 @@ class PairFitter:
         warped = detect(self.images[sample][source], H, self.size)
         target_points, warped_points = match(here, warped, radius)
         return target_points, transform_points(H, warped_points)
-
-    def _places(self, points: Tensor) -> int:
-        """Count the cells of a grid over the image in which there are points."""
-        cell = torch.tensor([self.size[1] / _PLACES, self.size[0] / _PLACES], dtype=torch.float64)
-        return len(torch.unique((points / cell).floor(), dim=0))
-
-
-def _gray(image: Tensor, size: Size) -> np.ndarray:
-    levels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte()
-    gray = cv2.cvtColor(levels.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2GRAY)
-    interpolation = cv2.INTER_AREA if size[0] < gray.shape[0] else cv2.INTER_CUBIC
-    return cv2.resize(gray, (size[1], size[0]), interpolation=interpolation)

@@ -139,7 +139,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, pr
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
     with progress.stage("report", 1):
         report_detections(folder / REPORT, found[MAIN], rows, rig, facts)
-    return Outcome(rows, found[MAIN].false_alarms())
+    return Outcome(rows, (called, good))
 
 
 class _Split(NamedTuple):

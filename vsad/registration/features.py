@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from vsad.calibration.matching import Features, match
+from vsad.calibration.matching import Features, find_keypoints, gray_picture, match
 from vsad.geometry import Size, transform_points
 from vsad.registration.frame import Frame
 
 # The long side at which features are found and pictures compared, in pixels: SIFT takes 60 ms at 256, 15 at 128.
 WORK_SIDE = 128
-_MAX_FEATURES = 2000
 # Features are twins within this squared distance of their unit descriptors: 0.65 of a checkerboard's, 0.07 of a brick
 # wall's. Those within this many pixels are of one mark.
 _TWINS, _SAME_PLACE, _MANY = 0.03, 4.0, 0.25
@@ -45,13 +43,8 @@ def look(images: Tensor) -> Sight:
 
 def gray_pictures(images: Tensor) -> Tensor:
     """Return a sample's ``images (V, 3, H, W)`` as gray pictures at working size, ``(V, h, w)`` uint8."""
-    height, width = working_size((images.shape[-2], images.shape[-1]))
-    levels = (images.detach().cpu().float().clamp(0, 1) * 255).round().byte().movedim(1, -1).contiguous().numpy()
-    interpolation = cv2.INTER_AREA if height < levels.shape[1] else cv2.INTER_CUBIC
-    gray = [
-        cv2.resize(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), (width, height), interpolation=interpolation) for i in levels
-    ]
-    return torch.from_numpy(np.stack(gray))
+    size = working_size((images.shape[-2], images.shape[-1]))
+    return torch.from_numpy(np.stack([gray_picture(image, size) for image in images]))
 
 
 def select_moving(features: Features, still: Tensor) -> Features:
@@ -113,11 +106,6 @@ def _carry(H: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _detect(picture: np.ndarray) -> Features:
     """Find features as ``vsad.calibration`` does, and keep their directions."""
-    sift = cv2.SIFT.create(nfeatures=_MAX_FEATURES, contrastThreshold=0.01, enable_precise_upscale=True)
-    keypoints, counts = sift.detectAndCompute(picture, None)
-    if counts is None:
-        return Features(torch.empty(0, 3, dtype=torch.float64), torch.empty(0, 128))
+    keypoints, descriptors = find_keypoints(picture)
     points = [(*keypoint.pt, np.deg2rad(keypoint.angle)) for keypoint in keypoints]
-    descriptors = torch.from_numpy(counts)
-    descriptors = (descriptors / descriptors.sum(-1, keepdim=True).clamp_min(1)).sqrt()
-    return Features(torch.tensor(points, dtype=torch.float64), descriptors)
+    return Features(torch.tensor(points, dtype=torch.float64).reshape(-1, 3), descriptors)

@@ -10,7 +10,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from vsad.calibration.matching import reprojection_errors
+from vsad.calibration.matching import count_places, reprojection_errors
 from vsad.geometry import Size, orient_homography
 from vsad.registration.features import Matches
 from vsad.registration.frame import Frame
@@ -18,8 +18,8 @@ from vsad.registration.pose import why_implausible
 
 # In working pixels, the reprojection error of a right match.
 TOLERANCE = 1.5
-# A place is a cell of a grid with this many cells a side. Fewer matches in fewer places fix no motion.
-_MIN_INLIERS, _MIN_PLACES, _PLACES = 5, 4, 16
+# Fewer matches in fewer places fix no motion.
+_MIN_INLIERS, _MIN_PLACES = 5, 4
 # Matches alone are believed where so many agree, and this share of all: a third at least where the motion is right, an
 # eighth on a checkerboard.
 _SURE_INLIERS, _SURE_SHARE = 12, 0.2
@@ -69,7 +69,7 @@ def find_motions(matches: Matches, frame: Frame, size: Size) -> tuple[list[Candi
 def is_turned_over(matches: Matches, size: Size) -> bool:
     """Tell whether matches with mirrored features agree on a reflection."""
     H, inliers = _sample_consensus(matches, _ITERATIONS, mirrored=True)
-    places = _places(matches.target[inliers], size)
+    places = count_places(matches.target[inliers], size)
     return H is not None and _is_sure(int(inliers.sum()), len(matches.turn)) and places >= _MIN_PLACES
 
 
@@ -105,7 +105,7 @@ def _believed(
     if H is None or count < _MIN_INLIERS:
         return f"too few matches agree on a motion, {count} of {total}"
     target = matches.target[inliers]
-    places = _places(target, size)
+    places = count_places(target, size)
     if places < _MIN_PLACES:
         return f"the matches that agree lie in too few places, {places}"
     H = orient_homography(H, size)
@@ -155,9 +155,3 @@ def _rough_consensus(matches: Matches, estimate: Callable[..., Any]) -> tuple[Te
         return None, none
     H = torch.cat([torch.from_numpy(fitted), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)])
     return H, reprojection_errors(H, matches.target, matches.source) < 2 * TOLERANCE
-
-
-def _places(points: Tensor, size: Size) -> int:
-    """Count the cells of a grid over the reference view in which there are points."""
-    cell = torch.tensor([size[1], size[0]], dtype=points.dtype) / _PLACES
-    return len(torch.unique((points / cell).floor(), dim=0))
