@@ -28,9 +28,7 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Steps = Annotated[int, typer.Option(help="Optimizer steps of the training.")]
 Graph = Annotated[str, typer.Option(help="Which views are neighbors: overlap, ring or star.")]
 
-Memory = Annotated[
-    str, typer.Option(help="aligned: products of one pattern; prototypes: of no fixed pattern.")
-]
+Memory = Annotated[str, typer.Option(help="aligned: products of one pattern; prototypes: of no fixed pattern.")]
 Registered = Annotated[str, typer.Option(help="Bring samples into one pose: auto, where it helps, on or off.")]
 FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
 
