@@ -3,11 +3,12 @@
 Neither module includes or links libtorch. Everything else about the package stands in ``pyproject.toml``.
 
 Environment:
-    VSAD_CUDA: 0 leaves ``vsad._cuda`` out, 1 fails without nvcc; ``emulate`` builds it
-        alone, its kernels running on the CPU, for tests.
+    VSAD_CUDA: 0 leaves ``vsad._cuda`` out, 1 fails without nvcc, ``alone`` builds nothing else; ``emulate`` builds it
+        alone too, its kernels running on the CPU, for tests.
     VSAD_CUDA_ARCHS: the GPU architectures to compile for, such as ``"80 90a"``. ``native`` compiles for the GPUs of
         this machine and fails where there is none, ``release`` for every architecture that a wheel serves. Unset, it
         is ``native`` where there are GPUs, else sm_80 and its PTX, which the drivers of newer GPUs compile.
+    VSAD_CUDA_CHECK: 1 ends a kernel that waits for seconds on a barrier, where it would otherwise hang.
     VSAD_SANITIZE: 1 ends the process at every bad address and undefined operation.
 """
 
@@ -62,15 +63,15 @@ Unit = tuple[str, str, list[str]]  # source, object, the command that compiles i
 
 
 def cuda_mode() -> str | None:
-    """``build``, ``emulate``, or None: ``vsad._cuda`` is left out."""
+    """``build``, ``alone``, ``emulate``, or None: ``vsad._cuda`` is left out."""
     wanted = os.environ.get("VSAD_CUDA", "auto")
-    if wanted not in ("auto", "0", "1", "emulate"):
-        raise SystemExit(f"VSAD_CUDA must be 0, 1 or emulate, got {wanted!r}")
+    if wanted not in ("auto", "0", "1", "alone", "emulate"):
+        raise SystemExit(f"VSAD_CUDA must be 0, 1, alone or emulate, got {wanted!r}")
     if wanted == "0" or (wanted == "auto" and shutil.which("nvcc") is None):
         return None
     if shutil.which("nvcc") is None:
         raise SystemExit(f"VSAD_CUDA={wanted} needs nvcc on the PATH; install CUDA's toolkit, or set VSAD_CUDA=0")
-    return "emulate" if wanted == "emulate" else "build"
+    return wanted if wanted in ("alone", "emulate") else "build"
 
 
 def gpu_capabilities() -> list[int]:
@@ -165,7 +166,9 @@ class BuildKernels(build_ext):
             if archs[-1].isdigit():
                 flags += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
                 targets += " and PTX"
-            folder = Path(self.build_temp, "-".join(["cuda", *archs]))
+            check = ["-DVSAD_CUDA_CHECK"] if os.environ.get("VSAD_CUDA_CHECK") == "1" else []
+            flags += check
+            folder = Path(self.build_temp, "-".join(["cuda", *archs, *(["check"] if check else [])]))
         return [(source, str(folder / f"{source}.o"), ["nvcc", *flags]) for source in CUDA_SOURCES], targets
 
     def _cpu_units(self) -> tuple[list[Unit], str]:
@@ -226,6 +229,6 @@ class BuildKernels(build_ext):
 # The source distribution holds what an extension depends on: CUDA's sources too where nvcc is missing.
 CPU = Extension("vsad._cpu", [*MODULE, *KERNELS, *INT8], depends=[*HEADERS, *CUDA_SOURCES], language="c++")
 CUDA = Extension("vsad._cuda", CUDA_SOURCES, depends=HEADERS, language="c++")
-EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "emulate": [CUDA]}
+EXTENSIONS = {None: [CPU], "build": [CPU, CUDA], "alone": [CUDA], "emulate": [CUDA]}
 
 setup(ext_modules=EXTENSIONS[cuda_mode()], cmdclass={"build_py": BuildPackages, "build_ext": BuildKernels})

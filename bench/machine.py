@@ -73,7 +73,12 @@ def libraries() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that is measured, "+" where files differ from it; None outside a checkout."""
+    """The commit of the checkout that is measured, "+" where files differ from it; None outside a checkout.
+
+    VSAD_COMMIT names it on a machine that has the files without git.
+    """
+    if os.environ.get("VSAD_COMMIT"):
+        return os.environ["VSAD_COMMIT"]
     source = Path(vsad.__file__).resolve()
     try:
         git = ["git", "-C", str(source.parent)]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vsad.bench import results
 from vsad.bench.cases import ALL_CASES, Case
 from vsad.bench.machine import slug
-from vsad.bench.peers import is_ours
+from vsad.bench.peers import Peer, all_peers, is_ours, is_yardstick
 from vsad.bench.run import FULL, GPU, Runner
 
+# Which peers are measured: our compiled kernels and yardsticks, also what runs no compiler first, or all.
+PEERS: dict[str, Callable[[Peer], bool]] = {
+    "kernels": lambda peer: peer.name in ("vsad cuda", "vsad cpu") or is_yardstick(peer.name),
+    "eager": lambda peer: not peer.compiles,
+    "compiled": lambda peer: True,
+}
 UNFINISHED = 75  # exit status: no time was left for the rest, and the same command goes on with it
 
 
@@ -70,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], required=True)
     parser.add_argument("--results", type=Path, required=True, help="folder of <machine>.json")
     parser.add_argument("--operator", help="only this one's cases")
+    parser.add_argument("--peers", choices=[*PEERS], default="compiled", help="which of them; each includes the former")
     parser.add_argument("--quick", action="store_true", help="only the quick cases")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case after so long")
     parser.add_argument("--done", type=Path, help="file of the cases that need not be measured; the others are added")
@@ -81,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         and options.operator in (None, case.operator)
         and (case.quick or not options.quick)
     ]
-    runner = Runner(GPU if options.device == "cuda" else FULL, device=options.device)
+    peers = [peer for peer in all_peers() if PEERS[options.peers](peer)]
+    runner = Runner(GPU if options.device == "cuda" else FULL, peers, device=options.device)
     return measure(runner, wanted, options.results, options.done, options.seconds)
 
 

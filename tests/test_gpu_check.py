@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests import gpu_small
+from tests import gpu_small, gpu_smoke
 from tests.samples import SAMPLES
 from vsad.bench.cases import CUDA_CASES, SHAPES
 from vsad.bench.gpu import check as gpu_check
@@ -108,6 +109,69 @@ def test_what_takes_too_long_is_cut_and_asked_first(check):
     assert ended["b/quick"].state == "passed"
 
 
+def test_a_job_that_hangs_is_stopped_long_before_its_part_ends(check):
+    start = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "GRACE_S", 0.2)
+        hangs = "import time, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+        ended = check(part("a", script("hangs", hangs, expected_s=0.5), script("good", "print('ok')")), total_s=30.0)
+    assert time.monotonic() - start < 10
+    assert ended["a/hangs"].state == "cut"
+    assert ended["a/good"].state == "passed"
+
+
+def test_what_needs_kernels_that_hang_or_crash_is_skipped_and_the_rest_goes_on(check):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "GRACE_S", 0.2)
+        ended = check(
+            part(
+                "smoke",
+                script("align-hangs", "import time; time.sleep(60)", expected_s=0.3),
+                script("warp-crashes", "import os; os.abort()"),
+                script("distance-wrong", "exit(1)"),
+                script("coreset", ""),
+            ),
+            part("b", *(script(family, "", family=family) for family in ("align", "warp", "distance", "coreset"))),
+            part("c", script("other", "")),
+        )
+    assert ended["b/align"] == Outcome("skipped", note="smoke/align-hangs hung or crashed")
+    assert ended["b/warp"] == Outcome("skipped", note="smoke/warp-crashes hung or crashed")
+    assert [ended[name].state for name in ("b/distance", "b/coreset", "c/other")] == ["passed"] * 3
+
+
+def test_what_was_found_is_kept_while_a_run_goes_on_and_after_it_was_killed(tmp_path):
+    out, code = tmp_path / "out", (
+        "import sys, time; from pathlib import Path; from vsad.bench.gpu import archive\n"
+        "folder = Path(sys.argv[1])\n"
+        "with archive.renewed([folder], sys.argv[2], 0.1):\n"
+        "    (folder / 'log').write_text('found'); time.sleep(60)"
+    )  # fmt: skip
+    (tmp_path / "state").mkdir()
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "state"), str(out)], cwd=ROOT) as process:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not (out / "gpu-check.tar.gz").exists():
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.kill()
+    with tarfile.open(out / "gpu-check.tar.gz") as kept:
+        assert kept.extractfile("state/log").read() == b"found"
+
+
+def test_the_summary_is_written_after_every_part(tmp_path):
+    pages, state = [], State.load(tmp_path / "state.json", KEY)
+    chosen = [part("a", script("x", "")), part("b", script("y", ""))]
+    run(chosen, state, here(tmp_path), 20.0, lambda: pages.append(list(state.outcomes)))
+    assert pages == [["a/x"], ["a/x", "b/y"]]
+
+
+def test_the_later_parts_get_nothing_where_the_time_is_short_and_the_first_their_own(check):
+    ask = "import sys; print(sys.argv[1])"
+    chosen = [part(name, Job("x", (sys.executable, "-c", ask, "{seconds}")), limit_s=30.0) for name in "ab"]
+    ended = check(*chosen, total_s=40.0)
+    assert 28 <= int(ended["a/x"].note) <= 30
+    assert 35 <= int(ended["b/x"].note) <= 40
+
+
 def test_jobs_share_the_time_that_is_left_by_weight(check):
     ask = "import sys; print(sys.argv[1])"
     jobs = [Job(name, (sys.executable, "-c", ask, "{seconds}"), weight=w) for name, w in (("a", 3), ("b", 1), ("c", 1))]
@@ -172,13 +236,17 @@ def test_the_exit_status_tells_what_is_left_to_do():
     assert exit_code([passed, cut]) == 3
 
 
-def test_the_parts_fit_into_nine_minutes_and_name_tests_that_exist(tmp_path):
-    assert sum(p.limit_s for p in PARTS.values()) <= processes.TOTAL_S < 540
-    for name in ("matrix", "contracts", "large"):
+def test_the_parts_name_tests_families_and_cases_that_exist(tmp_path):
+    for name in ("kernels", "matrix", "contracts", "large", "citizens", "triton"):
         for job in PARTS[name].jobs(here(tmp_path)):
             (file,) = [word for word in job.command if word.startswith("tests/")]
             assert (ROOT / file).exists()
-    names = [job.name for job in PARTS["matrix"].jobs(here(tmp_path))]
+    assert set(parts.SMOKE) == set(gpu_smoke.families())
+    assert set(parts.SANITIZED) <= set(parts.SMOKE)
+    assert {case for _, case in parts.PROFILED.values()} <= {case.id for case in CUDA_CASES}
+    families = {job.family for p in PARTS.values() for job in p.jobs(here(tmp_path))} - {None}
+    assert all(any(name.startswith(family) for name in parts.SMOKE) for family in families)
+    names = [job.name for part in ("matrix", "triton") for job in PARTS[part].jobs(here(tmp_path))]
     for op in SHAPES:
         assert {n for n in names if n.startswith(op)} == {
             *(f"{op}-triton-cuda-{dtype}" for dtype in ("float32", "float16", "bfloat16")),
@@ -205,7 +273,7 @@ def test_the_sanitizer_is_found_or_its_absence_said(tmp_path):
         job = PARTS["sanitizer"].jobs(here(tmp_path))[0]
     assert job.missing is None
     assert job.command[:3] == (str(tmp_path / "bin" / "compute-sanitizer"), "--tool", "memcheck")
-    assert job.command[-3:] == ("tests.gpu_small", next(iter(SHAPES)), "cuda")
+    assert job.command[-3:] == ("-m", "tests.gpu_smoke", parts.SANITIZED[0])
 
 
 def test_an_old_setuptools_builds_without_pyproject(tmp_path):

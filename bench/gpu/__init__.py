@@ -5,6 +5,8 @@
     parts      the jobs of ``check``
     processes  runs them, each in a process of its own, and stops those whose time is up
     outcome    tells from a job's exit status and output how it ended
+    once       calls our CUDA kernels on one case of the suite, for a profiler
+    archive    keeps a copy of what was found so far
     state      remembers the outcomes, so that a run that was cut off goes on where it stopped
     summary    writes the page that ``check`` leaves behind
 

@@ -11,13 +11,15 @@ stopped.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from vsad.bench.gpu import archive
 from vsad.bench.gpu.outcome import Outcome
 from vsad.bench.gpu.parts import PARTS, ROOT, Part, Places
-from vsad.bench.gpu.processes import run
+from vsad.bench.gpu.processes import TOTAL_S, run
 from vsad.bench.gpu.state import State, machine_key, tag
 from vsad.bench.gpu.summary import write
 
@@ -33,6 +35,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", action="append", choices=[*PARTS, "summary"], help="only this one; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the parts and how their jobs ended")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    parser.add_argument("--seconds", type=float, default=TOTAL_S, help="stop what has not ended by then (%(default)s)")
     parser.add_argument("--again", action="store_true", help="repeat what has passed")
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "gpu-check", help="of state.json and logs")
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="of measurements and summary")
@@ -69,11 +72,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.again:
         state.forget(chosen)
-        if "bench" in chosen:
-            places.measured.unlink(missing_ok=True)
-    run(parts, state, places)
-    # Without a GPU the page proves nothing: it stays with the logs.
-    print(write(state.outcomes, key, places.results if key["gpu"] else places.folder))
+        for measured in places.folder.glob("measured-*.txt"):
+            measured.unlink()
+
+    def summarize() -> Path:
+        # Without a GPU the page proves nothing: it stays with the logs.
+        return write(state.outcomes, key, places.results if key["gpu"] else places.folder)
+
+    with archive.renewed([places.folder, places.results], os.environ.get("OUT")):
+        run(parts, state, places, options.seconds, summarize)
+        page = summarize()
+    print(page.read_text())
+    print(page)
     asked = [ended for name, ended in state.outcomes.items() if name.split("/")[0] in chosen]
     return exit_code(asked, nothing_proved=key["gpu"] is None and any(part.needs_gpu for part in parts))
 

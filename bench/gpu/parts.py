@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import vsad
 from vsad.bench.cases import SHAPES
@@ -16,6 +17,36 @@ ROOT = Path(vsad.__file__).resolve().parents[1]
 GPU_BACKENDS = ("cuda", "triton")
 DTYPES = ("float32", "float16", "bfloat16")
 SANITIZERS = ("memcheck", "racecheck")
+SMOKE = (
+    *("warp", "warp-backward", "warp-backward-half", "align-plain"),
+    *(f"align-tensor-cores-{width}" for width in (16, 32, 40, 64, 80, 160)),
+    *("align-backward", "align-backward-half", "align-gather", "distance-brute-force"),
+    *(f"distance-{screen}-{formats}" for screen in ("mma", "wgmma") for formats in ("bfloat16", "int8", "both")),
+    *("distance-wgmma-single", "distance-wgmma-long-rows", "distance-wgmma-many", "coreset"),
+)
+# How the names of an operator's families of kernels begin.
+FAMILIES = {
+    "homography_align": "align",
+    "homography_warp": "warp",
+    "prototype_distance": "distance",
+    "greedy_coreset": "coreset",
+}
+SANITIZED = ("align-tensor-cores-40", "distance-mma-both", "distance-wgmma-both", "distance-wgmma-single")
+NCU_SECTIONS = (
+    "SpeedOfLight",
+    "LaunchStats",
+    "Occupancy",
+    "WarpStateStats",
+    "MemoryWorkloadAnalysis",
+    "InstructionStats",
+)
+# (kernel, case) of the profiles.
+PROFILED = {
+    "align": ("mma_kernel", "homography_align-forward-B8-V5-C320-H64-W64-heads8-N4-R3-bfloat16-cuda"),
+    "align-backward": ("backward", "homography_align-train-B8-V5-C320-H64-W64-heads8-N4-R3-bfloat16-cuda"),
+    "warp": ("forward_kernel", "homography_warp-forward-B40-C320-H64-W64-modebilinear-paddingzeros-bfloat16-cuda"),
+    "distance": ("screen_kernel", "prototype_distance-forward-M25088-P16384-C512-k1-bfloat16-cuda"),
+}
 BENCH_WEIGHTS = {"homography_align": 4, "homography_warp": 1, "prototype_distance": 4, "greedy_coreset": 1}
 LICENSE_SETUPTOOLS = 77  # The first release that accepts the form of the license in pyproject.toml.
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short")
@@ -33,6 +64,8 @@ class Job:
         environment: variables that are set for the process.
         missing: why the job cannot run on this machine.
         weight: the job's share of the remaining time, relative to the weights of the jobs that wait behind it.
+        expected_s: what it takes; a job that takes three times as long hangs, and is stopped.
+        family: kernels that the job needs: it is skipped where a smoke job of a name that begins so hung or crashed.
     """
 
     name: str
@@ -41,6 +74,8 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     missing: str | None = None
     weight: float = 1.0
+    expected_s: float = float("inf")
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,14 +105,14 @@ class Part:
 
 
 def _build(places: Places) -> list[Job]:
-    """Build in place without isolation, then import what was built."""
+    """Build the CUDA module alone, in place, without isolation, and import it. No wait on a barrier is without end."""
     folder = ROOT if setuptools_version() >= LICENSE_SETUPTOOLS else _without_pyproject(ROOT / "build" / "gpu-check")
     archs = os.environ.get("VSAD_CUDA_ARCHS", "native")
-    environment = {"VSAD_CUDA": "1", "VSAD_CUDA_ARCHS": archs, "PATH": path_with_nvcc()}
-    check = "from vsad import _cpu, _cuda; from vsad.info import info; print(info()); print('both extensions import')"
+    environment = {"VSAD_CUDA": "alone", "VSAD_CUDA_ARCHS": archs, "VSAD_CUDA_CHECK": "1", "PATH": path_with_nvcc()}
+    check = "from vsad import _cuda; from vsad.info import info; print(info()); print('vsad._cuda imports')"
     return [
-        Job("compile", (sys.executable, "setup.py", "build_ext", "--inplace"), folder, environment),
-        Job("import", (sys.executable, "-c", check)),
+        Job("compile", (sys.executable, "setup.py", "build_ext", "--inplace"), folder, environment, expected_s=60),
+        Job("import", (sys.executable, "-c", check), expected_s=20),
     ]
 
 
@@ -113,63 +148,137 @@ def _without_pyproject(folder: Path) -> Path:
     return folder
 
 
+def _smoke(places: Places) -> list[Job]:
+    script = (sys.executable, "-m", "tests.gpu_smoke")
+    return [Job(name, (*script, name), expected_s=15) for name in SMOKE]
+
+
+def _pytest(name: str, *arguments: str, expected_s: float = 60, **options: Any) -> Job:
+    return Job(name, (*PYTEST, *arguments), expected_s=expected_s, **options)
+
+
+def _kernels(places: Places) -> list[Job]:
+    """What the CUDA kernels promise beyond the matrix."""
+    files = sorted((ROOT / "tests").glob("test_cuda_*.py"))
+    family = {f"test_cuda_{op}": FAMILIES[op] for op in SHAPES}
+    return [
+        _pytest(f.stem, f"tests/{f.name}", family=family.get(f.stem)) for f in files if f.stem != "test_cuda_on_cpu"
+    ]
+
+
 def _matrix(places: Places) -> list[Job]:
-    """Triton compiles for every dtype and most samples: its jobs take longest, so they are split by dtype and first."""
+    names = {f"{op}-{backend}-cuda": op for backend in ("cuda", "torch") for op in SHAPES}
+    return [
+        _pytest(name, "tests/test_ops.py", "-k", name, family=FAMILIES[op] if "cuda-cuda" in name else None)
+        for name, op in names.items()
+    ]
+
+
+def _triton(places: Places) -> list[Job]:
+    """Triton compiles for every dtype and most samples, which takes long: its jobs are split by dtype."""
     names = [f"{op}-triton-cuda-{dtype}" for op in SHAPES for dtype in DTYPES]
-    names += [f"{op}-{backend}-cuda" for backend in ("cuda", "torch") for op in SHAPES]
-    return [Job(name, (*PYTEST, "tests/test_ops.py", "-k", name)) for name in names]
+    return [_pytest(name, "tests/test_ops.py", "-k", name, expected_s=100) for name in names]
 
 
 def _contracts(places: Places) -> list[Job]:
     # Every job would otherwise start a pool of compiler processes of its own.
     environment = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    names = [f"{op}-{backend}" for backend in GPU_BACKENDS for op in SHAPES]
-    return [Job(name, (*PYTEST, "tests/test_gpu.py", "-k", name), environment=environment) for name in names]
+    return [
+        _pytest(
+            f"{op}-{backend}", "tests/test_gpu.py", "-k", f"{op}-{backend}", expected_s=80, environment=environment,
+            family=FAMILIES[op] if backend == "cuda" else None,
+        )
+        for backend in GPU_BACKENDS
+        for op in SHAPES
+    ]  # fmt: skip
+
+
+def _citizens(places: Places) -> list[Job]:
+    environment = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    files = ("derivatives", "citizens", "compilers")
+    return [
+        _pytest(name, f"tests/test_{name}.py", "-k", "cuda", expected_s=80, environment=environment) for name in files
+    ]
 
 
 def _large(places: Places) -> list[Job]:
-    return [Job(backend, (*PYTEST, "--slow", "tests/test_gpu_large.py", "-k", backend)) for backend in GPU_BACKENDS]
+    return [_pytest(backend, "--slow", "tests/test_gpu_large.py", "-k", backend) for backend in GPU_BACKENDS]
+
+
+def tool(name: str) -> tuple[str, str | None]:
+    """The path of one of CUDA's tools, and why it cannot be used."""
+    files = (home / "bin" / name for home in cuda_homes())
+    found = shutil.which(name) or next((str(file) for file in files if file.exists()), None)
+    return found or name, None if found else f"needs {name}, of CUDA's toolkit"
 
 
 def _sanitizer(places: Places) -> list[Job]:
-    files = (home / "bin" / "compute-sanitizer" for home in cuda_homes())
-    tool = shutil.which("compute-sanitizer") or next((str(file) for file in files if file.exists()), None)
-    missing = None if tool else "needs compute-sanitizer, of CUDA's toolkit"
+    path, missing = tool("compute-sanitizer")
     options = ("--error-exitcode", "99", "--print-limit", "20", "--target-processes", "application-only")
-    script = (sys.executable, "-m", "tests.gpu_small")
     # With torch's cache of memory, a read beyond one tensor lands in the next and is no error.
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    return [
-        Job(
-            f"{check}-{op}-{backend}",
-            (tool or "compute-sanitizer", "--tool", check, *options, *script, op, backend),
-            environment=environment,
-            missing=missing,
-        )
+
+    def job(name: str, check: str, family: str | None, *module: str) -> Job:
+        command = (path, "--tool", check, *options, sys.executable, "-m", *module)
+        return Job(f"{check}-{name}", command, environment=environment, missing=missing, expected_s=60, family=family)
+
+    forced = [job(name, check, name, "tests.gpu_smoke", name) for check in SANITIZERS for name in SANITIZED]
+    return forced + [
+        job(f"{op}-{backend}", check, FAMILIES[op] if backend == "cuda" else None, "tests.gpu_small", op, backend)
         for backend in GPU_BACKENDS
         for check in SANITIZERS
         for op in SHAPES
     ]
 
 
-def _bench(places: Places) -> list[Job]:
-    """The measured cases are named in a file, so that only a case that was cut off begins anew."""
-    command = (
-        *(sys.executable, "-m", "vsad.bench.measure", "--device", "cuda", "--results", str(places.results)),
-        *("--done", str(places.measured), "--seconds", "{seconds}"),
-    )
-    return [Job(op, (*command, "--operator", op), weight=weight) for op, weight in BENCH_WEIGHTS.items()]
+def _profile(places: Places) -> list[Job]:
+    """Nsight Compute on the kernels that matter most: what binds them."""
+    path, missing = tool("ncu")
+    sections = [f"--section={name}" for name in NCU_SECTIONS]
+    options = ("--clock-control", "none", "--launch-count", "1", *sections)
+    return [
+        Job(
+            name,
+            (path, *options, "--kernel-name", f"regex:{kernel}", sys.executable, "-m", "vsad.bench.gpu.once", case),
+            missing=missing, expected_s=25, family=FAMILIES[case.split("-")[0]],
+        )
+        for name, (kernel, case) in PROFILED.items()
+    ]  # fmt: skip
+
+
+def _measure(peers: str, expected_s: float, *options: str) -> Callable[[Places], list[Job]]:
+    def jobs(places: Places) -> list[Job]:
+        """The measured cases are named in a file, so that only a case that was cut off begins anew."""
+        done = places.measured.with_name(f"{places.measured.stem}-{peers}.txt")
+        command = (
+            *(sys.executable, "-m", "vsad.bench.measure", "--device", "cuda", "--results", str(places.results)),
+            *("--peers", peers, "--done", str(done), "--seconds", "{seconds}", *options),
+        )
+        return [
+            Job(op, (*command, "--operator", op), weight=weight, family=FAMILIES[op], expected_s=expected_s)
+            for op, weight in BENCH_WEIGHTS.items()
+        ]
+
+    return jobs
 
 
 _SOME = max(2, min(12, (os.cpu_count() or 2) * 3 // 4))
+# The most valuable facts first: a run that is cut off has them.
 PARTS = {
     part.name: part
     for part in (
-        Part("build", "compile both extensions in place for this GPU", 140, _build, needs_gpu=False),
-        Part("matrix", "every operator, backend, dtype, layout and sample against float64", 105, _matrix, _SOME),
+        Part("build", "compile the CUDA kernels in place for this GPU", 90, _build, needs_gpu=False),
+        Part("smoke", "every family of kernels once, against float64", 60, _smoke, _SOME),
+        Part("speed", "our CUDA kernels beside what memory and tensor cores need", 150, _measure("kernels", 40)),
+        Part("profile", "Nsight Compute on the kernels that matter most", 50, _profile),
+        Part("kernels", "what the CUDA kernels promise beyond the matrix", 60, _kernels, _SOME),
+        Part("matrix", "every operator, dtype, layout and sample against float64", 60, _matrix, _SOME),
         Part("contracts", "opcheck, graphs, streams, compile, autocast, determinism", 75, _contracts, _SOME),
+        Part("bench", "the suite with its peers, but those that run a compiler", 120, _measure("eager", 60)),
+        Part("sanitizer", "memcheck and racecheck on small shapes", 60, _sanitizer, _SOME),
         Part("large", "tensors of more than 2^31 elements", 30, _large),
-        Part("sanitizer", "memcheck and racecheck on small shapes", 45, _sanitizer, _SOME),
-        Part("bench", "the suite with its peers", 120, _bench),
+        Part("citizens", "derivatives of any order, torch.func, export, compilers", 60, _citizens, _SOME),
+        Part("triton", "the matrix of the Triton kernels", 100, _triton, _SOME),
+        Part("compiled", "the suite with peers that run a compiler", 60, _measure("compiled", 60, "--quick")),
     )
 }

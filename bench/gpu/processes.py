@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from vsad.bench.gpu.outcome import Outcome, outcome
 from vsad.bench.gpu.parts import ROOT, Job, Part, Places
@@ -15,22 +15,46 @@ from vsad.bench.gpu.state import State
 
 TOTAL_S = 520  # A run may take 9 minutes; starting and stopping need the rest of them.
 GRACE_S = 8  # Between asking a process to stop and killing it: pytest writes its summary meanwhile.
+PATIENCE = 3  # A job that takes so many times as long as expected hangs.
 NO_GPU = "needs a GPU that torch can use"
 
 
-def run(parts: Iterable[Part], state: State, places: Places, total_s: float = TOTAL_S) -> None:
-    """Run the jobs that have not passed. A part may take all the time that the later ones do not need."""
+def run(
+    parts: Iterable[Part],
+    state: State,
+    places: Places,
+    total_s: float = TOTAL_S,
+    after_part: Callable[[], object] = lambda: None,
+) -> None:
+    """Run the jobs that have not passed, in the order of the parts.
+
+    A part has the time that it is planned for, as far as there is time, and what the later ones do not need.
+    """
     todo = [p for p in parts if not all(state.passed(f"{p.name}/{job.name}") for job in p.jobs(places))]
     end = time.monotonic() + total_s
     for i, part in enumerate(todo):
-        left = end - time.monotonic() - sum(later.limit_s for later in todo[i + 1 :])
-        print(f"--- {part.name}: {part.says} ({left:.0f} s)", flush=True)
+        left = max(0.0, end - time.monotonic())
+        seconds = max(left - sum(later.limit_s for later in todo[i + 1 :]), min(part.limit_s, left))
+        print(f"--- {part.name}: {part.says} ({seconds:.0f} s)", flush=True)
         if part.needs_gpu and state.key["gpu"] is None:
             for job in part.jobs(places):
                 state.record(f"{part.name}/{job.name}", Outcome("skipped", note=NO_GPU))
             print(NO_GPU)
         else:
-            run_part(part, state, places, left)
+            run_part(part, state, places, seconds)
+        after_part()
+
+
+def broken(state: State, family: str | None) -> str | None:
+    """The first smoke job of the family that hung or crashed. One that is only wrong endangers no other."""
+    for name, ended in state.outcomes.items():
+        if (
+            family
+            and name.startswith(f"smoke/{family}")
+            and (ended.state == "cut" or "by signal" in (ended.note or ""))
+        ):
+            return name
+    return None
 
 
 def run_part(part: Part, state: State, places: Places, seconds: float) -> None:
@@ -42,16 +66,16 @@ def run_part(part: Part, state: State, places: Places, seconds: float) -> None:
         while waiting or running:
             while waiting and len(running) < part.at_once:
                 job = waiting.pop(0)
-                name = f"{part.name}/{job.name}"
-                if job.missing:
-                    _finish(state, name, Outcome("skipped", note=job.missing))
+                name, culprit = f"{part.name}/{job.name}", broken(state, job.family)
+                if job.missing or culprit:
+                    _finish(state, name, Outcome("skipped", note=job.missing or f"{culprit} hung or crashed"))
                 elif time.monotonic() > end:
                     _finish(state, name, Outcome("cut", note="no time was left"))
                 else:
                     share = job.weight / (job.weight + sum(later.weight for later in waiting))
                     running.append(Process(job, name, places, share * max(0.0, end - time.monotonic())))
             for process in list(running):
-                if process.ended(cut=time.monotonic() > end):
+                if process.ended(cut=time.monotonic() > min(end, process.latest)):
                     running.remove(process)
                     _finish(state, process.name, process.outcome())
             time.sleep(0.05)
@@ -82,6 +106,7 @@ class Process:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
         self.start = time.monotonic()
+        self.latest = self.start + PATIENCE * job.expected_s
 
     def ended(self, cut: bool) -> bool:
         """Whether the process has ended. ``cut``: its time is up; it is asked to stop, and killed where it does not."""

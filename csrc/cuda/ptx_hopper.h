@@ -62,7 +62,25 @@ __device__ __forceinline__ void mbarrier_arrive_expect(Barrier* barrier, int byt
                  : "memory");
 }
 // Waits for the end of the phase of a parity. The first phase has parity 0; the one before it, of parity 1, has ended.
+// A check build (VSAD_CUDA_CHECK=1) traps where that takes seconds: a fault is then an error, and not a GPU that hangs.
 __device__ __forceinline__ void mbarrier_wait(Barrier* barrier, int parity) {
+#if defined(VSAD_CUDA_CHECK)
+    constexpr int most_tries = 1 << 22;
+    for (int tries = 0;; ++tries) {
+        int done;
+        asm volatile(
+            "{\n"
+            ".reg .pred done;\n"
+            "mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+            "selp.b32 %0, 1, 0, done;\n"
+            "}\n"
+            : "=r"(done)
+            : "r"(shared_address(barrier)), "r"(parity)
+            : "memory");
+        if (done) return;
+        if (tries == most_tries) __trap();
+    }
+#else
     asm volatile(
         "{\n"
         ".reg .pred done;\n"
@@ -71,6 +89,7 @@ __device__ __forceinline__ void mbarrier_wait(Barrier* barrier, int parity) {
         "}\n" ::"r"(shared_address(barrier)),
         "r"(parity)
         : "memory");
+#endif
 }
 
 // Copies the tile that begins at byte `byte` of row `row` to shared memory aligned to 1024 bytes. The barrier counts
