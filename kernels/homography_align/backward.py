@@ -44,14 +44,13 @@ from vsad.kernels.homography_align.window import (
 
 
 class Gradients(NamedTuple):
-    """Where the gradients go; None for one that is not needed.
+    """Where the gradients go that are sums over programs; None for one that is not needed.
 
-    query is an ``Image``. key and value are dense ``(B, S, Hs, Ws, channels)`` and zeroed, float32 or int64. homography
+    key and value are dense ``(B, S, Hs, Ws, channels)`` and zeroed, float32 or int64. homography
     ``(B, V, tiles, heads, N, 3, 3)`` and bias ``(B, V, tiles, heads, N, R, R)`` are float32 and zeroed, with one
     partial sum per program.
     """
 
-    query: Any
     key: Any
     value: Any
     homography: Any
@@ -140,21 +139,25 @@ def softmax_backward(logits, peak, log_sum, values, inner):
 
 @triton.jit
 def backward_row(
-    result, gammas, betas, pixels, gradients, bases, key, grads, factors, columns, touched, row, row_touched, sizes,
+    result, gammas, betas, pixels, gradients, bases, key, factors, columns, touched, row, row_touched, sizes,
+    QUERY: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
     C: tl.constexpr, CV: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """What a row of taps, of weights gammas and betas, adds to the query's gradient (the result), and receives."""
+    """What a row of taps, of weights gammas and betas, adds to the query's gradient (the result), and receives.
+
+    QUERY, KEY and VALUE say whether that gradient is needed.
+    """
     keys, grad_keys, grad_values = bases
     for j in tl.static_range(len(columns)):
         on = touched[j] & row_touched
-        if grads.query is not None:
+        if QUERY:
             result = add_scaled(result, gammas[j], load_pixels(keys, key, columns[j], row, on, C, BLOCK, WIDE))
-        if grads.key is not None:
+        if KEY:
             scatter(
                 grad_keys, columns[j], row, on, gammas[j], pixels, factors[0], sizes, C, BLOCK, FIXED, WIDE
             )  # fmt: skip
-        if grads.value is not None:
+        if VALUE:
             scatter(
                 grad_values, columns[j], row, on, betas[j], gradients, factors[1], sizes, CV, BLOCK_V, FIXED, WIDE
             )  # fmt: skip
@@ -180,6 +183,7 @@ def store_homography_gradient(to, gx, gy, sx, sy, Z, x, y):
 @triton.jit
 def backward_window(
     result, target, point, bases, key, value, bias, grads, factors, n, part, sizes, scale,
+    QUERY: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
     C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
@@ -215,27 +219,31 @@ def backward_window(
             gy += weigh(grad_logits, across) * scale + weigh(weights, across_v)
         gammas, betas = spread(fx, scaled(grad_logits, scale)), spread(fx, weights)
         result = backward_row(
-            result, mix_all(fy, gammas, before), mix_all(fy, betas, before_v), pixels, gradients, scattered, key, grads,
-            factors, columns, touched, row, row_touched, sizes, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
+            result, mix_all(fy, gammas, before), mix_all(fy, betas, before_v), pixels, gradients, scattered, key,
+            factors, columns, touched, row, row_touched, sizes,
+            QUERY, KEY, VALUE, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
         )  # fmt: skip
         above, above_v, before, before_v, row, row_touched = below, below_v, gammas, betas, next_row, next_touched
     result = backward_row(
-        result, scaled(before, fy), scaled(before_v, fy), pixels, gradients, scattered, key, grads,
-        factors, columns, touched, row, row_touched, sizes, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
+        result, scaled(before, fy), scaled(before_v, fy), pixels, gradients, scattered, key,
+        factors, columns, touched, row, row_touched, sizes,
+        QUERY, KEY, VALUE, C, CV, FIXED, WIDE, BLOCK, BLOCK_V,
     )  # fmt: skip
     return result, gx, gy
 
 
 @triton.jit
 def backward_kernel(
-    query, key, value, homography, neighbors, bias, grad_out, grad_log_sum, grads, factors, sizes, scale,
-    C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
+    query, key, value, homography, neighbors, bias, grad_out, grad_log_sum, grad_query, grads, factors, sizes, scale,
+    QUERY: tl.constexpr, C: tl.constexpr, CV: tl.constexpr, R: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """The gradients that ``grads`` has room for, from a tile of pixels of one head.
+    """The gradients that ``grads`` has room for, from a tile of pixels of one head; with QUERY that of query too.
 
-    query, key, value and grad_out are ``Image``. FIXED adds up ``factors * gradient`` as 64-bit integers.
+    query, key, value, grad_out and grad_query are ``Image``. FIXED adds up ``factors * gradient`` as 64-bit integers.
     """
+    KEY: tl.constexpr = grads.key is not None
+    VALUE: tl.constexpr = grads.value is not None
     view, head, tile, x, y = tile_of(sizes, TILE_H, TILE_W)
     b, v = view // sizes.views, view % sizes.views
     exists = (x < sizes.width) & (y < sizes.height)
@@ -279,10 +287,10 @@ def backward_kernel(
             grad_values = head_of_dense(grads.value, source, head, sizes, CV) if grads.value is not None else values
             result, gx, gy = backward_window(
                 result, target, (sx, sy, near), (keys, values, grad_keys, grad_values), key, value, head_bias, grads,
-                scales, n, part, sizes, scale, C, CV, R, FIXED, WIDE, BLOCK, BLOCK_V,
+                scales, n, part, sizes, scale, QUERY, KEY, VALUE, C, CV, R, FIXED, WIDE, BLOCK, BLOCK_V,
             )  # fmt: skip
             if grads.homography is not None:
                 store_homography_gradient(grads.homography + (part + n) * 9, gx, gy, sx, sy, Z, x, y)
 
-    if grads.query is not None:
-        store_pixels(head_of(grads.query, b, v, head, C), grads.query, x, y, exists, result, C, BLOCK, WIDE)
+    if QUERY:
+        store_pixels(head_of(grad_query, b, v, head, C), grad_query, x, y, exists, result, C, BLOCK, WIDE)

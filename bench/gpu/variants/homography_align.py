@@ -44,13 +44,14 @@ def _forward_variant(dtype: str, size: int, channels: int, window: int) -> Varia
 
 def _backward_variant(dtype: str, size: int, channels: int, window: int, fixed: bool) -> Variant:
     constants: dict[Any, Any] = {"C": channels, "CV": channels, "R": window, "FIXED": fixed, "WIDE": False}
+    constants["QUERY"] = True
     constants |= launch_shape(channels, channels, size, window, backward=True)
     options = {"num_warps": constants.pop("num_warps"), "enable_fp_fusion": True}
     constants |= {"grad_log_sum": None} | ({} if fixed else {"factors": None})
     sums = "*i64:16" if fixed else "*fp32:16"
-    types: dict[str, Any] = dict.fromkeys(("query", "key", "value", "grad_out"), _image(dtype))
+    types: dict[str, Any] = dict.fromkeys(("query", "key", "value", "grad_out", "grad_query"), _image(dtype))
     types |= _types_of_both() | ({"factors": "*fp64:16"} if fixed else {})
-    types["grads"] = Gradients(_image(dtype), sums, sums, "*fp32:16", "*fp32:16")
+    types["grads"] = Gradients(sums, sums, "*fp32:16", "*fp32:16")
     wanted = (r"LDG\.E\.128", r"RED\S*\.ADD" if fixed else r"RED\S*\.ADD\.F32")
     return Variant(backward_kernel, *_signature(backward_kernel, types, constants), options, wanted)
 

@@ -48,17 +48,19 @@ def backward(
         grad_log_sum = None if grad_log_sum is None else grad_log_sum.float().contiguous()
         shape = launch_shape(*_channels_per_head(call), call.query.element_size(), call.window, backward=True)
         programs = _programs(call, shape)
+        grad_query = empty_like_layout(call.query, call.query.shape[2]) if needs[0] else None
         sums, scales = _empty_sums(call, needs, programs), None
         if programs:
             scales = _fixed_point_scales(call, grad_out, grad_log_sum) if call.deterministic else None
-            _launch_backward(readable, grad_out, grad_log_sum, sums, scales, programs, shape)
-        return _results(call, sums, scales)
+            _launch_backward(readable, grad_out, grad_log_sum, grad_query, sums, scales, programs, shape)
+        return call.query.new_empty((0,)) if grad_query is None else grad_query, *_results(call, sums, scales)
 
 
 def _launch_backward(
     call: AlignCall,
     grad_out: Tensor,
     grad_log_sum: Tensor | None,
+    grad_query: Tensor | None,
     sums: Gradients,
     scales: Tensor | None,
     programs: int,
@@ -66,13 +68,13 @@ def _launch_backward(
 ) -> None:
     C, CV = _channels_per_head(call)
     images = [call.query, call.key, call.value, grad_out]
-    written = [sums.query, *(None if t is None else t.movedim(-1, 2) for t in (sums.key, sums.value))]
+    written = [grad_query, *(None if t is None else t.movedim(-1, 2) for t in (sums.key, sums.value))]
     wide = any(_beyond_int32(t) for t in (*images, *written) if t is not None)
     backward_kernel[(programs,)](
         *(_image(t) for t in images[:3]), call.homography, call.neighbors, call.bias,
-        _image(grad_out), grad_log_sum, sums._replace(query=None if sums.query is None else _image(sums.query)), scales,
-        _sizes(call), call.scale, C=C, CV=CV, R=call.window, FIXED=scales is not None, WIDE=wide,
-        enable_fp_fusion=True, **shape,
+        _image(grad_out), grad_log_sum, _image(call.query if grad_query is None else grad_query), sums, scales,
+        _sizes(call), call.scale, QUERY=grad_query is not None, C=C, CV=CV, R=call.window, FIXED=scales is not None,
+        WIDE=wide, enable_fp_fusion=True, **shape,
     )  # fmt: skip
 
 
@@ -86,7 +88,6 @@ def _empty_sums(call: AlignCall, needs: tuple[bool, ...], programs: int) -> Grad
         for t, need in ((call.key, needs[1]), (call.value, needs[2]))
     )
     return Gradients(
-        query=empty_like_layout(call.query, call.query.shape[2]) if needs[0] else None,
         key=key,
         value=value,
         homography=like.new_zeros((*parts, 3, 3)) if needs[3] else None,
@@ -95,8 +96,8 @@ def _empty_sums(call: AlignCall, needs: tuple[bool, ...], programs: int) -> Grad
 
 
 def _results(call: AlignCall, sums: Gradients, scales: Tensor | None) -> tuple[Tensor, ...]:
-    """The gradients in the shape, dtype and layout of the arguments."""
-    images = [call.query.new_empty((0,)) if sums.query is None else sums.query]
+    """The gradients of key, value, homography and bias in the shape, dtype and layout of the arguments."""
+    images = []
     for i, (like, total) in enumerate(((call.key, sums.key), (call.value, sums.value))):
         if total is not None and scales is not None:
             total = from_fixed_point(total, scales[i], like.dtype)
