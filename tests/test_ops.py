@@ -84,12 +84,12 @@ def test_matches_reference_in_float64(case):
     exact_in = {n: t.double() for n, t in rounded.items()}
     placed = {n: LAYOUTS[layout](t) if n in sample.images else t for n, t in rounded.items()}
     placed = {n: t.to(device) for n, t in placed.items()}
-    options = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
 
     def public(name):
         return lambda **arguments: function_of(op)(**arguments, backend=name)
 
     exact_result, exact, exact_grads = run(public("torch"), exact_in, options, sample.differentiable)
+    options = {n: o.to(device) if isinstance(o, torch.Tensor) else o for n, o in options.items()}
     plain_result, plain, plain_grads = run(public("torch"), placed, options, sample.differentiable)
     result, got, grads = plain_result, plain, plain_grads
     if backend != "torch":

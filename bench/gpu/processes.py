@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from vsad.bench.gpu.state import State
 
 TOTAL_S = 520  # A run may take 9 minutes; starting and stopping need the rest of them.
 GRACE_S = 8  # Between asking a process to stop and killing it: pytest writes its summary meanwhile.
+HUNG = "hung"
 PATIENCE = 3  # A job that takes so many times as long as expected hangs.
 NO_GPU = "needs a GPU that torch can use"
 
@@ -48,11 +50,7 @@ def run(
 def broken(state: State, family: str | None) -> str | None:
     """The first smoke job of the family that hung or crashed. One that is only wrong endangers no other."""
     for name, ended in state.outcomes.items():
-        if (
-            family
-            and name.startswith(f"smoke/{family}")
-            and (ended.state == "cut" or "by signal" in (ended.note or ""))
-        ):
+        if family and name.startswith(f"smoke/{family}") and re.match(f"{HUNG}|ended by signal", ended.note or ""):
             return name
     return None
 
@@ -73,9 +71,9 @@ def run_part(part: Part, state: State, places: Places, seconds: float) -> None:
                     _finish(state, name, Outcome("cut", note="no time was left"))
                 else:
                     share = job.weight / (job.weight + sum(later.weight for later in waiting))
-                    running.append(Process(job, name, places, share * max(0.0, end - time.monotonic())))
+                    running.append(Process(job, name, places, share * max(0.0, end - time.monotonic()), part.at_once))
             for process in list(running):
-                if process.ended(cut=time.monotonic() > min(end, process.latest)):
+                if process.ended(cut=time.monotonic() > end):
                     running.remove(process)
                     _finish(state, process.name, process.outcome())
             time.sleep(0.05)
@@ -92,16 +90,18 @@ def _finish(state: State, name: str, ended: Outcome) -> None:
 class Process:
     """A job that runs, in a process group of its own. Its output goes to a log."""
 
-    def __init__(self, job: Job, name: str, places: Places, seconds: float) -> None:
-        self.name, self.cut_at = name, 0.0
+    def __init__(self, job: Job, name: str, places: Places, seconds: float, at_once: int) -> None:
+        self.name, self.cut_at, self.hung = name, 0.0, False
         self.log = places.folder / "logs" / f"{name.replace('/', '-')}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        threads = str(max(1, (os.cpu_count() or 1) // at_once))  # Of many processes, each would take all cores.
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 [f"{seconds:.0f}" if word == "{seconds}" else word for word in job.command],
                 stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=job.folder,
-                env={**os.environ, "PYTHONPATH": path, **job.environment}, start_new_session=True,
+                env={"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": path, **job.environment},
+                start_new_session=True,
                 # Background jobs of a shell ignore SIGINT, and their children inherit that.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
@@ -109,10 +109,14 @@ class Process:
         self.latest = self.start + PATIENCE * job.expected_s
 
     def ended(self, cut: bool) -> bool:
-        """Whether the process has ended. ``cut``: its time is up; it is asked to stop, and killed where it does not."""
+        """Whether the process has ended. ``cut``: the part's time is up.
+
+        A process whose time is up, or its own, is asked to stop, and killed where it does not.
+        """
         if self.process.poll() is not None:
             return True
-        if cut and not self.cut_at:
+        if (cut or time.monotonic() > self.latest) and not self.cut_at:
+            self.hung = not cut
             self.cut_at = time.monotonic()
             os.killpg(self.process.pid, signal.SIGINT)
         elif self.cut_at and time.monotonic() > self.cut_at + GRACE_S:
@@ -126,4 +130,6 @@ class Process:
 
     def outcome(self) -> Outcome:
         seconds = round(time.monotonic() - self.start, 1)
+        if self.hung:
+            return Outcome("failed", seconds, f"{HUNG}: it took {PATIENCE} times as long as expected, and was stopped")
         return outcome(self.process.returncode, self.log.read_text(errors="replace"), seconds, bool(self.cut_at))

@@ -129,9 +129,15 @@ def autocast_to_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
     return _cast(tensors, torch.float32) if _autocasts(tensors) else tensors
 
 
+# Asked once, because torch.compile cannot ask before torch 2.12. Other devices refuse to say whether autocast is on.
+AUTOCAST_DEVICES = tuple(
+    device for device in ("cpu", "cuda", "hpu", "mps", "mtia", "xla", "xpu") if torch.amp.is_autocast_available(device)
+)
+
+
 def _autocasts(tensors: tuple[Tensor, ...]) -> bool:
     device = tensors[0].device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device)
 
 
 def _cast(tensors: Iterable[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:

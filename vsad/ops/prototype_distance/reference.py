@@ -75,8 +75,11 @@ def _in_blocks(function: Callable[..., Tensor], elements: int, *rows: Tensor) ->
 
 def _nearest(f: Tensor, bank: Rows, k: int, metric: str) -> Tensor:
     """Indices ``(M, k)``; of equal distances the lower index comes first."""
+    distances = _all_distances(_measurable(f, metric), bank)
+    if distances.is_cuda:  # Arithmetic there makes float64's NaN negative, which torch sorts first there.
+        distances.masked_fill_(distances.isnan(), float("nan"))
     # a view of the sort's indices would keep all of them
-    return _all_distances(_measurable(f, metric), bank).sort(stable=True).indices[:, :k].clone()
+    return distances.sort(stable=True).indices[:, :k].clone()
 
 
 def _norms(rows: Tensor) -> tuple[Tensor, Tensor]:
