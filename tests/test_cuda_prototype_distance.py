@@ -182,6 +182,23 @@ def test_results_are_the_same_every_time(way):
     assert banks.same(nearest(features, bank, 3, way=way)[0], first)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available() or _cuda.EMULATED, reason="needs a GPU")
+def test_a_screened_search_joins_a_cuda_graph(way):
+    """How many features each pass leaves to the next stays on the device, and may differ in a replay."""
+    features, bank = (t.cuda() for t in clusters(300, 2000, 96))
+    call = DistanceCall(features, bank, None, 3, "euclidean")
+    cuda.screened_search(call, *way)  # what is loaded once must not be captured
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        distances, indices, _ = cuda.screened_search(call, *way)
+    bank[::2] = bank[0].clone()  # ties, which cannot be certified
+    features.copy_(features.flip(0))
+    graph.replay()
+    expected = cuda.screened_search(call, *way)
+    assert torch.equal(distances, expected[0])
+    assert torch.equal(indices, expected[1])
+
+
 def test_the_choice_follows_the_shape():
     cuda_device()
     none, mma, wgmma = 0, 1, 2
