@@ -161,7 +161,7 @@ def test_unusual_prototypes_do_not_spoil_the_bounds(way):
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_packed_banks_give_the_same(metric, screen):
-    features, bank = clusters(40, 4100, 256, spread=0.3)
+    features, bank = clusters(10, 16_384, 512, spread=0.3)
     packed = cuda.pack(bank.to(cuda_device()), metric)
     for formats in ("bfloat16", "both"):
         plain, _ = nearest(features, bank, 2, metric, (screen, formats))
@@ -206,6 +206,8 @@ def test_the_choice_follows_the_shape():
     assert way in (mma, wgmma)
     assert formats == [True, False]
     assert _cuda.prototype_distance_choice((25_088, 16_384, 512, 1), False) == (way, [True, True])
+    assert _cuda.prototype_distance_choice((25_088, 16_384, 512, 3), False) == (way, [True, False])
+    assert _cuda.prototype_distance_choice((25_088, 8_192, 512, 1), False) == (way, [True, False])
     assert _cuda.prototype_distance_choice((25_088, 16_384, 1536, 1), True) == (way, [True, False])
     assert _cuda.prototype_distance_choice((25_088, 100, 512, 64), False)[0] == none
     assert _cuda.prototype_distance_choice((40, 16_384, 512, 1), False)[0] == none

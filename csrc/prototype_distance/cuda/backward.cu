@@ -87,11 +87,16 @@ __global__ void __launch_bounds__(kThreads) prototypes_kernel(const __grid_const
     const std::int64_t first = blockIdx.y * std::int64_t(kColumns);
     for (std::int64_t row = blockIdx.x; row < a.P; row += gridDim.x) {
         const std::int64_t begin = a.begin[row], count = a.begin[row + 1] - begin;
+        Element* to = static_cast<Element*>(a.grad_prototypes) + row * a.C + first;
+        if (count == 0) {  // as for most prototypes
+            if (threadIdx.x < kColumns && first + threadIdx.x < a.C) to[threadIdx.x] = narrow<Element>(0.0f);
+            continue;
+        }
         float sum[kColumns / 32] = {}, p[kColumns / 32] = {};
 #pragma unroll
         for (int i = 0; i < kColumns / 32; ++i) {
             const std::int64_t c = first + i * 32 + lane;
-            if (count && c < a.C) p[i] = plain_row<Element>(a.prototypes, row)[c];
+            if (c < a.C) p[i] = plain_row<Element>(a.prototypes, row)[c];
         }
         for (std::int64_t n = count * warp / kWarps; n < count * (warp + 1) / kWarps; ++n) {
             const std::int64_t pair = a.sorted_pairs[begin + n];
@@ -110,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) prototypes_kernel(const __grid_const
         if (threadIdx.x < kColumns && first + threadIdx.x < a.C) {
             float total = 0;
             for (int w = 0; w < kWarps; ++w) total += sums[w][threadIdx.x];
-            static_cast<Element*>(a.grad_prototypes)[row * a.C + first + threadIdx.x] = narrow<Element>(total);
+            to[threadIdx.x] = narrow<Element>(total);
         }
         __syncthreads();  // the sums are no longer read when the next prototype's are written
     }

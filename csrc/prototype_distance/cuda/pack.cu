@@ -38,7 +38,7 @@ __device__ __forceinline__ int bin_of(const Size& size) {
 }
 
 template <typename Element>
-__global__ void __launch_bounds__(kQuantizeThreads) measure_kernel(const __grid_constant__ DistanceArguments a) {
+__global__ void __launch_bounds__(kQuantizeThreads, 4) measure_kernel(const __grid_constant__ DistanceArguments a) {
     BankStatistics& bank = *a.bank.statistics;
     const int lane = threadIdx.x % 32;
     for (std::int64_t p = first_row(); p < a.P; p += row_step()) {
@@ -99,7 +99,7 @@ __device__ __forceinline__ void leave_out(const DistanceArguments& a, std::int64
 }
 
 template <Format format, typename Element>
-__global__ void __launch_bounds__(kQuantizeThreads)
+__global__ void __launch_bounds__(kQuantizeThreads, 4)
     quantize_prototypes_kernel(const __grid_constant__ DistanceArguments a) {
     BankStatistics& bank = *a.bank.statistics;
     const QuantizedRows& to = a.bank.quantized[int(format)];

@@ -8,7 +8,7 @@ namespace {
 
 // One over the length of each row; -1 where all elements are zero.
 template <typename Element>
-__global__ void __launch_bounds__(kQuantizeThreads)
+__global__ void __launch_bounds__(kQuantizeThreads, 4)
     inverse_kernel(const Matrix m, const std::int64_t count, const std::int64_t C, double* inverse_lengths) {
     const int lane = threadIdx.x % 32;
     for (std::int64_t row = first_row(); row < count; row += row_step()) {
@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kQuantizeThreads)
 }
 
 template <Format format, typename Element>
-__global__ void __launch_bounds__(kQuantizeThreads)
+__global__ void __launch_bounds__(kQuantizeThreads, 4)
     quantize_features_kernel(const __grid_constant__ DistanceArguments a, const FeatureList features) {
     const std::int64_t width = code_width(a.C, int(format));
     const int lane = threadIdx.x % 32, count = count_of(features);

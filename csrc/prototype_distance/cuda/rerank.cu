@@ -73,16 +73,39 @@ struct Certificate {
     }
 };
 
-// The candidates of one feature, in the lists of every split.
+constexpr int kHeld = 4;  // candidates that a lane holds in registers
+
+// The candidates of one feature, in the lists of every split. The first 32 kHeld are held by the warp; more of them
+// remain in memory.
 struct CandidateLists {
     const Workspace& work;
     const ScreenShape& shape;
     std::int64_t row;
     int row_tiles, splits;
+    Key key[kHeld];
+    int held_index[kHeld];
+
+    __device__ __forceinline__ CandidateLists(const Workspace& work, const ScreenShape& shape, std::int64_t row,
+                                              const Schedule& schedule)
+        : work(work), shape(shape), row(row), row_tiles(schedule.row_tiles), splits(schedule.splits) {
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) load(threadIdx.x % 32 + 32 * i, key[i], held_index[i]);
+    }
+    __device__ __forceinline__ int count() const { return splits * shape.lists * shape.kept; }
 
     __device__ __forceinline__ std::int64_t first_list(int split) const {
         const std::int64_t item = split * std::int64_t(row_tiles) + row / kTileRows;
         return (item * kTileRows + row % kTileRows) * shape.lists;
+    }
+
+    // Candidate n, whose key orders as its screened value does; kLastKey where there is none.
+    __device__ __forceinline__ void load(int n, Key& to, int& index) const {
+        to = kLastKey, index = -1;
+        if (n >= count()) return;
+        const int per_split = shape.lists * shape.kept;
+        const Candidate candidate = work.candidates[first_list(n / per_split) * shape.kept + n % per_split];
+        if (candidate.value < kInfinity)
+            to = key_of(candidate.value, static_cast<unsigned>(n)), index = candidate.index;
     }
 
     // What was left out of every list has at least this value.
@@ -96,13 +119,18 @@ struct CandidateLists {
     // The candidate that follows the key `previous` in the order of screened values, and its index, in every lane. The
     // key is kLastKey where there is none.
     __device__ __forceinline__ Key next(Key previous, int& index) const {
-        const int per_split = shape.lists * shape.kept;
         Key mine = kLastKey;
         int mine_index = -1;
-        for (int n = threadIdx.x % 32; n < splits * per_split; n += 32) {
-            const Candidate candidate = work.candidates[first_list(n / per_split) * shape.kept + n % per_split];
-            const Key key = key_of(candidate.value, static_cast<unsigned>(n));
-            if (candidate.value < kInfinity && key > previous && key < mine) mine = key, mine_index = candidate.index;
+        const auto offer = [&](Key other, int other_index) {
+            if (other > previous && other < mine) mine = other, mine_index = other_index;
+        };
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) offer(key[i], held_index[i]);
+        for (int n = threadIdx.x % 32 + 32 * kHeld; n < count(); n += 32) {
+            Key other;
+            int other_index;
+            load(n, other, other_index);
+            offer(other, other_index);
         }
         const Key least = warp_min(mine);
         index = __shfl_sync(kWarp, mine_index, __ffs(__ballot_sync(kWarp, mine == least)) - 1);
@@ -153,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                 const Row<Element> prototype(a.prototypes, a.bank.inverse_lengths, p, a.metric);
                 nearest.push(key_of(squared_distance(f, prototype, a.C), static_cast<unsigned>(p)));
             };
-            const CandidateLists lists{a.work, shape, i, s.row_tiles, s.splits};
+            const CandidateLists lists(a.work, shape, i, s);
             certified = rerank_feature(a, certificate, lists, nearest, measure);
         }
         if (certified) {

@@ -10,6 +10,10 @@ namespace prototype_distance {
 constexpr float kInfinity = __builtin_inff();
 constexpr unsigned long long kLastKey = ~0ull;  // orders after the key of every prototype
 
+// The elements of a row that are loaded at once where the row allows it: 16 bytes.
+template <typename Element>
+constexpr int kPack = 16 / sizeof(Element);
+
 // A row in float32, normalized to unit length for the cosine. A row of zeros stays zero.
 template <typename Element>
 struct Row {
@@ -24,6 +28,16 @@ struct Row {
     __device__ __forceinline__ float operator[](std::int64_t c) const {
         const float x = widen(data[c]);
         return normalized ? static_cast<float>(static_cast<double>(x) * inverse_length) : x;
+    }
+    template <int n>
+    __device__ __forceinline__ void load(std::int64_t c, float (&to)[n]) const {
+        load_pack(data + c, to);
+#pragma unroll
+        for (int i = 0; i < n; ++i)
+            if (normalized) to[i] = static_cast<float>(static_cast<double>(to[i]) * inverse_length);
+    }
+    __device__ __forceinline__ bool has_packs(std::int64_t C) const {
+        return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && C % kPack<Element> == 0;
     }
     __device__ __forceinline__ bool has_no_direction() const { return normalized && inverse_length < 0; }
 };
@@ -49,18 +63,26 @@ __device__ __forceinline__ unsigned long long key_of(float x, unsigned index) {
 }
 __device__ __forceinline__ float value_of(unsigned long long key) { return value_of(static_cast<unsigned>(key >> 32)); }
 
+template <int n, typename Element>
+__device__ __forceinline__ float sum_of_squares(const Row<Element>& f, const Row<Element>& p, std::int64_t C) {
+    float sum = 0;
+#pragma unroll(n == 1 ? 4 : 1)
+    for (std::int64_t c = threadIdx.x % 32 * n; c < C; c += 32 * n) {
+        float own[n], other[n];
+        f.load(c, own);
+        p.load(c, other);
+#pragma unroll
+        for (int i = 0; i < n; ++i) sum = fmaf(own[i] - other[i], own[i] - other[i], sum);
+    }
+    return warp_sum(sum);
+}
+
 // |f - p|^2 by direct difference; a warp computes it and every lane gets it. Without a direction the cosine distance is
 // 1, that is 2 as the squared distance between rows of unit length.
 template <typename Element>
 __device__ __forceinline__ float squared_distance(const Row<Element>& f, const Row<Element>& p, std::int64_t C) {
-    const int lane = threadIdx.x % 32;
-    float sum = 0;
-#pragma unroll 4
-    for (std::int64_t c = lane; c < C; c += 32) {
-        const float difference = f[c] - p[c];
-        sum = fmaf(difference, difference, sum);
-    }
-    sum = warp_sum(sum);
+    const float sum =
+        f.has_packs(C) && p.has_packs(C) ? sum_of_squares<kPack<Element>>(f, p, C) : sum_of_squares<1>(f, p, C);
     return f.has_no_direction() || p.has_no_direction() ? 2.0f : sum;
 }
 

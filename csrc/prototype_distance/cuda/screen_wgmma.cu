@@ -315,7 +315,7 @@ void run(const DistanceArguments& a, const FeatureList& features, cudaStream_t s
     const QuantizedRows& bank = a.bank.quantized[int(format)];
     const Maps maps{make_tile_map(a.work.codes, round_up(a.M, kTileRows), bank.width, kTileRows),
                     make_tile_map(bank.codes, a.bank.rows, bank.width, kTile / cluster)};
-    const ScreenShape shape = shape_wgmma(format, a.M, a.k);
+    const ScreenShape shape = shape_wgmma(a.M, a.k);
     const Layout layout(bank.width);
     const std::size_t shared = layout.bytes(layout.stages);
     launch_cluster(screen_kernel<format, kept, cluster>, cluster, dim3(shape.blocks), dim3(kThreads), shared, stream, a,
@@ -324,15 +324,17 @@ void run(const DistanceArguments& a, const FeatureList& features, cudaStream_t s
 
 template <int cluster>
 void run(const DistanceArguments& a, Format format, const FeatureList& features, cudaStream_t stream) {
-    if (format == Format::int8) return run<Format::int8, 8, cluster>(a, features, stream);
+    if (format == Format::int8)
+        return a.k <= 2 ? run<Format::int8, 4, cluster>(a, features, stream)
+                        : run<Format::int8, 8, cluster>(a, features, stream);
     a.k <= 2 ? run<Format::bfloat16, 4, cluster>(a, features, stream)
              : run<Format::bfloat16, 8, cluster>(a, features, stream);
 }
 
 }  // namespace
 
-ScreenShape shape_wgmma(Format format, std::int64_t M, std::int64_t k) {
-    const int cluster = M > kTileRows ? 2 : 1, kept = format == Format::bfloat16 && k <= 2 ? 4 : 8;
+ScreenShape shape_wgmma(std::int64_t M, std::int64_t k) {
+    const int cluster = M > kTileRows ? 2 : 1, kept = k <= 2 ? 4 : 8;
     const int blocks = resident_blocks(screen_kernel<Format::bfloat16, 8, 1>, kThreads, kMostShared);
     return {kTile, kLists, kept, blocks / cluster * cluster, cluster};
 }

@@ -25,9 +25,10 @@ constexpr std::int64_t kMostChannels = 1 << 14;  // with more, the bounds on rou
 // Int8 multiplies at twice the rate of bfloat16, but on correlated channels it leaves 5 to 8 times as wide an error,
 // while the k-th distance stands out from the next ones by less of itself as C grows. In a simulation of 400 normal
 // features and 16,384 prototypes, int8 left no feature to bfloat16 at C = 512 and 5 % at C = 768; re-ranking measured 7
-// and 13 prototypes per feature, against 1.4 in bfloat16. Below 256 channels selection takes longer than the product.
-constexpr std::int64_t kInt8FewestChannels = 256, kInt8MostChannels = 768, kInt8FewestPrototypes = 4096;
-constexpr std::int64_t kInt8MostNeighbors = 4;
+// and 13 prototypes per feature, against 1.4 in bfloat16. On an H200, with 25,088 features, screening in int8 lost at
+// C = 256, and took 0.76 of bfloat16's time at C = 512 with 262,144 prototypes; with k = 9 it certified nothing.
+constexpr std::int64_t kInt8FewestChannels = 512, kInt8MostChannels = 1024, kInt8FewestPrototypes = 16384;
+constexpr std::int64_t kInt8MostNeighbors = 2;
 constexpr std::int64_t kInt8FewestFeatures = 1024;  // with fewer, packing the bank once more costs more than it saves
 constexpr int kInt8Before = 100;                    // from sm_100 on, mma.sync multiplies int8 no faster than bfloat16
 

@@ -46,7 +46,8 @@ def register(operator: Operator[Any]) -> Run:
         if chosen == REFERENCE and not operator.opaque_reference:
             return operator.reference(call)
         if is_watched(call[:tensors]):
-            if transformed and is_transformed() and not torch.compiler.is_compiling():
+            # Asked first, because torch.compile before torch 2.12 cannot tell whether a function is there.
+            if not torch.compiler.is_compiling() and transformed and is_transformed():
                 return transformed(*call, chosen)
             return forward(*call, chosen)
         if eager and torch.is_grad_enabled() and requires_grad(call[:tensors]):
