@@ -55,14 +55,16 @@ struct Scatter {
     const WarpGradients& g;
     const Tiling& tiling;
     const std::int64_t b;
+    const int share;
     const Element* source;  // the image of this batch
     const double scale;
     const std::int64_t source_channel, out_channel, to_channel;  // channel strides; 1 with packs
 
-    __device__ __forceinline__ Scatter(const WarpGradients& g, const Tiling& tiling, std::int64_t b)
+    __device__ __forceinline__ Scatter(const WarpGradients& g, const Tiling& tiling, const Layer& layer)
         : g(g),
           tiling(tiling),
-          b(b),
+          b(layer.b),
+          share(layer.share),
           source(reinterpret_cast<const Element*>(g.forward.input.data) + b * g.forward.input.batch),
           scale(g.scale ? *g.scale : 0),
           source_channel(vector > 1 ? 1 : g.forward.input.channel),
@@ -74,7 +76,7 @@ struct Scatter {
         const WarpArguments& a = g.forward;
         const Element* grad =
             reinterpret_cast<const Element*>(a.out.data) + b * a.out.batch + place.y * a.out.y + place.x * a.out.x;
-        const Channels channels(a, tiling, place, vector);
+        const Channels channels(a, tiling, place, share, vector);
         float gx = 0, gy = 0;
         for (std::int64_t c = channels.begin; c < channels.end; c += channels.step) {
             float v[vector];
@@ -116,28 +118,35 @@ struct Scatter {
 
 template <typename Element, int n, int vector>
 __global__ void __launch_bounds__(kThreads, 1)
-    backward_kernel(const __grid_constant__ WarpGradients g, const Tiling tiling) {
+    backward_kernel(const __grid_constant__ WarpGradients g, const __grid_constant__ Tiling tiling) {
     const WarpArguments& a = g.forward;
-    const std::int64_t tiles = tiling.tiles_x * tiling.tiles_y;
-    const std::int64_t blocks = (tiles + kTilesPerBlock - 1) / kTilesPerBlock;
-    const std::int64_t b = blockIdx.x / blocks, first = blockIdx.x % blocks * kTilesPerBlock;
-    const Scatter<Element, n, vector> scatter(g, tiling, b);
-    float dH[9] = {};
-    for (std::int64_t tile = first; tile < first + kTilesPerBlock && tile < tiles; ++tile) {
-        const Place place(a, tiling, b * tiles + tile);
-        if (!place.exists) continue;
-        const Taps<float, n> taps = locate<n>(a, b, place.x, place.y);
-        if (!taps.alive) continue;
-        scatter(place, taps, dH);
-    }
-    if (g.homography) reduce(dH, g.homography + (blockIdx.x * tiling.shares + blockIdx.y) * 9);
+    const int first = blockIdx.x * kTilesPerBlock, tiles_x = static_cast<int>(tiling.tiles_x);
+    for_each_layer(a, tiling, [&](const Layer& layer) {
+        const Source<float> source(a, layer.b);
+        const Scatter<Element, n, vector> scatter(g, tiling, layer);
+        float dH[9] = {};
+        int tile_x = first % tiles_x, tile_y = first / tiles_x;
+        for (int i = 0; i < kTilesPerBlock && tile_y < tiling.tiles_y; ++i) {
+            const Place place(a, tiling, tile_x, tile_y);
+            if (++tile_x == tiles_x) tile_x = 0, ++tile_y;
+            if (!place.exists) continue;
+            const Taps<float, n> taps = locate<n>(a, source, place.x, place.y);
+            if (taps.alive) scatter(place, taps, dH);
+        }
+        if (!g.homography) return;
+        reduce(dH, g.homography + (((layer.b * gridDim.x + blockIdx.x) << tiling.share_bits) + layer.share) * 9);
+        __syncthreads();  // the sums are no longer read when those of the next layer are written
+    });
 }
+
+// The blocks that share the tiles of a batch.
+std::int64_t groups_of(const Tiling& tiling) { return (tiling.tiles() + kTilesPerBlock - 1) / kTilesPerBlock; }
 
 template <typename Element>
 struct Backward {
     template <int n, int vector>
     static void run(const WarpArguments& a, const Tiling& tiling, const WarpGradients* g, cudaStream_t stream) {
-        launch(backward_kernel<Element, n, vector>, tiling.grid(a, kTilesPerBlock), dim3(kThreads), 0, stream, *g,
+        launch(backward_kernel<Element, n, vector>, tiling.grid(a, groups_of(tiling), 1), dim3(kThreads), 0, stream, *g,
                tiling);
     }
 };
@@ -158,7 +167,7 @@ std::int64_t homography_warp_parts(const WarpGradients& g) {
     std::int64_t parts = 0;
     with_float_type(g.forward.dtype, [&](auto element) {
         const Tiling t = tile_gradients<decltype(element)>(g);
-        parts = (t.tiles_x * t.tiles_y + kTilesPerBlock - 1) / kTilesPerBlock * t.shares;
+        parts = groups_of(t) * t.shares();
     });
     return parts;
 }
