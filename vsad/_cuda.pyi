@@ -4,6 +4,18 @@
 EMULATED: bool
 ARCHITECTURES: str
 
+# csrc/cuda/transpose.cu
+def transpose(
+    from_: int,
+    to: int,
+    *,
+    sizes: tuple[int, int, int],
+    from_strides: tuple[int, int],
+    to_strides: tuple[int, int],
+    element_bytes: int,
+    stream: int,
+) -> None: ...
+
 # csrc/homography_align: binding.h, cuda/bind.cpp, cuda/forward.cu, cuda/forward_mma.cu, cuda/backward.cu and
 # cuda/backward_gather.cu.
 class AlignArguments:

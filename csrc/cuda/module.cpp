@@ -14,6 +14,7 @@ PYBIND11_MODULE(_cuda, m) {
     m.attr("EMULATED") = false;
 #endif
     m.attr("ARCHITECTURES") = VSAD_ARCHITECTURES;
+    vsad::cuda::bind_transpose(m);
     vsad::cuda::bind_greedy_coreset(m);
     vsad::cuda::bind_homography_align(m);
     vsad::cuda::bind_homography_warp(m);

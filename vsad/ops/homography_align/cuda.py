@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vsad import _cuda
 
+from ..common.cuda_layout import copy_image
 from ..common.layout import empty_like_layout
 from ..common.stream import stream_of
 from ..common.tensors import pointer
@@ -31,7 +32,7 @@ def forward(call: AlignCall) -> tuple[Tensor, ...]:
     with stream_of(query) as stream:
         _cuda.homography_align_forward(_cuda.AlignArguments(**align_arguments(packed, out, *sums)), stream)
     if out is not result:
-        _heads(result, Cv, heads).copy_(_heads(out, Cv, heads))
+        _copy_heads(result, out, Cv, heads)
     return result, *sums
 
 
@@ -165,8 +166,15 @@ def _packed(t: Tensor, heads: int) -> Tensor:
     copy = _empty_packed(t, t.shape[2], heads, t.dtype)
     if copy.shape[2] != t.shape[2]:
         copy.zero_()
-    _heads(copy, t.shape[2], heads).copy_(_heads(t, t.shape[2], heads))
-    return copy
+    return _copy_heads(copy, t, t.shape[2], heads)
+
+
+def _copy_heads(to: Tensor, t: Tensor, channels: int, heads: int) -> Tensor:
+    """Copy the channels of all heads, which may be padded in one of the two, as they are in a packed image."""
+    if to.shape == t.shape:
+        return copy_image(to, t)
+    _heads(to, channels, heads).copy_(_heads(t, channels, heads))
+    return to
 
 
 def _heads(t: Tensor, channels: int, heads: int) -> Tensor:
@@ -180,5 +188,4 @@ def _in_layout_of(like: Tensor, grad: Tensor, heads: int) -> Tensor:
     result, channels = empty_like_layout(like, like.shape[2]), like.shape[2]
     if grad.dtype == result.dtype and grad.shape == result.shape and grad.stride() == result.stride():
         return grad
-    _heads(result, channels, heads).copy_(_heads(grad, channels, heads))
-    return result
+    return _copy_heads(result, grad, channels, heads)
