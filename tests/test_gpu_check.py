@@ -238,40 +238,45 @@ def test_the_exit_status_tells_what_is_left_to_do():
 
 
 def test_the_parts_name_tests_families_and_cases_that_exist(tmp_path):
-    for name in ("kernels", "matrix", "contracts", "large", "citizens", "triton"):
+    for name in ("tests", "more", "triton"):
         for job in PARTS[name].jobs(here(tmp_path)):
-            (file,) = [word for word in job.command if word.startswith("tests/")]
-            assert (ROOT / file).exists()
+            assert all((ROOT / word).exists() for word in job.command if word.startswith("tests/"))
     assert set(parts.SMOKE) == set(gpu_smoke.families())
     assert set(parts.SANITIZED) <= set(parts.SMOKE)
     assert {case for _, case in parts.PROFILED.values()} <= {case.id for case in CUDA_CASES}
     families = {job.family for p in PARTS.values() for job in p.jobs(here(tmp_path))} - {None}
     assert all(any(name.startswith(family) for name in parts.SMOKE) for family in families)
-    names = [job.name for part in ("matrix", "triton") for job in PARTS[part].jobs(here(tmp_path))]
+    names = [job.name for part in ("tests", "triton") for job in PARTS[part].jobs(here(tmp_path))]
     for op in SHAPES:
-        assert {n for n in names if n.startswith(op)} == {
+        assert {n.removeprefix("matrix-") for n in names if n.startswith((op, f"matrix-{op}"))} == {
             *(f"{op}-triton-cuda-{dtype}" for dtype in ("float32", "float16", "bfloat16")),
             f"{op}-cuda-cuda", f"{op}-torch-cuda",
         }  # fmt: skip
 
 
 def test_every_contract_and_large_job_selects_tests(tmp_path):
-    jobs = [PARTS["contracts"].jobs(here(tmp_path))[0], *PARTS["large"].jobs(here(tmp_path))]
+    all_jobs = [job for part in ("tests", "more") for job in PARTS[part].jobs(here(tmp_path))]
+    jobs = [
+        next(job for job in all_jobs if job.name.startswith("contracts")),
+        *(j for j in all_jobs if "large" in j.name),
+    ]
     for job in jobs:
         done = subprocess.run([*job.command, "--collect-only"], cwd=ROOT, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stdout[-2000:]
+
+
+def sanitizer_jobs(folder):
+    return [job for job in PARTS["more"].jobs(here(folder)) if job.name.startswith("sanitizer")]
 
 
 def test_the_sanitizer_is_found_or_its_absence_said(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts.shutil, "which", lambda name: None)
         patch.setattr(parts, "cuda_homes", lambda: [tmp_path])
-        assert {job.missing for job in PARTS["sanitizer"].jobs(here(tmp_path))} == {
-            "needs compute-sanitizer, of CUDA's toolkit"
-        }
+        assert {job.missing for job in sanitizer_jobs(tmp_path)} == {"needs compute-sanitizer, of CUDA's toolkit"}
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "compute-sanitizer").touch()
-        job = PARTS["sanitizer"].jobs(here(tmp_path))[0]
+        job = sanitizer_jobs(tmp_path)[0]
     assert job.missing is None
     assert job.command[:3] == (str(tmp_path / "bin" / "compute-sanitizer"), "--tool", "memcheck")
     assert job.command[-3:] == ("-m", "tests.gpu_smoke", parts.SANITIZED[0])
@@ -330,11 +335,11 @@ def test_the_fingerprint_follows_every_source():
 
 def test_the_command_lists_and_prints_without_running(tmp_path, capsys):
     options = ["--folder", str(tmp_path / "state"), "--results", str(tmp_path / "results")]
-    assert gpu_check.main(["--dry-run", "--part", "matrix", "--part", "bench", *options]) == 0
+    assert gpu_check.main(["--dry-run", "--part", "tests", "--part", "bench", *options]) == 0
     printed = capsys.readouterr().out
-    assert "matrix/homography_align-cuda-cuda: " in printed
+    assert "tests/matrix-homography_align-cuda-cuda: " in printed
     assert "bench/greedy_coreset: " in printed
-    assert "contracts" not in printed
+    assert "sanitizer" not in printed
     assert gpu_check.main(["--list", *options]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(PARTS)
     with pytest.raises(SystemExit):
