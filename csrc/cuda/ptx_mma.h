@@ -36,6 +36,15 @@ __device__ __forceinline__ void ldmatrix(unsigned (&to)[4], const void* shared) 
                  : "r"(from)
                  : "memory");
 }
+// As ldmatrix, of 2-byte elements and every matrix transposed: each lane receives the elements 2 (lane % 4) and
+// 2 (lane % 4) + 1 of column lane / 4.
+__device__ __forceinline__ void ldmatrix_transposed(unsigned (&to)[4], const void* shared) {
+    const auto from = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(from)
+                 : "memory");
+}
 
 // sum (16 x 8) += a b in a warp, with 32 bytes of depth: 16 float16 or bfloat16 elements, or 32 int8; the type of the
 // last argument selects the instruction. Lane 4 g + j holds rows g and g + 8 of a and sum, and column g of b.

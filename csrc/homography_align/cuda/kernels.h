@@ -51,6 +51,22 @@ struct AlignBackwardArguments : AlignGradients {
     SourceBox* boxes;  // (B, V, N, tiles), the source pixels that a tile's windows touch; null: scatter
 };
 
+// The top left tap of a target pixel's window in a source view; far outside it where no cell is valid.
+struct Corner {
+    int left, top;
+};
+
+// The tensor core backward of float16 / bfloat16: it writes every gradient without atomics, bit-identical on every run,
+// and finds the softmax for itself. Gradients of images are in dtype, those of homography and bias as above; a tile is
+// one of its own, of 4 x 4 target pixels.
+struct AlignMmaBackwardArguments : AlignGradients {
+    PackedAlignArguments forward;
+    void* taps;       // (B, V, N, tiles, heads, 2, 16, (window + 1)^2), in dtype: what the taps of a pixel's window
+                      // weigh in the gradients of key, then of value
+    Corner* corners;  // (B, V, N, tiles, 16)
+    SourceBox* boxes;  // (B, V, N, tiles), empty where a tile touches nothing
+};
+
 // The number of tiles that the backward makes of a view.
 std::int64_t homography_align_tiles(std::int64_t H, std::int64_t W);
 void homography_align_forward(const PackedAlignArguments& arguments, cudaStream_t stream);
@@ -59,6 +75,13 @@ bool homography_align_forward_mma(const PackedAlignArguments& arguments, cudaStr
 // Writes every gradient, scattering those of key and value atomically. When `inner` and `boxes` are given, it leaves
 // out key and value and fills those two buffers for homography_align_gather.
 void homography_align_backward(const AlignBackwardArguments& arguments, cudaStream_t stream);
+// Whether the tensor core backward serves a call, and the number of tiles that it makes of a view.
+bool homography_align_has_mma_backward(const PackedAlignArguments& arguments);
+std::int64_t homography_align_mma_tiles(std::int64_t H, std::int64_t W);
+// Writes every gradient but those of key and value, for which it leaves taps, corners and boxes.
+void homography_align_backward_mma(const AlignMmaBackwardArguments& arguments, cudaStream_t stream);
+// Writes the gradients of key and value after homography_align_backward_mma.
+void homography_align_gather_mma(const AlignMmaBackwardArguments& arguments, cudaStream_t stream);
 // Writes the gradients of key and value after homography_align_backward, bit-identical on every run.
 void homography_align_gather(const AlignBackwardArguments& arguments, cudaStream_t stream);
 

@@ -33,6 +33,15 @@ inline void ldmatrix(unsigned (&to)[4], const void* shared) {
     const int lane = emulator::lane();
     for (int i = 0; i < 4; ++i) std::memcpy(&to[i], rows[i * 8 + lane / 4] + lane % 4 * 4, 4);
 }
+inline void ldmatrix_transposed(unsigned (&to)[4], const void* shared) {
+    if (reinterpret_cast<std::uintptr_t>(shared) % 16) throw std::logic_error("ldmatrix: not aligned");
+    const auto rows = emulator::exchange(static_cast<const unsigned char*>(shared), "ldmatrix");
+    const int lane = emulator::lane();
+    for (int i = 0; i < 4; ++i)
+        for (int element = 0; element < 2; ++element)
+            std::memcpy(reinterpret_cast<unsigned char*>(&to[i]) + 2 * element,
+                        rows[i * 8 + 2 * (lane % 4) + element] + lane / 4 * 2, 2);
+}
 
 struct Fragments {
     unsigned a[4], b[2];

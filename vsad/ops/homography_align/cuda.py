@@ -20,6 +20,7 @@ from .arguments import align_arguments, gradient_arguments
 from .call import AlignCall, empty_sums
 
 PACK_BYTES = 16
+TILE_PIXELS = 16  # target pixels in a tile of the backward on tensor cores
 MAX_STEP, MARGIN = 2**31 - 1, 8  # the most elements that a row of a view and a window beside it may span
 
 
@@ -41,13 +42,16 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, homography and bias; an empty tensor where ``needs`` says no.
 
-    The gradients of key and value are added up atomically in float32, for which float16 / bfloat16 need a copy of that
-    size; their last bits differ from run to run. ``call.deterministic`` gathers them instead.
+    Tensor cores gather the gradients of key and value, whose bits are the same on every run. Elsewhere they are added
+    up atomically in float32, for which float16 / bfloat16 need a copy of that size, and their last bits differ from run
+    to run; ``call.deterministic`` gathers them instead.
     """
     (out, peak, log_sum), (grad_out, grad_log_sum) = outputs, grads
     assert grad_out is not None
-    gathers = call.deterministic and (needs[1] or needs[2])
     packed = _packed_call(call)
+    if _cuda.homography_align_has_mma_backward(_arguments(packed, None, None, None)):
+        return _backward_mma(call, packed, grad_out, grad_log_sum, needs)
+    gathers = call.deterministic and (needs[1] or needs[2])
     exact: Tensor | None = None
     if out.dtype == torch.float32:
         exact = _packed(out, call.heads)
@@ -57,12 +61,12 @@ def backward(
         peak, log_sum = empty_sums(call)
     # what was saved may come back in another layout, from vmap or from a hook of saved tensors
     peak, log_sum = peak.contiguous(), log_sum.contiguous()
-    grad_out = _packed(grad_out, call.heads)
-    grad_log_sum = None if grad_log_sum is None else grad_log_sum.float().contiguous()
-    sums = _empty_sums(call, needs, gathers)
+    grad_out, grad_log_sum = _incoming(call, grad_out, grad_log_sum)
+    tiles = _cuda.homography_align_tiles(*call.query.shape[3:])
+    sums = _empty_sums(call, needs, gathers, tiles)
     inner = torch.empty_like(peak) if gathers else None
-    boxes = _empty_boxes(call) if gathers else None
-    arguments = _cuda.AlignArguments(**align_arguments(packed, exact, peak, log_sum))
+    boxes = _empty_boxes(call, tiles) if gathers else None
+    arguments = _arguments(packed, exact, peak, log_sum)
     gradients = _cuda.AlignGradients(**gradient_arguments(grad_out, grad_log_sum, sums))
     with stream_of(call.query) as stream:
         gather = {"inner": pointer(inner), "boxes": pointer(boxes), "stream": stream}
@@ -70,6 +74,43 @@ def backward(
         if gathers:
             _cuda.homography_align_gather(arguments, gradients, **gather)
     return _results(call, sums)
+
+
+def _backward_mma(
+    call: AlignCall, packed: AlignCall, grad_out: Tensor, grad_log_sum: Tensor | None, needs: tuple[bool, ...]
+) -> tuple[Tensor, ...]:
+    """The backward of float16 / bfloat16 on tensor cores, which finds the softmax for itself."""
+    B, V, _, H, W = call.query.shape
+    tiles, N, taps_of_window = _cuda.homography_align_mma_tiles(H, W), call.neighbors.shape[1], (call.window + 1) ** 2
+    grad_out, grad_log_sum = _incoming(call, grad_out, grad_log_sum)
+    sums = _empty_sums(call, needs, True, tiles)
+    taps = corners = boxes = None
+    if needs[1] or needs[2]:
+        taps = call.query.new_empty((B, V, N, tiles, call.heads, 2, TILE_PIXELS, taps_of_window))
+        corners = call.neighbors.new_empty((B, V, N, tiles, TILE_PIXELS, 2), dtype=torch.int32)
+        boxes = _empty_boxes(call, tiles)
+    gradients = _cuda.AlignGradients(**gradient_arguments(grad_out, grad_log_sum, sums))
+    with stream_of(call.query) as stream:
+        _cuda.homography_align_backward_mma(
+            _arguments(packed, None, None, None),
+            gradients,
+            taps=pointer(taps),
+            corners=pointer(corners),
+            boxes=pointer(boxes),
+            stream=stream,
+        )
+    return _results(call, sums)
+
+
+def _arguments(
+    packed: AlignCall, out: Tensor | None, peak: Tensor | None, log_sum: Tensor | None
+) -> _cuda.AlignArguments:
+    return _cuda.AlignArguments(**align_arguments(packed, out, peak, log_sum))
+
+
+def _incoming(call: AlignCall, grad_out: Tensor, grad_log_sum: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Both gradients as kernels can read them."""
+    return _packed(grad_out, call.heads), None if grad_log_sum is None else grad_log_sum.float().contiguous()
 
 
 def _packed_call(call: AlignCall) -> AlignCall:
@@ -84,11 +125,10 @@ def _packed_call(call: AlignCall) -> AlignCall:
     )
 
 
-def _empty_sums(call: AlignCall, needs: tuple[bool, ...], gathers: bool) -> list[Tensor | None]:
+def _empty_sums(call: AlignCall, needs: tuple[bool, ...], gathers: bool, tiles: int) -> list[Tensor | None]:
     """What the kernels write: packed images, zeroed where they scatter, and one partial sum in float64 per tile."""
     query, key, value, heads = call.query, call.key, call.value, call.heads
-    (B, V, C, H, W), (N, R), like = query.shape, (call.neighbors.shape[1], call.window), call.homography
-    tiles = _cuda.homography_align_tiles(H, W)
+    (B, V, C, _, _), (N, R), like = query.shape, (call.neighbors.shape[1], call.window), call.homography
     dtype = query.dtype if gathers else torch.float32
     grad_query = _empty_packed(query, C, heads, query.dtype) if needs[0] else None
     scattered = [
@@ -106,10 +146,9 @@ def _empty_sums(call: AlignCall, needs: tuple[bool, ...], gathers: bool) -> list
     return [grad_query, *scattered, homography, bias]
 
 
-def _empty_boxes(call: AlignCall) -> Tensor:
+def _empty_boxes(call: AlignCall, tiles: int) -> Tensor:
     """``(left, top, right, bottom)`` of the source pixels that every tile touches in every slot: none as yet."""
-    B, V, _, H, W = call.query.shape
-    tiles = _cuda.homography_align_tiles(H, W)
+    B, V = call.query.shape[:2]
     boxes = call.neighbors.new_full((B, V, call.neighbors.shape[1], tiles, 4), -1, dtype=torch.int32)
     boxes[..., :2] = 0
     return boxes

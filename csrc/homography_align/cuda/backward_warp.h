@@ -1,0 +1,135 @@
+// What the two kernels of the tensor core backward share: tiles of 4 x 4 target pixels, a warp's box of source pixels,
+// and how the weights of taps lie in memory between the kernels.
+#pragma once
+#include "homography_align/cuda/differentiate.h"
+#include "homography_align/cuda/mma_rows.h"
+
+namespace vsad {
+namespace cuda {
+namespace homography_align {
+namespace {
+
+constexpr int kSide = 4, kRows = kSide * kSide;  // a tile has kSide x kSide target pixels
+
+inline std::int64_t mma_tiles_across(std::int64_t W) { return (W + kSide - 1) / kSide; }
+
+// The most source pixels that a box may have.
+template <int R>
+constexpr int kBox = R == 3 ? 96 : 128;
+
+// Rows of taps of each of the two lanes that share a pixel, and the taps in them.
+template <int R>
+constexpr int kHalf = (R + 1) / 2;
+template <int R>
+constexpr int kHalfTaps = kHalf<R> * (R + 1);
+
+// A tile of one head and where its results lie.
+struct WarpTile {
+    int view, b, v, head, tile, x, y;  // view counts over all batches
+};
+
+// The lane's place. In products it holds the rows `group` and `group` + 8 and the columns of `quad`. Elsewhere two
+// lanes share `pixel`, and the second has the lower rows of its window.
+struct Lane {
+    int index = threadIdx.x % 32, group = index / 4, quad = index % 4;
+    int pixel = index % kRows, second = index / kRows;
+};
+
+// The box of source pixels that the windows of a warp touch.
+struct WarpBox {
+    int left, top, width, height;
+
+    template <int R>
+    __device__ __forceinline__ explicit WarpBox(const Window<R>& w) {
+        constexpr int far = 0x3fffffff;  // far outside every image, and the difference of two fits an int
+        left = __reduce_min_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_begin : far);
+        top = __reduce_min_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_begin : far);
+        width = __reduce_max_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_end : -far) - left + 1;
+        height = __reduce_max_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_end : -far) - top + 1;
+    }
+    // Sides are compared first: the area may overflow.
+    __device__ __forceinline__ bool fits(int most) const {
+        return !(width > most || height > most || width * height > most);
+    }
+    // Products take 16 source pixels at a time.
+    __device__ __forceinline__ int steps() const { return (width * height + 15) / 16; }
+};
+
+// The lane's rows of its pixel's window, and where they lie in the box.
+template <int R>
+struct HalfWindow {
+    const Window<R>& w;
+    int first_row, at, width;
+
+    __device__ __forceinline__ HalfWindow(const Window<R>& w, const WarpBox& box, const Lane& lane)
+        : w(w),
+          first_row(lane.second * kHalf<R>),
+          at((w.top - box.top + first_row) * box.width + w.left - box.left),
+          width(box.width) {}
+    __device__ __forceinline__ bool has_tap(int row, int i) const {
+        return w.has_row(first_row + row) && w.has_column(i);
+    }
+    __device__ __forceinline__ int box_index(int row, int i) const { return at + row * width + i; }
+};
+
+// Channels of a head at 16 target pixels, as products take them: of the rows `group` and `group` + 8.
+template <int packs>
+struct Fragment {
+    unsigned upper[packs], lower[packs];
+};
+
+// The index of the first tap of a tile in AlignMmaBackwardArguments::taps; `part` is 0 for key and 1 for value.
+template <int R>
+__device__ __forceinline__ std::int64_t tap_index(const AlignArguments& a, int view, int slot, int tiles, int tile,
+                                                  int head, int part) {
+    const std::int64_t at = (view * a.N + slot) * tiles + tile;
+    return ((at * a.heads + head) * 2 + part) * (kRows * 2 * kHalfTaps<R>);
+}
+
+// Moves a lane's taps in pieces that are as large as their alignment allows.
+template <int R>
+constexpr int kTapPiece = kHalfTaps<R> % 8 == 0 ? 8 : 2;
+
+template <int packs>
+__device__ __forceinline__ bool all_finite(const float (&sum)[packs][4]) {
+    bool finite = true;
+#pragma unroll
+    for (int i = 0; i < packs; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) finite = finite && sum[i][j] - sum[i][j] == 0;
+    return __all_sync(kWarp, finite);
+}
+
+// Calls f(Element, the window and the packs of a head as std::integral_constant); false where there is no kernel.
+template <typename Element, typename R, typename F>
+bool with_head(int packs, const F& f) {
+    switch (packs) {
+        case 2:
+            return f(Element{}, R{}, std::integral_constant<int, 2>()), true;
+        case 4:
+            return f(Element{}, R{}, std::integral_constant<int, 4>()), true;
+        case 5:
+            return f(Element{}, R{}, std::integral_constant<int, 5>()), true;
+        case 8:
+            return f(Element{}, R{}, std::integral_constant<int, 8>()), true;
+        default:
+            return false;
+    }
+}
+template <typename Element, typename F>
+bool with_mma_window(const PackedAlignArguments& a, const F& f) {
+    if (a.window == 3) return with_head<Element, std::integral_constant<int, 3>>(a.key_packs, f);
+    if (a.window == 5) return with_head<Element, std::integral_constant<int, 5>>(a.key_packs, f);
+    return false;
+}
+template <typename F>
+bool with_mma_kernel(const PackedAlignArguments& a, const F& f) {
+    if (a.key_packs != a.value_packs) return false;
+    if (a.dtype == Scalar::bfloat16) return with_mma_window<bfloat16>(a, f);
+    return a.dtype == Scalar::float16 && with_mma_window<float16>(a, f);
+}
+
+}  // namespace
+}  // namespace homography_align
+}  // namespace cuda
+}  // namespace vsad
