@@ -26,7 +26,7 @@ help:
 	@echo "make format       rewrite the sources as the linters want them"
 	@echo "make bench        every case against every library, tables and plots (under 20 minutes)"
 	@echo "make bench-quick  the most important cases (2 minutes)"
-	@echo "make gpu-check    on a machine with a GPU, offline: build, test, measure (under 9 minutes; PART=matrix for one part)"
+	@echo "make gpu-check    on a machine with a GPU, offline: build, test, measure (about 12 minutes; PART=tests for one part)"
 	@echo "make clean        remove what was built"
 
 # The kernels need no package but pybind11: they are compiled while the others are installed, and not by pip, which hides

@@ -159,11 +159,22 @@ def test_unusual_prototypes_do_not_spoil_the_bounds(way):
     assert left["bfloat16"] == 60
 
 
+def packed_in_both(bank, metric):
+    """A bank packed as one is that int8 serves."""
+    bank = bank.to(cuda_device())
+    operands, _keep = cuda._operands(DistanceCall(bank, bank, None, 1, metric))
+    arguments = _cuda.DistanceArguments(operands, cuda.SCREENS.index("mma"), cuda.FORMATS["both"])
+    with cuda.stream_of(bank) as stream:
+        return cuda._pack(arguments, cuda._bytes(arguments.bank_bytes, bank), stream)
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_packed_banks_give_the_same(metric, screen):
-    features, bank = clusters(10, 16_384, 512, spread=0.3)
-    packed = cuda.pack(bank.to(cuda_device()), metric)
-    for formats in ("bfloat16", "both"):
+    features, bank = clusters(40, 1100, 256, spread=0.3)
+    for formats, packed in (
+        ("bfloat16", cuda.pack(bank.to(cuda_device()), metric)),
+        ("both", packed_in_both(bank, metric)),
+    ):
         plain, _ = nearest(features, bank, 2, metric, (screen, formats))
         again, left = nearest(features, bank, 2, metric, (screen, formats), packed)
         assert banks.same(plain, again)

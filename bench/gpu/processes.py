@@ -14,7 +14,7 @@ from vsad.bench.gpu.outcome import Outcome, outcome
 from vsad.bench.gpu.parts import ROOT, Job, Part, Places
 from vsad.bench.gpu.state import State
 
-TOTAL_S = 520  # A run may take 9 minutes; starting and stopping need the rest of them.
+TOTAL_S = 720  # for all parts; a run that is cut off goes on where it stopped
 GRACE_S = 8  # Between asking a process to stop and killing it: pytest writes its summary meanwhile.
 HUNG = "hung"
 PATIENCE = 3  # A job that takes so many times as long as expected hangs.

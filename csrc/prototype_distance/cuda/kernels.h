@@ -34,9 +34,9 @@ struct ScreenShape {
     int cluster;  // blocks that share each copied tile of the bank, with a row tile of features each
 };
 ScreenShape shape_mma(Format format, std::int64_t k);
-ScreenShape shape_wgmma(std::int64_t M, std::int64_t k);
+ScreenShape shape_wgmma(Format format, std::int64_t M, std::int64_t k);
 inline ScreenShape shape_of(const DistanceArguments& a, Format format) {
-    return a.screen == Screen::wgmma ? shape_wgmma(a.M, a.k) : shape_mma(format, a.k);
+    return a.screen == Screen::wgmma ? shape_wgmma(format, a.M, a.k) : shape_mma(format, a.k);
 }
 
 // The passes of a screened search.

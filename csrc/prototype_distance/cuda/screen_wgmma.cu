@@ -154,23 +154,49 @@ __device__ __forceinline__ void produce(const Maps& maps, const float* offset, c
     });
 }
 
+// The smallest values of a chunk of a thread's sums: of two rows, 16 columns each.
+template <Format format, typename T, int chunk>
+__device__ __forceinline__ void least_of_chunk(float (&least)[2], const Margin (&margin)[2], const T (&sum)[128],
+                                               const float* offsets, Constant<chunk>) {
+    least[0] = least[1] = kInfinity;
+#pragma unroll
+    for (int j = chunk * 8; j < chunk * 8 + 8; ++j) {
+        const float2 offset = *reinterpret_cast<const float2*>(offsets + j * 8);
+        unrolled<2>([&](auto i) {
+            least[i] = fminf(least[i], fminf(screened<format>(margin[i].factor, offset.x, sum[j * 4 + i * 2]),
+                                             screened<format>(margin[i].factor, offset.y, sum[j * 4 + i * 2 + 1])));
+        });
+    }
+}
+
+// Lowers the limits to what the first tile tells, which avoids inserting most of it: the four lanes of a feature have
+// 16 chunks, whose smallest values are 16 values of the bank, so the largest of them bounds the 16th nearest.
+template <Format format, int kept, typename T>
+__device__ __forceinline__ void lower_limits(CandidateList<kept> (&lists)[2], const Margin (&margin)[2],
+                                             const T (&sum)[128], const float* offsets, int k) {
+    constexpr int most = 16;
+    if (k > most) return;
+    float bound[2] = {k == 1 ? kInfinity : -kInfinity, k == 1 ? kInfinity : -kInfinity};
+    unrolled<4>([&](auto chunk) {
+        float least[2];
+        least_of_chunk<format>(least, margin, sum, offsets, chunk);
+        unrolled<2>([&](auto i) { bound[i] = k == 1 ? fminf(bound[i], least[i]) : fmaxf(bound[i], least[i]); });
+    });
+    unrolled<2>([&](auto i) {
+        const float of_feature = k == 1 ? min_across_feature(bound[i]) : -min_across_feature(-bound[i]);
+        lists[i].lower_limit(margin[i].limit_for(of_feature));
+    });
+}
+
 // Selects candidates from a thread's sums of one tile: two rows, 64 columns each.
 template <Format format, int kept, typename T>
 __device__ __forceinline__ void select(CandidateList<kept> (&lists)[2], const Margin (&margin)[2], const T (&sum)[128],
                                        const float* offsets, int column, int k, bool first_tile) {
     bool took = false;
+    if (first_tile) lower_limits<format>(lists, margin, sum, offsets, k);
     unrolled<4>([&](auto chunk) {
-        float least[2] = {kInfinity, kInfinity};
-#pragma unroll
-        for (int j = chunk * 8; j < chunk * 8 + 8; ++j) {
-            const float2 offset = *reinterpret_cast<const float2*>(offsets + j * 8);
-            unrolled<2>([&](auto i) {
-                least[i] = fminf(least[i], fminf(screened<format>(margin[i].factor, offset.x, sum[j * 4 + i * 2]),
-                                                 screened<format>(margin[i].factor, offset.y, sum[j * 4 + i * 2 + 1])));
-            });
-        }
-        if (first_tile && k == 1)  // the first tile tells what is far, which avoids inserting most of it
-            unrolled<2>([&](auto i) { lists[i].lower_limit(margin[i].limit_for(min_across_feature(least[i]))); });
+        float least[2];
+        least_of_chunk<format>(least, margin, sum, offsets, chunk);
         if (!(least[0] < lists[0].limit || least[1] < lists[1].limit)) return;
         took = true;
         // computed again rather than kept from above: registers are scarce
@@ -315,7 +341,7 @@ void run(const DistanceArguments& a, const FeatureList& features, cudaStream_t s
     const QuantizedRows& bank = a.bank.quantized[int(format)];
     const Maps maps{make_tile_map(a.work.codes, round_up(a.M, kTileRows), bank.width, kTileRows),
                     make_tile_map(bank.codes, a.bank.rows, bank.width, kTile / cluster)};
-    const ScreenShape shape = shape_wgmma(a.M, a.k);
+    const ScreenShape shape = shape_wgmma(format, a.M, a.k);
     const Layout layout(bank.width);
     const std::size_t shared = layout.bytes(layout.stages);
     launch_cluster(screen_kernel<format, kept, cluster>, cluster, dim3(shape.blocks), dim3(kThreads), shared, stream, a,
@@ -324,17 +350,15 @@ void run(const DistanceArguments& a, const FeatureList& features, cudaStream_t s
 
 template <int cluster>
 void run(const DistanceArguments& a, Format format, const FeatureList& features, cudaStream_t stream) {
-    if (format == Format::int8)
-        return a.k <= 2 ? run<Format::int8, 4, cluster>(a, features, stream)
-                        : run<Format::int8, 8, cluster>(a, features, stream);
+    if (format == Format::int8) return run<Format::int8, 4, cluster>(a, features, stream);  // serves small k only
     a.k <= 2 ? run<Format::bfloat16, 4, cluster>(a, features, stream)
              : run<Format::bfloat16, 8, cluster>(a, features, stream);
 }
 
 }  // namespace
 
-ScreenShape shape_wgmma(std::int64_t M, std::int64_t k) {
-    const int cluster = M > kTileRows ? 2 : 1, kept = k <= 2 ? 4 : 8;
+ScreenShape shape_wgmma(Format format, std::int64_t M, std::int64_t k) {
+    const int cluster = M > kTileRows ? 2 : 1, kept = format == Format::int8 || k <= 2 ? 4 : 8;
     const int blocks = resident_blocks(screen_kernel<Format::bfloat16, 8, 1>, kThreads, kMostShared);
     return {kTile, kLists, kept, blocks / cluster * cluster, cluster};
 }
