@@ -10,6 +10,7 @@ from tests.conftest import cuda_device
 from tests.simulated import in_turn
 from vsad.ops.prototype_distance.call import DistanceCall
 from vsad.ops.prototype_distance.reference import all_distances, reference
+from vsad.ops.prototype_distance.registration import _cuda_why_not
 
 _cuda = pytest.importorskip("vsad._cuda", reason="needs the compiled CUDA kernels")
 cuda = importlib.import_module("vsad.ops.prototype_distance.cuda")
@@ -208,6 +209,14 @@ def test_a_screened_search_joins_a_cuda_graph(way):
     expected = cuda.screened_search(call, *way)
     assert torch.equal(distances, expected[0])
     assert torch.equal(indices, expected[1])
+
+
+@pytest.mark.parametrize("many", ["features", "prototypes"])
+def test_more_rows_than_an_int32_counts_are_refused_in_words(many):
+    rows = {"features": 1, "prototypes": 1, many: 2**31}
+    images = (torch.empty(rows[name], 1, device="meta") for name in ("features", "prototypes"))
+    refusal = _cuda_why_not(DistanceCall(*images, None, 1, "euclidean"))
+    assert refusal == f"takes fewer than 2^31 {many}, got 2147483648; call it on parts of them"
 
 
 def test_the_choice_follows_the_shape():

@@ -3,6 +3,8 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -19,17 +21,44 @@ inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
+inline int current_device() {
+    int device = 0;
+    check(cudaGetDevice(&device), "device");
+    return device;
+}
+
+// What was asked of the driver once: asking takes microseconds, of which a call has few.
+template <typename Key, typename Value>
+class Remembered {
+  public:
+    // The value of a key, which `ask` gives at the first time.
+    template <typename Ask>
+    Value operator()(const Key& key, Ask ask) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto found = values_.find(key);
+        return found != values_.end() ? found->second : values_.emplace(key, ask()).first->second;
+    }
+
+  private:
+    std::mutex mutex_;
+    std::map<Key, Value> values_;
+};
+
 // Allows a kernel more than 48 KB of dynamic shared memory, which must be requested once per kernel and device. The
 // limit is never lowered: a captured graph may launch the kernel with more.
 template <typename... Parameters>
 void allow_shared(void (*kernel)(Parameters...), std::size_t shared) {
     if (shared <= 48 * 1024) return;
-    cudaFuncAttributes now;
-    check(cudaFuncGetAttributes(&now, reinterpret_cast<const void*>(kernel)), "shared memory");
-    if (now.maxDynamicSharedSizeBytes < static_cast<int>(shared))
-        check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared)),
-              "shared memory");
+    const void* const function = reinterpret_cast<const void*>(kernel);
+    static Remembered<std::tuple<int, const void*, std::size_t>, bool> allowed;
+    allowed({current_device(), function, shared}, [&] {
+        cudaFuncAttributes now;
+        check(cudaFuncGetAttributes(&now, function), "shared memory");
+        if (now.maxDynamicSharedSizeBytes < static_cast<int>(shared))
+            check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+                  "shared memory");
+        return true;
+    });
 }
 
 // Runs kernel<<<grid, block, shared, stream>>>(arguments...); an empty grid launches nothing.
@@ -61,21 +90,27 @@ void launch_cooperative(void (*kernel)(Parameters...), dim3 grid, dim3 block, st
 // The number of blocks of a kernel that the device runs at the same time.
 template <typename... Parameters>
 int resident_blocks(void (*kernel)(Parameters...), int threads, std::size_t shared) {
-    int device = 0, processors = 0, blocks = 0;
-    allow_shared(kernel, shared);
-    check(cudaGetDevice(&device), "device");
-    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device");
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared), "occupancy");
-    return blocks * processors;
+    static Remembered<std::tuple<int, const void*, int, std::size_t>, int> known;
+    const int device = current_device();
+    return known({device, reinterpret_cast<const void*>(kernel), threads, shared}, [&] {
+        int processors = 0, blocks = 0;
+        allow_shared(kernel, shared);
+        check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device");
+        check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared), "occupancy");
+        return blocks * processors;
+    });
 }
 
 // The compute capability of the current device, as 10 * major + minor.
 inline int capability() {
-    int device = 0, major = 0, minor = 0;
-    check(cudaGetDevice(&device), "device");
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "device");
-    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "device");
-    return 10 * major + minor;
+    static Remembered<int, int> known;
+    const int device = current_device();
+    return known(device, [&] {
+        int major = 0, minor = 0;
+        check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "device");
+        check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "device");
+        return 10 * major + minor;
+    });
 }
 
 inline void zero(void* data, std::size_t bytes, cudaStream_t stream) {

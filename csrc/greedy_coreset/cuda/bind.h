@@ -7,7 +7,10 @@ namespace vsad {
 namespace cuda {
 
 inline void bind_greedy_coreset(py::module_& m) {
-    m.def("greedy_coreset_workspace", &coreset_workspace, py::arg("M"), py::arg("C"));
+    m.def(
+        "greedy_coreset_workspace",
+        [](std::int64_t M, std::int64_t C, int dtype) { return coreset_workspace(M, C, static_cast<Scalar>(dtype)); },
+        py::arg("M"), py::arg("C"), py::arg("dtype"));
     m.def(
         "greedy_coreset",
         [](int dtype, const std::array<std::int64_t, 4>& sizes, const std::array<std::int64_t, 2>& features,

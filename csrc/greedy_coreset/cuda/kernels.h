@@ -21,8 +21,8 @@ struct CoresetArguments {
     void* workspace;       // coreset_workspace() bytes of any content, aligned to 256
 };
 
-// For M points with C channels on the current device.
-std::size_t coreset_workspace(std::int64_t M, std::int64_t C);
+// For M points with C channels of a dtype on the current device.
+std::size_t coreset_workspace(std::int64_t M, std::int64_t C, Scalar dtype);
 void greedy_coreset(const CoresetArguments& arguments, cudaStream_t stream);
 
 }  // namespace cuda

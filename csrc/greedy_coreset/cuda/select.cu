@@ -64,7 +64,10 @@ __global__ void __launch_bounds__(kThreads, 1) coreset_kernel(const __grid_const
 // blocks than tiles of points.
 std::size_t lay_out(State& s) {
     const CoresetArguments& a = s.arguments;
-    const std::int64_t resident = resident_blocks(coreset_kernel<float>, kThreads, sizeof(Shared));
+    std::int64_t resident = 0;
+    with_float_type(a.dtype, [&](auto element) {
+        resident = resident_blocks(coreset_kernel<decltype(element)>, kThreads, sizeof(Shared));
+    });
     s.layout.M = static_cast<int>(a.M);
     s.layout.blocks = static_cast<int>(std::max<std::int64_t>(1, std::min(resident, (a.M + kTile - 1) / kTile)));
     s.layout.rows = (s.layout.M + s.layout.blocks - 1) / s.layout.blocks;
@@ -92,10 +95,11 @@ std::size_t lay_out(State& s) {
 }  // namespace
 }  // namespace coreset
 
-std::size_t coreset_workspace(std::int64_t M, std::int64_t C) {
+std::size_t coreset_workspace(std::int64_t M, std::int64_t C, Scalar dtype) {
     coreset::State state{};
     state.arguments.M = M;
     state.arguments.C = C;
+    state.arguments.dtype = dtype;
     return coreset::lay_out(state);
 }
 

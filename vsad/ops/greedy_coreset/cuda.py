@@ -27,9 +27,10 @@ def forward(call: CoresetCall) -> tuple[Tensor]:
     center = sample.mean(0).nan_to_num_(nan=0, posinf=0, neginf=0)
     spread = (sample - center).abs_().nan_to_num_(nan=0, posinf=0).amax()
     with stream_of(features) as stream:
-        workspace = features.new_empty((_cuda.greedy_coreset_workspace(M, C),), dtype=torch.uint8)
+        dtype = DTYPES[features.dtype]
+        workspace = features.new_empty((_cuda.greedy_coreset_workspace(M, C, dtype),), dtype=torch.uint8)
         _cuda.greedy_coreset(
-            dtype=DTYPES[features.dtype],
+            dtype=dtype,
             sizes=(M, C, size, start),
             features=(pointer(rows), rows.stride(0)),
             center=pointer(center),

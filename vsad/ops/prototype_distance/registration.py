@@ -11,6 +11,7 @@ from ..common.registry import DifferentiableKernels, Gradients, Operator
 from .call import NAME, DistanceCall, check
 from .reference import distances_at, reference
 
+GPU_ROWS = 1 << 31  # the GPU kernels keep the index of a feature or prototype in an int32
 CUDA_NEIGHBORS, TRITON_NEIGHBORS = 64, 32  # the largest k that fits the registers of a screening kernel
 
 
@@ -32,12 +33,19 @@ def _triton() -> DifferentiableKernels:
     return triton
 
 
+def _gpu_why_not(call: DistanceCall, neighbors: int) -> str | None:
+    for name, rows in (("features", call.features.shape[0]), ("prototypes", call.prototypes.shape[0])):
+        if rows >= GPU_ROWS:
+            return f"takes fewer than 2^31 {name}, got {rows}; call it on parts of them"
+    return None if call.k <= neighbors else f"takes k up to {neighbors}, got {call.k}"
+
+
 def _cuda_why_not(call: DistanceCall) -> str | None:
-    return None if call.k <= CUDA_NEIGHBORS else f"takes k up to {CUDA_NEIGHBORS}, got {call.k}"
+    return _gpu_why_not(call, CUDA_NEIGHBORS)
 
 
 def _triton_why_not(call: DistanceCall) -> str | None:
-    return None if call.k <= TRITON_NEIGHBORS else f"takes k up to {TRITON_NEIGHBORS}, got {call.k}"
+    return _gpu_why_not(call, TRITON_NEIGHBORS)
 
 
 def _empty(call: DistanceCall) -> tuple[Tensor, Tensor]:
