@@ -4,8 +4,8 @@
 // A warp takes 4 x 4 target pixels of one head, as the forward does, and goes through the slots twice. First it finds
 // the softmax of every pixel and <grad_out, out>: the forward's out is rounded too coarsely for that. Then it finds the
 // same dot products again, with them the gradients of the logits, and leaves what they weigh at every tap: gamma, which
-// multiplies query and key, and beta, which multiplies grad_out. Both are rounded to the dtype, as plain torch does;
-// all sums are float32.
+// multiplies query and key, and beta, which multiplies grad_out. For key and value both are rounded to the dtype; all
+// sums are float32.
 //
 // Where a box is too large (H minifies, or a horizon is near), the warp takes its pixels one by one, each with the box
 // of its own window. So it does where grad_query is not finite (zero times infinity somewhere in a box is NaN): then
@@ -32,7 +32,9 @@ struct Strip {
     static constexpr int kSums = R * R + 9, kStride = kSums | 1;
     union {
         float scores[kRows][kBox<R> + 8];         // <query, key>
-        unsigned weights[kRows][kBox<R> / 2 + 4];  // gamma, two source pixels per word
+        // Gamma, two source pixels per word, as the sum of two numbers of the dtype: gammas of a pixel add up to zero,
+        // which one number would not keep where keys have a large mean.
+        unsigned weights[2][kRows][kBox<R> / 2 + 4];
     };
     union {
         float products[kRows][kBox<R> + 8];  // <grad_out, value>
@@ -255,19 +257,26 @@ __device__ __forceinline__ void store_taps(Element* to, const float (&weights)[k
     }
 }
 
-// Leaves the weights of the pixels' taps in the box, rounded to the dtype, and zeros elsewhere.
+// Leaves the weights of the pixels' taps in the box, and zeros elsewhere.
 template <typename Element, int R>
 __device__ __forceinline__ void put_weights(Strip<R>& s, const float (&weights)[kHalf<R>][R + 1],
                                             const HalfWindow<R>& half, int steps, const Lane& lane) {
-    for (int i = lane.second; i < 2 * steps; i += 2)
-        *reinterpret_cast<uint4*>(&s.weights[lane.pixel][4 * i]) = make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int part = 0; part < 2; ++part)
+        for (int i = lane.second; i < 2 * steps; i += 2)
+            *reinterpret_cast<uint4*>(&s.weights[part][lane.pixel][4 * i]) = make_uint4(0, 0, 0, 0);
     __syncwarp();
-    Element* to = reinterpret_cast<Element*>(s.weights[lane.pixel]);
+    Element* to = reinterpret_cast<Element*>(s.weights[0][lane.pixel]);
+    Element* rest = reinterpret_cast<Element*>(s.weights[1][lane.pixel]);
 #pragma unroll
     for (int row = 0; row < kHalf<R>; ++row)
 #pragma unroll
-        for (int i = 0; i <= R; ++i)
-            if (half.has_tap(row, i)) to[half.box_index(row, i)] = narrow<Element>(weights[row][i]);
+        for (int i = 0; i <= R; ++i) {
+            if (!half.has_tap(row, i)) continue;
+            const Element near = narrow<Element>(weights[row][i]);
+            to[half.box_index(row, i)] = near;
+            rest[half.box_index(row, i)] = narrow<Element>(weights[row][i] - widen(near));
+        }
 }
 
 // sum += gamma times the box's keys.
@@ -276,33 +285,47 @@ __device__ __forceinline__ void add_keys(float (&sum)[packs][4], const Strip<R>&
                                          const Lane& lane) {
 #pragma unroll 1
     for (int i = 0; i < steps; ++i) {
-        const unsigned weights[4] = {
-            s.weights[lane.group][8 * i + lane.quad], s.weights[lane.group + 8][8 * i + lane.quad],
-            s.weights[lane.group][8 * i + 4 + lane.quad], s.weights[lane.group + 8][8 * i + 4 + lane.quad]};
         const int2 near = *reinterpret_cast<const int2*>(&s.key_at[16 * i + 2 * lane.quad]);
         const int2 next = *reinterpret_cast<const int2*>(&s.key_at[16 * i + 8 + 2 * lane.quad]);
         const Element* const from[4] = {keys + near.x, keys + near.y, keys + next.x, keys + next.y};
-        add_values<Element>(sum, weights, from);
+        unsigned columns[packs][2];
+        load_columns<Element>(columns, from);
+#pragma unroll
+        for (int part = 0; part < 2; ++part) {
+            const auto& weights = s.weights[part];
+            const unsigned rows[4] = {
+                weights[lane.group][8 * i + lane.quad], weights[lane.group + 8][8 * i + lane.quad],
+                weights[lane.group][8 * i + 4 + lane.quad], weights[lane.group + 8][8 * i + 4 + lane.quad]};
+#pragma unroll
+            for (int j = 0; j < packs; ++j) mma(sum[j], rows, columns[j][0], columns[j][1], Element{});
+        }
     }
 }
 
-// Of one pixel with ordinary instructions: the lane adds to its channels 2 lane, 2 lane + 1, and 64 further on, which
-// it keeps in the first two sums of rows 0 and 1.
+// As put_weights and add_keys, of one pixel with ordinary instructions. Its box is its window, all of whose taps take
+// part. The lane adds to its channels 2 lane, 2 lane + 1, and 64 further on, which it keeps in the first two sums of
+// rows 0 and 1.
 template <typename Element, int R, int packs>
-__device__ __forceinline__ void add_keys_of_pixel(float (&sum)[packs][4], const Strip<R>& s, const Element* keys,
-                                                  int count, const Lane& lane, int pixel) {
-    const Element* weights = reinterpret_cast<const Element*>(s.weights[pixel]);
+__device__ __forceinline__ void add_keys_of_pixel(float (&sum)[packs][4], Strip<R>& s,
+                                                  const float (&weights)[kHalf<R>][R + 1], const HalfWindow<R>& half,
+                                                  const Element* keys, int count, const Lane& lane) {
+    float* to = s.scores[0];
+#pragma unroll
+    for (int row = 0; row < kHalf<R>; ++row)
+#pragma unroll
+        for (int i = 0; i <= R; ++i)
+            if (half.has_tap(row, i)) to[half.box_index(row, i)] = weights[row][i];
+    __syncwarp();
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
-        const float weight = widen(weights[i]);
 #pragma unroll
         for (int part = 0; part < (packs + 7) / 8; ++part) {
             const int channel = 2 * lane.index + 64 * part;
             if (channel >= packs * kPack<Element>) break;
             float pair[2];
             load_pack<2>(keys + s.key_at[i] + channel, pair);
-            sum[part][0] += weight * pair[0];
-            sum[part][1] += weight * pair[1];
+            sum[part][0] += to[i] * pair[0];
+            sum[part][1] += to[i] * pair[1];
         }
     }
 }
@@ -409,15 +432,16 @@ __device__ __forceinline__ void differentiate_slots(const WarpCall<Element, R, p
             for (int i = 0; i < R; ++i) grads[row][i] *= a.logit_scale;
         cells_to_taps<R>(weights, grads, w, c.lane);
         if (taps && !query_only && looked_at) store_taps<Element, R>(taps, weights);
-        if (c.g.query) put_weights<Element>(c.s, weights, half, box.steps(), c.lane);
+        const auto* keys = pixel_at<Element>(a.key, c.tile.b, source, box.left, box.top, c.channel());
+        if (c.g.query && c.only == kAllPixels) {
+            put_weights<Element>(c.s, weights, half, box.steps(), c.lane);
+            __syncwarp();
+            add_keys(sum, c.s, keys, box.steps(), c.lane);
+        } else if (c.g.query) {
+            add_keys_of_pixel(sum, c.s, weights, half, keys, box.width * box.height, c.lane);
+        }
         __syncwarp();
         if (!query_only) write_sums(c, slot);
-        if (!c.g.query) continue;
-        const auto* keys = pixel_at<Element>(a.key, c.tile.b, source, box.left, box.top, c.channel());
-        if (c.only == kAllPixels)
-            add_keys(sum, c.s, keys, box.steps(), c.lane);
-        else
-            add_keys_of_pixel(sum, c.s, keys, box.width * box.height, c.lane, c.only);
     }
 }
 

@@ -90,6 +90,36 @@ __device__ __forceinline__ std::int64_t tap_index(const AlignArguments& a, int v
 template <int R>
 constexpr int kTapPiece = kHalfTaps<R> % 8 == 0 ? 8 : 2;
 
+// The rows of 16 pixels, four of which this lane loads, as the second factor of products: a piece of n packs
+// makes n products, and lane 4 g + j holds channels n g to n g + n - 1 of the pixels 2 j, 2 j + 1, 2 j + 8 and
+// 2 j + 9.
+template <typename Element, int packs>
+__device__ __forceinline__ void load_columns(unsigned (&to)[packs][2], const Element* const (&from)[4]) {
+    const int group = threadIdx.x % 32 / 4;
+    for_each_piece<packs, 8>([&](auto first, auto n) {
+        if constexpr (n == 1) {
+            unsigned channel[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                channel[i] = __ldg(reinterpret_cast<const unsigned short*>(from[i] + 8 * first + group));
+            to[first][0] = lower_halves(channel[0], channel[1]);
+            to[first][1] = lower_halves(channel[2], channel[3]);
+        } else {
+            Words<n / 2> words[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) words[i] = load_words<n / 2>(from[i] + 8 * first + n * group);
+#pragma unroll
+            for (int i = 0; i < n / 2; ++i) {
+                const unsigned a = words[0].word[i], b = words[1].word[i], c = words[2].word[i], d = words[3].word[i];
+                to[first + 2 * i][0] = lower_halves(a, b);
+                to[first + 2 * i][1] = lower_halves(c, d);
+                to[first + 2 * i + 1][0] = upper_halves(a, b);
+                to[first + 2 * i + 1][1] = upper_halves(c, d);
+            }
+        }
+    });
+}
+
 template <int packs>
 __device__ __forceinline__ bool all_finite(const float (&sum)[packs][4]) {
     bool finite = true;

@@ -1,4 +1,5 @@
-// The forward of float16 / bfloat16 on tensor cores, for heads of 32, 40 or 64 channels and windows of 3 and 5.
+// The forward of float16 / bfloat16 on tensor cores, for heads of 16, 32, 40, 64, 80 or 160 channels and
+// windows of 3 and 5.
 //
 // A warp takes 4 x 4 target pixels of one head and, slot by slot, the box of source pixels that their windows touch: 49
 // at a scale near one, where the windows one by one touch 256. It multiplies all its pixels with all of the box, which
@@ -9,9 +10,9 @@
 // Where a box is too large (H minifies, or a horizon is near), or a sum is not finite (zero times infinity somewhere in
 // a box is NaN), the warp's pixels are computed again with ordinary instructions.
 //
-// Launch table: windows of 3 and 5, heads of 4, 5 and 8 packs; 8 warps per block, 2 blocks per multiprocessor (1 for
-// windows of 5 with 8 packs). A block has 8 x 8 pixels of two heads when heads is even, because the channels of two
-// heads fill sectors together, else 16 x 8 pixels of one.
+// Launch table: windows of 3 and 5, heads of 2, 4, 5, 8, 10 and 20 packs; 8 warps per block, 2 blocks per
+// multiprocessor (1 for windows of 5 with 8 packs, and from 10 packs on). A block has 8 x 8 pixels of two heads when
+// heads is even, because the channels of two heads fill sectors together, else 16 x 8 pixels of one.
 #include "homography_align/cuda/forward_pixel.h"
 #include "homography_align/cuda/mma_rows.h"
 
@@ -21,8 +22,9 @@ namespace homography_align {
 namespace {
 
 constexpr int kWarps = kThreads / 32, kSide = 4, kRows = kSide * kSide;  // a warp has kSide x kSide pixels
-// The channels of a head, counted in packs of 8 channels.
-constexpr int kNarrowHead = 4, kHead = 5, kWideHead = 8;
+// The fallback's lanes per pixel, for heads of so many packs.
+template <int packs>
+constexpr int kFallbackLanes = packs > 8 ? kWideLanes : 8;
 
 // The most source pixels that a box may have.
 template <int R>
@@ -286,11 +288,11 @@ __device__ __forceinline__ void write_result(const PackedAlignArguments& a, cons
 
 // The warp's pixels, from (x, y) on, with ordinary instructions. Not inlined, so that its registers do not count for
 // the kernel; takes integers because a struct would be passed on the stack.
-template <typename Element, int R>
+template <typename Element, int R, int kLanes>
 __device__ __noinline__ void forward_fallback(const PackedAlignArguments& a, int b, int v, int head, int x, int y) {
 #pragma unroll 1
-    for (int i = threadIdx.x % 32 / 8; i < kRows; i += 4)
-        forward_pixel<Element, R, 8>(a, b, v, head, 0, x + i % kSide, y + i / kSide);
+    for (int i = threadIdx.x % 32 / kLanes; i < kRows; i += 32 / kLanes)
+        forward_pixel<Element, R, kLanes>(a, b, v, head, 0, x + i % kSide, y + i / kSide);
 }
 
 // The pixels that the block's warps take. `together` (1 or 2) neighboring heads share a block; its warps lie 4 or 2
@@ -305,9 +307,10 @@ __device__ __forceinline__ WarpTile tile_of_warp(const PackedAlignArguments& a, 
 }
 
 template <typename Element, int R, int packs>
-__global__ void __launch_bounds__(kThreads, R == 3          ? 2
-                                            : packs > kHead ? 1
-                                                            : kBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(kThreads, packs > 8   ? 1
+                                            : R == 3    ? 2
+                                            : packs > 5 ? 1
+                                                        : kBlocksPerMultiprocessor)
     mma_kernel(const __grid_constant__ PackedAlignArguments a, int tiles, int tiles_across, int together) {
     const WarpTile tile = tile_of_warp(a, tiles, tiles_across, together);
     if (tile.x >= a.W || tile.y >= a.H) return;
@@ -349,7 +352,8 @@ __global__ void __launch_bounds__(kThreads, R == 3          ? 2
         multiply_values(sum, s, values, box.steps(), lane);
         __syncwarp();  // everyone has read the weights and offsets, which the next slot overwrites
     }
-    if (!fits || !all_finite(sum)) return forward_fallback<Element, R>(a, tile.b, tile.v, tile.head, tile.x, tile.y);
+    if (!fits || !all_finite(sum))
+        return forward_fallback<Element, R, kFallbackLanes<packs>>(a, tile.b, tile.v, tile.head, tile.x, tile.y);
     write_result<Element>(a, tile, rows, lane, softmax, sum);
 }
 
@@ -368,10 +372,22 @@ void launch_mma(const PackedAlignArguments& a, cudaStream_t stream) {
 
 template <typename Element>
 bool launch_mma_of_head(const PackedAlignArguments& a, cudaStream_t stream) {
-    if (a.key_packs == kNarrowHead) return launch_mma<Element, kNarrowHead>(a, stream), true;
-    if (a.key_packs == kHead) return launch_mma<Element, kHead>(a, stream), true;
-    if (a.key_packs == kWideHead) return launch_mma<Element, kWideHead>(a, stream), true;
-    return false;
+    switch (a.key_packs) {
+        case 2:
+            return launch_mma<Element, 2>(a, stream), true;
+        case 4:
+            return launch_mma<Element, 4>(a, stream), true;
+        case 5:
+            return launch_mma<Element, 5>(a, stream), true;
+        case 8:
+            return launch_mma<Element, 8>(a, stream), true;
+        case 10:
+            return launch_mma<Element, 10>(a, stream), true;
+        case 20:
+            return launch_mma<Element, 20>(a, stream), true;
+        default:
+            return false;
+    }
 }
 
 // Whether offsets within a box fit 32 bits.

@@ -5,8 +5,8 @@
 // stay in registers. Where one is not finite (zero times infinity is NaN), the warp adds its pixels up again with
 // ordinary instructions.
 //
-// Launch table: 8 warps per block, which take the gradients and heads of one source tile, so that they share the test
-// of boxes and the sectors of pixels; 2 blocks per multiprocessor up to 5 packs per head, else 1.
+// Launch table: 4 warps per block, which take the gradients and heads of one source tile, so that they share the test
+// of boxes and the sectors of pixels; 4 blocks per multiprocessor with 2 packs per head, 3 up to 5, else 2.
 #include "homography_align/cuda/backward_warp.h"
 
 namespace vsad {
@@ -14,13 +14,14 @@ namespace cuda {
 namespace homography_align {
 namespace {
 
-constexpr int kSourceSide = 8, kSourcePixels = kSourceSide * kSourceSide, kGatherWarps = kThreads / 32;
+constexpr int kSourceSide = 8, kSourcePixels = kSourceSide * kSourceSide;
+constexpr int kGatherWarps = 4, kGatherThreads = 32 * kGatherWarps;
 constexpr int kBands = kSourcePixels / 16;  // products take 16 source pixels, which are two of the tile's rows
 
 struct Shared {
     // The weights of one target tile's pixels at the source tile's. The padding lets ldmatrix read different banks.
     std::uint16_t weights[kGatherWarps][kRows][kSourcePixels + 8];
-    unsigned hits[kGatherWarps];  // one bit for each of the kThreads target tiles that are tested at once
+    unsigned hits[kGatherWarps];  // one bit for each of the kGatherThreads target tiles that are tested at once
 };
 
 // What a warp works on.
@@ -37,16 +38,25 @@ struct GatherTile {
     }
 };
 
-// The operand of the products with a target tile: query for key, grad_out for value.
+// A pixel of a target tile. Those beyond the border weigh nothing; those at the border are read in their place.
+struct Place {
+    int x, y;
+
+    __device__ __forceinline__ Place(const AlignArguments& a, int tile, int tiles_across, int pixel) {
+        const int last_x = static_cast<int>(a.W) - 1, last_y = static_cast<int>(a.H) - 1;
+        x = tile % tiles_across * kSide + pixel % kSide;
+        y = tile / tiles_across * kSide + pixel / kSide;
+        x = x < last_x ? x : last_x;
+        y = y < last_y ? y : last_y;
+    }
+};
+
+// The operand of the products at a pixel of target view v: query for key, grad_out for value.
 template <typename Element, int packs>
-__device__ __forceinline__ const Element* target_row(const AlignMmaBackwardArguments& g, const GatherTile& own, int v,
-                                                     int tile, int pixel) {
-    const PackedAlignArguments& a = g.forward;
-    // Pixels beyond the border weigh nothing; those at the border are read in their place.
-    const int x = tile % own.tiles_across * kSide + pixel % kSide, last_x = static_cast<int>(a.W) - 1;
-    const int y = tile / own.tiles_across * kSide + pixel / kSide, last_y = static_cast<int>(a.H) - 1;
-    return pixel_at<Element>(own.part ? g.grad_out : a.query, own.b, v, x < last_x ? x : last_x,
-                             y < last_y ? y : last_y, own.head * packs * kPack<Element>);
+__device__ __forceinline__ const Element* operand_at(const AlignMmaBackwardArguments& g, const GatherTile& own, int v,
+                                                     int x, int y) {
+    return pixel_at<Element>(own.part ? g.grad_out : g.forward.query, own.b, v, x, y,
+                             own.head * packs * kPack<Element>);
 }
 
 // Lays out the weights of a target tile's taps. Begins and ends with the warp in step.
@@ -81,55 +91,23 @@ __device__ __forceinline__ void put_weights(std::uint16_t (&to)[kRows][kSourcePi
     __syncwarp();
 }
 
-// The rows of 16 target pixels, four of which this lane loads, as the second factor of products: a piece of n packs
-// makes n products, and lane 4 g + j holds channels n g to n g + n - 1 of the pixels 2 j, 2 j + 1, 2 j + 8 and
-// 2 j + 9.
-template <typename Element, int packs>
-__device__ __forceinline__ void load_columns(unsigned (&to)[packs][2], const Element* const (&from)[4]) {
-    const int group = threadIdx.x % 32 / 4;
-    for_each_piece<packs, 8>([&](auto first, auto n) {
-        if constexpr (n == 1) {
-            unsigned channel[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-                channel[i] = __ldg(reinterpret_cast<const unsigned short*>(from[i] + 8 * first + group));
-            to[first][0] = lower_halves(channel[0], channel[1]);
-            to[first][1] = lower_halves(channel[2], channel[3]);
-        } else {
-            Words<n / 2> words[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) words[i] = load_words<n / 2>(from[i] + 8 * first + n * group);
-#pragma unroll
-            for (int i = 0; i < n / 2; ++i) {
-                const unsigned a = words[0].word[i], b = words[1].word[i], c = words[2].word[i], d = words[3].word[i];
-                to[first + 2 * i][0] = lower_halves(a, b);
-                to[first + 2 * i][1] = lower_halves(c, d);
-                to[first + 2 * i + 1][0] = upper_halves(a, b);
-                to[first + 2 * i + 1][1] = upper_halves(c, d);
-            }
-        }
-    });
-}
-
-// Adds what the source tile receives from one target tile in one slot.
+// Adds what the source tile receives from target tile `tile`, whose box, corners, taps and view of the operand these
+// are.
 template <typename Element, int R, int packs>
 __device__ __forceinline__ void gather_tile(float (&sum)[kBands][packs][4], const AlignMmaBackwardArguments& g,
-                                            const GatherTile& own, int v, int slot, int tile, Shared& s,
-                                            const Lane& lane) {
-    const PackedAlignArguments& a = g.forward;
-    auto& weights = s.weights[threadIdx.x / 32];
-    const int view = own.b * static_cast<int>(a.V) + v;
-    const std::int64_t at = (view * a.N + slot) * own.tiles + tile;
-    const Element* taps = static_cast<const Element*>(g.taps) +
-                          tap_index<R>(a, view, slot, own.tiles, tile, own.head, own.part);
-    const Element* const from[4] = {target_row<Element, packs>(g, own, v, tile, 2 * lane.quad),
-                                    target_row<Element, packs>(g, own, v, tile, 2 * lane.quad + 1),
-                                    target_row<Element, packs>(g, own, v, tile, 2 * lane.quad + 8),
-                                    target_row<Element, packs>(g, own, v, tile, 2 * lane.quad + 9)};
+                                            const GatherTile& own, int tile, const SourceBox& box,
+                                            const Corner* corners, const Element* taps, const Element* operand,
+                                            std::uint16_t (&weights)[kRows][kSourcePixels + 8], const Lane& lane) {
+    const Image& image = own.part ? g.grad_out : g.forward.query;
+    const Place first(g.forward, tile, own.tiles_across, 2 * lane.quad);
+    const Place last(g.forward, tile, own.tiles_across, 2 * lane.quad + 9);
+    const Element* const from[4] = {operand + first.y * image.y + first.x * image.x,
+                                    operand + first.y * image.y + last.x * image.x,
+                                    operand + last.y * image.y + first.x * image.x,
+                                    operand + last.y * image.y + last.x * image.x};
     unsigned columns[packs][2];
     load_columns<Element>(columns, from);
-    const SourceBox box = g.boxes[at];
-    put_weights<Element, R>(weights, own, taps, g.corners + at * kRows, lane);
+    put_weights<Element, R>(weights, own, taps, corners, lane);
 #pragma unroll
     for (int band = 0; band < kBands; ++band) {
         if (!own.meets_band(box, band)) continue;
@@ -141,10 +119,13 @@ __device__ __forceinline__ void gather_tile(float (&sum)[kBands][packs][4], cons
 }
 
 // The source tile again, pixel by pixel: what a pixel's own taps carry and nothing else. The lane adds channels
-// 2 lane, 2 lane + 1, and 64 further on. Not inlined, so that its registers do not count for the kernel.
+// 2 lane, 2 lane + 1, and 64 further on. Not inlined, so that its registers do not count for the kernel; takes integers
+// because a struct would be passed on the stack.
 template <typename Element, int R, int packs>
-__device__ __noinline__ void gather_fallback(const AlignMmaBackwardArguments& g, const GatherTile& own, Element* to) {
+__device__ __noinline__ void gather_fallback(const AlignMmaBackwardArguments& g, int b, int source, int left, int top,
+                                             int head, int part_of, int tiles, int tiles_across, Element* to) {
     const PackedAlignArguments& a = g.forward;
+    const GatherTile own = {b, source, left, top, head, part_of, tiles, tiles_across};
     const int lane = threadIdx.x % 32, N = static_cast<int>(a.N), V = static_cast<int>(a.V);
     constexpr int kChannels = packs * kPack<Element>;
 #pragma unroll 1
@@ -169,7 +150,8 @@ __device__ __noinline__ void gather_fallback(const AlignMmaBackwardArguments& g,
                     const unsigned column = x - corner.left, row = y - corner.top;
                     if (column > R || row > R) continue;
                     const float weight = widen(taps[(pixel * (R + 1) + row) * (R + 1) + column]);
-                    const Element* from = target_row<Element, packs>(g, own, v, tile, pixel);
+                    const Place place(a, tile, tiles_across, pixel);
+                    const Element* from = operand_at<Element, packs>(g, own, v, place.x, place.y);
 #pragma unroll
                     for (int part = 0; part < (packs + 7) / 8; ++part) {
                         const int channel = 2 * lane + 64 * part;
@@ -196,23 +178,32 @@ __device__ __forceinline__ void gather_slot(float (&sum)[kBands][packs][4], cons
                                             const GatherTile& own, bool works, int v, int slot, Shared& s,
                                             const Lane& lane) {
     const PackedAlignArguments& a = g.forward;
-    const SourceBox* boxes = g.boxes + ((own.b * a.V + v) * a.N + slot) * own.tiles;
-    for (int first = 0; first < own.tiles; first += kThreads) {
+    const int view = own.b * static_cast<int>(a.V) + v;
+    const std::int64_t edge = (view * a.N + slot) * own.tiles;
+    const SourceBox* boxes = g.boxes + edge;
+    const Corner* corners = g.corners + edge * kRows;
+    const Element* taps =
+        static_cast<const Element*>(g.taps) + tap_index<R>(a, view, slot, own.tiles, 0, own.head, own.part);
+    const Element* operand = operand_at<Element, packs>(g, own, v, 0, 0);
+    for (int first = 0; first < own.tiles; first += kGatherThreads) {
         const int tested = first + static_cast<int>(threadIdx.x);
         const bool hit = tested < own.tiles && own.meets(boxes[tested]);
         const unsigned hits = __ballot_sync(kWarp, hit);
         if (lane.index == 0) s.hits[threadIdx.x / 32] = hits;
         if (!__syncthreads_or(hit)) continue;
         for (int group = 0; works && group < kGatherWarps; ++group)
-            for (unsigned bits = s.hits[group]; bits; bits &= bits - 1)
-                gather_tile<Element, R>(sum, g, own, v, slot, first + 32 * group + __ffs(static_cast<int>(bits)) - 1,
-                                        s, lane);
+            for (unsigned bits = s.hits[group]; bits; bits &= bits - 1) {
+                const int tile = first + 32 * group + __ffs(static_cast<int>(bits)) - 1;
+                gather_tile<Element, R>(sum, g, own, tile, boxes[tile], corners + tile * kRows,
+                                        taps + tap_index<R>(a, 0, 0, 0, tile, 0, 0), operand,
+                                        s.weights[threadIdx.x / 32], lane);
+            }
         __syncthreads();  // everyone has read the hits, which the next round overwrites
     }
 }
 
 template <typename Element, int R, int packs>
-__global__ void __launch_bounds__(kThreads, packs <= 5 ? 2 : 1)
+__global__ void __launch_bounds__(kGatherThreads, packs <= 2 ? 4 : packs <= 5 ? 3 : 2)
     gather_mma_kernel(const __grid_constant__ AlignMmaBackwardArguments g, int tiles, int tiles_across,
                       int source_tiles, int source_across) {
     const PackedAlignArguments& a = g.forward;
@@ -243,7 +234,9 @@ __global__ void __launch_bounds__(kThreads, packs <= 5 ? 2 : 1)
     bool finite = true;
 #pragma unroll
     for (int band = 0; band < kBands; ++band) finite = all_finite(sum[band]) && finite;
-    if (!finite) return gather_fallback<Element, R, packs>(g, own, to);
+    if (!finite)
+        return gather_fallback<Element, R, packs>(g, own.b, own.source, own.left, own.top, own.head, own.part,
+                                                  own.tiles, own.tiles_across, to);
     const int x = own.left + lane.group;
     if (x >= a.Ws) return;
 #pragma unroll
@@ -269,7 +262,7 @@ void homography_align_gather_mma(const AlignMmaBackwardArguments& g, cudaStream_
     const int items = g.key && g.value ? 2 * a.heads : a.heads, groups = (items + kGatherWarps - 1) / kGatherWarps;
     const dim3 grid = grid_of(a.B * a.S * source_tiles * groups);
     with_mma_kernel(a, [&](auto element, auto R, auto packs) {
-        launch(gather_mma_kernel<decltype(element), R, packs>, grid, dim3(kThreads), sizeof(Shared), stream, g,
+        launch(gather_mma_kernel<decltype(element), R, packs>, grid, dim3(kGatherThreads), sizeof(Shared), stream, g,
                static_cast<int>(homography_align_mma_tiles(a.H, a.W)), static_cast<int>(mma_tiles_across(a.W)),
                static_cast<int>(source_tiles), static_cast<int>(across));
     });

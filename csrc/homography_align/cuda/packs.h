@@ -19,8 +19,8 @@ __device__ __forceinline__ float exp_of(float x) { return exp2f(kLog2E * x); }
 template <typename Element>
 constexpr int kPack = kPackBytes / sizeof(Element);
 
-// Packs that each lane keeps in registers. Eight lanes per pixel are those of the tensor core kernel's fallback, which
-// serves at most 8 packs.
+// Packs that each lane keeps in registers. Eight lanes per pixel are those of the tensor core kernel's fallback for
+// at most 8 packs.
 template <typename Element, int kLanes>
 constexpr int kHeld = kLanes == 8            ? 1
                       : sizeof(Element) == 4 ? 3
