@@ -14,6 +14,7 @@ Environment:
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -75,13 +76,37 @@ def cuda_mode() -> str | None:
 
 
 def gpu_capabilities() -> list[int]:
-    """10 * major + minor of every GPU of this machine, according to its driver."""
+    """10 * major + minor of every GPU of this machine, according to its driver, or else to nvidia-smi."""
+    found = driver_capabilities()
+    if found:
+        return found
     try:
         ask = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
         answer = subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [int(major + minor) for major, minor in re.findall(r"^(\d+)\.(\d)\s*$", answer, re.MULTILINE)]
+
+
+def driver_capabilities() -> list[int]:
+    """What the driver's library says; nothing where it is missing or fails."""
+    major, minor = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count, value = ctypes.c_int(), ctypes.c_int()
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+            return []
+        found = []
+        for device in range(count.value):
+            numbers = []
+            for attribute in (major, minor):
+                if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+                    return []
+                numbers.append(value.value)
+            found.append(10 * numbers[0] + numbers[1])
+    except (OSError, AttributeError):
+        return []
+    return found
 
 
 def native_archs() -> list[str]:

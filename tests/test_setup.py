@@ -1,13 +1,31 @@
 """What setup.py compiles for: the GPUs that are here, one architecture without a GPU, all of them for a release."""
 
+import ctypes
 import importlib.util
 import os
+import types
 from pathlib import Path
 
 import pytest
 import setuptools
 
 RELEASE = ["80", "86", "89", "90a", "100", "120"]
+
+
+def library(capabilities):
+    """A driver's library that knows these GPUs; None is a machine without one."""
+    if capabilities is None:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    def count(to):
+        to._obj.value = len(capabilities)
+        return 0
+
+    def attribute(to, which, device):
+        to._obj.value = int(capabilities[device].split(".")[which - 75])
+        return 0
+
+    return types.SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGetCount=count, cuDeviceGetAttribute=attribute)
 
 
 @pytest.fixture
@@ -24,7 +42,8 @@ def architectures(monkeypatch, tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
 
-    def ask(capabilities, wanted=None):
+    def ask(capabilities, wanted=None, driver=None):
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: library(driver))
         program("nvcc", "")
         answer = "\\n".join(capabilities)
         program("nvidia-smi", f"printf '{answer}\\n'" if capabilities else "echo no driver; exit 9")
@@ -57,6 +76,12 @@ def test_the_gpus_that_are_here_are_compiled_for(architectures, capabilities, ar
     assert architectures(capabilities) == archs
     if capabilities != ["7.5"]:
         assert architectures(capabilities, "native") == archs
+
+
+def test_the_driver_is_asked_before_nvidia_smi(architectures):
+    assert architectures([], driver=["9.0"]) == ["90a"]
+    assert architectures(["8.6"], driver=["10.0", "8.0"]) == ["80", "100"]
+    assert architectures(["8.6"], driver=[]) == ["86"]
 
 
 def test_named_architectures_are_taken_whatever_is_here(architectures):

@@ -31,11 +31,24 @@ struct alignas(sizeof(Element) * n) Pack {
     Element value[n];
 };
 
+// Of two bfloat16 in a register each takes one instruction.
+template <typename Element, int n>
+__device__ __forceinline__ void widen_pack(const Pack<Element, n>& pack, float (&to)[n]) {
+    if constexpr (std::is_same_v<Element, bfloat16> && n % 2 == 0) {
+        const auto words = bit_cast<Pack<std::uint32_t, n / 2>>(pack);
+#pragma unroll
+        for (int i = 0; i < n; i += 2) {
+            to[i] = bit_cast<float>(words.value[i / 2] << 16);
+            to[i + 1] = bit_cast<float>(words.value[i / 2] & 0xffff0000u);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < n; ++i) to[i] = widen(pack.value[i]);
+    }
+}
 template <int n, typename Element>
 __device__ __forceinline__ void load_pack(const Element* from, float (&to)[n]) {
-    const Pack<Element, n> pack = *reinterpret_cast<const Pack<Element, n>*>(from);
-#pragma unroll
-    for (int i = 0; i < n; ++i) to[i] = widen(pack.value[i]);
+    widen_pack(*reinterpret_cast<const Pack<Element, n>*>(from), to);
 }
 template <int n, typename Element>
 __device__ __forceinline__ void store_pack(Element* to, const float (&from)[n]) {

@@ -186,7 +186,10 @@ struct Source {
     Padding padding;
 
     VSAD_HD Source(const WarpArguments& a, std::int64_t b)
-        : last_x(T(a.Ws - 1)), last_y(T(a.Hs - 1)), coordinate_limit(T(a.coordinate_limit)), padding(a.padding) {
+        : last_x(T(Index<T>(a.Ws - 1))),
+          last_y(T(Index<T>(a.Hs - 1))),
+          coordinate_limit(T(a.coordinate_limit)),
+          padding(a.padding) {
         const T* from = static_cast<const T*>(a.homography) + b * a.homography_batch;
         for (int i = 0; i < 9; ++i) H[i] = from[i];
     }

@@ -39,9 +39,12 @@ __device__ __forceinline__ void interpolate(float (&sum)[vector], const Pack<Ele
     for (int j = 0; j < n; ++j) {
         float row[vector] = {};
 #pragma unroll
-        for (int i = 0; i < n; ++i)
+        for (int i = 0; i < n; ++i) {
+            float wide[vector];
+            widen_pack(tap[j][i], wide);
 #pragma unroll
-            for (int k = 0; k < vector; ++k) row[k] += taps.x.weight[i] * widen(tap[j][i].value[k]);
+            for (int k = 0; k < vector; ++k) row[k] += taps.x.weight[i] * wide[k];
+        }
 #pragma unroll
         for (int k = 0; k < vector; ++k) sum[k] += taps.y.weight[j] * row[k];
     }
