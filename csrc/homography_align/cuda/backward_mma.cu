@@ -37,12 +37,8 @@ struct Strip {
     struct Taps {
         float key[kRows][kTapStride], value[kRows][kTapStride];  // the dot products with the taps of every window
     };
-    union {
-        float products[kRows][kBox<R> + 8];  // dot products of all pixels with all of the box
-        // Gamma, two source pixels per word, as the sum of two numbers of the dtype: gammas of a pixel add up to zero,
-        // which one number would not keep where keys have a large mean.
-        unsigned weights[2][kRows][kBox<R> / 2 + 4];
-    };
+    // Dot products of all pixels with all of the box; in the second turn then the gammas.
+    float products[kRows][kBox<R> + 8];
     union Slot {
         Taps taps;
         float sums[kRows][kStride];  // then: gradients of a pixel's logits and of the homography
@@ -318,46 +314,70 @@ __device__ __forceinline__ void store_taps(Element* to, const float (&weights)[k
 template <typename Element, int R>
 __device__ __forceinline__ void put_weights(Strip<R>& s, const float (&weights)[kHalf<R>][R + 1],
                                             const HalfWindow<R>& half, int steps, const Lane& lane) {
-#pragma unroll
-    for (int part = 0; part < 2; ++part)
-        for (int i = lane.second; i < 2 * steps; i += 2)
-            *reinterpret_cast<uint4*>(&s.weights[part][lane.pixel][4 * i]) = make_uint4(0, 0, 0, 0);
+    float* to = s.products[lane.pixel];
+    for (int i = lane.second; i < 4 * steps; i += 2) *reinterpret_cast<uint4*>(to + 4 * i) = make_uint4(0, 0, 0, 0);
     __syncwarp();
-    Element* to = reinterpret_cast<Element*>(s.weights[0][lane.pixel]);
-    Element* rest = reinterpret_cast<Element*>(s.weights[1][lane.pixel]);
 #pragma unroll
     for (int row = 0; row < kHalf<R>; ++row)
 #pragma unroll
-        for (int i = 0; i <= R; ++i) {
-            if (!half.has_tap(row, i)) continue;
-            const Element near = narrow<Element>(weights[row][i]);
-            to[half.box_index(row, i)] = near;
-            rest[half.box_index(row, i)] = narrow<Element>(weights[row][i] - widen(near));
-        }
+        for (int i = 0; i <= R; ++i)
+            if (half.has_tap(row, i)) to[half.box_index(row, i)] = weights[row][i];
+}
+
+// Two float32 numbers as sums of three pairs of the dtype. The gammas of a pixel add up to zero, which fewer digits
+// would not keep where keys have a large mean. All but the first pair are multiplied by kRestScale, because what
+// rounding to float16 leaves may lie below its smallest number.
+template <typename Element>
+constexpr float kRestScale = std::is_same<Element, float16>::value ? 2048 : 1;
+
+template <typename Element>
+__device__ __forceinline__ void split(unsigned& first, unsigned& second, unsigned& third, const float2& pair) {
+    const float values[2] = {pair.x, pair.y};
+    unsigned parts[3] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const Element a = narrow<Element>(values[i]);
+        const float rest = (values[i] - widen(a)) * kRestScale<Element>;
+        const Element b = narrow<Element>(rest), c = narrow<Element>(rest - widen(b));
+        parts[0] |= static_cast<unsigned>(a.bits) << 16 * i;
+        parts[1] |= static_cast<unsigned>(b.bits) << 16 * i;
+        parts[2] |= static_cast<unsigned>(c.bits) << 16 * i;
+    }
+    first = parts[0];
+    second = parts[1];
+    third = parts[2];
 }
 
 // sum += gamma times the box's keys.
 template <typename Element, int R, int packs>
 __device__ __forceinline__ void add_keys(float (&sum)[packs][4], const Strip<R>& s, const Element* keys, int steps,
                                          const Lane& lane) {
+    float rest[packs][4] = {};
 #pragma unroll 1
     for (int i = 0; i < steps; ++i) {
         const int2 near = *reinterpret_cast<const int2*>(&s.key_at[16 * i + 2 * lane.quad]);
         const int2 next = *reinterpret_cast<const int2*>(&s.key_at[16 * i + 8 + 2 * lane.quad]);
         const Element* const from[4] = {moved(keys, near.x), moved(keys, near.y), moved(keys, next.x),
                                         moved(keys, next.y)};
-        unsigned columns[packs][2];
+        unsigned columns[packs][2], rows[3][4];
         load_columns<Element>(columns, from);
 #pragma unroll
-        for (int part = 0; part < 2; ++part) {
-            const auto& weights = s.weights[part];
-            const unsigned rows[4] = {
-                weights[lane.group][8 * i + lane.quad], weights[lane.group + 8][8 * i + lane.quad],
-                weights[lane.group][8 * i + 4 + lane.quad], weights[lane.group + 8][8 * i + 4 + lane.quad]};
+        for (int j = 0; j < 4; ++j) {
+            const float* row = s.products[lane.group + j % 2 * 8];
+            split<Element>(rows[0][j], rows[1][j], rows[2][j],
+                           *reinterpret_cast<const float2*>(row + 16 * i + j / 2 * 8 + 2 * lane.quad));
+        }
 #pragma unroll
-            for (int j = 0; j < packs; ++j) mma(sum[j], rows, columns[j][0], columns[j][1], Element{});
+        for (int j = 0; j < packs; ++j) {
+            mma(sum[j], rows[0], columns[j][0], columns[j][1], Element{});
+            mma(rest[j], rows[1], columns[j][0], columns[j][1], Element{});
+            mma(rest[j], rows[2], columns[j][0], columns[j][1], Element{});
         }
     }
+#pragma unroll
+    for (int i = 0; i < packs; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[i][j] += rest[i][j] * (1 / kRestScale<Element>);
 }
 
 // As put_weights and add_keys, of one pixel with ordinary instructions. Its box is its window, all of whose taps take
