@@ -25,22 +25,25 @@ namespace {
 constexpr int kBackwardWarps = 4;
 constexpr int kAllPixels = -1;
 
-// A warp's part of shared memory: dot products of its pixels with the box. Strides are chosen so that the lanes of a
-// product write to different banks.
+// Slots whose taps a warp keeps between its two turns; where there are more, and for windows of 5, the second turn
+// multiplies again.
+template <int R>
+constexpr int kKeptSlots = R == 3 ? 4 : 1;
+
+// A warp's part of shared memory. Strides are chosen so that its lanes use different banks.
 template <int R>
 struct Strip {
-    static constexpr int kSums = R * R + 9, kStride = kSums | 1;
-    union {
-        float scores[kRows][kBox<R> + 8];         // <query, key>
-        // Gamma, two source pixels per word, as the sum of two numbers of the dtype: gammas of a pixel add up to zero,
-        // which one number would not keep where keys have a large mean.
-        unsigned weights[2][kRows][kBox<R> / 2 + 4];
+    static constexpr int kSums = R * R + 9, kStride = kSums | 1, kTapStride = R == 3 ? 20 : 38;
+    struct Taps {
+        float key[kRows][kTapStride], value[kRows][kTapStride];  // the dot products with the taps of every window
     };
-    union {
-        float products[kRows][kBox<R> + 8];  // <grad_out, value>
-        float sums[kRows][kStride];          // gradients of a pixel's logits and of the homography
-    };
-    int key_at[kBox<R>], value_at[kBox<R>];  // offsets of the box's pixels from its corner
+    // Dot products of all pixels with all of the box; in the second turn then the gammas.
+    float products[kRows][kBox<R> + 8];
+    union Slot {
+        Taps taps;
+        float sums[kRows][kStride];  // then: gradients of a pixel's logits and of the homography
+    } slots[kKeptSlots<R>];
+    int key_at[kBox<R>], value_at[kBox<R>];  // offsets of the box's pixels from its corner, in bytes
 };
 
 // Everything that a warp knows of its call but the softmax. `only` is the one pixel that is looked at, or kAllPixels.
@@ -57,6 +60,12 @@ struct WarpCall {
     __device__ __forceinline__ int x() const { return tile.x + lane.pixel % kSide; }
     __device__ __forceinline__ int y() const { return tile.y + lane.pixel / kSide; }
     __device__ __forceinline__ bool exists() const { return x() < g.forward.W && y() < g.forward.H; }
+    __device__ __forceinline__ bool keeps_taps() const {
+        return kKeptSlots<R> > 1 && only == kAllPixels && g.forward.N <= kKeptSlots<R>;
+    }
+    __device__ __forceinline__ typename Strip<R>::Slot& place(int slot) const {
+        return s.slots[keeps_taps() ? slot : 0];
+    }
     __device__ __forceinline__ Window<R> window(int slot) const {
         const PackedAlignArguments& a = g.forward;
         const bool looked_at = only == kAllPixels || lane.pixel == only;
@@ -79,58 +88,99 @@ __device__ __forceinline__ void load_fragment(Fragment<packs>& to, const Image& 
 }
 
 // Leaves the offsets of the box's pixels. Beyond the source's border its border pixels repeat, and beyond the box its
-// last pixel.
+// last pixel, up to a full turn of multiply_box.
 template <int R>
-__device__ __forceinline__ void put_offsets(Strip<R>& s, const AlignArguments& a, const WarpBox& box,
+__device__ __forceinline__ void put_offsets(Strip<R>& s, const AlignArguments& a, const WarpBox& box, int element_bytes,
                                             const Lane& lane) {
-    const int count = box.width * box.height, steps = box.steps();
-    for (int i = lane.index; i < 16 * steps; i += 32) {
-        const int at = i < count ? i : count - 1, row = at / box.width, column = at - row * box.width;
-        const int last_row = static_cast<int>(a.Hs) - 1 - box.top, last_column = static_cast<int>(a.Ws) - 1 - box.left;
+    const int count = box.width * box.height;
+    const int last_row = static_cast<int>(a.Hs) - 1 - box.top, last_column = static_cast<int>(a.Ws) - 1 - box.left;
+    const int key_y = static_cast<int>(a.key.y) * element_bytes, key_x = static_cast<int>(a.key.x) * element_bytes;
+    const int value_y = static_cast<int>(a.value.y) * element_bytes;
+    const int value_x = static_cast<int>(a.value.x) * element_bytes;
+    const float inverse = 1.f / static_cast<float>(box.width);
+#pragma unroll 1
+    for (int i = lane.index; i < (count + 31) / 32 * 32; i += 32) {
+        const int at = i < count ? i : count - 1;
+        // Integer division: at + 1/2 lies further from a multiple of the width than rounding reaches.
+        const int row = static_cast<int>((static_cast<float>(at) + 0.5f) * inverse), column = at - row * box.width;
         const int at_y = row < last_row ? row : last_row, at_x = column < last_column ? column : last_column;
-        s.key_at[i] = at_y * static_cast<int>(a.key.y) + at_x * static_cast<int>(a.key.x);
-        s.value_at[i] = at_y * static_cast<int>(a.value.y) + at_x * static_cast<int>(a.value.x);
+        s.key_at[i] = at_y * key_y + at_x * key_x;
+        s.value_at[i] = at_y * value_y + at_x * value_x;
     }
 }
 
-// to = the dot products of all the warp's pixels and all of the box.
+// to = the dot products of all the warp's pixels and all of the box. 32 source pixels are loaded at once, because the
+// warp waits for each turn of loads.
 template <typename Element, int packs, int columns>
 __device__ __forceinline__ void multiply_box(float (&to)[kRows][columns], const Fragment<packs>& own,
-                                             const Element* from, const int* at, int steps, const Lane& lane) {
-#pragma unroll 2
-    for (int i = 0; i < 2 * steps; ++i) {
-        unsigned row[packs];
-        load_row(row, from + at[8 * i + lane.group]);
-        float sum[4] = {};
-        multiply_rows<packs, Element>(sum, own.upper, own.lower, row);
-        *reinterpret_cast<float2*>(&to[lane.group][8 * i + 2 * lane.quad]) = make_float2(sum[0], sum[1]);
-        *reinterpret_cast<float2*>(&to[lane.group + 8][8 * i + 2 * lane.quad]) = make_float2(sum[2], sum[3]);
+                                             const Element* from, const int* at, int count, const Lane& lane) {
+    constexpr int kGroups = packs <= 5 ? 4 : 2;
+#pragma unroll 1
+    for (int i = 0; i < count; i += 8 * kGroups) {
+        unsigned row[kGroups][packs];
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) load_row(row[j], moved(from, at[i + 8 * j + lane.group]));
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) {
+            float sum[4] = {};
+            multiply_rows<packs, Element>(sum, own.upper, own.lower, row[j]);
+            const int column = i + 8 * j + 2 * lane.quad;
+            *reinterpret_cast<float2*>(&to[lane.group][column]) = make_float2(sum[0], sum[1]);
+            *reinterpret_cast<float2*>(&to[lane.group + 8][column]) = make_float2(sum[2], sum[3]);
+        }
     }
 }
 
-// Leaves offsets and both kinds of dot products of one slot. Begins and ends with the warp in step.
+// The lane's taps out of a box; those that take no part count as zero.
+template <int R, int columns>
+__device__ __forceinline__ void pick_taps(float (&to)[kRows][Strip<R>::kTapStride], const float (&from)[kRows][columns],
+                                          const HalfWindow<R>& half, const Lane& lane) {
+#pragma unroll
+    for (int row = 0; row < kHalf<R>; ++row) {
+        float taps[R + 1];
+#pragma unroll
+        for (int i = 0; i <= R; ++i) taps[i] = half.has_tap(row, i) ? from[lane.pixel][half.box_index(row, i)] : 0;
+        float* line = &to[lane.pixel][(half.first_row + row) * (R + 1)];
+#pragma unroll
+        for (int i = 0; i <= R; i += 2) *reinterpret_cast<float2*>(line + i) = make_float2(taps[i], taps[i + 1]);
+    }
+}
+
+// Leaves the offsets of a box and the taps of one slot. Begins and ends with the warp in step.
 template <typename Element, int R, int packs>
-__device__ __forceinline__ void multiply_slot(const WarpCall<Element, R, packs>& c, int source, const WarpBox& box) {
+__device__ __forceinline__ void multiply_slot(const WarpCall<Element, R, packs>& c, int slot, int source,
+                                              const Window<R>& w, const WarpBox& box) {
     const PackedAlignArguments& a = c.g.forward;
+    const HalfWindow<R> half(w, box, c.lane);
+    const int count = box.width * box.height;
+    auto& taps = c.place(slot).taps;
     __syncwarp();  // everyone has read what the slot before left
-    put_offsets(c.s, a, box, c.lane);
+    put_offsets(c.s, a, box, sizeof(Element), c.lane);
     __syncwarp();
     const auto* keys = pixel_at<Element>(a.key, c.tile.b, source, box.left, box.top, c.channel());
     const auto* values = pixel_at<Element>(a.value, c.tile.b, source, box.left, box.top, c.channel());
-    multiply_box(c.s.scores, c.query, keys, c.s.key_at, box.steps(), c.lane);
-    multiply_box(c.s.products, c.grad_out, values, c.s.value_at, box.steps(), c.lane);
+    multiply_box(c.s.products, c.query, keys, c.s.key_at, count, c.lane);
+    __syncwarp();
+    pick_taps(taps.key, c.s.products, half, c.lane);
+    __syncwarp();
+    multiply_box(c.s.products, c.grad_out, values, c.s.value_at, count, c.lane);
+    __syncwarp();
+    pick_taps(taps.value, c.s.products, half, c.lane);
     __syncwarp();
 }
 
-// A row of the lane's taps; those that take no part count as zero.
+// A row of taps of the lane's pixel.
 template <int R>
-__device__ __forceinline__ void read_taps(TapRow<R>& to, const Strip<R>& s, const HalfWindow<R>& half, const Lane& lane,
+__device__ __forceinline__ void read_taps(TapRow<R>& to, const typename Strip<R>::Taps& from, const Lane& lane,
                                           int row) {
 #pragma unroll
-    for (int i = 0; i <= R; ++i) {
-        const bool has = half.has_tap(row, i);
-        to.key[i] = has ? s.scores[lane.pixel][half.box_index(row, i)] : 0;
-        to.value[i] = has ? s.products[lane.pixel][half.box_index(row, i)] : 0;
+    for (int i = 0; i <= R; i += 2) {
+        const float2 key = *reinterpret_cast<const float2*>(&from.key[lane.pixel][row * (R + 1) + i]);
+        const float2 value = *reinterpret_cast<const float2*>(&from.value[lane.pixel][row * (R + 1) + i]);
+        to.key[i] = key.x;
+        to.key[i + 1] = key.y;
+        to.value[i] = value.x;
+        to.value[i + 1] = value.y;
     }
 }
 
@@ -142,11 +192,14 @@ __device__ __forceinline__ void visit_cells(const WarpCall<Element, R, packs>& c
     const float* bias = bias_of(a, c.tile.head, slot);
     const Window<R>& w = half.w;
     TapRow<R> upper;
-    read_taps(upper, c.s, half, c.lane, 0);
+    const typename Strip<R>::Taps& taps = c.place(slot).taps;
+    read_taps(upper, taps, c.lane, half.first_row);
 #pragma unroll
     for (int row = 0; row < kHalf<R>; ++row) {
         TapRow<R> lower;
-        read_taps(lower, c.s, half, c.lane, row + 1);
+        // The second lane has one row of cells less: what is read below its last row of taps does not count.
+        const int below = half.first_row + row + 1;
+        read_taps(lower, taps, c.lane, below < R ? below : R);
 #pragma unroll
         for (int i = 0; i < R; ++i) {
             const int cell_row = half.first_row + row;
@@ -191,7 +244,7 @@ __device__ __forceinline__ bool find_softmax(const WarpCall<Element, R, packs>& 
         if (c.g.boxes && c.tile.head == 0 && c.only == kAllPixels) put_place(c, slot, w, box);
         fits = fits && box.fits(kBox<R>);
         if (!fits) continue;
-        multiply_slot(c, source, box);
+        multiply_slot(c, slot, source, w, box);
 
         float logits[kHalf<R>][R], values[kHalf<R>][R], highest = softmax.peak;
         visit_cells(c, slot, HalfWindow<R>(w, box, c.lane),
@@ -261,45 +314,70 @@ __device__ __forceinline__ void store_taps(Element* to, const float (&weights)[k
 template <typename Element, int R>
 __device__ __forceinline__ void put_weights(Strip<R>& s, const float (&weights)[kHalf<R>][R + 1],
                                             const HalfWindow<R>& half, int steps, const Lane& lane) {
-#pragma unroll
-    for (int part = 0; part < 2; ++part)
-        for (int i = lane.second; i < 2 * steps; i += 2)
-            *reinterpret_cast<uint4*>(&s.weights[part][lane.pixel][4 * i]) = make_uint4(0, 0, 0, 0);
+    float* to = s.products[lane.pixel];
+    for (int i = lane.second; i < 4 * steps; i += 2) *reinterpret_cast<uint4*>(to + 4 * i) = make_uint4(0, 0, 0, 0);
     __syncwarp();
-    Element* to = reinterpret_cast<Element*>(s.weights[0][lane.pixel]);
-    Element* rest = reinterpret_cast<Element*>(s.weights[1][lane.pixel]);
 #pragma unroll
     for (int row = 0; row < kHalf<R>; ++row)
 #pragma unroll
-        for (int i = 0; i <= R; ++i) {
-            if (!half.has_tap(row, i)) continue;
-            const Element near = narrow<Element>(weights[row][i]);
-            to[half.box_index(row, i)] = near;
-            rest[half.box_index(row, i)] = narrow<Element>(weights[row][i] - widen(near));
-        }
+        for (int i = 0; i <= R; ++i)
+            if (half.has_tap(row, i)) to[half.box_index(row, i)] = weights[row][i];
+}
+
+// Two float32 numbers as sums of three pairs of the dtype. The gammas of a pixel add up to zero, which fewer digits
+// would not keep where keys have a large mean. All but the first pair are multiplied by kRestScale, because what
+// rounding to float16 leaves may lie below its smallest number.
+template <typename Element>
+constexpr float kRestScale = std::is_same<Element, float16>::value ? 2048 : 1;
+
+template <typename Element>
+__device__ __forceinline__ void split(unsigned& first, unsigned& second, unsigned& third, const float2& pair) {
+    const float values[2] = {pair.x, pair.y};
+    unsigned parts[3] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const Element a = narrow<Element>(values[i]);
+        const float rest = (values[i] - widen(a)) * kRestScale<Element>;
+        const Element b = narrow<Element>(rest), c = narrow<Element>(rest - widen(b));
+        parts[0] |= static_cast<unsigned>(a.bits) << 16 * i;
+        parts[1] |= static_cast<unsigned>(b.bits) << 16 * i;
+        parts[2] |= static_cast<unsigned>(c.bits) << 16 * i;
+    }
+    first = parts[0];
+    second = parts[1];
+    third = parts[2];
 }
 
 // sum += gamma times the box's keys.
 template <typename Element, int R, int packs>
 __device__ __forceinline__ void add_keys(float (&sum)[packs][4], const Strip<R>& s, const Element* keys, int steps,
                                          const Lane& lane) {
+    float rest[packs][4] = {};
 #pragma unroll 1
     for (int i = 0; i < steps; ++i) {
         const int2 near = *reinterpret_cast<const int2*>(&s.key_at[16 * i + 2 * lane.quad]);
         const int2 next = *reinterpret_cast<const int2*>(&s.key_at[16 * i + 8 + 2 * lane.quad]);
-        const Element* const from[4] = {keys + near.x, keys + near.y, keys + next.x, keys + next.y};
-        unsigned columns[packs][2];
+        const Element* const from[4] = {moved(keys, near.x), moved(keys, near.y), moved(keys, next.x),
+                                        moved(keys, next.y)};
+        unsigned columns[packs][2], rows[3][4];
         load_columns<Element>(columns, from);
 #pragma unroll
-        for (int part = 0; part < 2; ++part) {
-            const auto& weights = s.weights[part];
-            const unsigned rows[4] = {
-                weights[lane.group][8 * i + lane.quad], weights[lane.group + 8][8 * i + lane.quad],
-                weights[lane.group][8 * i + 4 + lane.quad], weights[lane.group + 8][8 * i + 4 + lane.quad]};
+        for (int j = 0; j < 4; ++j) {
+            const float* row = s.products[lane.group + j % 2 * 8];
+            split<Element>(rows[0][j], rows[1][j], rows[2][j],
+                           *reinterpret_cast<const float2*>(row + 16 * i + j / 2 * 8 + 2 * lane.quad));
+        }
 #pragma unroll
-            for (int j = 0; j < packs; ++j) mma(sum[j], rows, columns[j][0], columns[j][1], Element{});
+        for (int j = 0; j < packs; ++j) {
+            mma(sum[j], rows[0], columns[j][0], columns[j][1], Element{});
+            mma(rest[j], rows[1], columns[j][0], columns[j][1], Element{});
+            mma(rest[j], rows[2], columns[j][0], columns[j][1], Element{});
         }
     }
+#pragma unroll
+    for (int i = 0; i < packs; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[i][j] += rest[i][j] * (1 / kRestScale<Element>);
 }
 
 // As put_weights and add_keys, of one pixel with ordinary instructions. Its box is its window, all of whose taps take
@@ -309,7 +387,7 @@ template <typename Element, int R, int packs>
 __device__ __forceinline__ void add_keys_of_pixel(float (&sum)[packs][4], Strip<R>& s,
                                                   const float (&weights)[kHalf<R>][R + 1], const HalfWindow<R>& half,
                                                   const Element* keys, int count, const Lane& lane) {
-    float* to = s.scores[0];
+    float* to = s.products[0];
 #pragma unroll
     for (int row = 0; row < kHalf<R>; ++row)
 #pragma unroll
@@ -323,7 +401,7 @@ __device__ __forceinline__ void add_keys_of_pixel(float (&sum)[packs][4], Strip<
             const int channel = 2 * lane.index + 64 * part;
             if (channel >= packs * kPack<Element>) break;
             float pair[2];
-            load_pack<2>(keys + s.key_at[i] + channel, pair);
+            load_pack<2>(moved(keys, s.key_at[i]) + channel, pair);
             sum[part][0] += to[i] * pair[0];
             sum[part][1] += to[i] * pair[1];
         }
@@ -333,9 +411,9 @@ __device__ __forceinline__ void add_keys_of_pixel(float (&sum)[packs][4], Strip<
 // Leaves the gradients of the pixel's logits and its part of the homography's, from the gradient (gx, gy) of its
 // projected point. In float32: many GPUs compute float64 at 1/64 of that rate.
 template <typename Element, int R, int packs>
-__device__ __forceinline__ void put_sums(const WarpCall<Element, R, packs>& c, const Window<R>& w,
+__device__ __forceinline__ void put_sums(const WarpCall<Element, R, packs>& c, int slot, const Window<R>& w,
                                          const float (&grads)[kHalf<R>][R], float gx, float gy) {
-    float* to = c.s.sums[c.lane.pixel];
+    float* to = c.place(slot).sums[c.lane.pixel];
 #pragma unroll
     for (int row = 0; row < kHalf<R>; ++row)
 #pragma unroll
@@ -372,7 +450,7 @@ __device__ __forceinline__ void write_sums(const WarpCall<Element, R, packs>& c,
         if (!to) continue;
         double sum = 0;
 #pragma unroll
-        for (int pixel = 0; pixel < kRows; ++pixel) sum += static_cast<double>(c.s.sums[pixel][i]);
+        for (int pixel = 0; pixel < kRows; ++pixel) sum += static_cast<double>(c.place(slot).sums[pixel][i]);
         to[i] = c.only == kAllPixels ? sum : to[i] + sum;
     }
 }
@@ -386,37 +464,40 @@ __device__ __forceinline__ void differentiate_slots(const WarpCall<Element, R, p
     const bool looked_at = c.only == kAllPixels || c.lane.pixel == c.only;
     float grad_log_sum = 0;
     if (c.g.grad_log_sum && c.exists())
-        grad_log_sum = static_cast<const float*>(
-            c.g.grad_log_sum)[pixel_index(a, c.tile.b, c.tile.v, c.tile.head, c.x(), c.y())];
+        grad_log_sum =
+            static_cast<const float*>(c.g.grad_log_sum)[pixel_index(a, c.tile.b, c.tile.v, c.tile.head, c.x(), c.y())];
     for (int slot = 0; slot < a.N; ++slot) {
         const int source = source_of(a, c.tile.v, slot);
         if (source < 0) continue;
         const Window<R> w = c.window(slot);
         if (!__any_sync(kWarp, w.has_valid_cell)) continue;
         const WarpBox box(w);
-        multiply_slot(c, source, box);
+        if (c.keeps_taps()) {
+            __syncwarp();  // everyone has read what the slot before left
+            put_offsets(c.s, a, box, sizeof(Element), c.lane);
+        } else {
+            multiply_slot(c, slot, source, w, box);
+        }
 
         const HalfWindow<R> half(w, box, c.lane);
         float alphas[kHalf<R>][R], grads[kHalf<R>][R], gx = 0, gy = 0;
-        visit_cells(c, slot, half,
-                    [&](int row, int i, float logit, float value, const TapRow<R>& upper, const TapRow<R>& lower) {
-                        const bool valid = w.cells.hold(half.first_row + row, i);
-                        const float alpha = valid ? exp_of((logit - softmax.peak) - softmax.log_sum) : 0.f;
-                        // The only cell with weight has value == inner: rounding must not give its logit, which
-                        // changes nothing, a gradient.
-                        const float d =
-                            valid ? alpha * (value - (alpha == 1 ? value : softmax.inner) + grad_log_sum) : 0.f;
-                        const float gamma = a.logit_scale * d;
-                        alphas[row][i] = alpha;
-                        grads[row][i] = d;
-                        if (!valid) return;
-                        gx += gamma * slope_x(w, upper.key, lower.key, i) +
-                              alpha * slope_x(w, upper.value, lower.value, i);
-                        gy += gamma * slope_y(w, upper.key, lower.key, i) +
-                              alpha * slope_y(w, upper.value, lower.value, i);
-                    });
-        __syncwarp();  // everyone has read the dot products, which sums and weights overwrite
-        if (!query_only) put_sums(c, w, grads, gx, gy);
+        visit_cells(
+            c, slot, half,
+            [&](int row, int i, float logit, float value, const TapRow<R>& upper, const TapRow<R>& lower) {
+                const bool valid = w.cells.hold(half.first_row + row, i);
+                const float alpha = valid ? exp_of((logit - softmax.peak) - softmax.log_sum) : 0.f;
+                // The only cell with weight has value == inner: rounding must not give its logit, which
+                // changes nothing, a gradient.
+                const float d = valid ? alpha * (value - (alpha == 1 ? value : softmax.inner) + grad_log_sum) : 0.f;
+                const float gamma = a.logit_scale * d;
+                alphas[row][i] = alpha;
+                grads[row][i] = d;
+                if (!valid) return;
+                gx += gamma * slope_x(w, upper.key, lower.key, i) + alpha * slope_x(w, upper.value, lower.value, i);
+                gy += gamma * slope_y(w, upper.key, lower.key, i) + alpha * slope_y(w, upper.value, lower.value, i);
+            });
+        __syncwarp();  // everyone has read the taps, which the sums overwrite
+        if (!query_only) put_sums(c, slot, w, grads, gx, gy);
         float weights[kHalf<R>][R + 1];
         auto* taps = static_cast<Element*>(c.g.taps);
         if (taps)
@@ -493,7 +574,7 @@ __global__ void __launch_bounds__(32 * kBackwardWarps)
     const WarpTile tile = tile_of_warp(a, tiles, tiles_across, together);
     if (tile.tile >= tiles) return;
     WarpCall<Element, R, packs> c = {
-        g, tile, reinterpret_cast<Strip<R>*>(dynamic_shared())[threadIdx.x / 32], {}, {}, {}, tiles, kAllPixels};
+        g, tile, reinterpret_cast<Strip<R>*>(dynamic_shared()) [threadIdx.x / 32], {}, {}, {}, tiles, kAllPixels};
     load_fragment<packs, Element>(c.query, a.query, a, tile, c.lane, c.channel());
     load_fragment<packs, Element>(c.grad_out, g.grad_out, a, tile, c.lane, c.channel());
 
@@ -517,10 +598,14 @@ __global__ void __launch_bounds__(32 * kBackwardWarps)
 }  // namespace
 }  // namespace homography_align
 
-bool homography_align_has_mma_backward(const PackedAlignArguments& a) {
-    constexpr std::int64_t most = 1 << 23;  // then offsets within a box fit 32 bits
+bool homography_align_has_mma_backward(const PackedAlignArguments& a, const Image& grad_out) {
+    // Offsets in bytes within a box, and within a view of targets, fit 32 bits.
+    constexpr std::int64_t most = 1 << 22, most_in_view = 1 << 30;
+    const auto size = [](std::int64_t step) { return step < 0 ? -step : step; };
     for (const Image* t : {&a.key, &a.value})
-        if (t->y >= most || t->y <= -most || t->x >= most || t->x <= -most) return false;
+        if (size(t->y) >= most || size(t->x) >= most) return false;
+    for (const Image* t : {&a.query, &grad_out})
+        if (a.H * size(t->y) + a.W * size(t->x) >= most_in_view) return false;
     return homography_align::with_mma_kernel(a, [](auto...) {});
 }
 

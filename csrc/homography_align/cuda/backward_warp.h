@@ -90,6 +90,12 @@ __device__ __forceinline__ std::int64_t tap_index(const AlignArguments& a, int v
 template <int R>
 constexpr int kTapPiece = kHalfTaps<R> % 8 == 0 ? 8 : 2;
 
+// Offsets are counted in bytes and fit 32 bits, which takes the fewest instructions.
+template <typename Element>
+__device__ __forceinline__ const Element* moved(const Element* from, int bytes) {
+    return reinterpret_cast<const Element*>(reinterpret_cast<const char*>(from) + bytes);
+}
+
 // The rows of 16 pixels, four of which this lane loads, as the second factor of products: a piece of n packs
 // makes n products, and lane 4 g + j holds channels n g to n g + n - 1 of the pixels 2 j, 2 j + 1, 2 j + 8 and
 // 2 j + 9.

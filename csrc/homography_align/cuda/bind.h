@@ -39,8 +39,10 @@ inline void bind_homography_align(py::module_& m) {
         py::arg("forward"), py::arg("gradients"), py::kw_only(), py::arg("inner"), py::arg("boxes"), py::arg("stream"));
     m.def(
         "homography_align_has_mma_backward",
-        [](const AlignArguments& arguments) { return homography_align_has_mma_backward(packed(arguments)); },
-        "Whether tensor cores serve the backward of a call.", py::arg("arguments"));
+        [](const AlignArguments& arguments, const PlacedImage& grad_out) {
+            return homography_align_has_mma_backward(packed(arguments), align_image(grad_out));
+        },
+        "Whether tensor cores serve the backward of a call.", py::arg("arguments"), py::arg("grad_out"));
     m.def("homography_align_mma_tiles", &homography_align_mma_tiles,
           "Tiles that the backward on tensor cores makes of a view of H x W target pixels.", py::arg("H"),
           py::arg("W"));
@@ -53,8 +55,8 @@ inline void bind_homography_align(py::module_& m) {
             homography_align_backward_mma(arguments, stream_at(stream));
             homography_align_gather_mma(arguments, stream_at(stream));
         },
-        py::arg("forward"), py::arg("gradients"), py::kw_only(), py::arg("taps"), py::arg("corners"),
-        py::arg("boxes"), py::arg("stream"));
+        py::arg("forward"), py::arg("gradients"), py::kw_only(), py::arg("taps"), py::arg("corners"), py::arg("boxes"),
+        py::arg("stream"));
 }
 
 }  // namespace cuda

@@ -68,8 +68,8 @@ __device__ __forceinline__ void put_weights(std::uint16_t (&to)[kRows][kSourcePi
     constexpr int n = kTapPiece<R>;
 #pragma unroll
     for (int first = 0; first < kHalfTaps<R>; first += n) {
-        const auto piece = *reinterpret_cast<const Pack<Element, n>*>(
-            taps + (2 * lane.pixel + lane.second) * kHalfTaps<R> + first);
+        const auto piece =
+            *reinterpret_cast<const Pack<Element, n>*>(taps + (2 * lane.pixel + lane.second) * kHalfTaps<R> + first);
 #pragma unroll
         for (int i = 0; i < n; ++i) weights[first + i] = piece.value[i];
     }
@@ -99,12 +99,13 @@ __device__ __forceinline__ void gather_tile(float (&sum)[kBands][packs][4], cons
                                             const Corner* corners, const Element* taps, const Element* operand,
                                             std::uint16_t (&weights)[kRows][kSourcePixels + 8], const Lane& lane) {
     const Image& image = own.part ? g.grad_out : g.forward.query;
+    const int step_x = static_cast<int>(image.x) * static_cast<int>(sizeof(Element));
+    const int step_y = static_cast<int>(image.y) * static_cast<int>(sizeof(Element));
     const Place first(g.forward, tile, own.tiles_across, 2 * lane.quad);
     const Place last(g.forward, tile, own.tiles_across, 2 * lane.quad + 9);
-    const Element* const from[4] = {operand + first.y * image.y + first.x * image.x,
-                                    operand + first.y * image.y + last.x * image.x,
-                                    operand + last.y * image.y + first.x * image.x,
-                                    operand + last.y * image.y + last.x * image.x};
+    const Element* const from[4] = {
+        moved(operand, first.y * step_y + first.x * step_x), moved(operand, first.y * step_y + last.x * step_x),
+        moved(operand, last.y * step_y + first.x * step_x), moved(operand, last.y * step_y + last.x * step_x)};
     unsigned columns[packs][2];
     load_columns<Element>(columns, from);
     put_weights<Element, R>(weights, own, taps, corners, lane);
@@ -184,6 +185,7 @@ __device__ __forceinline__ void gather_slot(float (&sum)[kBands][packs][4], cons
     const Corner* corners = g.corners + edge * kRows;
     const Element* taps =
         static_cast<const Element*>(g.taps) + tap_index<R>(a, view, slot, own.tiles, 0, own.head, own.part);
+    const int taps_of_tile = a.heads * 2 * kRows * 2 * kHalfTaps<R>;
     const Element* operand = operand_at<Element, packs>(g, own, v, 0, 0);
     for (int first = 0; first < own.tiles; first += kGatherThreads) {
         const int tested = first + static_cast<int>(threadIdx.x);
@@ -194,16 +196,18 @@ __device__ __forceinline__ void gather_slot(float (&sum)[kBands][packs][4], cons
         for (int group = 0; works && group < kGatherWarps; ++group)
             for (unsigned bits = s.hits[group]; bits; bits &= bits - 1) {
                 const int tile = first + 32 * group + __ffs(static_cast<int>(bits)) - 1;
-                gather_tile<Element, R>(sum, g, own, tile, boxes[tile], corners + tile * kRows,
-                                        taps + tap_index<R>(a, 0, 0, 0, tile, 0, 0), operand,
-                                        s.weights[threadIdx.x / 32], lane);
+                gather_tile<Element, R>(
+                    sum, g, own, tile, boxes[tile], corners + static_cast<std::int64_t>(tile) * kRows,
+                    taps + static_cast<std::int64_t>(tile) * taps_of_tile, operand, s.weights[threadIdx.x / 32], lane);
             }
         __syncthreads();  // everyone has read the hits, which the next round overwrites
     }
 }
 
 template <typename Element, int R, int packs>
-__global__ void __launch_bounds__(kGatherThreads, packs <= 2 ? 4 : packs <= 5 ? 3 : 2)
+__global__ void __launch_bounds__(kGatherThreads, packs <= 2   ? 4
+                                                  : packs <= 5 ? 3
+                                                               : 2)
     gather_mma_kernel(const __grid_constant__ AlignMmaBackwardArguments g, int tiles, int tiles_across,
                       int source_tiles, int source_across) {
     const PackedAlignArguments& a = g.forward;

@@ -52,7 +52,7 @@ struct AlignBackwardArguments : AlignGradients {
 };
 
 // The top left tap of a target pixel's window in a source view; far outside it where no cell is valid.
-struct Corner {
+struct alignas(8) Corner {
     int left, top;
 };
 
@@ -61,9 +61,9 @@ struct Corner {
 // one of its own, of 4 x 4 target pixels.
 struct AlignMmaBackwardArguments : AlignGradients {
     PackedAlignArguments forward;
-    void* taps;       // (B, V, N, tiles, heads, 2, 16, (window + 1)^2), in dtype: what the taps of a pixel's window
-                      // weigh in the gradients of key, then of value
-    Corner* corners;  // (B, V, N, tiles, 16)
+    void* taps;        // (B, V, N, tiles, heads, 2, 16, (window + 1)^2), in dtype: what the taps of a pixel's window
+                       // weigh in the gradients of key, then of value
+    Corner* corners;   // (B, V, N, tiles, 16)
     SourceBox* boxes;  // (B, V, N, tiles), empty where a tile touches nothing
 };
 
@@ -76,7 +76,7 @@ bool homography_align_forward_mma(const PackedAlignArguments& arguments, cudaStr
 // out key and value and fills those two buffers for homography_align_gather.
 void homography_align_backward(const AlignBackwardArguments& arguments, cudaStream_t stream);
 // Whether the tensor core backward serves a call, and the number of tiles that it makes of a view.
-bool homography_align_has_mma_backward(const PackedAlignArguments& arguments);
+bool homography_align_has_mma_backward(const PackedAlignArguments& arguments, const Image& grad_out);
 std::int64_t homography_align_mma_tiles(std::int64_t H, std::int64_t W);
 // Writes every gradient but those of key and value, for which it leaves taps, corners and boxes.
 void homography_align_backward_mma(const AlignMmaBackwardArguments& arguments, cudaStream_t stream);

@@ -15,7 +15,7 @@ from vsad import _cuda
 from ..common.cuda_layout import copy_image
 from ..common.layout import empty_like_layout
 from ..common.stream import stream_of
-from ..common.tensors import pointer
+from ..common.tensors import image, pointer
 from .arguments import align_arguments, gradient_arguments
 from .call import AlignCall, empty_sums
 
@@ -49,7 +49,9 @@ def backward(
     (out, peak, log_sum), (grad_out, grad_log_sum) = outputs, grads
     assert grad_out is not None
     packed = _packed_call(call)
-    if _cuda.homography_align_has_mma_backward(_arguments(packed, None, None, None)):
+    grad_out = _packed(grad_out, call.heads)
+    grad_log_sum = None if grad_log_sum is None else grad_log_sum.float().contiguous()
+    if _cuda.homography_align_has_mma_backward(_arguments(packed, None, None, None), image(grad_out)):
         return _backward_mma(call, packed, grad_out, grad_log_sum, needs)
     gathers = call.deterministic and (needs[1] or needs[2])
     exact: Tensor | None = None
@@ -61,7 +63,6 @@ def backward(
         peak, log_sum = empty_sums(call)
     # what was saved may come back in another layout, from vmap or from a hook of saved tensors
     peak, log_sum = peak.contiguous(), log_sum.contiguous()
-    grad_out, grad_log_sum = _incoming(call, grad_out, grad_log_sum)
     tiles = _cuda.homography_align_tiles(*call.query.shape[3:])
     sums = _empty_sums(call, needs, gathers, tiles)
     inner = torch.empty_like(peak) if gathers else None
@@ -82,7 +83,6 @@ def _backward_mma(
     """The backward of float16 / bfloat16 on tensor cores, which finds the softmax for itself."""
     B, V, _, H, W = call.query.shape
     tiles, N, taps_of_window = _cuda.homography_align_mma_tiles(H, W), call.neighbors.shape[1], (call.window + 1) ** 2
-    grad_out, grad_log_sum = _incoming(call, grad_out, grad_log_sum)
     sums = _empty_sums(call, needs, True, tiles)
     taps = corners = boxes = None
     if needs[1] or needs[2]:
@@ -106,11 +106,6 @@ def _arguments(
     packed: AlignCall, out: Tensor | None, peak: Tensor | None, log_sum: Tensor | None
 ) -> _cuda.AlignArguments:
     return _cuda.AlignArguments(**align_arguments(packed, out, peak, log_sum))
-
-
-def _incoming(call: AlignCall, grad_out: Tensor, grad_log_sum: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Both gradients as kernels can read them."""
-    return _packed(grad_out, call.heads), None if grad_log_sum is None else grad_log_sum.float().contiguous()
 
 
 def _packed_call(call: AlignCall) -> AlignCall:
