@@ -42,9 +42,7 @@ class GradientArguments(TypedDict):
     bias: int
 
 
-def align_arguments(
-    call: AlignCall, out: Tensor | None, peak: Tensor | None, log_sum: Tensor | None
-) -> Arguments:
+def align_arguments(call: AlignCall, out: Tensor | None, peak: Tensor | None, log_sum: Tensor | None) -> Arguments:
     """Pointers, sizes and strides of a call whose homography, neighbors and bias are contiguous.
 
     ``out``, ``peak`` and ``log_sum`` are None where the kernel computes them anew. The caller keeps the tensors alive: only their addresses are in
