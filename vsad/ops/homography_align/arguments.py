@@ -45,8 +45,8 @@ class GradientArguments(TypedDict):
 def align_arguments(call: AlignCall, out: Tensor | None, peak: Tensor | None, log_sum: Tensor | None) -> Arguments:
     """Pointers, sizes and strides of a call whose homography, neighbors and bias are contiguous.
 
-    ``out``, ``peak`` and ``log_sum`` are None where the kernel computes them anew. The caller keeps the tensors alive: only their addresses are in
-    the result.
+    ``out``, ``peak`` and ``log_sum`` are None where the kernel computes them anew. The caller keeps the tensors alive:
+    only their addresses are in the result.
     """
     B, V, C, H, W = call.query.shape
     S, Cv, Hs, Ws = call.value.shape[1:]
