@@ -11,8 +11,8 @@
 // of its own window. So it does where grad_query is not finite (zero times infinity somewhere in a box is NaN): then
 // with ordinary instructions.
 //
-// Launch table: windows of 3 and 5, heads of 2, 4, 5 and 8 packs; 4 warps per block, so that two blocks share the
-// memory of every multiprocessor. A block has two tiles of two heads when heads is even, because the channels of two
+// Launch table: windows of 3 and 5, heads of 2, 4, 5 and 8 packs; 4 warps per block, three blocks on a
+// multiprocessor of Hopper. A block has two tiles of two heads when heads is even, because the channels of two
 // heads fill sectors together, else four tiles of one.
 #include "homography_align/cuda/backward_products.h"
 
