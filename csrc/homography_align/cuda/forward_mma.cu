@@ -17,9 +17,10 @@
 //     2, 4, 5 with windows of 3, two heads or more    two heads per warp, 2 blocks per multiprocessor
 //     2, 4, 5, 8 otherwise                            one head per warp, 2 blocks per multiprocessor
 //     10, 20                                          one head per warp, 1 block per multiprocessor
-#include "cuda/ptx.h"
 #include "homography_align/cuda/forward_pixel.h"
 #include "homography_align/cuda/mma_rows.h"
+#include "homography_align/cuda/mma_tiles.h"
+#include "homography_align/cuda/mma_window.h"
 #include "homography_align/cuda/outlook.h"
 
 namespace vsad {
@@ -27,10 +28,8 @@ namespace cuda {
 namespace homography_align {
 namespace {
 
-constexpr int kWarps = kThreads / 32;
-constexpr int kOutlooks = 8;   // outlooks of a block at a time
-constexpr int kPairBox = 64;   // the most source pixels of a box whose scores fit for two heads at once
-constexpr int kMostHeads = 4;  // heads that share a tile's outlooks; more would leave a block too few tiles to share L1
+constexpr int kOutlooks = 8;  // outlooks of a block at a time
+constexpr int kPairBox = 64;  // the most source pixels of a box whose scores fit for two heads at once
 
 // The fallback's lanes per pixel, for heads of so many packs.
 template <int packs>
@@ -57,11 +56,6 @@ struct alignas(16) Strip {
     }
 };
 static_assert(kRows * kScores<1> <= 2 * kRows * kScores<2>, "one head with a large box takes no more room");
-
-// A warp's target pixels, their place among the block's tiles, and the warp's first head.
-struct WarpTile {
-    int b, v, head, x, y, place;
-};
 
 struct Shared {
     Strip strips[kWarps];
@@ -116,70 +110,6 @@ __device__ __forceinline__ void multiply_keys(Strip& s, const Heads<packs, heads
             constexpr int lower = 8 * kScores<together>, next_head = kRows * kScores<together>;
             *reinterpret_cast<float2*>(to + j * next_head) = make_float2(score[0], score[1]);
             *reinterpret_cast<float2*>(to + j * next_head + lower) = make_float2(score[2], score[3]);
-        }
-    }
-}
-
-// A row of the window's scores, mixed along x; taps that take no part count as zero. `inside`: all of them do.
-template <int R, bool inside>
-__device__ __forceinline__ void mix_scores(float (&to)[R], const float* scores, const Place& place, int width,
-                                           int row) {
-    float t[R + 1];
-#pragma unroll
-    for (int i = 0; i <= R; ++i) t[i] = inside || place.has_tap(row, i) ? scores[row * width + i] : 0;
-#pragma unroll
-    for (int i = 0; i < R; ++i) to[i] = mix(place.fx, t[i], t[i + 1]);
-}
-
-// The logits of a window's cells; -inf marks a cell that is not valid. Returns the greater of `highest` and all logits.
-template <int R, bool inside>
-__device__ __forceinline__ float find_logits(float (&cells)[R][R], const float* scores, const Place& place, int width,
-                                             float scale, const float* bias, float highest) {
-    float mixed[R];
-    mix_scores<R, inside>(mixed, scores, place, width, 0);
-#pragma unroll
-    for (int row = 0; row < R; ++row) {
-        float next[R];
-        mix_scores<R, inside>(next, scores, place, width, row + 1);
-#pragma unroll
-        for (int i = 0; i < R; ++i) {
-            const float logit = logit_of(scale, mix(place.fy, mixed[i], next[i]), bias, row * R + i);
-            cells[row][i] = inside || place.holds(row, i) ? logit : kMinusInfinity;
-            highest = cells[row][i] > highest ? cells[row][i] : highest;
-            mixed[i] = next[i];
-        }
-    }
-    return highest;
-}
-
-// Adds cells to a softmax; logits become weights. Returns the factor by which what was summed before shrinks.
-template <int R>
-__device__ __forceinline__ float add_cells(Softmax& softmax, float (&cells)[R][R], float highest) {
-    const float shift = highest == kMinusInfinity ? 0.f : highest;  // nothing valid yet: exp(-inf - 0) = 0
-    const float keep = exp2_flushed(kLog2E * (softmax.peak - shift));
-    float part = 0;
-#pragma unroll
-    for (int row = 0; row < R; ++row)
-#pragma unroll
-        for (int i = 0; i < R; ++i) part += cells[row][i] = exp2_flushed(kLog2E * (cells[row][i] - shift));
-    softmax.peak = highest;
-    softmax.total = softmax.total * keep + part;
-    return keep;
-}
-
-// Leaves the weights of a window's taps in its row of the box, rounded to the dtype.
-template <typename Element, int R, bool inside>
-__device__ __forceinline__ void put_weights(Element* to, const float (&cells)[R][R], const Place& place, int width) {
-    float above[R + 1] = {};
-#pragma unroll
-    for (int row = 0; row <= R; ++row) {
-        float below[R + 1] = {}, weights[R + 1];
-        if (row < R) spread<R>(below, cells[row < R ? row : 0], place.fx);
-        mix_rows(weights, place.fy, below, above);
-#pragma unroll
-        for (int i = 0; i <= R; ++i) {
-            if (inside || place.has_tap(row, i)) to[row * width + i] = narrow<Element>(weights[i]);
-            above[i] = below[i];
         }
     }
 }
@@ -304,41 +234,6 @@ __device__ __noinline__ void forward_fallback(const PackedAlignArguments& a, int
     for (int i = threadIdx.x % 32 / kLanes; i < heads * kRows; i += 32 / kLanes)
         forward_pixel<Element, R, kLanes>(a, b, v, heads == 1 ? head : head + i / kRows, 0, x + i % kSide,
                                           y + i % kRows / kSide);
-}
-
-// How a block's warps share its tiles: `groups` (1, 2 or 4) warps have a tile together, each with its
-// own heads, and the tiles lie `wide` beside each other.
-struct Sharing {
-    int groups, tiles, wide;     // of a block
-    int shares, blocks, across;  // blocks that share the heads; blocks of a view, and those beside each other
-
-    __host__ __device__ Sharing(const AlignArguments& a, int heads)
-        : groups(a.heads <= heads             ? 1
-                 : heads == 2 || a.heads <= 2 ? 2
-                                              : kMostHeads),
-          tiles(kWarps / groups),
-          wide(tiles == 8 ? 4 : 2),
-          shares((a.heads + groups * heads - 1) / (groups * heads)) {
-        const int high = tiles / wide;
-        across = static_cast<int>((a.W + wide * kSide - 1) / (wide * kSide));
-        blocks = across * static_cast<int>((a.H + high * kSide - 1) / (high * kSide));
-    }
-};
-
-// The pixels of a block's tile, and the head of its warp `group`. Where the last head has no partner, its warp begins
-// one head earlier: two warps then write the same results of that head.
-template <int heads>
-__device__ __forceinline__ WarpTile tile_of(const PackedAlignArguments& a, const Sharing& sharing, int tile,
-                                            int group) {
-    const int V = static_cast<int>(a.V), share = blockIdx.x % sharing.shares, rest = blockIdx.x / sharing.shares;
-    const int block = rest % sharing.blocks, view = rest / sharing.blocks;
-    const int head = (share * sharing.groups + group) * heads;
-    return {view / V,
-            view % V,
-            head < a.heads && head > a.heads - heads ? a.heads - heads : head,
-            (block % sharing.across * sharing.wide + tile % sharing.wide) * kSide,
-            (block / sharing.across * (sharing.tiles / sharing.wide) + tile / sharing.wide) * kSide,
-            tile};
 }
 
 // Loads the queries of a warp's heads.
