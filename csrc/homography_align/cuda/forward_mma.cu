@@ -14,9 +14,11 @@
 // a box is NaN), the warp's pixels are computed again with ordinary instructions.
 //
 // Launch table, by the packs of a head, 8 warps per block:
-//     2, 4, 5 with windows of 3, two heads or more    two heads per warp, 2 blocks per multiprocessor
-//     2, 4, 5, 8 otherwise                            one head per warp, 2 blocks per multiprocessor
-//     10, 20                                          one head per warp, 1 block per multiprocessor
+//     windows of 3    2, 4, 5; two heads or more    two heads per warp, 2 blocks per multiprocessor
+//                     2, 4, 5, 8                    one head per warp, 2 blocks per multiprocessor
+//                     10, 20                        one head per warp, 1 block per multiprocessor
+//     windows of 5    2                             one head per warp, 2 blocks per multiprocessor
+//                     4, 5, 8, 10, 20               one head per warp, 1 block per multiprocessor
 #include "homography_align/cuda/forward_pixel.h"
 #include "homography_align/cuda/mma_rows.h"
 #include "homography_align/cuda/mma_tiles.h"
