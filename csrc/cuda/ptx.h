@@ -39,5 +39,19 @@ __device__ __forceinline__ int reread_thread() {
 __device__ __forceinline__ unsigned lower_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ unsigned upper_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
 
+// 2^x for x <= 0 or NaN; zero where that is smaller than the least normal number.
+__device__ __forceinline__ float exp2_flushed(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// p, of which the compiler knows nothing: it keeps the address in registers and does not add up its terms anew at every
+// load.
+__device__ __forceinline__ const char* opaque(const char* p) {
+    asm volatile("" : "+l"(p));
+    return p;
+}
+
 }  // namespace cuda
 }  // namespace vsad

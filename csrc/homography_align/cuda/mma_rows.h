@@ -48,6 +48,21 @@ __device__ __forceinline__ void for_each_piece(const Visit& visit) {
     }
 }
 
+// A lane's addresses in rows of `packs` packs: one for each piece, of `most` packs or of a power of two below it. A
+// load adds the offset of its pixel and a constant, so all heads share the addition.
+template <int packs, int most>
+struct LaneAddress {
+    const char* piece[5];
+
+    // `from` is the first pixel's row; in a piece of n packs the lane has `step` * n bytes from `step` * n * `part` on.
+    __device__ __forceinline__ LaneAddress(const void* from, int step, int part) {
+        int i = 0;
+        for_each_piece<packs, most>([&](auto first, auto n) {
+            piece[i++] = opaque(static_cast<const char*>(from) + kPackBytes * first + step * n * part);
+        });
+    }
+};
+
 // The channels of a row that this lane holds for the products with the box: of a piece of n packs, n words from channel
 // 2 n (lane % 4) on.
 template <int packs, typename Element>
@@ -70,25 +85,40 @@ __device__ __forceinline__ void multiply_rows(float (&score)[4], const unsigned 
     if constexpr (packs % 2) mma(score, {upper[packs - 1], lower[packs - 1], 0, 0}, key[packs - 1], 0, Element{});
 }
 
-// sum += weights (16 x 16) times the value rows of 16 pixels of the box, four of which this lane loads. A piece of n
-// packs makes n products; lane 4 g + j holds channels n g to n g + n - 1 of the pixels 2 j, 2 j + 1, 2 j + 8 and
-// 2 j + 9.
+// The same, of the row `at` bytes behind that of LaneAddress<packs, 4>(.., 4, lane % 4).
+template <typename Element, int packs>
+__device__ __forceinline__ void load_row(unsigned (&to)[packs], const LaneAddress<packs, 4>& from, unsigned at,
+                                         int constant) {
+    int piece = 0;
+    for_each_piece<packs, 4>([&](auto first, auto n) {
+        const char* const lane = from.piece[piece++] + at;
+        const Words<n> words = load_words<n>(reinterpret_cast<const Element*>(lane + constant));
+#pragma unroll
+        for (int i = 0; i < n; ++i) to[first + i] = words.word[i];
+    });
+}
+
+// sum += weights (16 x 16) times the value rows of 16 pixels of the box, four of which this lane loads, `at` bytes
+// behind those of LaneAddress<packs, 8>(.., 2, lane / 4). A piece of n packs makes n products; lane 4 g + j holds
+// channels n g to n g + n - 1 of the pixels 2 j, 2 j + 1, 2 j + 8 and 2 j + 9.
 template <typename Element, int packs>
 __device__ __forceinline__ void add_values(float (&sum)[packs][4], const unsigned (&weights)[4],
-                                           const Element* const (&from)[4]) {
-    const int group = threadIdx.x % 32 / 4;
+                                           const LaneAddress<packs, 8>& from, const unsigned (&at)[4], int constant) {
+    int piece = 0;
     for_each_piece<packs, 8>([&](auto first, auto n) {
+        const char* const lane = from.piece[piece++];
         if constexpr (n == 1) {
             unsigned channel[4];
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                channel[i] = __ldg(reinterpret_cast<const unsigned short*>(from[i] + 8 * first + group));
+                channel[i] = __ldg(reinterpret_cast<const unsigned short*>(lane + at[i] + constant));
             mma(sum[first], weights, lower_halves(channel[0], channel[1]), lower_halves(channel[2], channel[3]),
                 Element{});
         } else {
             Words<n / 2> words[4];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) words[i] = load_words<n / 2>(from[i] + 8 * first + n * group);
+            for (int i = 0; i < 4; ++i)
+                words[i] = load_words<n / 2>(reinterpret_cast<const Element*>(lane + at[i] + constant));
 #pragma unroll
             for (int i = 0; i < n / 2; ++i) {
                 const unsigned a = words[0].word[i], b = words[1].word[i], c = words[2].word[i], d = words[3].word[i];

@@ -1,5 +1,7 @@
 // Replaces csrc/cuda/ptx.h in the emulator.
 #pragma once
+#include <cmath>
+
 #include "cuda/launch.h"
 
 namespace vsad {
@@ -19,6 +21,10 @@ inline int reread_thread() { return static_cast<int>(threadIdx.x); }
 
 inline unsigned lower_halves(unsigned a, unsigned b) { return (a & 0xffffu) | b << 16; }
 inline unsigned upper_halves(unsigned a, unsigned b) { return a >> 16 | (b & 0xffff0000u); }
+
+inline float exp2_flushed(float x) { return x < -126 ? 0.f : std::exp2(x); }
+
+inline const char* opaque(const char* p) { return p; }
 
 }  // namespace cuda
 }  // namespace vsad
