@@ -17,8 +17,8 @@
 //     windows of 3    2, 4, 5; two heads or more    two heads per warp, 2 blocks per multiprocessor
 //                     2, 4, 5, 8                    one head per warp, 2 blocks per multiprocessor
 //                     10, 20                        one head per warp, 1 block per multiprocessor
-//     windows of 5    2                             one head per warp, 2 blocks per multiprocessor
-//                     4, 5, 8, 10, 20               one head per warp, 1 block per multiprocessor
+//     windows of 5    2, 4, 5                       one head per warp, 2 blocks per multiprocessor
+//                     8, 10, 20                     one head per warp, 1 block per multiprocessor
 #include "homography_align/cuda/forward_pixel.h"
 #include "homography_align/cuda/mma_rows.h"
 #include "homography_align/cuda/mma_tiles.h"
@@ -274,7 +274,7 @@ __device__ __forceinline__ bool write_results(const PackedAlignArguments& a, con
 }
 
 template <typename Element, int R, int packs, int heads>
-__global__ void __launch_bounds__(kThreads, packs > (R == 5 ? 2 : 8) ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, packs > (R == 5 ? 5 : 8) ? 1 : 2)
     mma_kernel(const __grid_constant__ PackedAlignArguments a, const Sharing sharing) {
     Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared());
     const Lane lane;

@@ -42,6 +42,21 @@ __device__ __forceinline__ void reduce(const float (&dH)[9], double* to) {
     }
 }
 
+// The pixel of this thread in a tile.
+struct Place {
+    int x, y, lane;
+    bool exists;
+
+    __device__ __forceinline__ Place(const WarpArguments& a, const Tiling& t, unsigned tile) {
+        const Corner corner(t, tile);
+        const int pixel = static_cast<int>(threadIdx.x) >> t.lane_bits;
+        lane = static_cast<int>(threadIdx.x) & (t.lanes() - 1);
+        x = corner.x + (pixel & (t.width() - 1));
+        y = corner.y + (pixel >> t.width_bits);
+        exists = x < a.W && y < a.H;
+    }
+};
+
 // Adds to dH, from the gradient (gx, gy) of the projected point.
 template <int n>
 __device__ __forceinline__ void add_moments(float (&dH)[9], const Place& place, const Taps<float, n>& taps, float gx,
@@ -55,16 +70,14 @@ struct Scatter {
     const WarpGradients& g;
     const Tiling& tiling;
     const std::int64_t b;
-    const int share;
     const Element* source;  // the image of this batch
     const double scale;
     const std::int64_t source_channel, out_channel, to_channel;  // channel strides; 1 with packs
 
-    __device__ __forceinline__ Scatter(const WarpGradients& g, const Tiling& tiling, const Layer& layer)
+    __device__ __forceinline__ Scatter(const WarpGradients& g, const Tiling& tiling, std::int64_t b)
         : g(g),
           tiling(tiling),
-          b(layer.b),
-          share(layer.share),
+          b(b),
           source(reinterpret_cast<const Element*>(g.forward.input.data) + b * g.forward.input.batch),
           scale(g.scale ? *g.scale : 0),
           source_channel(vector > 1 ? 1 : g.forward.input.channel),
@@ -76,9 +89,9 @@ struct Scatter {
         const WarpArguments& a = g.forward;
         const Element* grad =
             reinterpret_cast<const Element*>(a.out.data) + b * a.out.batch + place.y * a.out.y + place.x * a.out.x;
-        const Channels channels(a, tiling, place, share, vector);
+        const Share share(a, tiling);
         float gx = 0, gy = 0;
-        for (std::int64_t c = channels.begin; c < channels.end; c += channels.step) {
+        for (std::int64_t c = share.begin + place.lane * vector; c < share.end; c += tiling.lanes() * vector) {
             float v[vector];
             load_pack(grad + c * out_channel, v);
 #pragma unroll
@@ -118,35 +131,28 @@ struct Scatter {
 
 template <typename Element, int n, int vector>
 __global__ void __launch_bounds__(kThreads, 1)
-    backward_kernel(const __grid_constant__ WarpGradients g, const __grid_constant__ Tiling tiling) {
+    backward_kernel(const __grid_constant__ WarpGradients g, const Tiling tiling) {
     const WarpArguments& a = g.forward;
-    const int first = blockIdx.x * kTilesPerBlock, tiles_x = static_cast<int>(tiling.tiles_x);
-    for_each_layer(a, tiling, [&](const Layer& layer) {
-        const Source<float> source(a, layer.b);
-        const Scatter<Element, n, vector> scatter(g, tiling, layer);
-        float dH[9] = {};
-        int tile_x = first % tiles_x, tile_y = first / tiles_x;
-        for (int i = 0; i < kTilesPerBlock && tile_y < tiling.tiles_y; ++i) {
-            const Place place(a, tiling, tile_x, tile_y);
-            if (++tile_x == tiles_x) tile_x = 0, ++tile_y;
-            if (!place.exists) continue;
-            const Taps<float, n> taps = locate<n>(a, source, place.x, place.y);
-            if (taps.alive) scatter(place, taps, dH);
-        }
-        if (!g.homography) return;
-        reduce(dH, g.homography + (((layer.b * gridDim.x + blockIdx.x) << tiling.share_bits) + layer.share) * 9);
-        __syncthreads();  // the sums are no longer read when those of the next layer are written
-    });
+    const unsigned tiles = static_cast<unsigned>(tiling.tiles_x * tiling.tiles_y);
+    const unsigned b = tiling.by_blocks.divide(blockIdx.x);
+    const unsigned first = (blockIdx.x - b * tiling.by_blocks.divisor) * kTilesPerBlock;
+    const Scatter<Element, n, vector> scatter(g, tiling, b);
+    float dH[9] = {};
+    for (unsigned tile = first; tile < first + kTilesPerBlock && tile < tiles; ++tile) {
+        const Place place(a, tiling, tile);
+        if (!place.exists) continue;
+        const Taps<float, n> taps = locate<n>(a, b, place.x, place.y);
+        if (!taps.alive) continue;
+        scatter(place, taps, dH);
+    }
+    if (g.homography) reduce(dH, g.homography + (blockIdx.x * tiling.shares + blockIdx.y) * 9);
 }
-
-// The blocks that share the tiles of a batch.
-std::int64_t groups_of(const Tiling& tiling) { return (tiling.tiles() + kTilesPerBlock - 1) / kTilesPerBlock; }
 
 template <typename Element>
 struct Backward {
     template <int n, int vector>
     static void run(const WarpArguments& a, const Tiling& tiling, const WarpGradients* g, cudaStream_t stream) {
-        launch(backward_kernel<Element, n, vector>, tiling.grid(a, groups_of(tiling), 1), dim3(kThreads), 0, stream, *g,
+        launch(backward_kernel<Element, n, vector>, tiling.grid(a, kTilesPerBlock), dim3(kThreads), 0, stream, *g,
                tiling);
     }
 };
@@ -155,8 +161,11 @@ struct Backward {
 template <typename Element>
 Tiling tile_gradients(const WarpGradients& g) {
     const WarpArguments& a = g.forward;
-    if (!g.input.data) return tile<Element>(a, {&a.input, &a.out});
-    Tiling t = tile<Element>(a, {&a.input, &a.out, &g.input});
+    const auto tile_images = [&](std::initializer_list<const ImageView*> images) {
+        return tile<Element>(a, images, 32, kSquareWidth, kTilesPerBlock, false);
+    };
+    if (!g.input.data) return tile_images({&a.input, &a.out});
+    Tiling t = tile_images({&a.input, &a.out, &g.input});
     t.packed = t.packed && aligned(g.input, 4, 4);
     return t;
 }
@@ -167,7 +176,7 @@ std::int64_t homography_warp_parts(const WarpGradients& g) {
     std::int64_t parts = 0;
     with_float_type(g.forward.dtype, [&](auto element) {
         const Tiling t = tile_gradients<decltype(element)>(g);
-        parts = groups_of(t) * t.shares();
+        parts = t.blocks(kTilesPerBlock) * t.shares;
     });
     return parts;
 }

@@ -1,3 +1,6 @@
+// A block finds the taps of all pixels of its tile first, a pixel a thread, and leaves them in shared memory. Then
+// groups of lanes go through the pixels, 128 bytes of channels at a time: the taps that neighboring pixels have in
+// common are still in L1 when the next row needs them. Planes need no shared memory: their threads keep their own taps.
 #include "homography_warp/cuda/kernels.h"
 #include "homography_warp/cuda/tile.h"
 
@@ -5,117 +8,116 @@ namespace vsad {
 namespace cuda {
 namespace {
 
-// Packs of channels whose taps are loaded together, so that several loads are in flight before the first is used.
+// The taps of a pixel. Offsets count elements, or packs of elements, of which 32 bits are always enough. Of four taps
+// along an axis, offsets and weights are kept by axis; of fewer, combined.
 template <int n, int vector>
-constexpr int kAhead = n == 4       ? 1
-                       : vector > 1 ? 2
-                                    : 4;
+struct alignas(n > 1 ? 16 : 8) Pixel {
+    using Offset = std::conditional_t<(vector > 1), std::int32_t, std::int64_t>;
+    static constexpr bool kCombined = n <= 2;
+    static constexpr int kKept = kCombined ? n * n : 2 * n;
 
-// Offsets of a pixel's taps.
-template <int n>
-struct TapOffsets {
-    std::int64_t at[n][n];
+    Offset offsets[kKept];
+    float weights[kKept];  // NaN comes first where the pixel is not alive
 
-    __device__ __forceinline__ TapOffsets(const ImageView& image, const Taps<float, n>& taps) {
-        std::int64_t across[n];
+    Pixel() = default;
+    __device__ __forceinline__ Pixel(const WarpArguments& a, const Taps<float, n>& taps) {
+        const Offset step_y = static_cast<Offset>(a.input.y / vector), step_x = static_cast<Offset>(a.input.x / vector);
 #pragma unroll
-        for (int i = 0; i < n; ++i) across[i] = taps.x.index[i] * image.x;
-#pragma unroll
-        for (int j = 0; j < n; ++j) {
-            const std::int64_t down = taps.y.index[j] * image.y;
-#pragma unroll
-            for (int i = 0; i < n; ++i) at[j][i] = down + across[i];
+        for (int k = 0; k < kKept; ++k) {
+            const int j = kCombined ? k / n : k % n, i = k % n;
+            const Offset row = taps.y.index[j] * step_y, column = taps.x.index[i] * step_x;
+            const float y = taps.y.weight[j], x = taps.x.weight[i];
+            offsets[k] = kCombined ? row + column : k < n ? row : column;
+            weights[k] = kCombined ? y * x : k < n ? y : x;
         }
+        if (!taps.alive) weights[0] = __int_as_float(0x7fffffff);
+    }
+
+    __device__ __forceinline__ bool alive() const { return weights[0] == weights[0]; }
+    __device__ __forceinline__ Offset offset(int j, int i) const {
+        return kCombined ? offsets[j * n + i] : offsets[j] + offsets[n + i];
+    }
+    __device__ __forceinline__ float weight(int j, int i) const {
+        return kCombined ? weights[j * n + i] : weights[j] * weights[n + i];
     }
 };
 
-// The value at the pixel of one pack of channels.
+// The sum over the taps of one pack of channels.
 template <typename Element, int n, int vector>
-__device__ __forceinline__ void interpolate(float (&sum)[vector], const Pack<Element, vector> (&tap)[n][n],
-                                            const Taps<float, n>& taps) {
+__device__ __forceinline__ void interpolate(const Pixel<n, vector>& pixel, const Element* __restrict__ from,
+                                            Element* __restrict__ to) {
+    using Elements = Pack<Element, vector>;
+    float sum[vector] = {};
+    if (pixel.alive()) {
+        Elements taps[n * n];
 #pragma unroll
-    for (int k = 0; k < vector; ++k) sum[k] = 0;
+        for (int k = 0; k < n * n; ++k) taps[k] = reinterpret_cast<const Elements*>(from)[pixel.offset(k / n, k % n)];
 #pragma unroll
-    for (int j = 0; j < n; ++j) {
-        float row[vector] = {};
+        for (int k = 0; k < n * n; ++k) {
+            const float weight = pixel.weight(k / n, k % n);
+            float tap[vector];
+            widen_pack(taps[k], tap);
 #pragma unroll
-        for (int i = 0; i < n; ++i) {
-            float wide[vector];
-            widen_pack(tap[j][i], wide);
-#pragma unroll
-            for (int k = 0; k < vector; ++k) row[k] += taps.x.weight[i] * wide[k];
+            for (int e = 0; e < vector; ++e) sum[e] += weight * tap[e];
         }
-#pragma unroll
-        for (int k = 0; k < vector; ++k) sum[k] += taps.y.weight[j] * row[k];
     }
+    store_pack<vector>(to, sum);
 }
 
 template <typename Element, int n, int vector>
-__device__ __forceinline__ void warp_pixel(const WarpArguments& a, const Element* from, Element* to,
-                                           const Channels& channels, const Taps<float, n>& taps) {
-    constexpr int ahead = kAhead<n, vector>;
-    const std::int64_t input_channel = vector > 1 ? 1 : a.input.channel, out_channel = vector > 1 ? 1 : a.out.channel;
-    const TapOffsets<n> offsets(a.input, taps);
-    for (int first = channels.begin; first < channels.end; first += ahead * channels.step) {
-        Pack<Element, vector> tap[ahead][n][n];
-#pragma unroll
-        for (int u = 0; u < ahead; ++u) {
-            const int c = first + u * channels.step;
-            if (c >= channels.end) break;
-#pragma unroll
-            for (int j = 0; j < n; ++j)
-#pragma unroll
-                for (int i = 0; i < n; ++i)
-                    tap[u][j][i] =
-                        *reinterpret_cast<const Pack<Element, vector>*>(from + offsets.at[j][i] + c * input_channel);
-        }
-#pragma unroll
-        for (int u = 0; u < ahead; ++u) {
-            const int c = first + u * channels.step;
-            if (c >= channels.end) break;
-            float sum[vector];
-            interpolate(sum, tap[u], taps);
-            store_pack<vector>(to + c * out_channel, sum);
-        }
-    }
-}
-
-template <typename Element, int n, int vector>
-__global__ void __launch_bounds__(kThreads, n == 4 || vector == 16 ? 1 : 3)
+__global__ void __launch_bounds__(kThreads, n > 2 ? 2 : vector > 1 ? 4 : 3)
     forward_kernel(const __grid_constant__ WarpArguments a, const __grid_constant__ Tiling tiling) {
-    for_each_layer(a, tiling, [&](const Layer& layer) {
-        for (int tile = blockIdx.y; tile < tiling.tiles_y; tile += gridDim.y) {
-            const Place place(a, tiling, blockIdx.x, tile);
-            if (!place.exists) continue;
-            const Taps<float, n> taps = locate<n>(a, Source<float>(a, layer.b), place.x, place.y);
-            if (place.lane == 0 && layer.share == 0) a.mask[(layer.b * a.H + place.y) * a.W + place.x] = taps.valid;
-            const Element* from = reinterpret_cast<const Element*>(a.input.data) + layer.b * a.input.batch;
-            Element* to =
-                reinterpret_cast<Element*>(a.out.data) + layer.b * a.out.batch + place.y * a.out.y + place.x * a.out.x;
-            const Channels channels(a, tiling, place, layer.share, vector);
-            if (taps.alive) {
-                warp_pixel<Element, n, vector>(a, from, to, channels, taps);
-                continue;
-            }
-            const float nothing[vector] = {};
-            for (int c = channels.begin; c < channels.end; c += channels.step)
-                store_pack<vector>(to + c * (vector > 1 ? 1 : a.out.channel), nothing);
-        }
-    });
+    const unsigned b = tiling.by_blocks.divide(blockIdx.x);
+    const Corner corner(tiling, blockIdx.x - b * tiling.by_blocks.divisor);
+    const int thread = static_cast<int>(threadIdx.x);
+    const int x = corner.x + thread % kRowWidth, y = corner.y + thread / kRowWidth;
+    const Taps<float, n> taps = locate<n>(a, b, x, y);
+    const bool exists = x < a.W && y < a.H;
+    if (exists && blockIdx.y == 0) a.mask[(b * a.H + y) * a.W + x] = taps.valid;
+
+    const Element* from = reinterpret_cast<const Element*>(a.input.data) + b * a.input.batch;
+    Element* to = reinterpret_cast<Element*>(a.out.data) + b * a.out.batch;
+    const Pixel<n, vector> own(a, taps);
+    const Share share(a, tiling);
+    if (vector == 1 && tiling.lane_bits == 0) {
+        if (!exists) return;
+        to += y * a.out.y + x * a.out.x;
+#pragma unroll(n > 2 ? 1 : 4)
+        for (std::int64_t c = share.begin; c < share.end; ++c)
+            interpolate<Element, n, vector>(own, from + c * a.input.channel, to + c * a.out.channel);
+        return;
+    }
+    __shared__ Pixel<n, vector> pixels[kThreads];
+    pixels[thread] = own;
+    __syncthreads();
+    // At most 8 lanes share a pixel: all threads together take whole rows of the tile.
+    const int first = thread >> tiling.lane_bits, lane = thread & (tiling.lanes() - 1);
+    const int column = corner.x + first % kRowWidth;
+    if (column >= a.W) return;
+    const int step = kThreads >> tiling.lane_bits;
+    const int end = a.H - corner.y < tiling.height ? static_cast<int>(a.H - corner.y) * kRowWidth : kThreads;
+    const std::int64_t step_out = step / kRowWidth * a.out.y;
+    to += (corner.y + first / kRowWidth) * a.out.y + column * a.out.x;
+    for (std::int64_t c = share.begin + lane * vector; c < share.end; c += tiling.lanes() * vector) {
+        Element* at = to + c;
+#pragma unroll(n > 2 ? 1 : 2)
+        for (int k = first; k < end; k += step, at += step_out)
+            interpolate<Element, n, vector>(pixels[k], from + c, at);
+    }
 }
 
 template <typename Element>
 struct Forward {
     template <int n, int vector>
     static void run(const WarpArguments& a, const Tiling& tiling, cudaStream_t stream) {
-        launch(forward_kernel<Element, n, vector>, tiling.grid(a, tiling.tiles_x, tiling.tiles_y), dim3(kThreads), 0,
-               stream, a, tiling);
+        launch(forward_kernel<Element, n, vector>, tiling.grid(a), dim3(kThreads), 0, stream, a, tiling);
     }
 };
 
 template <typename Element>
 void run(const WarpArguments& a, cudaStream_t stream) {
-    choose<Forward<Element>, Element>(a, tile<Element>(a, {&a.input, &a.out}), stream);
+    const Tiling tiling = tile<Element>(a, {&a.input, &a.out}, 8, kRowWidth, 1, true);
+    choose<Forward<Element>, Element>(a, tiling, stream);
 }
 
 }  // namespace

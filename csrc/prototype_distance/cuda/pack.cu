@@ -10,6 +10,7 @@ namespace {
 constexpr int kCenterRows = 256;
 constexpr int kCenterThreads = 512;  // 32 channels x 16 groups of rows
 constexpr float kExcluded = -1;
+constexpr int kMeasureBlocks = 512;  // each adds a histogram to the bank's
 
 // The mean of some rows; zero in channels where it is not finite. Block 0 also clears what later kernels add to.
 template <typename Element>
@@ -39,8 +40,13 @@ __device__ __forceinline__ int bin_of(const Size& size) {
 
 template <typename Element>
 __global__ void __launch_bounds__(kQuantizeThreads, 4) measure_kernel(const __grid_constant__ DistanceArguments a) {
+    // The histogram of this block, because few bins hold most rows: all rows would queue for the same addresses.
+    __shared__ unsigned count[kBins];
+    __shared__ int largest[kBins];  // integers order as non-negative floats do
     BankStatistics& bank = *a.bank.statistics;
     const int lane = threadIdx.x % 32;
+    for (int bin = threadIdx.x; bin < kBins; bin += kQuantizeThreads) count[bin] = 0, largest[bin] = 0;
+    __syncthreads();
     for (std::int64_t p = first_row(); p < a.P; p += row_step()) {
         const Row<Element> row(a.prototypes, a.bank.inverse_lengths, p, a.metric);
         const Size size = size_of(row, a.bank.center, a.C);
@@ -50,9 +56,14 @@ __global__ void __launch_bounds__(kQuantizeThreads, 4) measure_kernel(const __gr
         a.bank.largest[p] = !size.finite || zero ? kExcluded : size.squared < kHuge ? size.largest : kInfinity;
         if (!size.finite || zero) continue;
         const int bin = bin_of(size);
-        atomicAdd(&bank.count[bin], 1u);
-        // integers order as non-negative floats do
-        atomicMax(reinterpret_cast<int*>(&bank.largest[bin]), __float_as_int(size.largest));
+        atomicAdd(&count[bin], 1u);
+        atomicMax(&largest[bin], __float_as_int(size.largest));
+    }
+    __syncthreads();
+    for (int bin = threadIdx.x; bin < kBins; bin += kQuantizeThreads) {
+        if (count[bin] == 0) continue;
+        atomicAdd(&bank.count[bin], count[bin]);
+        atomicMax(reinterpret_cast<int*>(&bank.largest[bin]), largest[bin]);
     }
 }
 
@@ -121,7 +132,12 @@ __global__ void __launch_bounds__(kQuantizeThreads, 4)
         radius = fmaxf(radius, q.residual);
         squared = fmaxf(squared, q.squared);
     }
-    if (lane > 0) return;
+    __shared__ float radii[kQuantizeWarps], squares[kQuantizeWarps];
+    if (lane == 0) radii[threadIdx.x / 32] = radius, squares[threadIdx.x / 32] = squared;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (int warp = 1; warp < kQuantizeWarps; ++warp)
+        radius = fmaxf(radius, radii[warp]), squared = fmaxf(squared, squares[warp]);
     atomicMax(reinterpret_cast<int*>(&bank.radius[int(format)]), __float_as_int(radius));
     atomicMax(reinterpret_cast<int*>(&bank.length[int(format)]), __float_as_int(sqrtf(squared) * kSafe));
 }
@@ -132,7 +148,8 @@ void pack(const DistanceArguments& a, cudaStream_t stream) {
     if (!a.bank.statistics) return;
     const dim3 block(kQuantizeThreads), grid(quantize_blocks(a.bank.rows));
     launch(center_kernel<Element>, dim3(static_cast<unsigned>((a.C + 31) / 32)), dim3(kCenterThreads), 0, stream, a);
-    launch(measure_kernel<Element>, dim3(quantize_blocks(a.P)), block, 0, stream, a);
+    const int blocks = quantize_blocks(a.P);
+    launch(measure_kernel<Element>, dim3(blocks < kMeasureBlocks ? blocks : kMeasureBlocks), block, 0, stream, a);
     launch(decide_kernel, dim3(1), dim3(kBins), 0, stream, a.bank.statistics);
     launch(quantize_prototypes_kernel<Format::bfloat16, Element>, grid, block, 0, stream, a);
     if (a.bank.quantized[int(Format::int8)].codes)

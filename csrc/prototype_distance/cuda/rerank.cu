@@ -16,7 +16,7 @@ namespace cuda {
 namespace prototype_distance {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kThreads = 128, kWarps = kThreads / 32;  // five such blocks fit the registers of a multiprocessor
 
 using Key = unsigned long long;
 
@@ -73,7 +73,7 @@ struct Certificate {
     }
 };
 
-constexpr int kHeld = 4;  // candidates that a lane holds in registers
+constexpr int kHeld = 2;  // candidates that a lane holds in registers
 
 // The candidates of one feature, in the lists of every split. The first 32 kHeld are held by the warp; more of them
 // remain in memory.

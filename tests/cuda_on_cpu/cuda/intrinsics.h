@@ -211,6 +211,9 @@ inline long long __double_as_longlong(double a) {
 inline double __longlong_as_double(long long a) {
     return vsad::emulator::from_bits<double>(vsad::emulator::to_bits(a));
 }
+inline unsigned __umulhi(unsigned a, unsigned b) {
+    return static_cast<unsigned>(static_cast<unsigned long long>(a) * b >> 32);
+}
 inline int __popc(unsigned a) { return __builtin_popcount(a); }
 inline int __popcll(unsigned long long a) { return __builtin_popcountll(a); }
 inline int __ffs(int a) { return __builtin_ffs(a); }
