@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 MB = 1 << 20
-FLUSH_BYTES = 512 * MB  # written before every timed call: several times any L2, and long enough to hide the launch
+FLUSH_BYTES = 512 * MB  # written before every timed call: several times any L2
+HIDE_CYCLES = 2_000_000  # that the GPU waits before every timed call, about a millisecond: the launch is ready by then
 COPY_BYTES = tuple(n * MB for n in (16, 128, 1024, 4096))  # read and written
 SIDE = 8192  # the side of the square matrices whose product shows the peak
 
@@ -24,6 +25,7 @@ class Clock:
 
     def __call__(self, run: Callable[[], Any]) -> float:
         self.flush.zero_()
+        torch.cuda._sleep(HIDE_CYCLES)
         self.start.record()
         run()
         self.end.record()
