@@ -33,7 +33,7 @@ WANTED = (
     (r"coreset::.*coreset_kernel.*", r".*", r"REDUX\.MAX"),
     (r"(homography_warp::)?forward::forward_kernel<\w+, \d, (4|8|16)>", r".*", r"LDG\.E\.128"),
     (r"(homography_warp::)?backward::backward_kernel<\w+, \d, (4|8)>", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
-    (r"homography_align.*_kernel<.*>", r".*", r"LDG\.E\.128"),
+    (r"homography_align::(?!gather_mma|backward_mma).*_kernel<.*>", r".*", r"LDG\.E\.128"),
     (r"homography_align.*mma_kernel.*", r".*", r"HMMA\.16816\.F32"),
     (r"homography_align.*backward_kernel.*", r"(9|1).*", r"REDG\.E\.ADD\.F32x4"),
     (r"prototype_distance::screen_mma::screen_kernel<0, .*>", r".*", r"HMMA\.16816\.F32\.BF16"),

@@ -274,7 +274,9 @@ __device__ __forceinline__ bool write_results(const PackedAlignArguments& a, con
 }
 
 template <typename Element, int R, int packs, int heads>
-__global__ void __launch_bounds__(kThreads, packs > (R == 5 ? 5 : 8) ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, packs > (R == 5 ? 5 : 8) ? 1
+                                            : R == 5                 ? kBlocksPerMultiprocessor
+                                                                     : 2)
     mma_kernel(const __grid_constant__ PackedAlignArguments a, const Sharing sharing) {
     Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared());
     const Lane lane;

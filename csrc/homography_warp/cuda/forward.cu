@@ -65,7 +65,9 @@ __device__ __forceinline__ void interpolate(const Pixel<n, vector>& pixel, const
 }
 
 template <typename Element, int n, int vector>
-__global__ void __launch_bounds__(kThreads, n > 2 ? 2 : vector > 1 ? 4 : 3)
+__global__ void __launch_bounds__(kThreads, n > 2        ? 2
+                                            : vector > 1 ? 4
+                                                         : 3)
     forward_kernel(const __grid_constant__ WarpArguments a, const __grid_constant__ Tiling tiling) {
     const unsigned b = tiling.by_blocks.divide(blockIdx.x);
     const Corner corner(tiling, blockIdx.x - b * tiling.by_blocks.divisor);

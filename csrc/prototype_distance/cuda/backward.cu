@@ -50,7 +50,7 @@ __device__ __forceinline__ float4 weights_of(const Row<Element>& f, const Row<El
 
 // Gradients of features, one warp per feature, and the weights of all pairs, which prototypes_kernel needs.
 template <typename Element>
-__global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constant__ DistanceGradientArguments a) {
+__global__ void __launch_bounds__(kThreads, 2) features_kernel(const __grid_constant__ DistanceGradientArguments a) {
     const int lane = threadIdx.x % 32;
     for (std::int64_t m = blockIdx.x * std::int64_t(kWarps) + threadIdx.x / 32; m < a.M; m += gridDim.x * kWarps) {
         const Row<Element> f = plain_row<Element>(a.features, m);
