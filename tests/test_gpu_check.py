@@ -4,15 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests import gpu_small, gpu_smoke
-from tests.samples import SAMPLES
+from tests import gpu_smoke
 from vsad.bench.cases import CUDA_CASES, SHAPES
 from vsad.bench.gpu import check as gpu_check
 from vsad.bench.gpu import parts, processes, summary
@@ -138,24 +135,6 @@ def test_what_needs_kernels_that_hang_or_crash_is_skipped_and_the_rest_goes_on(c
     assert ended["b/align"] == Outcome("skipped", note="smoke/align-hangs hung or crashed")
     assert ended["b/warp"] == Outcome("skipped", note="smoke/warp-crashes hung or crashed")
     assert [ended[name].state for name in ("b/distance", "b/coreset", "c/other")] == ["passed"] * 3
-
-
-def test_what_was_found_is_kept_while_a_run_goes_on_and_after_it_was_killed(tmp_path):
-    out, code = tmp_path / "out", (
-        "import sys, time; from pathlib import Path; from vsad.bench.gpu import archive\n"
-        "folder = Path(sys.argv[1])\n"
-        "with archive.renewed([folder], sys.argv[2], 0.1):\n"
-        "    (folder / 'log').write_text('found'); time.sleep(60)"
-    )  # fmt: skip
-    (tmp_path / "state").mkdir()
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "state"), str(out)], cwd=ROOT) as process:
-        end = time.monotonic() + 30
-        while time.monotonic() < end and not (out / "gpu-check.tar.gz").exists():
-            time.sleep(0.1)
-        time.sleep(0.5)
-        process.kill()
-    with tarfile.open(out / "gpu-check.tar.gz") as kept:
-        assert kept.extractfile("state/log").read() == b"found"
 
 
 def test_the_summary_is_written_after_every_part(tmp_path):
@@ -405,27 +384,3 @@ def test_the_summary_holds_the_speed_and_every_row_beside_it(tmp_path):
     assert "matrix products float32 50000, bfloat16 700000 GFLOP/s; copies 4000 at 1024 MB" in page
     assert "| 1 ms | unfused 40 ms | 40 | 30 | - |" in page
     assert "| unfused | 40 ms |" in (tmp_path / "nvidia-h200.md").read_text()
-
-
-def test_the_small_shapes_script_says_why_it_cannot_run():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.gpu_small", "greedy_coreset", "triton"],
-        cwd=ROOT, capture_output=True, text=True, timeout=100,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
-    assert done.returncode == 77
-    assert done.stdout.strip() == "needs a GPU"
-
-
-def test_the_small_shapes_script_calls_every_sample(op, capsys):
-    """On the CPU kernels, as there is no GPU here."""
-    if op.backend("cpu").missing:
-        pytest.skip("needs vsad._cpu")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_small.torch.cuda, "is_available", lambda: True)
-        patch.setattr(gpu_small.torch.cuda, "synchronize", lambda: None)
-        try:
-            assert gpu_small.main(op.name, "cpu", "cpu") == 0
-        finally:
-            torch.use_deterministic_algorithms(False)
-    assert capsys.readouterr().out == f"{2 * len(SAMPLES[op.name])} calls, 0 refused\n"
