@@ -161,13 +161,9 @@ def cuda_kernels(module: ModuleType, archs: list[str] | None) -> Iterator[Kernel
             wanted = [what for _, on, what in rows if re.match(on + "$", arch)]
             unmet -= {row[0] for row in rows}
             missing = tuple(what for what in wanted if not re.search(what, code))
-            long, may_spill = (
-                too_long(name, arch, code),
-                max((n for what, n in MAY_SPILL if re.fullmatch(what, name)), default=0),
-            )
-            yield Kernel(
-                name, arch, resources["REG"], resources["SHARED"], resources["STACK"], missing, may_spill, long
-            )
+            may_spill = max((most for kernel, most in MAY_SPILL if re.fullmatch(kernel, name)), default=0)
+            usage = (resources["REG"], resources["SHARED"], resources["STACK"])
+            yield Kernel(name, arch, *usage, missing, may_spill, too_long(name, arch, code))
     if unmet:
         raise SystemExit(f"gpu.compile: WANTED names kernels that do not exist: {sorted(unmet)}")
 

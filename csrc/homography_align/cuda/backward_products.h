@@ -1,6 +1,5 @@
 // The dot products of the tensor core backward's first kernel: of a warp's 16 target pixels with the box of source
-// pixels that their windows touch, from them the taps and
-// cells of every window, and the softmax of every pixel.
+// pixels that their windows touch; from them the taps and cells of every window, and the softmax of every pixel.
 #pragma once
 #include "homography_align/cuda/backward_warp.h"
 #include "homography_align/cuda/forward_pixel.h"

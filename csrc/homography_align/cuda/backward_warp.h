@@ -3,13 +3,12 @@
 #pragma once
 #include "homography_align/cuda/differentiate.h"
 #include "homography_align/cuda/mma_rows.h"
+#include "homography_align/cuda/warp_box.h"
 
 namespace vsad {
 namespace cuda {
 namespace homography_align {
 namespace {
-
-constexpr int kSide = 4, kRows = kSide * kSide;  // a tile has kSide x kSide target pixels
 
 inline std::int64_t mma_tiles_across(std::int64_t W) { return (W + kSide - 1) / kSide; }
 
@@ -33,26 +32,6 @@ struct WarpTile {
 struct Lane {
     int index = threadIdx.x % 32, group = index / 4, quad = index % 4;
     int pixel = index % kRows, second = index / kRows;
-};
-
-// The box of source pixels that the windows of a warp touch.
-struct WarpBox {
-    int left, top, width, height;
-
-    template <int R>
-    __device__ __forceinline__ explicit WarpBox(const Window<R>& w) {
-        constexpr int far = 0x3fffffff;  // far outside every image, and the difference of two fits an int
-        left = __reduce_min_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_begin : far);
-        top = __reduce_min_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_begin : far);
-        width = __reduce_max_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_end : -far) - left + 1;
-        height = __reduce_max_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_end : -far) - top + 1;
-    }
-    // Sides are compared first: the area may overflow.
-    __device__ __forceinline__ bool fits(int most) const {
-        return !(width > most || height > most || width * height > most);
-    }
-    // Products take 16 source pixels at a time.
-    __device__ __forceinline__ int steps() const { return (width * height + 15) / 16; }
 };
 
 // The lane's rows of its pixel's window, and where they lie in the box.
@@ -124,16 +103,6 @@ __device__ __forceinline__ void load_columns(unsigned (&to)[packs][2], const Ele
             }
         }
     });
-}
-
-template <int packs>
-__device__ __forceinline__ bool all_finite(const float (&sum)[packs][4]) {
-    bool finite = true;
-#pragma unroll
-    for (int i = 0; i < packs; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) finite = finite && sum[i][j] - sum[i][j] == 0;
-    return __all_sync(kWarp, finite);
 }
 
 // Calls f(Element, the window and the packs of a head as std::integral_constant); false where there is no kernel.

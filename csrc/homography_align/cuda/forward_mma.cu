@@ -203,16 +203,6 @@ __device__ __forceinline__ void go_through(Heads<packs, heads>& h, Softmax& soft
     __syncwarp();  // everyone has read the weights, which the next scores overwrite
 }
 
-template <int packs>
-__device__ __forceinline__ bool all_finite(const float (&sum)[packs][4]) {
-    bool finite = true;
-#pragma unroll
-    for (int i = 0; i < packs; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) finite = finite && sum[i][j] - sum[i][j] == 0;
-    return __all_sync(kWarp, finite);
-}
-
 // Writes sum / total, or 0 where nothing was valid, of a head whose totals' inverses the lanes from `begin` on hold.
 template <typename Element, int packs>
 __device__ __forceinline__ void write_out(const PackedAlignArguments& a, const WarpTile& tile, int head,

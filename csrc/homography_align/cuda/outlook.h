@@ -1,15 +1,14 @@
 // What all heads of 4 x 4 target pixels share in one slot: where the pixels' windows lie, and the box of source pixels
 // that they touch. A warp finds it once, in shared memory, for the warps of all heads of a block.
 #pragma once
-#include "homography_align/cuda/window.h"
+#include "homography_align/cuda/warp_box.h"
 
 namespace vsad {
 namespace cuda {
 namespace homography_align {
 namespace {
 
-constexpr int kSide = 4, kRows = kSide * kSide;  // the pixels of a warp are the rows of its products
-constexpr int kBox = 128;                        // the most source pixels that a box may have
+constexpr int kBox = 128;  // the most source pixels that a box may have
 
 // The window of a pixel. Bits of `valid`: from 0 on the rows of valid cells, from 8 on their columns, from 16 on the
 // rows of taps that take part, from 24 on their columns.
@@ -49,22 +48,6 @@ __device__ __forceinline__ unsigned valid_bits(const Window<R>& w) {
            interval_bits(c.row_begin, c.row_end + 1) << 16 | interval_bits(c.col_begin, c.col_end + 1) << 24;
 }
 
-// The smallest rectangle that holds the taps of a warp's windows.
-struct WarpBox {
-    int left, top, width, height;
-
-    template <int R>
-    __device__ __forceinline__ explicit WarpBox(const Window<R>& w) {
-        constexpr int far = 0x3fffffff;  // far outside every image, and the difference of two fits an int
-        left = __reduce_min_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_begin : far);
-        top = __reduce_min_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_begin : far);
-        width = __reduce_max_sync(kWarp, w.has_valid_cell ? w.left + w.cells.col_end : -far) - left + 1;
-        height = __reduce_max_sync(kWarp, w.has_valid_cell ? w.top + w.cells.row_end : -far) - top + 1;
-    }
-    // Sides are compared first: the area may overflow.
-    __device__ __forceinline__ bool fits() const { return width <= kBox && height <= kBox && width * height <= kBox; }
-};
-
 // Leaves the offsets of the box's pixels. Beyond the source's border its border pixels repeat, and beyond the box its
 // last pixel.
 __device__ __forceinline__ void put_offsets(Outlook& o, const AlignArguments& a, const WarpBox& box, int lane) {
@@ -99,7 +82,7 @@ __device__ __forceinline__ void look(Outlook& o, const AlignArguments& a, int b,
     if (!__any_sync(kWarp, w.has_valid_cell)) return;
     const WarpBox box(w);
     const unsigned valid = valid_bits(w);
-    const bool fits = box.fits();
+    const bool fits = box.fits(kBox);
     const bool inside = __all_sync(kWarp, valid == (everything | everything << 8 | every_tap << 16 | every_tap << 24));
     if (lane == 0) {
         o.key_corner = corner_of(a.key, b, source, box);

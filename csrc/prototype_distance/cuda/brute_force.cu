@@ -15,7 +15,6 @@ constexpr int kThreads = 256;  // 16 x 16 threads with 4 x 4 pairs each
 constexpr int kTile = 64;      // rows, and prototypes
 constexpr int kDepth = 16;     // channels per stage, and per partial sum
 constexpr int kPitch = kTile + 4;
-constexpr int kAhead = 8;  // splits whose keys are loaded at once when splits are merged
 static_assert(kTile == kBruteForceRows, "a row tile is what shares a pass");
 
 using Key = unsigned long long;
@@ -119,28 +118,6 @@ __device__ __forceinline__ void insert_tile(const DistanceArguments& a, std::int
     }
 }
 
-// Inserts the keys that the other splits found for this thread's row.
-__device__ __forceinline__ void merge_row(const DistanceArguments& a, const Item& item, std::int64_t first_split,
-                                          Key* mine, int k) {
-    const auto keys_of = [&](int split) { return a.work.keys + ((first_split + split) * kTile + threadIdx.x) * k; };
-    for (int first = 0; first < item.splits; first += kAhead) {
-        Key least[kAhead];  // loaded together, because most splits end with their first key
-#pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
-            const bool other = first + i < item.splits && first + i != item.split;
-            least[i] = other ? __ldcg(keys_of(first + i)) : kLastKey;
-        }
-#pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
-            Key key = least[i];
-            for (int n = 1; key < mine[k - 1]; ++n) {
-                insert(mine, k, key);
-                key = n < k ? __ldcg(keys_of(first + i) + n) : kLastKey;
-            }
-        }
-    }
-}
-
 // Publishes the keys of this split. True in the block that arrives last, whose keys then are those of all splits.
 __device__ __forceinline__ bool merge_splits(const DistanceArguments& a, const Item& item, Tiles& tiles, Key* best,
                                              int k) {
@@ -154,7 +131,13 @@ __device__ __forceinline__ bool merge_splits(const DistanceArguments& a, const I
     __syncthreads();
     if (!tiles.last) return false;
     __threadfence();  // the keys of the others are read after they arrived
-    if (threadIdx.x < item.count) merge_row(a, item, first_split, best + threadIdx.x * k, k);
+    if (threadIdx.x < item.count)
+        for (int other = 0; other < item.splits; ++other) {
+            if (other == item.split) continue;
+            const Key* from = a.work.keys + ((first_split + other) * kTile + threadIdx.x) * k;
+            Key* mine = best + threadIdx.x * k;
+            for (int n = 0; n < k && __ldcg(from + n) < mine[k - 1]; ++n) insert(mine, k, __ldcg(from + n));
+        }
     __syncthreads();
     return true;
 }
