@@ -8,6 +8,7 @@ import torch
 
 from tests.test_models import SHIFT, SIZE
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
+from vsad.detection.agreement import peaks
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
 from vsad.detection.smoothing import gaussian
@@ -149,39 +150,48 @@ def test_an_empty_memory_is_refused(kind):
         kind.fit(torch.empty(0, 2, 3, 4, 4), torch.empty(0, 2, 4, 4, dtype=torch.bool))
 
 
-def test_views_support_each_other_up_to_their_own_evidence(rig):
-    maps, known = torch.zeros(3, 16, 16), torch.ones(3, 16, 16, dtype=torch.bool)
-    maps[0, 8, 8] = 4.0
-    maps[1, 8, 6] = 2.0  # the same surface point: view b lies two latent pixels to the right
-    maps[2, 3, 3] = 5.0  # nobody else sees anything there
-    result = agree(maps, known, rig)
-    count = rig_views_that_see(rig, 0, 8)
-    assert float(result[0, 8, 8]) == pytest.approx(4 + 2 / count, abs=1e-4)
-    assert float(result[1, 8, 6]) == pytest.approx(2 + min(2, 4 / rig_views_that_see(rig, 1, 6)), abs=1e-4)
-    assert float(result[2, 3, 3]) == pytest.approx(5)
+ONES = torch.ones(2, 3)
+
+
+def test_what_others_confirm_counts_up_to_a_views_own_evidence(rig):
+    own, known = torch.zeros(3, 16, 16), torch.ones(3, 16, 16, dtype=torch.bool)
+    own[0, 8, 8] = 4.0
+    own[1, 8, 6] = 2.0  # the same surface point: view b lies two latent pixels to the right
+    own[2, 3, 3] = 5.0  # nobody else sees anything there
+    confirmed = [2 / rig_views_that_see(rig, 0, 8), min(2, 4 / rig_views_that_see(rig, 1, 6)), 0]
+    highest = peaks(own, known, rig)
+    torch.testing.assert_close(highest, torch.tensor([[4, 2, 5], confirmed]))
+    # Normal samples reach 8 by single views, and a tenth of what is confirmed here.
+    reach = torch.stack([torch.full((3,), 8.0), torch.tensor([*confirmed[:2], 1.0]) / 10])
+    result = agree(own, known, known, rig, reach)
+    assert float(result[0, 8, 8]) == pytest.approx(10, abs=1e-3)
+    assert float(result[1, 8, 6]) == pytest.approx(10, abs=1e-3)
+    assert float(result[2, 3, 3]) == pytest.approx(5 / 8)  # a highlight, by what normal samples show
     # A view that does not show what others see gets nothing of it.
     homographies, neighbors = rig.to_operator((16, 16))
     x, y, _ = (
         torch.linalg.inv(homographies[2, 0]) @ torch.tensor([8.0, 8, 1]) if int(neighbors[2, 0]) == 0 else (4, 8, 1)
     )
     assert float(result[2, int(y), int(x)]) == 0
-    torch.testing.assert_close(agree(-maps, known, rig), -maps)  # disagreement takes nothing away
+    torch.testing.assert_close(agree(-own, known, known, rig, ONES), -own)  # disagreement takes nothing away
 
 
 def test_the_others_stand_in_where_a_view_knows_nothing(rig):
-    maps, known = torch.zeros(3, 16, 16), torch.ones(3, 16, 16, dtype=torch.bool)
-    maps[0, 8, 8] = 4.0
+    own, known = torch.zeros(3, 16, 16), torch.ones(3, 16, 16, dtype=torch.bool)
+    own[0, 8, 8] = 4.0
     known[1, 8, 6] = False
-    maps[1, 8, 6] = 100.0  # of no account
-    result = agree(maps, known, rig)
-    assert float(result[1, 8, 6]) == pytest.approx(4 / rig_views_that_see(rig, 1, 6), abs=1e-4)
-    assert float(result[0, 8, 8]) == pytest.approx(4)
+    own[1, 8, 6] = 100.0  # of no account
+    result = agree(own, known, known, rig, 2 * ONES)
+    assert float(result[1, 8, 6]) == pytest.approx(2 / rig_views_that_see(rig, 1, 6), abs=1e-4)
+    assert float(result[0, 8, 8]) == pytest.approx(2)
     known[:] = False
-    assert torch.equal(agree(maps, known, rig), torch.zeros_like(maps))
-    doubtful = torch.zeros_like(known)
-    doubtful[0, 8, 8] = True  # nobody knows better
-    assert float(agree(maps, known, rig, doubtful)[0, 8, 8]) == 4
-    assert int((agree(maps, known, rig, doubtful) != 0).sum()) == 1
+    assert torch.equal(agree(own, known, known, rig, ONES), torch.zeros_like(own))
+    assert torch.equal(peaks(own, known, rig), torch.zeros(2, 3))
+    shown = torch.zeros_like(known)
+    shown[0, 8, 8] = True  # nobody knows better
+    result = agree(own, known, shown, rig, 2 * ONES)
+    assert float(result[0, 8, 8]) == 2
+    assert int((result != 0).sum()) == 1
 
 
 def rig_views_that_see(rig, view, column):

@@ -9,20 +9,49 @@ from vsad.geometry import Rig
 from vsad.ops import homography_warp
 
 
-def agree(maps: Tensor, known: Tensor, rig: Rig, doubtful: Tensor | None = None) -> Tensor:
-    """``A_i(p) + min(A_i(p), m_i(p))``, both not below zero in the minimum, ``m_i(p) = mean_j A_j(H_ij p)``.
+def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) -> Tensor:
+    """``max(A_i(p) / a_i, S_i(p) / s_i)``: what a view sees itself, and what others confirm, by what normal ones reach.
 
-    The mean goes over the views j that know the point. A defect lies on the surface and shows in several views, a
-    highlight or noise in one; so what the others see counts, but only up to what the view sees itself: it doubles a
-    view's evidence at most, and a defect does not leak into a view that does not show it. A defect that one view alone
-    shows keeps its evidence. Where a view does not know the point itself, the others stand in for it, ``m_i(p)``;
-    where nobody knows it, a doubtful view's own evidence stands, and without any the result is 0.
+    ``S_i(p) = min(A_i(p), m_i(p))``, where ``m_i(p) = mean_j A_j(H_ij p)`` over the views j that know the point. A
+    defect lies on the surface and shows in several views, a highlight or noise in one. The two are separate tests of
+    the same point: each is measured by the highest value that it takes in that view of a normal sample, and the
+    stronger one counts. Where highlights let a view reach high by itself, what others confirm decides; a defect that
+    one view alone shows keeps its own evidence; and what others see does not leak into a view that does not show it.
+
+    Where a view does not know the point, the evidence of the others stands in for it; where nobody knows it, what a
+    view shows stands by itself.
 
     Args:
-        maps: deviations from normal ``(V, h, w)``.
+        own: A, the deviations from normal ``(V, h, w)``.
         known: where they can be relied on, ``(V, h, w)`` bool.
+        shown: where they say something at least, ``(V, h, w)`` bool.
         rig: rig of the V views.
-        doubtful: where else they say something, ``(V, h, w)`` bool.
+        reach: a and s, ``(2, V)``, as ``peaks`` gives them on average of normal samples.
+    """
+    confirmed = torch.minimum(own, neighbors_mean(own, known, rig)[0])
+    alone, together = (maps / r[:, None, None] for maps, r in zip((own, confirmed), reach))
+    evidence = torch.where(known, torch.maximum(alone, together), 0)
+    instead, seen = neighbors_mean(evidence, known, rig)
+    return torch.where(known, evidence, torch.where(seen, instead, torch.where(shown, alone, 0)))
+
+
+def peaks(own: Tensor, known: Tensor, rig: Rig) -> Tensor:
+    """The highest values of A and of S, not below zero, in every view of a sample, ``(2, V)``; see ``agree``."""
+    confirmed = torch.minimum(own, neighbors_mean(own, known, rig)[0])
+    tests = torch.where(known, torch.stack([own, confirmed]), 0)
+    return tests.flatten(2).amax(2).clamp(min=0)
+
+
+def neighbors_mean(maps: Tensor, known: Tensor, rig: Rig) -> tuple[Tensor, Tensor]:
+    """``m_i(p) = mean_j A_j(H_ij p)`` over the neighbors j that know the point, and where any of them does.
+
+    Args:
+        maps: A, ``(V, h, w)``.
+        known: where they are known, ``(V, h, w)`` bool.
+        rig: rig of the V views.
+
+    Returns:
+        The mean, 0 where no neighbor knows the point; and a mask, both ``(V, h, w)``.
     """
     homography, neighbors = rig.to_operator((maps.shape[-2], maps.shape[-1]), device=maps.device)
     evidence = torch.stack([torch.where(known, maps, 0), known.to(maps)], dim=1)  # (V, 2, h, w)
@@ -33,7 +62,4 @@ def agree(maps: Tensor, known: Tensor, rig: Rig, doubtful: Tensor | None = None)
         mask = (warped[:, 1] > 0.99) & (neighbors[:, slot] >= 0)[:, None, None]
         total += torch.where(mask, warped[:, 0], 0)
         seen += mask
-    others = total / seen.clamp(min=1)
-    support = torch.minimum(maps, others).clamp(min=0)
-    alone = torch.zeros_like(known) if doubtful is None else doubtful & (seen == 0)
-    return torch.where(known, maps + support, torch.where(alone, maps, others))
+    return total / seen.clamp(min=1), seen > 0

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 class Detection(NamedTuple):
     """What the detector says of one sample.
 
-    ``maps (V, H, W)``: normal deviations above the normal mean at that place, of the view and of the views that agree;
+    ``maps (V, H, W)``: how far from normal, 1 being the highest that a view of a normal sample reaches on average;
     ``view_scores (V,)``: their maxima; ``sample_score ()``: the maximum over the views. All float32. ``reason`` says
     why the sample was judged where it lay, at a station whose samples are registered; else it is None.
     """

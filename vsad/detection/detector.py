@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from vsad.detection import storage
 from vsad.detection.agreement import agree as agree_views
+from vsad.detection.agreement import peaks
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.level import Level
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _REACH = 2
 # A place that is dazzled in more than this share of the normal samples is bright by itself.
 _BRIGHT = 0.2
+# In shares of the views' mean: a view in which normal samples hardly reach anything must not outshout the others.
+_LEAST_REACH = 0.1
 
 
 class Detector(nn.Module):
@@ -41,12 +44,14 @@ class Detector(nn.Module):
         rig: rig of the views.
         levels: what is remembered of each level of features.
         bright: ``(V, h, w)`` bool, places of the finest features where saturated light is normal.
+        reach: ``(2, V)``, how high normal samples reach in every view, by the view itself and confirmed by others.
         registration: brings samples into canonical pose; None where they lie in place.
         threshold: at or above which a sample is defective.
         config: configuration.
     """
 
     bright: Tensor
+    reach: Tensor
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Detector(nn.Module):
         rig: Rig,
         levels: Sequence[Level],
         bright: Tensor,
+        reach: Tensor,
         registration: Registration | None,
         threshold: Threshold,
         config: DetectorConfig,
@@ -62,6 +68,7 @@ class Detector(nn.Module):
         self.model, self.rig, self.config, self.fitted = model, rig, config, threshold
         self.levels, self.registration = nn.ModuleList(levels), registration
         self.register_buffer("bright", bright)
+        self.register_buffer("reach", reach)
 
     @property
     def threshold(self) -> float:
@@ -103,7 +110,8 @@ class Detector(nn.Module):
             shown = torch.ones(*latents.shape[:2], *size, dtype=torch.bool, device=latents.device)
             placements = [Placement(None, part, ~part) for part in shown]
         bright = torch.stack([_any(p.dazzled, size) for p in placements]).float().mean(0) > _BRIGHT
-        detector = cls(model, rig, [], bright, registration, fit_threshold([math.inf], config.false_alarms), config)
+        none = fit_threshold([math.inf], config.false_alarms)
+        detector = cls(model, rig, [], bright, torch.ones(2, len(rig.views)), registration, none, config)
         features = [model.features(sample[None], rig) for sample in progress.track(latents, "features")]
         deviations = []
         for index, parts in enumerate(zip(*features)):
@@ -113,13 +121,30 @@ class Detector(nn.Module):
             level, normal = Level.fit(level_features, seen, config, progress=progress, label=label)
             detector.levels.append(level)
             deviations.append(normal)
-        scores = [
-            float(detector.decide([d[i] for d in deviations], placement).sample_score)
-            for i, placement in enumerate(placements)
-            if not (placement.is_canonical and len(placements) > 2)
-        ]
-        detector.fitted = fit_threshold(scores, config.false_alarms)
+        detector._fit_scores(
+            [
+                ([d[i] for d in deviations], p)
+                for i, p in enumerate(placements)
+                if not (p.is_canonical and len(placements) > 2)
+            ]
+        )
         return detector
+
+    def _fit_scores(self, samples: list[tuple[list[Tensor], Placement]]) -> None:
+        """Set the reach and the threshold from normal samples' deviations and placements.
+
+        Every score is measured by the reach of the other samples.
+        """
+        highest = []
+        for deviations, placement in samples:
+            own, known, _ = self._own(deviations, placement)
+            highest.append(peaks(own, known, self.rig))
+        total, scores = torch.stack(highest).sum(0), []
+        for (deviations, placement), mine in zip(samples, highest):
+            self.reach = _reach(total - mine if len(samples) > 1 else mine, max(len(samples) - 1, 1))
+            scores.append(float(self.decide(deviations, placement).sample_score))
+        self.reach = _reach(total, len(samples))
+        self.fitted = fit_threshold(scores, self.config.false_alarms)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Detection:
@@ -150,15 +175,21 @@ class Detector(nn.Module):
             placement: the sample's.
             agree: overrides the configuration.
         """
+        own, known, shown = self._own(deviations, placement)
+        if self.config.agree if agree is None else agree:
+            maps = agree_views(own, known, shown, self.rig, self.reach)
+        else:
+            maps = torch.where(shown, own / self.reach[0][:, None, None], 0)
+        return Detection.of(maps, self.rig.size, placement.reason)
+
+    def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""
         own, known, shown = self._fuse(deviations, placement)
         if self.registration is not None and placement.pose is not None:
             own, inside = self.registration.from_canonical(own, placement.pose)
             masks = torch.stack([known, shown]).to(own)
             known, shown = (inside & (self.registration.from_canonical(m, placement.pose)[0] > 0.99) for m in masks)
-        maps = torch.where(shown, own, 0)
-        if self.config.agree if agree is None else agree:
-            maps = agree_views(maps, known, self.rig, doubtful=shown & ~known)
-        return Detection.of(maps, self.rig.size, placement.reason)
+        return own, known, shown
 
     def _fuse(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted mean of the levels' deviations at the finest size, smoothed.
@@ -204,6 +235,12 @@ class Detector(nn.Module):
             ValueError: a file is broken or does not belong to the others; the message names it.
         """
         return cls(*storage.load(Path(folder))).eval()
+
+
+def _reach(total: Tensor, count: int) -> Tensor:
+    """The mean ``(2, V)`` of so many peaks, not too small in any view."""
+    mean = total / count
+    return torch.maximum(mean, _LEAST_REACH * mean.mean(1, keepdim=True)).clamp(min=1e-6)
 
 
 def _any(mask: Tensor, size: Sequence[int]) -> Tensor:

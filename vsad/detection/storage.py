@@ -27,7 +27,8 @@ def save(detector: Detector, folder: Path) -> None:
     """Write the model, the rig, the memory and the configuration."""
     detector.model.save_pretrained(folder / MODEL)
     detector.rig.save(folder / RIG)
-    weights = {f"levels.{name}": w for name, w in detector.levels.state_dict().items()} | {"bright": detector.bright}
+    weights = {f"levels.{name}": w for name, w in detector.levels.state_dict().items()}
+    weights |= {"bright": detector.bright, "reach": detector.reach}
     if detector.registration is not None:
         weights |= {f"registration.{name}": w for name, w in detector.registration.state_dict().items()}
     write_weights(folder / WEIGHTS, weights)
@@ -38,7 +39,7 @@ def save(detector: Detector, folder: Path) -> None:
     write_json(folder / CONFIG, {**content, "threshold": fitted.value, "threshold_fit": about})
 
 
-def load(folder: Path) -> tuple[Any, Rig, list[Level], Tensor, Registration | None, Threshold, DetectorConfig]:
+def load(folder: Path) -> tuple[Any, Rig, list[Level], Tensor, Tensor, Registration | None, Threshold, DetectorConfig]:
     """Read what ``save`` wrote, as a detector's arguments.
 
     Raises:
@@ -60,7 +61,8 @@ def load(folder: Path) -> tuple[Any, Rig, list[Level], Tensor, Registration | No
         rebuilt = [Level.rebuild(_part(levels, str(index)), config) for index in range(count)]
         places = _part(weights, "registration")
         registration = Registration.rebuild(places, rig) if places else None
-        return model, rig, rebuilt, weights["bright"].to(torch.bool), registration, threshold, config
+        bright, reach = weights["bright"].to(torch.bool), weights["reach"]
+        return model, rig, rebuilt, bright, reach, registration, threshold, config
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
 
