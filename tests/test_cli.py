@@ -124,7 +124,7 @@ def test_calibration_without_weak_pairs_leaves_no_bar_spinning(station, monkeypa
 
 def test_info_and_help(tmp_path):
     assert "homography_align cpu yes" in vsad("info", cwd=tmp_path)
-    for command in ("demo", "synth", "calibrate", "train", "fit", "detect", "eval", "run", "bench", "info"):
+    for command in ("demo", "synth", "calibrate", "train", "fit", "detect", "eval", "run", "ablate", "bench", "info"):
         assert "Usage:" in vsad(command, "--help", cwd=tmp_path)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vsad.terminal import Bars, console
+from vsad.terminal import Bars, ListCommand, console, show_table
 
 app = typer.Typer(
     help="Homography-guided multi-view anomaly detection: calibrate a station, learn its good products, find defects.",
@@ -57,7 +56,7 @@ def demo(
         config = RunConfig(train=TrainConfig(steps=steps, seed=seed), ablations=True, seed=seed)
         results = run(data, out, config, bars)
     for outcome in results.values():
-        _table(metrics_table(outcome.rows))
+        show_table(metrics_table(outcome.rows))
         _false_alarms(*outcome.false_alarms)
     print(out / REPORT)
 
@@ -228,7 +227,7 @@ def evaluate(
     rows = [("VSAD", found.evaluate(Truth.of(dataset)))]
     write_metrics(out / METRICS, {dataset.category: rows[0][1]})
     report_detections(out / REPORT, found, rows, _rig(rig, size), {"data": str(data)})
-    _table(metrics_table(rows))
+    show_table(metrics_table(rows))
     print(out / REPORT)
 
 
@@ -266,9 +265,35 @@ def run(
         results = run_all(data, out, config, bars)
     for category, outcome in results.items():
         console.print(category)
-        _table(metrics_table(outcome.rows))
+        show_table(metrics_table(outcome.rows))
         _false_alarms(*outcome.false_alarms)
     print(out)
+
+
+@app.command(cls=ListCommand)
+def ablate(
+    out: Annotated[Path, typer.Argument(help="Folder; what it holds of an earlier call is not measured again.")],
+    stations: Annotated[list[str] | None, typer.Option(help="Some of the hard stations; without it all.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option(help="Seeds; without it 1000 1001 1002.")] = None,
+    purpose: Annotated[str, typer.Option(help="report (seeds 1000 to 1099) or development (0 to 99).")] = "report",
+    preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
+    steps: Steps = 100,
+) -> None:
+    """What each part of the method is worth: hard stations with all parts, and without one at a time."""
+    from vsad.bench.machine import commit, describe
+    from vsad.data.synth import HARD_STATIONS
+    from vsad.pipeline import TABLES, RunConfig, ablation_tables
+    from vsad.pipeline import ablate as measure
+    from vsad.training import TrainConfig
+
+    stations, seeds = stations or list(HARD_STATIONS), seeds or [1000, 1001, 1002]
+    config = RunConfig(preset, train=TrainConfig(steps=steps))
+    with Bars() as bars:
+        content = measure(stations, seeds, purpose, out, config, bars, commit=commit(), machine=describe())
+    for title, rows in ablation_tables(content):
+        console.print(title, highlight=False)
+        show_table(rows)
+    print(out / TABLES)
 
 
 @app.command()
@@ -326,14 +351,6 @@ def _false_alarms(called: int, good: int) -> None:
     """Say how many good samples were called defective, where any are known to be good."""
     if good:
         console.print(f"{called} of {good} good samples were called DEFECT", highlight=False)
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    table = Table(*rows[0], box=box.SIMPLE)
-    table.columns[0].no_wrap = True
-    for row in rows:
-        table.add_row(*("-" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row.values()))
-    Console().print(table)
 
 
 def main() -> None:

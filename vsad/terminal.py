@@ -1,14 +1,17 @@
-"""What the command shows on stderr: its console, and progress as bars."""
+"""What the command shows and takes: its console on stderr, progress as bars, tables, and options that take lists."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import rich.progress
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
+from rich.table import Column, Table
+from typer.core import TyperCommand
 
 from vsad.progress import Progress, Stage
 
@@ -60,3 +63,42 @@ class _Bar(Stage):
 
     def advance(self, text: str = "") -> None:
         self.display.update(self.task, advance=1, text=text)
+
+
+def show_table(rows: list[dict[str, Any]]) -> None:
+    """Print rows of named cells to stdout; numbers with three decimals, None as a dash; words are never cut."""
+    out = Console()
+    table = Table(box=box.SIMPLE)
+    columns = {
+        name: [
+            "-" if row[name] is None else row[name] if isinstance(row[name], str) else f"{row[name]:.3f}"
+            for row in rows
+        ]
+        for name in rows[0]
+    }
+    widths = [max(len(word) for cell in (name, *cells) for word in cell.split()) for name, cells in columns.items()]
+    for name, width in zip(columns, widths):
+        table.add_column(name, min_width=width)
+    # The names of the rows stay on one line where that leaves the longest words of the other columns their room.
+    first = max(len(cell) for cell in next(iter(columns.values())))
+    table.columns[0].no_wrap = first + sum(widths[1:]) + 2 * len(widths) + 2 <= out.width
+    for cells in zip(*columns.values()):
+        table.add_row(*cells)
+    out.print(table)
+
+
+class ListCommand(TyperCommand):
+    """A command whose options that may be repeated take several values at once: ``--seeds 1 2 3``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat such an option before each of its values."""
+        lists = {name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts}
+        repeated: list[str] = []
+        option: str | None = None
+        for index, arg in enumerate(args):
+            if arg.startswith("-"):
+                option = arg if arg in lists else None
+            elif option is not None and args[index - 1] != option:
+                repeated.append(option)
+            repeated.append(arg)
+        return super().parse_args(ctx, repeated)

@@ -2,6 +2,7 @@
 
 from vsad.evaluation.arrays import Array, as_numpy
 from vsad.evaluation.evaluation import LEVELS, Result, evaluate, summarize
+from vsad.evaluation.intervals import paired_interval, t_quantile
 from vsad.evaluation.metrics import aupro, auroc, average_precision, f1_max
 
 __all__ = [
@@ -14,5 +15,7 @@ __all__ = [
     "average_precision",
     "evaluate",
     "f1_max",
+    "paired_interval",
     "summarize",
+    "t_quantile",
 ]

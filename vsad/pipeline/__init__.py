@@ -1,5 +1,7 @@
-"""The main job from end to end: its steps, a run of all of them, and stored detections."""
+"""The main job from end to end: its steps, a run of all of them, stored detections, and an ablation."""
 
+from vsad.pipeline.ablation import TABLES, ablate
+from vsad.pipeline.ablation_table import ablation_tables
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.run import METRICS, REPORT, Outcome, RunConfig, run
 from vsad.pipeline.steps import (
@@ -18,10 +20,13 @@ __all__ = [
     "METRICS",
     "REGISTRATION",
     "REPORT",
+    "TABLES",
     "Detections",
     "Outcome",
     "RunConfig",
     "Truth",
+    "ablate",
+    "ablation_tables",
     "canonical_images",
     "detect_all",
     "images_of",

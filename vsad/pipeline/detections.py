@@ -53,8 +53,14 @@ class Detections:
 
     def false_alarms(self) -> tuple[int, int]:
         """How many of the good samples are called defective, and how many good samples there are."""
-        good = [f for s, f in zip(self.dataset.samples, self.found) if s.defect == GOOD]
-        return sum(float(f.sample_score) >= self.threshold for f in good), len(good)
+        return self._called([f for s, f in zip(self.dataset.samples, self.found) if s.defect == GOOD])
+
+    def defects_found(self) -> tuple[int, int]:
+        """How many of the defective samples are called defective, and how many defective samples there are."""
+        return self._called([f for s, f in zip(self.dataset.samples, self.found) if s.defect != GOOD])
+
+    def _called(self, found: list[Detection]) -> tuple[int, int]:
+        return sum(float(f.sample_score) >= self.threshold for f in found), len(found)
 
     def save(self, folder: Path) -> None:
         """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""

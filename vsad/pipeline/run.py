@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, list_categories, open_dataset
-from vsad.detection import (
-    Detector,
-    DetectorConfig,
-    GaussianBank,
-    Placement,
-    gaussian_derivatives,
-    warn_of_extrapolation,
-)
+from vsad.detection import Detector, DetectorConfig, warn_of_extrapolation
 from vsad.evaluation import Result
-from vsad.geometry import Rig
-from vsad.models import VALDM, new_model
+from vsad.models import new_model
 from vsad.pipeline.detections import Detections, Truth
-from vsad.pipeline.steps import (
-    canonical_images,
-    images_of,
-    normal_samples,
-    register_station,
-    report_detections,
-    write_metrics,
-)
+from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, fit_detector
+from vsad.pipeline.steps import normal_samples, register_station, report_detections, write_metrics
 from vsad.progress import SILENT, Progress
-from vsad.registration import Registration
 from vsad.training import TrainConfig, encode, learn_latents, train
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
@@ -114,22 +95,25 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, pr
 
     registration, why = register_station(normal, rig, config.registration, progress)
     model = new_model(config.preset, config.seed)
-    train_set = _Split.of(normal, registration, "encode train", progress, lambda images: learn_latents(model, images))
-    test_set = _Split.of(test, registration, "encode test", progress, lambda images: encode(model, images))
-    detector = _fit(model, rig, train_set, registration, config, progress)
+    train_set = Split.of(normal, registration, "encode train", progress, lambda images: learn_latents(model, images))
+    test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images))
+    train(model, train_set.latents, rig, config.train, progress)
+    detector = fit_detector(model, rig, train_set, registration, config.detector, progress)
     detector.save_pretrained(folder / DETECTOR)
     warn_of_extrapolation(detector.fitted)
 
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
     if config.ablations:
-        unaligned = _fit(_without_alignment(model, config), rig, train_set, registration, config, progress)
+        plain = changed_model(model, config.preset, config.seed, align_stages=(), refine=False)
+        train(plain, train_set.latents, rig, config.train, progress)
+        unaligned = fit_detector(plain, rig, train_set, registration, config.detector, progress)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)
         variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
     found = _detect_variants(variants, test, test_set, progress)
     found[MAIN].save(folder / DETECTIONS)
     if config.ablations:
-        found["Gaussian derivatives, plain bank"] = _detect_baseline(normal, test, config.seed, progress)
+        found[BASELINE] = detect_baseline(normal, test, config.seed, progress)
 
     truth = Truth.of(test)
     rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
@@ -142,47 +126,8 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, pr
     return Outcome(rows, (called, good))
 
 
-class _Split(NamedTuple):
-    """The samples of a split as a detector takes them: ``latents (S, V, c, h, w)`` and placements."""
-
-    latents: Tensor
-    placements: list[Placement]
-
-    @classmethod
-    def of(
-        cls,
-        dataset: MultiViewDataset,
-        registration: Registration | None,
-        label: str,
-        progress: Progress,
-        encoded: Callable[[Iterable[Tensor]], Tensor],
-    ) -> _Split:
-        placements: list[Placement] = []
-        latents = encoded(canonical_images(dataset, registration, placements, label, progress))
-        return cls(latents, placements)
-
-
-def _fit(
-    model: VALDM, rig: Rig, split: _Split, registration: Registration | None, config: RunConfig, progress: Progress
-) -> Detector:
-    """Train a model and fit a detector to it."""
-    train(model, split.latents, rig, config.train, progress)
-    return Detector.fit(
-        model, rig, split.latents, config.detector,
-        placements=split.placements, registration=registration, progress=progress,
-    )  # fmt: skip
-
-
-def _without_alignment(model: VALDM, config: RunConfig) -> VALDM:
-    """The same model without MVAM and FRM, not trained yet; it standardizes latents as the model does."""
-    plain = new_model(config.preset, config.seed, lambda c: replace(c, align_stages=(), refine=False))
-    plain.latent_mean.copy_(model.latent_mean)
-    plain.latent_deviation.copy_(model.latent_deviation)
-    return plain
-
-
 def _detect_variants(
-    variants: dict[str, _Variant], dataset: MultiViewDataset, split: _Split, progress: Progress
+    variants: dict[str, _Variant], dataset: MultiViewDataset, split: Split, progress: Progress
 ) -> dict[str, Detections]:
     """Detections of every variant; each detector looks once at each sample."""
     found = {name: Detections(dataset, threshold=v.detector.threshold) for name, v in variants.items()}
@@ -191,11 +136,3 @@ def _detect_variants(
         for name, v in variants.items():
             found[name].found.append(v.detector.decide(deviations[v.detector], placement, v.agree))
     return found
-
-
-@torch.no_grad()
-def _detect_baseline(normal: MultiViewDataset, test: MultiViewDataset, seed: int, progress: Progress) -> Detections:
-    features = [gaussian_derivatives(views) for views in images_of(normal, "baseline", progress)]
-    with progress.stage("baseline, bank", 1):
-        bank = GaussianBank(torch.stack(features), seed=seed)
-    return Detections(test, [bank(views) for views in images_of(test, "baseline, detect", progress)])

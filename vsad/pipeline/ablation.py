@@ -1,0 +1,156 @@
+"""What each part of the method is worth: the hard stations, measured with everything and without one part at a time."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vsad
+from vsad.data.synth import HARD_STATIONS, hard_station, synthesize
+from vsad.data.synth.protocol import PURPOSES
+from vsad.files import read_json, write_json, write_text
+from vsad.models.presets import PRESETS
+from vsad.pipeline.ablation_rows import ROWS, Rows
+from vsad.pipeline.ablation_table import LEVELS, markdown
+from vsad.pipeline.run import RunConfig
+from vsad.progress import SILENT, Progress
+
+RESULTS, TABLES = "ablation.json", "ablation.md"
+
+
+def ablate(
+    stations: Sequence[str],
+    seeds: Sequence[int],
+    purpose: str,
+    out: str | Path,
+    config: RunConfig,
+    progress: Progress = SILENT,
+    *,
+    commit: str | None = None,
+    machine: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure every station with every seed, with all parts and without one part at a time.
+
+    Everything random, the station, the weights and the training, has the seed of the station. What an earlier call
+    left in ``out`` is kept, and not measured again.
+
+    Args:
+        stations: names in ``HARD_STATIONS``.
+        seeds: of the purpose's.
+        purpose: "development" or "report", as of ``hard_station``.
+        out: folder for ``ablation.json``, written after every seed of every station, and ``ablation.md``.
+        config: of the run with all parts; ``seed`` and ``ablations`` are not looked at.
+        progress: told of every row.
+        commit, machine: of whoever measures; they are stored beside the results.
+
+    Returns:
+        What ``ablation.json`` holds: the ``options``, and ``results``, one for every station and seed.
+
+    Raises:
+        ValueError: an argument is not what it must be, or ``out`` holds results of other options.
+    """
+    out = Path(out)
+    _check(stations, seeds, purpose, out, config)
+    options = _options(purpose, config)
+    content = _content(out / RESULTS, options)
+    done = {(result["station"], result["seed"]) for result in content["results"]}
+    here = machine or {"architecture": platform.machine(), "threads": torch.get_num_threads()}
+    for station in dict.fromkeys(stations):
+        for seed in dict.fromkeys(seeds):
+            if (station, seed) in done:
+                continue
+            source = {"vsad": vsad.__version__, "commit": commit, "date": time.strftime("%Y-%m-%d"), "machine": here}
+            result = _measure(station, seed, purpose, config, progress)
+            content["results"].append({"station": station, "seed": seed, **result, **source})
+            # Replaced in one go: a power cut while hours of work are written must not lose them.
+            write_json(out / f"{RESULTS}.part", content).replace(out / RESULTS)
+        write_text(out / TABLES, markdown(content))
+    return content
+
+
+def _check(stations: Sequence[str], seeds: Sequence[int], purpose: str, out: Path, config: RunConfig) -> None:
+    names = ", ".join(HARD_STATIONS)
+    if not stations or not set(stations) <= set(HARD_STATIONS):
+        wrong = ", ".join(repr(name) for name in stations if name not in HARD_STATIONS) or "none"
+        raise ValueError(f"ablate: stations must be some of {names}, got {wrong}; choose some of them")
+    if purpose not in PURPOSES:
+        raise ValueError(f"ablate: purpose must be one of {', '.join(PURPOSES)}, got {purpose!r}; choose one of them")
+    known = PURPOSES[purpose].seeds
+    if not seeds or not set(seeds) <= set(known):
+        wrong = ", ".join(str(seed) for seed in seeds if seed not in known) or "none"
+        raise ValueError(
+            f"ablate: seeds must be from {known[0]} to {known[-1]} for the purpose {purpose}, got {wrong}; choose such "
+            f"seeds or the other purpose: development and report share no seed"
+        )
+    if config.preset not in PRESETS:
+        raise ValueError(f"ablate: preset must be one of {list(PRESETS)}, got {config.preset!r}; choose one of them")
+    blocking = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if blocking is not None:
+        raise ValueError(f"ablate: out must be a folder, got {out}, but {blocking} is a file; name another folder")
+
+
+def _options(purpose: str, config: RunConfig) -> dict[str, Any]:
+    """What results must share to stand in one table, as JSON gives it back; seeds are the stations' own."""
+    run = asdict(config)
+    del run["ablations"], run["seed"], run["train"]["seed"], run["detector"]["seed"]
+    options: dict[str, Any] = json.loads(json.dumps({"purpose": purpose, **run}))
+    return options
+
+
+def _content(path: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call wrote, or no results yet."""
+    if not path.exists():
+        return {"options": options, "results": []}
+    content = read_json(path, "name another folder, or delete it to measure anew")
+    found = content.get("options")
+    if found != options:
+        old, new = _flat({"options": found}), _flat({"options": options})
+        different = "; ".join(
+            f"{name} = {old.get(name)} there and {new.get(name)} now"
+            for name in dict.fromkeys([*old, *new])
+            if old.get(name) != new.get(name)
+        )
+        raise ValueError(f"ablate: options must be those of {path}, got {different}; repeat them or name another out")
+    return content
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their paths, such as ``options.train.steps``."""
+    leaves: dict[str, Any] = {}
+    for name, value in nested.items():
+        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return leaves
+
+
+def _measure(station: str, seed: int, purpose: str, config: RunConfig, progress: Progress) -> dict[str, Any]:
+    """Measure all rows on one station, which is made in a temporary folder."""
+    synth = hard_station(station, seed, purpose=purpose)
+    config = replace(
+        config, seed=seed, train=replace(config.train, seed=seed), detector=replace(config.detector, seed=seed)
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress.stage(f"{station}, seed {seed}", len(ROWS)) as stage,
+    ):
+        began = time.perf_counter()
+        root = synthesize(Path(folder) / "station", synth)
+        station_rows = Rows.of(root, config)
+        shared_s = time.perf_counter() - began
+        rows: dict[str, dict[str, Any]] = {}
+        for name, row in station_rows.measure():
+            rows[name] = row
+            stage.advance(f"{name}: {' / '.join(f'{row[level]:.3f}' for level in LEVELS)}")
+        return {
+            "photograph": synth.categories[0],
+            "registration": station_rows.why,
+            "shared_s": round(shared_s, 1),
+            "rows": {name: rows[name] for name in ROWS},
+        }
