@@ -29,6 +29,10 @@ Graph = Annotated[str, typer.Option(help="Which views are neighbors: overlap, ri
 
 Memory = Annotated[str, typer.Option(help="aligned: products of one pattern; prototypes: of no fixed pattern.")]
 Registered = Annotated[str, typer.Option(help="Bring samples into one pose: auto, where it helps, on or off.")]
+Network = Annotated[
+    str | None,
+    typer.Option(help="A frozen network whose features count too: timm:MODEL or MODULE:FUNCTION of your own."),
+]
 FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
 
 
@@ -155,24 +159,25 @@ def fit(
     memory: Memory = "aligned",
     false_alarms: FalseAlarms = 0.05,
     registration: Registered = "auto",
+    network: Network = None,
     seed: Seed = 0,
 ) -> None:
-    """Fill the memory with normal images and choose the threshold."""
-    from vsad.detection import Detector, DetectorConfig, Placement, warn_of_extrapolation
+    """Fill the memory with normal images, choose the levels and the threshold."""
+    from vsad.detection import DetectorConfig, load_network, warn_of_extrapolation
     from vsad.models import VALDM
-    from vsad.pipeline import canonical_images, normal_samples, register_station
+    from vsad.pipeline import Split, fit_detector, normal_samples, register_station
     from vsad.training import encode
 
-    cameras, network = _rig(rig, size), VALDM.from_pretrained(model)
+    cameras, trained = _rig(rig, size), VALDM.from_pretrained(model)
+    frozen = None if network is None else load_network(network)
     dataset = normal_samples(data, category, size)
     config = DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, registration, bars)
-        placements: list[Placement] = []
-        latents = encode(network, canonical_images(dataset, places, placements, "encode", bars))
-        made = Detector.fit(
-            network, cameras, latents, config, placements=placements, registration=places, progress=bars
+        split = Split.to_fit(
+            dataset, places, trained, cameras, bars, lambda images: encode(trained, images), frozen, seed
         )
+        made = fit_detector(trained, cameras, split, places, config, bars, frozen)
         made.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     warn_of_extrapolation(made.fitted)
@@ -243,6 +248,7 @@ def run(
     memory: Memory = "aligned",
     false_alarms: FalseAlarms = 0.05,
     ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,
+    network: Network = None,
     seed: Seed = 0,
 ) -> None:
     """All steps on a data set: calibrate, train, fit, detect, evaluate, report."""
@@ -260,6 +266,7 @@ def run(
         DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed),
         ablations,
         seed,
+        network,
     )
     with Bars() as bars:
         results = run_all(data, out, config, bars)

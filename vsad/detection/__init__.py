@@ -5,19 +5,26 @@ from vsad.detection.baseline import GaussianBank, gaussian_derivatives
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.detector import Detector
+from vsad.detection.network import FrozenNetwork, load_network
 from vsad.detection.placement import Placement, place, place_all
+from vsad.detection.practice import Painted, Practice, paint_defects
 from vsad.detection.threshold import Threshold, fit_threshold, warn_of_extrapolation
 
 __all__ = [
     "Detection",
     "Detector",
     "DetectorConfig",
+    "FrozenNetwork",
     "GaussianBank",
+    "Painted",
     "Placement",
+    "Practice",
     "Threshold",
     "agree",
     "fit_threshold",
     "gaussian_derivatives",
+    "load_network",
+    "paint_defects",
     "place",
     "place_all",
     "warn_of_extrapolation",

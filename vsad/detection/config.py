@@ -13,14 +13,15 @@ class DetectorConfig(MemoryConfig):
 
     Args:
         memory: a name in ``MEMORIES``: "aligned" looks normal samples up at the same place, "prototypes" anywhere.
-        weights: weights of the levels, the latents first; one value serves all further ones.
+        weights: weights of the levels, the latents first; one value serves all further ones. None has them chosen by
+            how well they separate practice defects from normal samples.
         smooth: deviation of the Gaussian that smooths the maps, in pixels of the finest features.
         agree: whether what other views see at the same surface point counts.
         false_alarms: share of normal samples that may exceed the threshold.
     """
 
     memory: str = "aligned"
-    weights: tuple[float, ...] = (1.0, 0.5)
+    weights: tuple[float, ...] | None = None
     smooth: float = 1.0
     agree: bool = True
     false_alarms: float = 0.05
@@ -30,5 +31,5 @@ class DetectorConfig(MemoryConfig):
             raise ValueError(f"detector: memory must be one of {list(MEMORIES)}, got {self.memory!r}")
         if not 0 < self.false_alarms < 1:
             raise ValueError(f"detector: false_alarms must lie between 0 and 1, got {self.false_alarms}")
-        if not self.weights or min(self.weights) < 0 or sum(self.weights) == 0:
+        if self.weights is not None and (not self.weights or min(self.weights) < 0 or sum(self.weights) == 0):
             raise ValueError(f"detector: weights must not be negative, nor all zero, got {self.weights}")

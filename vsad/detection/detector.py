@@ -18,9 +18,12 @@ from vsad.detection.agreement import peaks
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.level import Level
+from vsad.detection.network import FrozenNetwork
 from vsad.detection.placement import Placement, place
+from vsad.detection.practice import Practice
 from vsad.detection.smoothing import known_gaussian
 from vsad.detection.threshold import Threshold, fit_threshold
+from vsad.detection.weighing import Case, choose_weights
 from vsad.geometry import Rig
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration
@@ -48,6 +51,7 @@ class Detector(nn.Module):
         registration: brings samples into canonical pose; None where they lie in place.
         threshold: at or above which a sample is defective.
         config: configuration.
+        network: whose maps are levels beside the model's.
     """
 
     bright: Tensor
@@ -63,9 +67,10 @@ class Detector(nn.Module):
         registration: Registration | None,
         threshold: Threshold,
         config: DetectorConfig,
+        network: FrozenNetwork | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.rig, self.config, self.fitted = model, rig, config, threshold
+        self.model, self.rig, self.config, self.fitted, self.network = model, rig, config, threshold, network
         self.levels, self.registration = nn.ModuleList(levels), registration
         self.register_buffer("bright", bright)
         self.register_buffer("reach", reach)
@@ -86,6 +91,9 @@ class Detector(nn.Module):
         *,
         placements: Sequence[Placement] | None = None,
         registration: Registration | None = None,
+        practice: Practice | None = None,
+        network: FrozenNetwork | None = None,
+        maps: Sequence[Tensor] = (),
         progress: Progress = SILENT,
     ) -> Detector:
         """Fill the memory with the features of normal samples and choose the threshold.
@@ -101,6 +109,9 @@ class Detector(nn.Module):
             config: configuration of the detector.
             placements: those of the samples; None where all pixels say something.
             registration: by which the samples were brought into canonical pose, if they were.
+            practice: some of the normal samples with painted defects; without them all levels weigh the same.
+            network: whose maps are levels beside the model's; the detector keeps it.
+            maps: that it gives of the normal samples in canonical pose, each ``(S, V, C, h, w)``.
             progress: told of every sample and level.
         """
         config = config or DetectorConfig()
@@ -111,26 +122,31 @@ class Detector(nn.Module):
             placements = [Placement(None, part, ~part) for part in shown]
         bright = torch.stack([_any(p.dazzled, size) for p in placements]).float().mean(0) > _BRIGHT
         none = fit_threshold([math.inf], config.false_alarms)
-        detector = cls(model, rig, [], bright, torch.ones(2, len(rig.views)), registration, none, config)
-        features = [model.features(sample[None], rig) for sample in progress.track(latents, "features")]
+        detector = cls(model, rig, [], bright, torch.ones(2, len(rig.views)), registration, none, config, network)
+        practice = practice or Practice(latents[:0], (), latents.new_zeros(0, 0, *latents.shape[1:2], 1, 1))
+        samples = [*zip(latents, *maps), *zip(practice.latents, *practice.maps)]
+        features = [detector._features(*sample) for sample in progress.track(samples, "features")]
         deviations = []
         for index, parts in enumerate(zip(*features)):
-            level_features = torch.cat(parts)
-            seen = torch.stack([detector._seen(p, level_features.shape[-2:]) for p in placements])
+            normal, painted = torch.stack(parts[: len(latents)]), parts[len(latents) :]
+            seen = torch.stack([detector._seen(p, normal.shape[-2:]) for p in placements])
             label = f"memory, level {index + 1} of {len(features[0])}"
-            level, normal = Level.fit(level_features, seen, config, progress=progress, label=label)
+            changed = list(zip(practice.samples, painted))
+            level, found = Level.fit(normal, seen, config, changed=changed, progress=progress, label=label)
             detector.levels.append(level)
-            deviations.append(normal)
-        detector._fit_scores(
-            [
-                ([d[i] for d in deviations], p)
-                for i, p in enumerate(placements)
-                if not (p.is_canonical and len(placements) > 2)
-            ]
-        )
+            deviations.append(found)
+        cases = [
+            Case([d[i] for d in deviations], placements[sample])
+            for i, sample in enumerate([*range(len(latents)), *practice.samples])
+        ]
+        normal_cases = [c for c in cases[: len(latents)] if not (c.placement.is_canonical and len(latents) > 2)]
+        if config.weights is None:
+            weights = choose_weights(detector, normal_cases, cases[len(latents) :], practice.marks)
+            detector.config = replace(config, weights=weights)
+        detector._fit_scores(normal_cases)
         return detector
 
-    def _fit_scores(self, samples: list[tuple[list[Tensor], Placement]]) -> None:
+    def _fit_scores(self, samples: list[Case]) -> None:
         """Set the reach and the threshold from normal samples' deviations and placements.
 
         Every score is measured by the reach of the other samples.
@@ -159,12 +175,22 @@ class Detector(nn.Module):
                 f"detector: images must be {list(expected)} like the rig's, got {list(images.shape)}; use --size"
             )
         moved, placement = place(images, self.registration)
-        return self.decide(self.deviations(self.model.encode(moved[None])), placement)
+        maps = self.network(moved) if self.network is not None else ()
+        return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
 
     @torch.no_grad()
-    def deviations(self, latents: Tensor) -> list[Tensor]:
-        """Deviations from normal at every level, ``(V, h_i, w_i)``, of one sample's ``latents (1, V, c, h, w)``."""
-        return [level(f[0]) for level, f in zip(self.levels, self.model.features(latents, self.rig))]
+    def deviations(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
+        """Deviations from normal at every level, ``(V, h_i, w_i)``.
+
+        Args:
+            latents: of one sample, ``(V, c, h, w)``.
+            maps: those of the frozen network, ``(V, C, h, w)`` each.
+        """
+        return [level(f) for level, f in zip(self.levels, self._features(latents, *maps))]
+
+    def _features(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
+        """Every level of one sample, ``(V, C_i, h_i, w_i)``: the model's, then the frozen network's."""
+        return [*(level[0] for level in self.model.features(latents[None], self.rig)), *maps]
 
     @torch.no_grad()
     def decide(self, deviations: list[Tensor], placement: Placement, agree: bool | None = None) -> Detection:
@@ -184,20 +210,28 @@ class Detector(nn.Module):
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""
-        own, known, shown = self._fuse(deviations, placement)
+        own, known, shown = self.fuse(deviations, placement)
         if self.registration is not None and placement.pose is not None:
             own, inside = self.registration.from_canonical(own, placement.pose)
             masks = torch.stack([known, shown]).to(own)
             known, shown = (inside & (self.registration.from_canonical(m, placement.pose)[0] > 0.99) for m in masks)
         return own, known, shown
 
-    def _fuse(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted mean of the levels' deviations at the finest size, smoothed.
+    def fuse(
+        self, deviations: list[Tensor], placement: Placement, weights: Sequence[float] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted mean of the levels' deviations at the finest size, smoothed, in canonical pose.
+
+        Args:
+            deviations: of every level.
+            placement: the sample's.
+            weights: of the levels; None takes the configuration's.
 
         Returns:
             The map; where it is known; and where the sample shows something at least, all ``(V, h, w)``.
         """
-        weights = [self.config.weights[min(i, len(self.config.weights) - 1)] for i in range(len(deviations))]
+        weights = weights or self.config.weights or (1.0,)
+        weights = [weights[min(i, len(weights) - 1)] for i in range(len(deviations))]
         size = max((tuple(d.shape[-2:]) for d in deviations), key=math.prod)
         resized = [F.interpolate(d[None], size, mode="bilinear", align_corners=False)[0] for d in deviations]
         fused = sum((w * d for w, d in zip(weights, resized)), torch.zeros_like(resized[0])) / sum(weights)
@@ -227,14 +261,18 @@ class Detector(nn.Module):
         storage.save(self, Path(folder))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Detector:
+    def from_pretrained(cls, folder: str | Path, *, network: FrozenNetwork | None = None) -> Detector:
         """Read what ``save_pretrained`` wrote.
+
+        Args:
+            folder: the detector's.
+            network: the frozen network that it was fitted with; None makes it again by its name, where it has one.
 
         Raises:
             FileNotFoundError: a file is missing; the message names it.
             ValueError: a file is broken or does not belong to the others; the message names it.
         """
-        return cls(*storage.load(Path(folder))).eval()
+        return cls(*storage.load(Path(folder), network)).eval()
 
 
 def _reach(total: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vsad.detection.config import DetectorConfig
-from vsad.detection.memory import MEMORIES, Memory
+from vsad.detection.memory import MEMORIES, Changed, Memory
 from vsad.detection.smoothing import gaussian
 from vsad.progress import SILENT, Progress
 
@@ -49,26 +49,30 @@ class Level(nn.Module):
         seen: Tensor,
         config: DetectorConfig,
         *,
+        changed: Changed = (),
         progress: Progress = SILENT,
         label: str = "memory",
     ) -> tuple[Level, Tensor]:
         """Remember normal ``features (S, V, C, h, w)``, of which ``seen (S, V, h, w)`` say anything.
 
         Returns:
-            The level, and the normal samples' own deviations ``(S, V, h, w)``: of each as if neither the memory nor
-            the statistics knew it.
+            The level, and the own deviations of the normal samples and of the ``changed`` ones after them,
+            ``(S + P, V, h, w)``: of each as if neither the memory nor the statistics knew the normal sample.
         """
         memory = MEMORIES[config.memory].fit(features, seen, config)
-        scores = memory.normal_scores(features, seen, progress, label)
-        known = memory.known(seen)
+        count = len(features)
+        every = memory.normal_scores(features, seen, progress, label, changed=changed)
+        scores, known = every[:count], memory.known(seen)
         level = cls(memory, *_statistics(scores, seen & known, memory.by_place), known)
-        deviations = []
-        for index in range(len(scores)):
+        deviations = torch.empty_like(every)
+        samples = [*range(count), *(index for index, _ in changed)]
+        for left_out in range(count):
             # Of two samples the other one alone would have no deviation.
-            others = [i for i in range(len(scores)) if i != index or len(scores) < 3]
+            others = [i for i in range(count) if i != left_out or count < 3]
             mean, deviation = _statistics(scores[others], seen[others] & known, memory.by_place)
-            deviations.append((scores[index] - mean) / deviation)
-        return level, torch.stack(deviations)
+            for row in (row for row, sample in enumerate(samples) if sample == left_out):
+                deviations[row] = (every[row] - mean) / deviation
+        return level, deviations
 
     @classmethod
     def rebuild(cls, weights: Mapping[str, Tensor], config: DetectorConfig) -> Level:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vsad.detection.config import DetectorConfig
 from vsad.detection.level import Level
+from vsad.detection.network import FrozenNetwork, load_network
 from vsad.detection.threshold import Threshold
 from vsad.files import read_json, read_weights, write_json, write_weights
 from vsad.geometry import Rig
@@ -36,11 +37,18 @@ def save(detector: Detector, folder: Path) -> None:
     about = {"interval": fitted.interval, "asked": fitted.asked, "rate": fitted.rate, "samples": fitted.samples}
     content = asdict(detector.config)
     content.pop("false_alarms")  # it stands beside the threshold
-    write_json(folder / CONFIG, {**content, "threshold": fitted.value, "threshold_fit": about})
+    write_json(folder / CONFIG, {**content, "threshold": fitted.value, "threshold_fit": about, **_network(detector)})
 
 
-def load(folder: Path) -> tuple[Any, Rig, list[Level], Tensor, Tensor, Registration | None, Threshold, DetectorConfig]:
-    """Read what ``save`` wrote, as a detector's arguments.
+def _network(detector: Detector) -> dict[str, Any]:
+    """The frozen network's name; its weights are not saved."""
+    return {} if detector.network is None else {"network": detector.network.name}
+
+
+def load(
+    folder: Path, network: FrozenNetwork | None
+) -> tuple[Any, Rig, list[Level], Tensor, Tensor, Registration | None, Threshold, DetectorConfig, FrozenNetwork | None]:
+    """Read what ``save`` wrote, as a detector's arguments; ``network`` is the frozen one, where it has no name.
 
     Raises:
         FileNotFoundError: a file is missing; the message names it.
@@ -49,20 +57,29 @@ def load(folder: Path) -> tuple[Any, Rig, list[Level], Tensor, Tensor, Registrat
     from vsad.models import VALDM  # diffusers takes seconds to import
 
     content = read_json(folder / CONFIG, REMEDY)
+    if "network" in content:
+        name = content.pop("network")
+        if network is None and name is None:
+            raise ValueError(f"{folder}: the detector has a frozen network without a name; give it as network")
+        network = network or load_network(name)
+    elif network is not None:
+        raise ValueError(f"{folder}: the detector was fitted without a frozen network; leave network out")
     model, rig = VALDM.from_pretrained(folder / MODEL), Rig.load(folder / RIG)
     weights = read_weights(folder / WEIGHTS, REMEDY)
     try:
         about = content.pop("threshold_fit")
         interval, rate = tuple(about["interval"]), tuple(about["rate"])
         threshold = Threshold(float(content.pop("threshold")), interval, about["asked"], rate, about["samples"])
-        config = DetectorConfig(**{**content, "weights": tuple(content["weights"]), "false_alarms": about["asked"]})
+        config = DetectorConfig(
+            **{**content, "weights": tuple(content["weights"] or (1.0,)), "false_alarms": about["asked"]}
+        )
         levels = _part(weights, "levels")
         count = 1 + max(int(name.split(".")[0]) for name in levels)
         rebuilt = [Level.rebuild(_part(levels, str(index)), config) for index in range(count)]
         places = _part(weights, "registration")
         registration = Registration.rebuild(places, rig) if places else None
         bright, reach = weights["bright"].to(torch.bool), weights["reach"]
-        return model, rig, rebuilt, bright, reach, registration, threshold, config
+        return model, rig, rebuilt, bright, reach, registration, threshold, config, network
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
 

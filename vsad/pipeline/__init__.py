@@ -3,6 +3,7 @@
 from vsad.pipeline.ablation import TABLES, ablate
 from vsad.pipeline.ablation_table import ablation_tables
 from vsad.pipeline.detections import Detections, Truth
+from vsad.pipeline.parts import Split, fit_detector
 from vsad.pipeline.run import METRICS, REPORT, Outcome, RunConfig, run
 from vsad.pipeline.steps import (
     REGISTRATION,
@@ -24,11 +25,13 @@ __all__ = [
     "Detections",
     "Outcome",
     "RunConfig",
+    "Split",
     "Truth",
     "ablate",
     "ablation_tables",
     "canonical_images",
     "detect_all",
+    "fit_detector",
     "images_of",
     "metrics_table",
     "normal_samples",

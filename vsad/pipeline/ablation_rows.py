@@ -16,7 +16,7 @@ from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.ablation_table import LEVELS
 from vsad.pipeline.detections import Detections, Truth
-from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, fit_detector
+from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
 from vsad.pipeline.run import MAIN, RunConfig
 from vsad.pipeline.steps import normal_samples, register_station
 from vsad.progress import SILENT
@@ -89,9 +89,10 @@ class Rows:
     def _encoded(self, registration: Registration | None) -> tuple[VALDM, Split, Split]:
         """An untrained model that knows the statistics of the latents, and both splits encoded by it."""
         model = new_model(self.config.preset, self.config.seed)
-        normal = Split.of(
-            self.normal, registration, "encode train", SILENT, lambda images: learn_latents(model, images)
-        )
+        normal = Split.to_fit(
+            self.normal, registration, model, self.rig, SILENT, lambda images: learn_latents(model, images),
+            seed=self.config.seed,
+        )  # fmt: skip
         test = Split.of(self.test, registration, "encode test", SILENT, lambda images: encode(model, images))
         return model, normal, test
 
@@ -113,10 +114,7 @@ class Rows:
         """Fit a detector to a trained model, detect, and measure."""
         began = time.perf_counter()
         detector = fit_detector(model, self.rig, normal, registration, config)
-        found = [
-            detector.decide(detector.deviations(latents[None]), placement)
-            for latents, placement in zip(test.latents, test.placements)
-        ]
+        found = [detector.decide(d, p) for d, p in zip(deviations_of(detector, test), test.placements)]
         seconds = train_s + time.perf_counter() - began
         return self._judged(Detections(self.test, found, detector.threshold), seconds)
 

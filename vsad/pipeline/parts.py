@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,23 +10,44 @@ import torch
 from torch import Tensor
 
 from vsad.data import MultiViewDataset
-from vsad.detection import Detector, DetectorConfig, GaussianBank, Placement, gaussian_derivatives
+from vsad.detection import (
+    Detector,
+    DetectorConfig,
+    FrozenNetwork,
+    GaussianBank,
+    Placement,
+    Practice,
+    gaussian_derivatives,
+    paint_defects,
+)
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.steps import canonical_images, images_of
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration
+from vsad.training import encode
 
 # The name of the baseline's row in tables.
 BASELINE = "Gaussian derivatives, plain bank"
+# Normal samples on which practice defects are painted, and how many on each.
+PRACTICE, DEFECTS = 12, 5
 
 
 class Split(NamedTuple):
-    """The samples of a split as a detector takes them: ``latents (S, V, c, h, w)`` and placements."""
+    """The samples of a split as a detector takes them.
+
+    Args:
+        latents: ``(S, V, c, h, w)``.
+        placements: those of the samples.
+        maps: a frozen network's, each ``(S, V, C, h, w)``.
+        practice: some of the samples with painted defects, of a split to fit detectors to.
+    """
 
     latents: Tensor
     placements: list[Placement]
+    maps: tuple[Tensor, ...] = ()
+    practice: Practice | None = None
 
     @classmethod
     def of(
@@ -36,11 +57,72 @@ class Split(NamedTuple):
         label: str,
         progress: Progress,
         encoded: Callable[[Iterable[Tensor]], Tensor],
+        network: FrozenNetwork | None = None,
     ) -> Split:
         """Read, register and encode every sample."""
-        placements: list[Placement] = []
-        latents = encoded(canonical_images(dataset, registration, placements, label, progress))
-        return cls(latents, placements)
+        return _encode(dataset, registration, label, progress, encoded, network, [], {})
+
+    @classmethod
+    def to_fit(
+        cls,
+        dataset: MultiViewDataset,
+        registration: Registration | None,
+        model: VALDM,
+        rig: Rig,
+        progress: Progress,
+        encoded: Callable[[Iterable[Tensor]], Tensor],
+        network: FrozenNetwork | None = None,
+        seed: int = 0,
+    ) -> Split:
+        """The same, and paint practice defects on some samples."""
+        count = min(PRACTICE, len(dataset))
+        chosen = [index * len(dataset) // count for index in range(count)]
+        kept: dict[int, Tensor] = {}
+        split = _encode(dataset, registration, "encode train", progress, encoded, network, chosen, kept)
+        generator = torch.Generator().manual_seed(seed)
+        painted = [paint_defects(kept[index], rig, generator, DEFECTS) for index in chosen]
+        maps: list[list[Tensor]] = []
+        images = progress.track([p.images for p in painted], "encode practice defects")
+        latents = encode(model, _passing(images, network, maps, [], {}))
+        marks = torch.stack([p.marks for p in painted])
+        return split._replace(practice=Practice(latents, tuple(chosen), marks, _stacked(maps)))
+
+
+def _encode(
+    dataset: MultiViewDataset,
+    registration: Registration | None,
+    label: str,
+    progress: Progress,
+    encoded: Callable[[Iterable[Tensor]], Tensor],
+    network: FrozenNetwork | None,
+    chosen: Sequence[int],
+    kept: dict[int, Tensor],
+) -> Split:
+    placements: list[Placement] = []
+    maps: list[list[Tensor]] = []
+    images = canonical_images(dataset, registration, placements, label, progress)
+    latents = encoded(_passing(images, network, maps, chosen, kept))
+    return Split(latents, placements, _stacked(maps))
+
+
+def _passing(
+    images: Iterable[Tensor],
+    network: FrozenNetwork | None,
+    maps: list[list[Tensor]],
+    chosen: Sequence[int],
+    kept: dict[int, Tensor],
+) -> Iterator[Tensor]:
+    """Yield the samples' images; ``maps`` takes what the network makes of them, ``kept`` the chosen samples."""
+    for index, views in enumerate(images):
+        if network is not None:
+            maps.append(network(views))
+        if index in chosen:
+            kept[index] = views
+        yield views
+
+
+def _stacked(maps: list[list[Tensor]]) -> tuple[Tensor, ...]:
+    return tuple(torch.stack(level) for level in zip(*maps))
 
 
 def changed_model(model: VALDM, preset: str, seed: int, **changes: Any) -> VALDM:
@@ -61,12 +143,19 @@ def fit_detector(
     registration: Registration | None,
     config: DetectorConfig,
     progress: Progress = SILENT,
+    network: FrozenNetwork | None = None,
 ) -> Detector:
-    """Fit a detector to a trained model on the normal samples."""
+    """Fit a detector to a trained model, and perhaps a frozen network, on the normal samples."""
     return Detector.fit(
-        model, rig, split.latents, config,
-        placements=split.placements, registration=registration, progress=progress,
+        model, rig, split.latents, config, placements=split.placements, registration=registration,
+        practice=split.practice, network=network, maps=split.maps, progress=progress,
     )  # fmt: skip
+
+
+def deviations_of(detector: Detector, split: Split, progress: Progress = SILENT) -> Iterator[list[Tensor]]:
+    """The deviations of every sample of a split, as ``decide`` takes them."""
+    for sample in progress.track([*zip(split.latents, *split.maps)], "detect"):
+        yield detector.deviations(*sample)
 
 
 @torch.no_grad()

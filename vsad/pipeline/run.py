@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, list_categories, open_dataset
-from vsad.detection import Detector, DetectorConfig, warn_of_extrapolation
+from vsad.detection import Detector, DetectorConfig, load_network, warn_of_extrapolation
 from vsad.evaluation import Result
 from vsad.models import new_model
 from vsad.pipeline.detections import Detections, Truth
-from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, fit_detector
+from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
 from vsad.pipeline.steps import normal_samples, register_station, report_detections, write_metrics
 from vsad.progress import SILENT, Progress
 from vsad.training import TrainConfig, encode, learn_latents, train
@@ -35,6 +35,7 @@ class RunConfig:
         train, detector: of those steps.
         ablations: whether the same model without alignment and a plain bank are measured beside it.
         seed: seed of every random choice.
+        network: name of a frozen network whose maps are levels too, as ``load_network`` takes it.
     """
 
     preset: str = "tiny"
@@ -45,6 +46,7 @@ class RunConfig:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     ablations: bool = False
     seed: int = 0
+    network: str | None = None
 
 
 class Outcome(NamedTuple):
@@ -88,6 +90,7 @@ class _Variant(NamedTuple):
 
 def _run_category(root: Path, category: str, folder: Path, config: RunConfig, progress: Progress) -> Outcome:
     began = time.perf_counter()
+    network = None if config.network is None else load_network(config.network)
     normal = normal_samples(root, category, config.size)
     test = open_dataset(root, "test", category=category, size=config.size)
     rig, _ = calibrate(normal, graph=config.graph, seed=config.seed, progress=progress)
@@ -95,10 +98,12 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, pr
 
     registration, why = register_station(normal, rig, config.registration, progress)
     model = new_model(config.preset, config.seed)
-    train_set = Split.of(normal, registration, "encode train", progress, lambda images: learn_latents(model, images))
-    test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images))
+    train_set = Split.to_fit(
+        normal, registration, model, rig, progress, lambda images: learn_latents(model, images), network, config.seed
+    )
+    test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images), network)
     train(model, train_set.latents, rig, config.train, progress)
-    detector = fit_detector(model, rig, train_set, registration, config.detector, progress)
+    detector = fit_detector(model, rig, train_set, registration, config.detector, progress, network)
     detector.save_pretrained(folder / DETECTOR)
     warn_of_extrapolation(detector.fitted)
 
@@ -106,7 +111,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, pr
     if config.ablations:
         plain = changed_model(model, config.preset, config.seed, align_stages=(), refine=False)
         train(plain, train_set.latents, rig, config.train, progress)
-        unaligned = fit_detector(plain, rig, train_set, registration, config.detector, progress)
+        unaligned = fit_detector(plain, rig, train_set, registration, config.detector, progress, network)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)
         variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
@@ -118,6 +123,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, pr
     truth = Truth.of(test)
     rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
     facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
+    facts["levels"] = ", ".join(f"{weight:g}" for weight in detector.config.weights or ())
     called, good = found[MAIN].false_alarms()
     facts |= {"registration": why, "false alarms": f"{called} of {good} good samples"}
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
@@ -131,8 +137,10 @@ def _detect_variants(
 ) -> dict[str, Detections]:
     """Detections of every variant; each detector looks once at each sample."""
     found = {name: Detections(dataset, threshold=v.detector.threshold) for name, v in variants.items()}
-    for sample, placement in zip(progress.track(split.latents, "detect"), split.placements):
-        deviations = {v.detector: v.detector.deviations(sample[None]) for v in variants.values()}
+    detectors = list(dict.fromkeys(v.detector for v in variants.values()))
+    each = zip(*(deviations_of(d, split, progress if d is detectors[-1] else SILENT) for d in detectors))
+    for parts, placement in zip(each, split.placements):
+        deviations = dict(zip(detectors, parts))
         for name, v in variants.items():
             found[name].found.append(v.detector.decide(deviations[v.detector], placement, v.agree))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
+from vsad.detection.memory.base import DEFAULTS, Changed, Memory, MemoryConfig
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import homography_align
 from vsad.progress import SILENT, Progress
@@ -74,13 +74,19 @@ class AlignedMemory(Memory):
         return cls(weights["key"], weights["transform"], window=config.window or 5)
 
     def normal_scores(
-        self, features: Tensor, seen: Tensor, progress: Progress = SILENT, label: str = "memory"
+        self,
+        features: Tensor,
+        seen: Tensor,
+        progress: Progress = SILENT,
+        label: str = "memory",
+        *,
+        changed: Changed = (),
     ) -> Tensor:
-        """The score maps ``(S, V, h, w)`` of normal samples; a reference is left out where its own sample is scored."""
+        """The score maps of normal samples; a reference is left out where its own sample is scored."""
         slots = {sample: slot for slot, sample in enumerate(_kept(len(features), self.key.shape[1]))}
-        samples = progress.track(features, label)
-        scaled = (apply_scaling(sample, self.transform) for sample in samples)
-        return torch.stack([self._score(f, leave_out=slots.get(index)) for index, f in enumerate(scaled)])
+        samples = progress.track([*enumerate(features), *changed], label)
+        scaled = ((index, apply_scaling(sample, self.transform)) for index, sample in samples)
+        return torch.stack([self._score(f, leave_out=slots.get(index)) for index, f in scaled])
 
     def known(self, seen: Tensor) -> Tensor:
         """Where enough references beside a sample's own show the place, or as many as there are."""

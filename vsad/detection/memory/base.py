@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class MemoryConfig:
 
 
 DEFAULTS = MemoryConfig()
+
+# Changed normal samples: the index of each among the normal ones, and its features ``(V, C, h, w)``.
+Changed = Sequence[tuple[int, Tensor]]
 
 
 class Memory(nn.Module, ABC):
@@ -66,13 +69,20 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def normal_scores(
-        self, features: Tensor, seen: Tensor, progress: Progress = SILENT, label: str = "memory"
+        self,
+        features: Tensor,
+        seen: Tensor,
+        progress: Progress = SILENT,
+        label: str = "memory",
+        *,
+        changed: Changed = (),
     ) -> Tensor:
-        """The scores that normal samples get from a memory that does not know them, ``(S, V, h, w)``.
+        """The scores that normal samples get from a memory that does not know them, ``(S + P, V, h, w)``.
 
         Args:
             features: those that the memory was fitted to, ``(S, V, C, h, w)``.
             seen: likewise, ``(S, V, h, w)`` bool.
+            changed: P changed samples, each the index of a normal one, which the memory shall not know, and features.
             progress: told of every sample.
             label: label of this stage of the work.
         """

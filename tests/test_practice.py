@@ -1,0 +1,114 @@
+"""Practice defects, the levels that they choose, and frozen networks as levels."""
+
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from tests.test_detector import SIZE, rig, station  # noqa: F401 (fixtures)
+from vsad.detection import Detector, FrozenNetwork, Practice, load_network, paint_defects
+from vsad.detection.weighing import _greedily
+from vsad.training import encode
+
+
+def test_a_practice_defect_shows_where_the_rig_says(rig):  # noqa: F811
+    images = torch.full((3, 3, *SIZE), 0.5)
+    painted = paint_defects(images, rig, torch.Generator().manual_seed(3), count=6)
+    assert painted.images.shape == images.shape
+    assert painted.marks.shape == (6, 3, *SIZE)
+    assert painted.marks.flatten(2).any(2).any(1).all()
+    changed = (painted.images - images).abs().amax(1)
+    assert float(changed.amax()) > 0.1
+    assert float(changed[~painted.marks.any(0)].max()) < 0.05
+    # Views a and b look at one plane, eight pixels apart; a and c are no neighbors.
+    both = [marks for marks in painted.marks if marks[0, :, 9:48].any() and not marks[2].any()]
+    both += [marks for marks in painted.marks if marks[0].any() and marks[1].any()]
+    assert both
+    for marks in both:
+        assert torch.equal(marks[1, :, 1:40], marks[0, :, 9:48])
+
+
+def test_painting_is_repeatable_and_leaves_the_sample_alone(rig):  # noqa: F811
+    images = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    one, two = (paint_defects(images, rig, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(images, before)
+    assert torch.equal(one.images, two.images)
+    assert float(one.images.min()) >= 0
+    assert float(one.images.max()) <= 1
+
+
+def test_levels_are_added_as_long_as_they_help():
+    worth = {(0, 1, 0): 0.8, (1, 0, 0): 0.6, (0, 0, 1): 0.7, (1, 1, 0): 0.9, (0, 1, 1): 0.85, (1, 1, 1): 0.9}
+    assert _greedily(3, lambda weights: worth[tuple(map(int, weights))]) == (1, 1, 0)
+
+
+class Noise(nn.Module):
+    """A network whose maps say nothing: the same noise for every image, but for a little more of it each time."""
+
+    def forward(self, images):
+        maps = torch.randn(len(images), 4, 16, 16, generator=torch.Generator().manual_seed(int(images.sum() * 1e3)))
+        return [maps]
+
+
+def practiced(model, latents, images, rig, network):  # noqa: F811
+    generator = torch.Generator().manual_seed(0)
+    painted = [paint_defects(sample, rig, generator, 5) for sample in images]
+    maps = tuple(torch.stack(level) for level in zip(*(network(p.images) for p in painted)))
+    encoded = encode(model, (p.images for p in painted))
+    return Practice(encoded, tuple(range(len(images))), torch.stack([p.marks for p in painted]), maps)
+
+
+def test_a_level_that_tells_nothing_gets_no_weight_and_a_network_survives_saving(station, rig, tmp_path):  # noqa: F811
+    model, latents, good, bad = station
+    images = torch.stack([(good + 0.02 * torch.randn(good.shape)).clamp(0, 1) for _ in range(len(latents))])
+    latents = encode(model, images)
+    network = FrozenNetwork(Noise())
+    maps = tuple(torch.stack(level) for level in zip(*(network(sample) for sample in images)))
+    practice = practiced(model, latents, images, rig, network)
+    detector = Detector.fit(model, rig, latents, practice=practice, network=network, maps=maps)
+    weights = detector.config.weights
+    assert len(weights) == len(detector.levels) == 3
+    assert weights[0] == 1
+    assert weights[2] == 0
+    found = detector(bad)
+    assert found.sample_score > 2 * detector(good).sample_score
+    detector.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has a frozen network without a name; give it"):
+        Detector.from_pretrained(tmp_path)
+    assert torch.equal(Detector.from_pretrained(tmp_path, network=network)(bad).maps, found.maps)
+
+
+def test_a_detector_without_a_network_takes_none(station, rig, tmp_path):  # noqa: F811
+    model, latents, _, _ = station
+    Detector.fit(model, rig, latents).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="fitted without a frozen network; leave network out"):
+        Detector.from_pretrained(tmp_path, network=FrozenNetwork(Noise()))
+
+
+def test_a_network_is_loaded_by_name_and_frozen(monkeypatch):
+    module = types.ModuleType("my_networks")
+    module.small = lambda: nn.Conv2d(3, 2, 1)
+    module.nothing = lambda: 3
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+    network = load_network("my_networks:small")
+    assert network.name == "my_networks:small"
+    assert not any(p.requires_grad for p in network.parameters())
+    assert not network.train().training
+    gray = torch.tensor(network.mean)[:, None, None].expand(2, 3, 4, 4)
+    torch.testing.assert_close(network(gray)[0][0, :, 0, 0], network.network.bias)
+    for name, message in [
+        ("my_networks", "must have a colon"),
+        ("my_networks:missing", "cannot be loaded"),
+        ("no_such_module:f", "cannot be loaded, No module named 'no_such_module'; name timm:MODEL, or MODULE:FUNCTION"),
+        ("my_networks:nothing", "must return a network, got int"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load_network(name)
+
+
+def test_a_network_that_returns_something_else_is_refused():
+    with pytest.raises(TypeError, match=r"must return maps \(N, C, h, w\) of 2 images, got \[\[2, 192\]\]; wrap it"):
+        FrozenNetwork(nn.Flatten())(torch.rand(2, 3, 8, 8))

@@ -1,0 +1,101 @@
+"""Frozen networks, whose feature maps are levels beside the model's own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+# What most networks for images were trained on: colors of this mean and deviation became 0 and 1.
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of the maps of a timm model those of these strides are taken: finer ones hold no pattern, coarser ones no place.
+_STRIDES = (4, 8)
+REMEDY = "name timm:MODEL, or MODULE:FUNCTION of a function that returns a network"
+
+
+class FrozenNetwork(nn.Module):
+    """Any network that returns feature maps, frozen: every map is a level of features.
+
+    Args:
+        network: takes images ``(N, 3, H, W)`` and returns a map ``(N, C, h, w)`` or several.
+        mean, deviation: of each color, by which images in [0, 1] are standardized before.
+        name: by which ``load_network`` makes it again; None where it cannot.
+
+    Shape: ``(V, 3, H, W) -> [(V, C, h, w), ...]``.
+
+    Example:
+        >>> network = FrozenNetwork(nn.Conv2d(3, 8, 3, stride=4))
+        >>> [tuple(level.shape) for level in network(torch.rand(2, 3, 64, 64))]
+        [(2, 8, 16, 16)]
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        deviation: Sequence[float] = IMAGENET_DEVIATION,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.name = network.eval().requires_grad_(False), name
+        self.mean, self.deviation = (tuple(map(float, colors)) for colors in (mean, deviation))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps of one sample's ``images (V, 3, H, W)`` in [0, 1].
+
+        Raises:
+            TypeError: the network returns something else.
+        """
+        mean, deviation = (images.new_tensor(colors)[:, None, None] for colors in (self.mean, self.deviation))
+        found = self.network((images - mean) / deviation)
+        maps = [found] if isinstance(found, Tensor) else list(found)
+        if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != len(images) for m in maps):
+            shapes = [list(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
+            raise TypeError(f"network: it must return maps (N, C, h, w) of {len(images)} images, got {shapes}; wrap it")
+        return [m.float() for m in maps]
+
+    def train(self, mode: bool = True) -> FrozenNetwork:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+def load_network(name: str) -> FrozenNetwork:
+    """Make a frozen network by name.
+
+    Args:
+        name: ``timm:MODEL`` for the features of a model of timm with its pretrained weights, where timm is installed;
+            or ``MODULE:FUNCTION`` for a function of yours that returns a ``FrozenNetwork``, or a module that takes
+            images standardized as for ImageNet.
+
+    Raises:
+        ValueError: there is no such network; the message says why.
+    """
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise ValueError(f"network: must have a colon, got {name!r}; {REMEDY}")
+    try:
+        if module == "timm":
+            return _timm(function, name)
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
+        raise ValueError(f"network: {name!r} cannot be loaded, {error}; {REMEDY}") from None
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"network: {name!r} must return a network, got {type(made).__name__}; {REMEDY}")
+    network = made if isinstance(made, FrozenNetwork) else FrozenNetwork(made)
+    network.name = name
+    return network
+
+
+def _timm(model: str, name: str) -> FrozenNetwork:
+    """The maps of strides 4 and 8 of a model of timm."""
+    import timm
+
+    strides = timm.create_model(model, features_only=True).feature_info.reduction()
+    indices = [index for index, stride in enumerate(strides) if stride in _STRIDES]
+    network = timm.create_model(model, pretrained=True, features_only=True, out_indices=indices)
+    colors = timm.data.resolve_model_data_config(network)
+    return FrozenNetwork(network, mean=colors["mean"], deviation=colors["std"], name=name)
