@@ -15,10 +15,11 @@ from vsad.files import read_weights, write_weights
 from vsad.geometry import Rig, scale_homography, transform_points
 from vsad.ops import homography_warp
 from vsad.registration import Registration, choose_canonical, registration_helps
-from vsad.registration.features import gray_pictures, look
-from vsad.registration.frame import shared_frames
+from vsad.registration.features import Matches, gray_pictures, look
+from vsad.registration.frame import Frame, shared_frames
 from vsad.registration.photometric import Template
 from vsad.registration.pose import why_implausible
+from vsad.registration.robust import find_motions
 
 SIZE = 256
 # Degrees, and shares of the product's long side; the first sample is the canonical one.
@@ -198,6 +199,22 @@ def test_a_textured_background_does_not_outvote_a_small_product(samples):
     pose = Registration.fit(images[0], bench.rig, others=images[2:]).estimate(images[1])
     assert pose.reason is None
     assert errors(pose.H_sample_from_canonical, bench.truth(POSES[1])).median() < 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matches_that_leave_out_a_corner_have_a_candidate_that_does_not_swing_there(seed):
+    """A plain product matches in few places; a homography of these alone is many pixels off elsewhere."""
+    rng = np.random.default_rng(seed)
+    size, corner = (128, 128), torch.tensor([[120.0, 120.0]], dtype=torch.float64)
+    target = torch.from_numpy(np.stack([rng.uniform(10, 60, 40), rng.uniform(10, 45, 40)], 1))
+    move = torch.tensor([[0.999, -0.02, 3], [0.02, 0.999, -2], [0, 0, 1]], dtype=torch.float64)
+    source = transform_points(move, target) + torch.from_numpy(rng.normal(0, 0.4, target.shape))
+    matches = Matches(target, source, torch.zeros(40, dtype=torch.float64))
+    candidates, _ = find_motions(matches, Frame([0], torch.eye(3, dtype=torch.float64)[None]), size)
+    off = [float((transform_points(c.motion, corner) - transform_points(move, corner)).norm()) for c in candidates]
+    assert candidates[0].sure
+    assert min(off[1:]) < 2
+    assert len(off) == 2
 
 
 def test_motions_that_no_flat_product_makes():

@@ -11,11 +11,20 @@ from torch import Tensor, nn
 from vsad.calibration.matching import Features, reprojection_errors
 from vsad.geometry import Rig, Size, image_corners, orient_homography, scale_homography, transform_points
 from vsad.ops import homography_warp
-from vsad.registration.features import Sight, gray_pictures, look, match_in_frame, repeats, select_moving, working_size
+from vsad.registration.features import (
+    Matches,
+    Sight,
+    gray_pictures,
+    look,
+    match_in_frame,
+    repeats,
+    select_moving,
+    working_size,
+)
 from vsad.registration.frame import Frame, shared_frames
 from vsad.registration.photometric import Pyramid, still_pixels
 from vsad.registration.pose import Pose, motion_in_views, why_implausible
-from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
+from vsad.registration.robust import TOLERANCE, count_inliers, find_motions, is_turned_over
 
 # The correlation of locally normalized pictures: above 0.9 where both show one surface in one place, 0.6 where the
 # surface differs from sample to sample or stands out of its plane, and at most 0.35
@@ -23,6 +32,8 @@ from vsad.registration.robust import TOLERANCE, find_motions, is_turned_over
 _MIN_AGREEMENT = 0.5
 # Below the one the pose is wrong, above the other nothing is left to gain: no view is refined by itself.
 _UNRELATED, _ALIKE = 0.25, 0.9
+# Without matches, the pictures must agree so much.
+_NO_DOUBT = 0.8
 # A view refined by itself must agree by so much more, and its corners stay within this share of the long side.
 _GAIN, _TURNED = 0.02, 0.04
 _TURNED_OVER = "the product lies turned over: its matches agree on a reflection"
@@ -202,15 +213,18 @@ class Registration(nn.Module):
         matches = match_in_frame(self._canonical, sight.features, frame)
         candidates, reason = find_motions(matches, frame, self.work_size)
         if not candidates:
-            return str(reason)
+            return self._as_it_lies(template, sight, matches) or str(reason)
         (motion, sure), agreement = candidates[0], 1.0
         if self._repeats and not sure:
             return "the product's pattern repeats itself, and too few matches agree to tell how it lies"
-        if refine or len(candidates) > 1 or not sure:
-            refined = [
-                (*(template.fine if sure else template).refine(sight.gray, start), sure) for start, sure in candidates
-            ]
-            motion, agreement, _ = max(refined, key=lambda found: found[1])
+        if refine or not sure:
+            refined = [(template.fine if sure else template).refine(sight.gray, start) for start, sure in candidates]
+            motion, agreement = max(refined, key=lambda found: found[1])
+            if agreement < _ALIKE:
+                near = template.refine(sight.gray, torch.eye(3, dtype=torch.float64))
+                # A background that was not left out agrees with no motion, but no matches on the product do.
+                if near[1] > agreement and 2 * count_inliers(near[0], matches) >= count_inliers(motion, matches):
+                    motion, agreement = near
         errors = reprojection_errors(motion, matches.target, matches.source)
         inliers = matches.target[errors < TOLERANCE]
         reason = why_implausible(motion, frame.H_view_from_reference, inliers, self.work_size)
@@ -222,6 +236,16 @@ class Registration(nn.Module):
         if agreement < _MIN_AGREEMENT:
             return f"the pictures do not agree in the pose that the matches give, {agreement:.2f} of 1"
         return _Found(H, errors)
+
+    def _as_it_lies(self, template: Pyramid, sight: Sight, matches: Matches) -> _Found | None:
+        """With too few matches to tell: next to no motion, where the pictures and two of them leave no doubt of it."""
+        if self._repeats:
+            return None
+        motion, agreement = template.refine(sight.gray, torch.eye(3, dtype=torch.float64))
+        if agreement < _NO_DOUBT or count_inliers(motion, matches) < 2:
+            return None
+        errors = reprojection_errors(motion, matches.target, matches.source)
+        return _Found(motion_in_views(motion, template.fine.frame.H_view_from_reference), errors)
 
     def _refine_views(self, frame: Frame, sight: Sight, H: Tensor) -> tuple[Tensor, float]:
         """Refine every view by itself, for cameras that have turned a little; give the mean agreement too."""

@@ -79,20 +79,21 @@ def count_inliers(motion: Tensor, matches: Matches) -> int:
 
 
 def _fit(matches: Matches, total: int, frame: Frame, size: Size, iterations: int) -> tuple[list[Candidate], str | None]:
-    """Fit a motion to some of ``total`` matches; where it is not sure, in more ways than one.
+    """Fit a motion to some of ``total`` matches in more ways than one.
 
-    A map of fewer parameters than a homography's eight needs fewer right matches. It is rough, and the refinement on
-    the pictures does the rest.
+    A map of fewer parameters than a homography's eight needs fewer right matches, and does not swing beyond them: with
+    70 matches that all agree to a pixel, but leave a corner out, homographies were 16 pixels off there. It is rough,
+    and the refinement on the pictures does the rest.
     """
     if len(matches.turn) < _MIN_INLIERS:
         return [], f"too few features match, {len(matches.turn)} in all views together"
     matches = matches.chosen(_alike(matches.turn))
     H, inliers = _sample_consensus(matches, iterations)
     answers = [_believed(H, inliers, matches, total, frame, size)]
-    if isinstance(answers[0], str) or not answers[0].sure:
-        for estimate in (cv2.estimateAffinePartial2D, cv2.estimateAffine2D):
-            answer = _believed(*_rough_consensus(matches, estimate), matches, total, frame, size)
-            answers.append(answer if isinstance(answer, str) else Candidate(answer.motion, False))
+    sure = isinstance(answers[0], Candidate) and answers[0].sure
+    for estimate in (cv2.estimateAffinePartial2D, cv2.estimateAffine2D)[: 1 if sure else 2]:
+        answer = _believed(*_rough_consensus(matches, estimate), matches, total, frame, size)
+        answers.append(answer if isinstance(answer, str) else Candidate(answer.motion, False))
     candidates = [answer for answer in answers if isinstance(answer, Candidate)]
     return candidates, None if candidates else str(answers[0])
 
