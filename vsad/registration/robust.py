@@ -93,7 +93,7 @@ def _fit(matches: Matches, total: int, frame: Frame, size: Size, iterations: int
     sure = isinstance(answers[0], Candidate) and answers[0].sure
     for estimate in (cv2.estimateAffinePartial2D, cv2.estimateAffine2D)[: 1 if sure else 2]:
         answer = _believed(*_rough_consensus(matches, estimate), matches, total, frame, size)
-        answers.append(answer if isinstance(answer, str) else Candidate(answer.motion, False))
+        answers.append(answer if isinstance(answer, str) else Candidate(answer.motion, sure))
     candidates = [answer for answer in answers if isinstance(answer, Candidate)]
     return candidates, None if candidates else str(answers[0])
 
