@@ -123,7 +123,7 @@ def _run_category(root: Path, category: str, folder: Path, config: RunConfig, pr
     truth = Truth.of(test)
     rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
     facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
-    facts["levels"] = ", ".join(f"{weight:g}" for weight in detector.config.weights or ())
+    facts["weights of the levels, latents first"] = ", ".join(f"{weight:g}" for weight in detector.config.weights or ())
     called, good = found[MAIN].false_alarms()
     facts |= {"registration": why, "false alarms": f"{called} of {good} good samples"}
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
