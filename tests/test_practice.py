@@ -109,6 +109,29 @@ def test_a_network_is_loaded_by_name_and_frozen(monkeypatch):
             load_network(name)
 
 
+def test_of_a_timm_model_the_maps_of_strides_4_and_8_are_taken(monkeypatch):
+    """With a stand-in for timm, which needs torchvision and weights from a hub."""
+    asked = []
+
+    class Model(nn.Module):
+        feature_info = types.SimpleNamespace(reduction=lambda: [2, 4, 8, 16])
+
+        def forward(self, images):
+            return [images[..., ::4, ::4], images[..., ::8, ::8]]
+
+    def create_model(name, **options):
+        asked.append((name, options))
+        return Model()
+
+    config = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    data = types.SimpleNamespace(resolve_model_data_config=lambda model: config)
+    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model, data=data))
+    network = load_network("timm:some_net")
+    assert asked[-1] == ("some_net", {"pretrained": True, "features_only": True, "out_indices": [1, 2]})
+    assert (network.mean, network.deviation) == (config["mean"], config["std"])
+    assert [tuple(level.shape) for level in network(torch.rand(1, 3, 32, 32))] == [(1, 3, 8, 8), (1, 3, 4, 4)]
+
+
 def test_a_network_that_returns_something_else_is_refused():
     with pytest.raises(TypeError, match=r"must return maps \(N, C, h, w\) of 2 images, got \[\[2, 192\]\]; wrap it"):
         FrozenNetwork(nn.Flatten())(torch.rand(2, 3, 8, 8))
