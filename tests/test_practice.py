@@ -53,7 +53,7 @@ class Noise(nn.Module):
         return [maps]
 
 
-def practiced(model, latents, images, rig, network):  # noqa: F811
+def practiced(model, images, rig, network):  # noqa: F811
     generator = torch.Generator().manual_seed(0)
     painted = [paint_defects(sample, rig, generator, 5) for sample in images]
     maps = tuple(torch.stack(level) for level in zip(*(network(p.images) for p in painted)))
@@ -67,7 +67,7 @@ def test_a_level_that_tells_nothing_gets_no_weight_and_a_network_survives_saving
     latents = encode(model, images)
     network = FrozenNetwork(Noise())
     maps = tuple(torch.stack(level) for level in zip(*(network(sample) for sample in images)))
-    practice = practiced(model, latents, images, rig, network)
+    practice = practiced(model, images, rig, network)
     detector = Detector.fit(model, rig, latents, practice=practice, network=network, maps=maps)
     weights = detector.config.weights
     assert len(weights) == len(detector.levels) == 3

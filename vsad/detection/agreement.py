@@ -8,6 +8,9 @@ from torch import Tensor
 from vsad.geometry import Rig
 from vsad.ops import homography_warp
 
+# In shares of the views' mean: a view in which normal samples hardly reach anything must not outshout the others.
+_LEAST_REACH = 0.1
+
 
 def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) -> Tensor:
     """``max(A_i(p) / a_i, S_i(p) / s_i)``: what a view sees itself, and what others confirm, by what normal ones reach.
@@ -40,6 +43,12 @@ def peaks(own: Tensor, known: Tensor, rig: Rig) -> Tensor:
     confirmed = torch.minimum(own, neighbors_mean(own, known, rig)[0])
     tests = torch.where(known, torch.stack([own, confirmed]), 0)
     return tests.flatten(2).amax(2).clamp(min=0)
+
+
+def mean_reach(total: Tensor, count: int) -> Tensor:
+    """The mean ``(2, V)`` of the peaks of ``count`` normal samples, given their sum, not too small in any view."""
+    mean = total / count
+    return torch.maximum(mean, _LEAST_REACH * mean.mean(1, keepdim=True)).clamp(min=1e-6)
 
 
 def neighbors_mean(maps: Tensor, known: Tensor, rig: Rig) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vsad.detection import storage
 from vsad.detection.agreement import agree as agree_views
-from vsad.detection.agreement import peaks
+from vsad.detection.agreement import mean_reach, peaks
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.level import Level
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 _REACH = 2
 # A place that is dazzled in more than this share of the normal samples is bright by itself.
 _BRIGHT = 0.2
-# In shares of the views' mean: a view in which normal samples hardly reach anything must not outshout the others.
-_LEAST_REACH = 0.1
 
 
 class Detector(nn.Module):
@@ -151,15 +149,13 @@ class Detector(nn.Module):
 
         Every score is measured by the reach of the other samples.
         """
-        highest = []
-        for deviations, placement in samples:
-            own, known, _ = self._own(deviations, placement)
-            highest.append(peaks(own, known, self.rig))
+        maps = [self._own(*case) for case in samples]
+        highest = [peaks(own, known, self.rig) for own, known, _ in maps]
         total, scores = torch.stack(highest).sum(0), []
-        for (deviations, placement), mine in zip(samples, highest):
-            self.reach = _reach(total - mine if len(samples) > 1 else mine, max(len(samples) - 1, 1))
-            scores.append(float(self.decide(deviations, placement).sample_score))
-        self.reach = _reach(total, len(samples))
+        for own, mine in zip(maps, highest):
+            self.reach = mean_reach(total - mine if len(samples) > 1 else mine, max(len(samples) - 1, 1))
+            scores.append(float(self._judge(*own).sample_score))
+        self.reach = mean_reach(total, len(samples))
         self.fitted = fit_threshold(scores, self.config.false_alarms)
 
     @torch.no_grad()
@@ -201,12 +197,17 @@ class Detector(nn.Module):
             placement: the sample's.
             agree: overrides the configuration.
         """
-        own, known, shown = self._own(deviations, placement)
+        return self._judge(*self._own(deviations, placement), agree=agree, reason=placement.reason)
+
+    def _judge(
+        self, own: Tensor, known: Tensor, shown: Tensor, agree: bool | None = None, reason: str | None = None
+    ) -> Detection:
+        """Measure what ``_own`` gives by the reach of normal samples, where views agree with what others confirm."""
         if self.config.agree if agree is None else agree:
             maps = agree_views(own, known, shown, self.rig, self.reach)
         else:
             maps = torch.where(shown, own / self.reach[0][:, None, None], 0)
-        return Detection.of(maps, self.rig.size, placement.reason)
+        return Detection.of(maps, self.rig.size, reason)
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""
@@ -273,12 +274,6 @@ class Detector(nn.Module):
             ValueError: a file is broken or does not belong to the others; the message names it.
         """
         return cls(*storage.load(Path(folder), network)).eval()
-
-
-def _reach(total: Tensor, count: int) -> Tensor:
-    """The mean ``(2, V)`` of so many peaks, not too small in any view."""
-    mean = total / count
-    return torch.maximum(mean, _LEAST_REACH * mean.mean(1, keepdim=True)).clamp(min=1e-6)
 
 
 def _any(mask: Tensor, size: Sequence[int]) -> Tensor:

@@ -15,6 +15,8 @@ from vsad.ops import homography_warp
 _SPOT, _PATCH, _LINE_WIDTH, _LINE_LENGTH = (0.008, 0.04), (0.02, 0.06), (0.002, 0.006), (0.08, 0.25)
 # Opacity of spots and lines.
 _OPACITY = (0.3, 1.0)
+# A spot or line is so much as bright as what it covers.
+_GAINS = (0.2, 1.4)
 # Deviation of the logarithm of each color's gain.
 _TINT = 0.15
 
@@ -81,8 +83,7 @@ def _seen_from_all(layer: Tensor, view: int, rig: Rig) -> Tensor:
 def _spot(image: Tensor, generator: Generator) -> Tensor:
     radii = [_uniform(*_SPOT, generator) for _ in range(2)]
     along, across = _frame(image, generator)
-    inside = torch.sigmoid(4 * (1 - ((along / radii[0]) ** 2 + (across / radii[1]) ** 2).sqrt()) / 0.5)
-    return _colored(image, _uniform(*_OPACITY, generator) * inside, generator)
+    return _colored(image, _uniform(*_OPACITY, generator) * _disc(along / radii[0], across / radii[1]), generator)
 
 
 def _line(image: Tensor, generator: Generator) -> Tensor:
@@ -99,9 +100,14 @@ def _patch(image: Tensor, generator: Generator) -> Tensor:
     """A round patch of the same picture from another place."""
     radius = _uniform(*_PATCH, generator)
     along, across = _frame(image, generator)
-    cover = torch.sigmoid(8 * (1 - (along**2 + across**2).sqrt() / radius))
+    cover = _disc(along / radius, across / radius)
     shift = [round(_uniform(-0.25, 0.25, generator) * side) for side in image.shape[-2:]]
     return torch.cat([image.roll(shift, (-2, -1)), cover[None]])
+
+
+def _disc(x: Tensor, y: Tensor) -> Tensor:
+    """1 within the unit circle, 0 outside, with a soft edge."""
+    return torch.sigmoid(8 * (1 - (x**2 + y**2).sqrt()))
 
 
 def _frame(image: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -116,7 +122,7 @@ def _frame(image: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
 
 def _colored(image: Tensor, cover: Tensor, generator: Generator) -> Tensor:
     """A layer that is darker or brighter than what it covers, and tinted."""
-    gain = 1 + float(torch.randint(2, (), generator=generator)) * 1.2 - 0.8  # 0.2 or 1.4
+    gain = _GAINS[int(torch.randint(2, (), generator=generator))]
     tint = torch.exp(_TINT * torch.randn(3, generator=generator)).to(image)
     return torch.cat([(image * gain * tint[:, None, None]).clamp(0, 1), cover[None]])
 

@@ -70,9 +70,7 @@ def load(
         about = content.pop("threshold_fit")
         interval, rate = tuple(about["interval"]), tuple(about["rate"])
         threshold = Threshold(float(content.pop("threshold")), interval, about["asked"], rate, about["samples"])
-        config = DetectorConfig(
-            **{**content, "weights": tuple(content["weights"] or (1.0,)), "false_alarms": about["asked"]}
-        )
+        config = DetectorConfig(**{**content, "weights": tuple(content["weights"]), "false_alarms": about["asked"]})
         levels = _part(weights, "levels")
         count = 1 + max(int(name.split(".")[0]) for name in levels)
         rebuilt = [Level.rebuild(_part(levels, str(index)), config) for index in range(count)]

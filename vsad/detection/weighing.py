@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsad.detection.agreement import agree, peaks
+from vsad.detection.agreement import agree, mean_reach, peaks
 from vsad.detection.placement import Placement
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def _separation(
     detector: Detector, weights: Sequence[float], normal: Sequence[Case], painted: Sequence[Case], marks: Tensor
 ) -> float:
     fused = [detector.fuse(*case, weights) for case in normal]
-    reach = torch.stack([peaks(own, known, detector.rig) for own, known, _ in fused]).mean(0)
-    reach = torch.maximum(reach, 0.1 * reach.mean(1, keepdim=True)).clamp(min=1e-6)
+    total = torch.stack([peaks(own, known, detector.rig) for own, known, _ in fused]).sum(0)
+    reach = mean_reach(total, len(fused))
     highest = torch.stack([agree(*maps, detector.rig, reach).amax() for maps in fused])
     found = []
     for case, marked in zip(painted, marks):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, list_categories, open_dataset
-from vsad.detection import Detector, DetectorConfig, load_network, warn_of_extrapolation
+from vsad.detection import Detector, DetectorConfig, FrozenNetwork, load_network, warn_of_extrapolation
 from vsad.evaluation import Result
 from vsad.models import new_model
 from vsad.pipeline.detections import Detections, Truth
@@ -72,11 +72,12 @@ def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress
     """
     root, out = Path(root), Path(out)
     categories = list_categories(root)
+    network = None if config.network is None else load_network(config.network)
     results = {}
     for category in categories:
         folder = out / category if len(categories) > 1 else out
         folder.mkdir(parents=True, exist_ok=True)
-        results[category] = _run_category(root, category, folder, config, progress)
+        results[category] = _run_category(root, category, folder, config, network, progress)
     write_metrics(out / METRICS, {name: outcome.rows[0][1] for name, outcome in results.items()})
     return results
 
@@ -88,9 +89,10 @@ class _Variant(NamedTuple):
     agree: bool | None = None
 
 
-def _run_category(root: Path, category: str, folder: Path, config: RunConfig, progress: Progress) -> Outcome:
+def _run_category(
+    root: Path, category: str, folder: Path, config: RunConfig, network: FrozenNetwork | None, progress: Progress
+) -> Outcome:
     began = time.perf_counter()
-    network = None if config.network is None else load_network(config.network)
     normal = normal_samples(root, category, config.size)
     test = open_dataset(root, "test", category=category, size=config.size)
     rig, _ = calibrate(normal, graph=config.graph, seed=config.seed, progress=progress)

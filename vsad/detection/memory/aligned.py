@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from vsad.detection.memory.base import DEFAULTS, Changed, Memory, MemoryConfig
+from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import homography_align
-from vsad.progress import SILENT, Progress
 
 # A slot of homography_align without a source.
 EMPTY = -1
@@ -73,20 +72,10 @@ class AlignedMemory(Memory):
         """Make the memory again of its saved buffers."""
         return cls(weights["key"], weights["transform"], window=config.window or 5)
 
-    def normal_scores(
-        self,
-        features: Tensor,
-        seen: Tensor,
-        progress: Progress = SILENT,
-        label: str = "memory",
-        *,
-        changed: Changed = (),
-    ) -> Tensor:
-        """The score maps of normal samples; a reference is left out where its own sample is scored."""
+    def held_out(self, features: Tensor, seen: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """A reference is left out where its own sample is scored."""
         slots = {sample: slot for slot, sample in enumerate(_kept(len(features), self.key.shape[1]))}
-        samples = progress.track([*enumerate(features), *changed], label)
-        scaled = ((index, apply_scaling(sample, self.transform)) for index, sample in samples)
-        return torch.stack([self._score(f, leave_out=slots.get(index)) for index, f in scaled])
+        return lambda index, f: self._score(apply_scaling(f, self.transform), leave_out=slots.get(index))
 
     def known(self, seen: Tensor) -> Tensor:
         """Where enough references beside a sample's own show the place, or as many as there are."""

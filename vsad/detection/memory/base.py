@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from vsad.progress import SILENT, Progress
@@ -67,7 +68,6 @@ class Memory(nn.Module, ABC):
             KeyError: a buffer is not among the weights.
         """
 
-    @abstractmethod
     def normal_scores(
         self,
         features: Tensor,
@@ -82,9 +82,27 @@ class Memory(nn.Module, ABC):
         Args:
             features: those that the memory was fitted to, ``(S, V, C, h, w)``.
             seen: likewise, ``(S, V, h, w)`` bool.
-            changed: P changed samples, each the index of a normal one, which the memory shall not know, and features.
             progress: told of every sample.
             label: label of this stage of the work.
+            changed: P changed samples, each the index of a normal one, which the memory shall not know, and features.
+
+        Raises:
+            ValueError: there are too few samples.
+        """
+        score = self.held_out(features, seen)
+        samples = progress.track([*enumerate(features), *changed], label)
+        return torch.stack([score(index, sample) for index, sample in samples])
+
+    @abstractmethod
+    def held_out(self, features: Tensor, seen: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """Score as a memory does that does not know one of the samples.
+
+        Args:
+            features: those that the memory was fitted to, ``(S, V, C, h, w)``.
+            seen: likewise, ``(S, V, h, w)`` bool.
+
+        Returns:
+            A function of the index of the sample that is left out, and features ``(V, C, h, w)``.
         """
 
     @abstractmethod

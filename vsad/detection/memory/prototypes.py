@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vsad.detection.memory.base import DEFAULTS, Changed, Memory, MemoryConfig
+from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import PackedPrototypes, greedy_coreset, pack_prototypes, prototype_distance
-from vsad.progress import SILENT, Progress
 
 # The maximum number of features among which a view's coreset is chosen.
 CANDIDATES = 20_000
@@ -59,16 +58,8 @@ class PrototypeMemory(Memory):
         """Make the memory again of its saved buffers."""
         return cls(weights["prototypes"], weights["transform"])
 
-    def normal_scores(
-        self,
-        features: Tensor,
-        seen: Tensor,
-        progress: Progress = SILENT,
-        label: str = "memory",
-        *,
-        changed: Changed = (),
-    ) -> Tensor:
-        """The score maps of normal samples, each by the prototypes of the other parts of the samples.
+    def held_out(self, features: Tensor, seen: Tensor) -> Callable[[int, Tensor], Tensor]:
+        """A sample is scored by the prototypes of the other parts of the samples.
 
         A part's bank has as many prototypes for each sample as the whole bank: a distance to the nearest depends on
         how densely prototypes lie.
@@ -85,8 +76,7 @@ class PrototypeMemory(Memory):
             rest = part != fold
             size = round(self.prototypes.shape[1] * int(rest.sum()) / len(features))
             banks.append(PrototypeMemory(_coresets(scaled[rest], seen[rest], size, 0), self.transform))
-        samples = progress.track([*enumerate(features), *changed], label)
-        return torch.stack([banks[index % count](sample) for index, sample in samples])
+        return lambda index, sample: banks[index % count](sample)
 
     def known(self, seen: Tensor) -> Tensor:
         """Everywhere: a prototype is found wherever it stood."""
