@@ -21,6 +21,8 @@ if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("trito
 
 import vsad.ops
 from tests.samples import SAMPLES
+from tests.small_station import SHIFT, SIZE, randn
+from vsad.geometry import Rig
 from vsad.ops.common.registry import OPERATORS
 
 try:
@@ -144,3 +146,32 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def rig():
+    """Three views, each 8 pixels (2 latent pixels) to the right of the one before."""
+    return Rig.from_pairs(["a", "b", "c"], SIZE, {("a", "b"): SHIFT.inverse(), ("b", "c"): SHIFT.inverse()})
+
+
+@pytest.fixture(scope="module")
+def station(rig):
+    """A model, eight normal samples of one product, and one with a blot in two views."""
+    from vsad.models import VALDM, tiny  # diffusers takes seconds to import, and is not everywhere
+    from vsad.training import learn_latents
+
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 24, generator=generator), (64, 80), mode="bicubic")[0]
+
+    def shoot(seed, blot=False):
+        wide = scene.clone()
+        if blot:
+            wide[:, 28:36, 36:44] = torch.tensor([0.9, 0.1, 0.9])[:, None, None]
+        views = torch.stack([wide[..., 8 * v : 8 * v + 64] for v in range(3)])
+        return (views + 0.02 * randn(*views.shape, seed=seed)).clamp(0, 1)
+
+    normal = torch.stack([shoot(i) for i in range(8)])
+    torch.manual_seed(0)
+    model = VALDM(tiny()).eval()
+    latents = learn_latents(model, normal)
+    return model, latents, shoot(100), shoot(101, blot=True)

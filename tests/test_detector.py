@@ -6,24 +6,12 @@ import math
 import pytest
 import torch
 
-from tests.test_models import SHIFT, SIZE
+from tests.small_station import SIZE, randn
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
 from vsad.detection.agreement import peaks
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
 from vsad.detection.smoothing import gaussian
-from vsad.geometry import Rig
-from vsad.models import VALDM, tiny
-from vsad.training import learn_latents
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def rig():
-    return Rig.from_pairs(["a", "b", "c"], SIZE, {("a", "b"): SHIFT.inverse(), ("b", "c"): SHIFT.inverse()})
 
 
 def everywhere(features):
@@ -223,26 +211,6 @@ def test_gaussian_keeps_the_mean_and_spreads():
     assert float(smooth[0].sum()) == pytest.approx(1, abs=1e-4)
     assert float(smooth[0, 7, 7]) == pytest.approx(1 / (2 * math.pi), rel=0.02)
     assert torch.equal(gaussian(maps, 0.0), maps)
-
-
-@pytest.fixture(scope="module")
-def station(rig):
-    """A model, eight normal samples of one product, and one with a blot in two views."""
-    generator = torch.Generator().manual_seed(0)
-    scene = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 24, generator=generator), (64, 80), mode="bicubic")[0]
-
-    def shoot(seed, blot=False):
-        wide = scene.clone()
-        if blot:
-            wide[:, 28:36, 36:44] = torch.tensor([0.9, 0.1, 0.9])[:, None, None]
-        views = torch.stack([wide[..., 8 * v : 8 * v + 64] for v in range(3)])
-        return (views + 0.02 * randn(*views.shape, seed=seed)).clamp(0, 1)
-
-    normal = torch.stack([shoot(i) for i in range(8)])
-    torch.manual_seed(0)
-    model = VALDM(tiny()).eval()
-    latents = learn_latents(model, normal)
-    return model, latents, shoot(100), shoot(101, blot=True)
 
 
 @pytest.mark.parametrize("memory", ["aligned", "prototypes"])

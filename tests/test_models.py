@@ -9,21 +9,11 @@ import pytest
 import torch
 
 from tests.recorder import Recorder
-from vsad.geometry import Rig
 from vsad.models import FRM, MVAM, VALDM, align_features, tiny
 from vsad.models.derivative_vae import LATENTS, derivative_vae
 from vsad.models.losses import alignment_loss, refine_loss
 from vsad.models.valdm import normalize
 from vsad.training import TrainConfig, encode, learn_latents, train
-
-SIZE = (64, 64)
-SHIFT = torch.tensor([[1.0, 0, 8], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def rig():
-    """Three views, each 8 pixels (2 latent pixels) to the right of the one before."""
-    return Rig.from_pairs(["a", "b", "c"], SIZE, {("a", "b"): SHIFT.inverse(), ("b", "c"): SHIFT.inverse()})
 
 
 @pytest.fixture(scope="module")

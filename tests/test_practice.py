@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.test_detector import SIZE, rig, station  # noqa: F401 (fixtures)
+from tests.small_station import SIZE
 from vsad.detection import Detector, FrozenNetwork, Practice, load_network, paint_defects
 from vsad.detection.weighing import _greedily
 from vsad.training import encode
 
 
-def test_a_practice_defect_shows_where_the_rig_says(rig):  # noqa: F811
+def test_a_practice_defect_shows_where_the_rig_says(rig):
     images = torch.full((3, 3, *SIZE), 0.5)
     painted = paint_defects(images, rig, torch.Generator().manual_seed(3), count=6)
     assert painted.images.shape == images.shape
@@ -30,7 +30,7 @@ def test_a_practice_defect_shows_where_the_rig_says(rig):  # noqa: F811
         assert torch.equal(marks[1, :, 1:40], marks[0, :, 9:48])
 
 
-def test_painting_is_repeatable_and_leaves_the_sample_alone(rig):  # noqa: F811
+def test_painting_is_repeatable_and_leaves_the_sample_alone(rig):
     images = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     before = images.clone()
     one, two = (paint_defects(images, rig, torch.Generator().manual_seed(1)) for _ in range(2))
@@ -53,7 +53,7 @@ class Noise(nn.Module):
         return [maps]
 
 
-def practiced(model, images, rig, network):  # noqa: F811
+def practiced(model, images, rig, network):
     generator = torch.Generator().manual_seed(0)
     painted = [paint_defects(sample, rig, generator, 5) for sample in images]
     maps = tuple(torch.stack(level) for level in zip(*(network(p.images) for p in painted)))
@@ -61,7 +61,7 @@ def practiced(model, images, rig, network):  # noqa: F811
     return Practice(encoded, tuple(range(len(images))), torch.stack([p.marks for p in painted]), maps)
 
 
-def test_a_level_that_tells_nothing_gets_no_weight_and_a_network_survives_saving(station, rig, tmp_path):  # noqa: F811
+def test_a_level_that_tells_nothing_gets_no_weight_and_a_network_survives_saving(station, rig, tmp_path):
     model, latents, good, bad = station
     images = torch.stack([(good + 0.02 * torch.randn(good.shape)).clamp(0, 1) for _ in range(len(latents))])
     latents = encode(model, images)
@@ -81,7 +81,7 @@ def test_a_level_that_tells_nothing_gets_no_weight_and_a_network_survives_saving
     assert torch.equal(Detector.from_pretrained(tmp_path, network=network)(bad).maps, found.maps)
 
 
-def test_a_detector_without_a_network_takes_none(station, rig, tmp_path):  # noqa: F811
+def test_a_detector_without_a_network_takes_none(station, rig, tmp_path):
     model, latents, _, _ = station
     Detector.fit(model, rig, latents).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="fitted without a frozen network; leave network out"):
