@@ -60,8 +60,8 @@ def test_all_rows_are_measured_once_and_a_second_call_goes_on(tmp_path, training
     (result,) = first["results"]
     assert (result["photograph"], result["commit"]) == ("brick", "abc")
     assert list(result["rows"]) == [
-        "VSAD", "without registration", "without agreement", "without MVAM", "without FRM", "without MVAM and FRM",
-        "prototypes", "Gaussian derivatives, plain bank",
+        "VSAD", "without registration", "without agreement", "latents alone", "without MVAM", "without FRM",
+        "without MVAM and FRM", "prototypes", "Gaussian derivatives, plain bank",
     ]  # fmt: skip
     for name, row in result["rows"].items():
         assert all(0 <= row[level] <= 1 for level in ("sample", "view", "pixel"))

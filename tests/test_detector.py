@@ -9,6 +9,7 @@ import torch
 from tests.small_station import SIZE, randn
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
 from vsad.detection.agreement import peaks
+from vsad.detection.glare import Glare
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
 from vsad.detection.smoothing import gaussian
@@ -175,11 +176,13 @@ def test_the_others_stand_in_where_a_view_knows_nothing(rig):
     known[:] = False
     assert torch.equal(agree(own, known, known, rig, ONES), torch.zeros_like(own))
     assert torch.equal(peaks(own, known, rig), torch.zeros(2, 3))
-    shown = torch.zeros_like(known)
-    shown[0, 8, 8] = True  # nobody knows better
-    result = agree(own, known, shown, rig, 2 * ONES)
+    # What dazzles every camera is bright itself: a reflection hides another place from each.
+    result = agree(own, known, torch.ones_like(known), rig, 2 * ONES)
     assert float(result[0, 8, 8]) == 2
-    assert int((result != 0).sum()) == 1
+    # What dazzles the only camera that shows it cannot be judged.
+    shown = torch.zeros_like(known)
+    shown[0, 8, 8] = True
+    assert torch.equal(agree(own, known, shown, rig, ONES), torch.zeros_like(own))
 
 
 def rig_views_that_see(rig, view, column):
@@ -202,6 +205,21 @@ def test_saturated_light_says_nothing():
     rows, columns = torch.nonzero(placement.dazzled[0], as_tuple=True)
     assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (19, 24, 29, 34)
     assert not placement.dazzled[1].any()
+
+
+def test_the_halo_of_a_reflection_belongs_to_it():
+    normal = torch.full((2, 3, 64, 64), 0.4)
+    normal[1, :, 48:56, 48:56] = 1.0  # a bright part, in every sample
+    glare = Glare.fit([place(normal * gain, None)[1] for gain in (1.0, 1.0, 0.9)], (16, 16))
+    assert not glare(place(normal, None)[1]).any()
+    lit = 1.2 * normal.clamp(max=0.8)  # exposed longer: nothing but the reflection is a reflection
+    lit[0, :, 16:40, 16:40] = 0.7
+    lit[0, :, 24:32, 24:32] = 1.0  # the lamp, with a halo around it
+    lit[0, :, 56:60, 4:8] = 0.7  # as bright as the halo, but by itself
+    hidden = glare(place(lit, None)[1])
+    expected = torch.zeros(2, 16, 16, dtype=torch.bool)
+    expected[0, 4:10, 4:10] = True
+    assert torch.equal(hidden, expected)
 
 
 def test_gaussian_keeps_the_mean_and_spreads():

@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.recorder import Recorder
 from vsad.models import FRM, MVAM, VALDM, align_features, tiny
 from vsad.models.derivative_vae import LATENTS, derivative_vae
+from vsad.models.local_contrast import LocalContrast
 from vsad.models.losses import alignment_loss, refine_loss
 from vsad.models.valdm import normalize
 from vsad.training import TrainConfig, encode, learn_latents, train
@@ -90,6 +92,26 @@ def test_derivative_vae_computes_gaussian_derivatives(images):
         inner = slice(2, 14)
         correlation = np.corrcoef(latents[channel, inner, inner].numpy().ravel(), middle[inner, inner].ravel())[0, 1]
         assert abs(correlation) > 0.99
+
+
+def test_local_contrast_hardly_sees_light(images):
+    """It computes what the autoencoder does, of pictures that a veil, a shadow and an exposure do not change."""
+    contrast = LocalContrast()
+    images = images[0]
+    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
+    veiled = 0.5 * images + 0.2 * y + 0.1 * x
+    features = contrast(images)
+    spread = (features - features.flip(-1)).square().mean().sqrt()
+    assert (contrast(veiled) - features).square().mean().sqrt() < 0.1 * spread
+    scratched = images.clone()
+    scratched[:, :, 30:32, 10:50] = 1
+    assert (contrast(scratched) - features)[:, :, 7, 4:11].square().mean().sqrt() > 0.3 * spread
+    impulse = torch.zeros(1, 3, 64, 64)
+    impulse[:, :, 29, 34] = 1.0
+    ours = F.conv2d(F.pad(impulse, [4] * 4), contrast.filters, stride=4)[0, :12]
+    theirs = derivative_vae().encode(impulse).latent_dist.mode()[0, :12]
+    theirs = theirs - theirs[:, :1, :1]  # the encoder's mean of the background
+    torch.testing.assert_close(ours / ours.norm(), theirs / theirs.norm(), atol=1e-4, rtol=0)
 
 
 def test_normalize_is_bounded_and_ignores_gain_and_offset():

@@ -100,13 +100,27 @@ def test_a_network_is_loaded_by_name_and_frozen(monkeypatch):
     gray = torch.tensor(network.mean)[:, None, None].expand(2, 3, 4, 4)
     torch.testing.assert_close(network(gray)[0][0, :, 0, 0], network.network.bias)
     for name, message in [
-        ("my_networks", "must have a colon"),
+        ("my_networks", "there is no network 'my_networks'; name contrast"),
         ("my_networks:missing", "cannot be loaded"),
-        ("no_such_module:f", "cannot be loaded, No module named 'no_such_module'; name timm:MODEL, or MODULE:FUNCTION"),
+        ("no_such_module:f", "cannot be loaded, No module named 'no_such_module'; name contrast, timm:MODEL"),
         ("my_networks:nothing", "must return a network, got int"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_network(name)
+
+
+def test_several_networks_are_joined_by_plus(monkeypatch):
+    module = types.ModuleType("my_networks")
+    module.small = lambda: nn.Conv2d(3, 2, 1)
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+    images = torch.rand(2, 3, 32, 32)
+    alone, both = load_network("contrast"), load_network("contrast+my_networks:small")
+    contrast, theirs = both(images)
+    assert both.name == "contrast+my_networks:small"
+    torch.testing.assert_close(contrast, alone(images)[0])
+    assert theirs.shape == (2, 2, 32, 32)
+    with pytest.raises(ValueError, match="there is no network 'nothing'"):
+        load_network("contrast+nothing")
 
 
 def test_of_a_timm_model_the_maps_of_strides_4_and_8_are_taken(monkeypatch):

@@ -30,9 +30,10 @@ Graph = Annotated[str, typer.Option(help="Which views are neighbors: overlap, ri
 Memory = Annotated[str, typer.Option(help="aligned: products of one pattern; prototypes: of no fixed pattern.")]
 Registered = Annotated[str, typer.Option(help="Bring samples into one pose: auto, where it helps, on or off.")]
 Network = Annotated[
-    str | None,
-    typer.Option(help="A frozen network whose features count too: timm:MODEL or MODULE:FUNCTION of your own."),
-]
+    str,
+    typer.Option(help="Frozen networks whose features may count too, joined by +: contrast (light counts for nothing), "
+    "timm:MODEL, MODULE:FUNCTION of your own; or none."),
+]  # fmt: skip
 FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
 
 
@@ -161,7 +162,7 @@ def fit(
     memory: Memory = "aligned",
     false_alarms: FalseAlarms = 0.05,
     registration: Registered = "auto",
-    network: Network = None,
+    network: Network = "contrast",
     seed: Seed = 0,
 ) -> None:
     """Fill the memory with normal images, choose the levels and the threshold."""
@@ -171,7 +172,7 @@ def fit(
     from vsad.training import encode
 
     cameras, trained = _rig(rig, size), VALDM.from_pretrained(model)
-    frozen = None if network is None else load_network(network)
+    frozen = None if network == "none" else load_network(network)
     dataset = normal_samples(data, category, size)
     config = DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed)
     with Bars() as bars:
@@ -250,7 +251,7 @@ def run(
     memory: Memory = "aligned",
     false_alarms: FalseAlarms = 0.05,
     ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,
-    network: Network = None,
+    network: Network = "contrast",
     seed: Seed = 0,
 ) -> None:
     """All steps on a data set: calibrate, train, fit, detect, evaluate, report."""
@@ -268,7 +269,7 @@ def run(
         DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed),
         ablations,
         seed,
-        network,
+        None if network == "none" else network,
     )
     with Bars() as bars:
         results = run_all(data, out, config, bars)

@@ -21,8 +21,9 @@ def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) ->
     stronger one counts. Where highlights let a view reach high by itself, what others confirm decides; a defect that
     one view alone shows keeps its own evidence; and what others see does not leak into a view that does not show it.
 
-    Where a view does not know the point, the evidence of the others stands in for it; where nobody knows it, what a
-    view shows stands by itself.
+    Where a view does not know the point, the evidence of the others stands in for it. Where nobody knows it, what a
+    view shows stands by itself if another shows the point too, and does not count if none does: a reflection hides
+    another place from every camera, so what is hidden from several is bright itself, and one alone cannot be judged.
 
     Args:
         own: A, the deviations from normal ``(V, h, w)``.
@@ -35,7 +36,8 @@ def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) ->
     alone, together = (maps / r[:, None, None] for maps, r in zip((own, confirmed), reach))
     evidence = torch.where(known, torch.maximum(alone, together), 0)
     instead, seen = neighbors_mean(evidence, known, rig)
-    return torch.where(known, evidence, torch.where(seen, instead, torch.where(shown, alone, 0)))
+    bright = shown & neighbors_mean(alone, shown, rig)[1]
+    return torch.where(known, evidence, torch.where(seen, instead, torch.where(bright, alone, 0)))
 
 
 def peaks(own: Tensor, known: Tensor, rig: Rig) -> Tensor:

@@ -17,6 +17,7 @@ from vsad.detection.agreement import agree as agree_views
 from vsad.detection.agreement import mean_reach, peaks
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
+from vsad.detection.glare import Glare, any_pixel
 from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
 from vsad.detection.placement import Placement, place
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 # Features this near to what a sample does not show have seen some of it, in feature pixels.
 _REACH = 2
-# A place that is dazzled in more than this share of the normal samples is bright by itself.
-_BRIGHT = 0.2
 
 
 class Detector(nn.Module):
@@ -44,7 +43,7 @@ class Detector(nn.Module):
         model: makes the features.
         rig: rig of the views.
         levels: what is remembered of each level of features.
-        bright: ``(V, h, w)`` bool, places of the finest features where saturated light is normal.
+        glare: tells where a lamp's reflection hides the surface.
         reach: ``(2, V)``, how high normal samples reach in every view, by the view itself and confirmed by others.
         registration: brings samples into canonical pose; None where they lie in place.
         threshold: at or above which a sample is defective.
@@ -52,7 +51,6 @@ class Detector(nn.Module):
         network: whose maps are levels beside the model's.
     """
 
-    bright: Tensor
     reach: Tensor
 
     def __init__(
@@ -60,7 +58,7 @@ class Detector(nn.Module):
         model: VALDM,
         rig: Rig,
         levels: Sequence[Level],
-        bright: Tensor,
+        glare: Glare,
         reach: Tensor,
         registration: Registration | None,
         threshold: Threshold,
@@ -69,8 +67,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.rig, self.config, self.fitted, self.network = model, rig, config, threshold, network
-        self.levels, self.registration = nn.ModuleList(levels), registration
-        self.register_buffer("bright", bright)
+        self.levels, self.glare, self.registration = nn.ModuleList(levels), glare, registration
         self.register_buffer("reach", reach)
 
     @property
@@ -117,10 +114,10 @@ class Detector(nn.Module):
         size = (latents.shape[-2], latents.shape[-1])
         if placements is None:
             shown = torch.ones(*latents.shape[:2], *size, dtype=torch.bool, device=latents.device)
-            placements = [Placement(None, part, ~part) for part in shown]
-        bright = torch.stack([_any(p.dazzled, size) for p in placements]).float().mean(0) > _BRIGHT
+            placements = [Placement(None, part, ~part, part.to(torch.uint8)) for part in shown]
         none = fit_threshold([math.inf], config.false_alarms)
-        detector = cls(model, rig, [], bright, torch.ones(2, len(rig.views)), registration, none, config, network)
+        glare, reach = Glare.fit(placements, size), torch.ones(2, len(rig.views))
+        detector = cls(model, rig, [], glare, reach, registration, none, config, network)
         practice = practice or Practice(latents[:0], (), latents.new_zeros(0, 0, *latents.shape[1:2], 1, 1))
         samples = [*zip(latents, *maps), *zip(practice.latents, *practice.maps)]
         features = [detector._features(*sample) for sample in progress.track(samples, "features")]
@@ -176,13 +173,20 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def deviations(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
-        """Deviations from normal at every level, ``(V, h_i, w_i)``.
+        """Deviations from normal at every level, ``(V, h_i, w_i)``; zeros at one that does not count.
 
         Args:
             latents: of one sample, ``(V, c, h, w)``.
             maps: those of the frozen network, ``(V, C, h, w)`` each.
         """
-        return [level(f) for level, f in zip(self.levels, self._features(latents, *maps))]
+        each = zip(self.levels, self._features(latents, *maps), self._weights())
+        # A level that does not count is not compared.
+        return [level(f) if weight > 0 else torch.zeros_like(f[:, 0]) for level, f, weight in each]
+
+    def _weights(self, weights: Sequence[float] | None = None) -> list[float]:
+        """A weight for every level, of those given or else the configuration's."""
+        weights = weights or self.config.weights or (1.0,)
+        return [weights[min(i, len(weights) - 1)] for i in range(len(self.levels))]
 
     def _features(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
         """Every level of one sample, ``(V, C_i, h_i, w_i)``: the model's, then the frozen network's."""
@@ -231,15 +235,14 @@ class Detector(nn.Module):
         Returns:
             The map; where it is known; and where the sample shows something at least, all ``(V, h, w)``.
         """
-        weights = weights or self.config.weights or (1.0,)
-        weights = [weights[min(i, len(weights) - 1)] for i in range(len(deviations))]
+        weights = self._weights(weights)
         size = max((tuple(d.shape[-2:]) for d in deviations), key=math.prod)
         resized = [F.interpolate(d[None], size, mode="bilinear", align_corners=False)[0] for d in deviations]
         fused = sum((w * d for w, d in zip(weights, resized)), torch.zeros_like(resized[0])) / sum(weights)
         shown = self._covered(placement, size)
         for level in self.levels:
             assert isinstance(level, Level)
-            shown = shown & ~_any(~level.known, size)
+            shown = shown & ~any_pixel(~level.known, size)
         known = shown & ~self._dazzled(placement, size)
         sure, doubtful = (known_gaussian(fused, mask, self.config.smooth) for mask in (known, shown))
         return torch.where(known, sure, doubtful), known, shown
@@ -250,12 +253,13 @@ class Detector(nn.Module):
 
     def _covered(self, placement: Placement, size: Sequence[int]) -> Tensor:
         """Where the features of a size have seen nothing but the sample's own pixels, ``(V, *size)`` bool."""
-        outside = _any(~placement.inside, size).float()
+        outside = any_pixel(~placement.inside, size).float()
         return F.max_pool2d(outside[:, None], 2 * _REACH + 1, stride=1, padding=_REACH)[:, 0] == 0
 
     def _dazzled(self, placement: Placement, size: Sequence[int]) -> Tensor:
-        """Where saturated light, that is not normal there, hides the surface, ``(V, *size)`` bool."""
-        return _any(placement.dazzled, size) & ~_any(self.bright, size)
+        """Where a lamp's reflection hides the surface, ``(V, *size)`` bool."""
+        hidden: Tensor = self.glare(placement)
+        return any_pixel(hidden, size)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, the rig, the memory (safetensors) and the configuration (JSON) into a folder."""
@@ -274,12 +278,3 @@ class Detector(nn.Module):
             ValueError: a file is broken or does not belong to the others; the message names it.
         """
         return cls(*storage.load(Path(folder), network)).eval()
-
-
-def _any(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Where any pixel of ``mask (V, H, W)`` lies in a pixel of the smaller ``size``, ``(V, *size)`` bool."""
-    if mask.shape[-2:] == tuple(size):
-        return mask
-    if mask.shape[-2] < size[0]:
-        return F.interpolate(mask[None].float(), tuple(size), mode="nearest")[0] > 0
-    return F.adaptive_max_pool2d(mask.float(), tuple(size)) > 0

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of the maps of a timm model those of these strides are taken: finer ones hold no pattern, coarser ones no place.
 _STRIDES = (4, 8)
-REMEDY = "name timm:MODEL, or MODULE:FUNCTION of a function that returns a network"
+# The built-in network, vsad.models.local_contrast.
+CONTRAST = "contrast"
+REMEDY = "name contrast, timm:MODEL, or MODULE:FUNCTION of a function that returns a network, or several joined by +"
 
 
 class FrozenNetwork(nn.Module):
@@ -67,16 +69,22 @@ def load_network(name: str) -> FrozenNetwork:
     """Make a frozen network by name.
 
     Args:
-        name: ``timm:MODEL`` for the features of a model of timm with its pretrained weights, where timm is installed;
-            or ``MODULE:FUNCTION`` for a function of yours that returns a ``FrozenNetwork``, or a module that takes
-            images standardized as for ImageNet.
+        name: ``contrast`` for ``vsad.models.LocalContrast``; ``timm:MODEL`` for the features of a model of timm with
+            its pretrained weights, where timm is installed; ``MODULE:FUNCTION`` for a function of yours that returns a
+            ``FrozenNetwork``, or a module that takes images standardized as for ImageNet; or several joined by ``+``.
 
     Raises:
         ValueError: there is no such network; the message says why.
     """
+    if "+" in name:
+        return _raw(_Several([load_network(part) for part in name.split("+")]), name)
+    if name == CONTRAST:
+        from vsad.models import LocalContrast  # diffusers takes seconds to import
+
+        return _raw(LocalContrast(), name)
     module, colon, function = name.partition(":")
     if not (module and colon and function):
-        raise ValueError(f"network: must have a colon, got {name!r}; {REMEDY}")
+        raise ValueError(f"network: there is no network {name!r}; {REMEDY}")
     try:
         if module == "timm":
             return _timm(function, name)
@@ -88,6 +96,22 @@ def load_network(name: str) -> FrozenNetwork:
     network = made if isinstance(made, FrozenNetwork) else FrozenNetwork(made)
     network.name = name
     return network
+
+
+class _Several(nn.Module):
+    """The maps of several frozen networks, one after the other."""
+
+    def __init__(self, networks: Sequence[FrozenNetwork]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [level for network in self.networks for level in network(images)]
+
+
+def _raw(network: nn.Module, name: str) -> FrozenNetwork:
+    """A network that takes images in [0, 1] as they are."""
+    return FrozenNetwork(network, mean=(0, 0, 0), deviation=(1, 1, 1), name=name)
 
 
 def _timm(model: str, name: str) -> FrozenNetwork:

@@ -24,11 +24,13 @@ class Placement(NamedTuple):
         pose: how the sample lies; None where samples are not registered.
         inside: ``(V, H, W)`` bool, the pixels of the canonical pictures that the sample's own cover.
         dazzled: ``(V, H, W)`` bool, those that saturated light hides.
+        light: ``(V, H, W)`` uint8, their brightness, the mean of their colors.
     """
 
     pose: Pose | None
     inside: Tensor
     dazzled: Tensor
+    light: Tensor
 
     @property
     def is_canonical(self) -> bool:
@@ -48,10 +50,12 @@ def place(images: Tensor, registration: Registration | None) -> tuple[Tensor, Pl
     """Bring a sample's ``images (V, 3, H, W)`` into canonical pose, and tell what they show there."""
     dazzled = _dazzled(images)
     if registration is None:
-        return images, Placement(None, torch.ones_like(dazzled), dazzled)
+        return images, Placement(None, torch.ones_like(dazzled), dazzled, _light(images))
     pose = registration.estimate(images)
     moved, inside = registration.to_canonical(torch.cat([images, dazzled[:, None].to(images)], dim=1), pose)
-    return moved[:, :3].clamp(0, 1), Placement(pose, inside, inside & (moved[:, 3] > 0.1))
+    dazzled = inside & (moved[:, 3] > 0.1)
+    moved = moved[:, :3].clamp(0, 1)
+    return moved, Placement(pose, inside, dazzled, _light(moved))
 
 
 def place_all(
@@ -62,6 +66,11 @@ def place_all(
         moved, placement = place(images, registration)
         placements.append(placement)
         yield moved
+
+
+def _light(images: Tensor) -> Tensor:
+    """Brightness ``(V, H, W)`` uint8 of images in [0, 1]."""
+    return (images.mean(1) * 255).round().to(torch.uint8)
 
 
 def _dazzled(images: Tensor) -> Tensor:

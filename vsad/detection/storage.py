@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vsad.detection.config import DetectorConfig
+from vsad.detection.glare import Glare
 from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork, load_network
 from vsad.detection.threshold import Threshold
@@ -29,7 +30,7 @@ def save(detector: Detector, folder: Path) -> None:
     detector.model.save_pretrained(folder / MODEL)
     detector.rig.save(folder / RIG)
     weights = {f"levels.{name}": w for name, w in detector.levels.state_dict().items()}
-    weights |= {"bright": detector.bright, "reach": detector.reach}
+    weights |= {"reach": detector.reach, **{f"glare.{name}": w for name, w in detector.glare.state_dict().items()}}
     if detector.registration is not None:
         weights |= {f"registration.{name}": w for name, w in detector.registration.state_dict().items()}
     write_weights(folder / WEIGHTS, weights)
@@ -47,7 +48,7 @@ def _network(detector: Detector) -> dict[str, Any]:
 
 def load(
     folder: Path, network: FrozenNetwork | None
-) -> tuple[Any, Rig, list[Level], Tensor, Tensor, Registration | None, Threshold, DetectorConfig, FrozenNetwork | None]:
+) -> tuple[Any, Rig, list[Level], Glare, Tensor, Registration | None, Threshold, DetectorConfig, FrozenNetwork | None]:
     """Read what ``save`` wrote, as a detector's arguments; ``network`` is the frozen one, where it has no name.
 
     Raises:
@@ -76,8 +77,8 @@ def load(
         rebuilt = [Level.rebuild(_part(levels, str(index)), config) for index in range(count)]
         places = _part(weights, "registration")
         registration = Registration.rebuild(places, rig) if places else None
-        bright, reach = weights["bright"].to(torch.bool), weights["reach"]
-        return model, rig, rebuilt, bright, reach, registration, threshold, config, network
+        glare = Glare(weights["glare.bright"].to(torch.bool), weights["glare.usual"])
+        return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
 

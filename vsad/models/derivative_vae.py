@@ -111,14 +111,10 @@ def _block_dct() -> Tensor:
 def _derivatives() -> Tensor:
     """``(18, 24, 3, 3)``: Gaussian derivatives about a block's middle, as weights of 3 x 3 blocks' coefficients."""
     dct = _dct()
-    t = torch.arange(3 * BLOCK, dtype=torch.float64) - (3 * BLOCK - 1) / 2
 
     def line(sigma: float, order: int) -> Tensor:
         """``(4, 3)``: one dimension of a filter, as (frequency, block)."""
-        gauss = torch.exp(-0.5 * (t / sigma) ** 2)
-        gauss = gauss / gauss.sum()
-        wave = (gauss, -t / sigma * gauss, ((t / sigma) ** 2 - 1) * gauss)[order]
-        return dct @ wave.view(3, BLOCK).T
+        return dct @ gaussian_derivative(sigma, order).view(3, BLOCK).T
 
     filters = torch.zeros(LATENTS, COEFFICIENTS, 3, 3, dtype=torch.float64)
     row = 0
@@ -133,3 +129,11 @@ def _derivatives() -> Tensor:
             filters[row, 16 + 4 * chroma : 20 + 4 * chroma] = low.flatten(0, 1)
             row += 1
     return filters.float()
+
+
+def gaussian_derivative(sigma: float, order: int) -> Tensor:
+    """``(12,)`` float64: one dimension of a scale-normalized derivative about the middle of three blocks."""
+    t = torch.arange(3 * BLOCK, dtype=torch.float64) - (3 * BLOCK - 1) / 2
+    gauss = torch.exp(-0.5 * (t / sigma) ** 2)
+    gauss = gauss / gauss.sum()
+    return (gauss, -t / sigma * gauss, ((t / sigma) ** 2 - 1) * gauss)[order]

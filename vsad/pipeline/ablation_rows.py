@@ -11,7 +11,7 @@ from typing import Any
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, open_dataset
-from vsad.detection import DetectorConfig
+from vsad.detection import DetectorConfig, FrozenNetwork, load_network
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.ablation_table import LEVELS
@@ -23,14 +23,15 @@ from vsad.progress import SILENT
 from vsad.registration import Registration
 from vsad.training import encode, learn_latents, train
 
-UNREGISTERED, DISAGREEING, PROTOTYPES = "without registration", "without agreement", "prototypes"
+UNREGISTERED, DISAGREEING, LATENTS = "without registration", "without agreement", "latents alone"
+PROTOTYPES = "prototypes"
 # The models that are trained beside the full one, by what is changed in their configuration.
 MODELS: dict[str, dict[str, Any]] = {
     "without MVAM": {"align_stages": ()},
     "without FRM": {"refine": False},
     "without MVAM and FRM": {"align_stages": (), "refine": False},
 }
-ROWS = (MAIN, UNREGISTERED, DISAGREEING, *MODELS, PROTOTYPES, BASELINE)
+ROWS = (MAIN, UNREGISTERED, DISAGREEING, LATENTS, *MODELS, PROTOTYPES, BASELINE)
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Rows:
     rig: Rig
     registration: Registration | None
     why: str
+    network: FrozenNetwork | None
     config: RunConfig
 
     @classmethod
@@ -52,7 +54,8 @@ class Rows:
         test = open_dataset(root, "test", size=config.size)
         rig, _ = calibrate(normal, graph=config.graph, seed=config.seed)
         registration, why = register_station(normal, rig, config.registration)
-        return cls(normal, test, Truth.of(test), rig, registration, why, config)
+        network = None if config.network is None else load_network(config.network)
+        return cls(normal, test, Truth.of(test), rig, registration, why, network, config)
 
     def measure(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and metrics of every row, as soon as it is measured.
@@ -67,6 +70,8 @@ class Rows:
         # Fitted anew and not only decided anew: the threshold must rest on scores without agreement too.
         alone = replace(detector, agree=False)
         yield DISAGREEING, self._row(model, normal, test, alone, self.registration, train_s)
+        first = replace(detector, weights=(1.0, 0.0))
+        yield LATENTS, self._row(model, normal, test, first, self.registration, train_s)
         bank = replace(detector, memory="prototypes")
         yield PROTOTYPES, self._row(model, normal, test, bank, self.registration, train_s)
 
@@ -91,9 +96,11 @@ class Rows:
         model = new_model(self.config.preset, self.config.seed)
         normal = Split.to_fit(
             self.normal, registration, model, self.rig, SILENT, lambda images: learn_latents(model, images),
-            seed=self.config.seed,
+            self.network, self.config.seed,
         )  # fmt: skip
-        test = Split.of(self.test, registration, "encode test", SILENT, lambda images: encode(model, images))
+        test = Split.of(
+            self.test, registration, "encode test", SILENT, lambda images: encode(model, images), self.network
+        )
         return model, normal, test
 
     def _train(self, model: VALDM, normal: Split) -> float:
@@ -113,7 +120,7 @@ class Rows:
     ) -> dict[str, Any]:
         """Fit a detector to a trained model, detect, and measure."""
         began = time.perf_counter()
-        detector = fit_detector(model, self.rig, normal, registration, config)
+        detector = fit_detector(model, self.rig, normal, registration, config, network=self.network)
         found = [detector.decide(d, p) for d, p in zip(deviations_of(detector, test), test.placements)]
         seconds = train_s + time.perf_counter() - began
         return self._judged(Detections(self.test, found, detector.threshold), seconds)

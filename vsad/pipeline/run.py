@@ -35,7 +35,7 @@ class RunConfig:
         train, detector: of those steps.
         ablations: whether the same model without alignment and a plain bank are measured beside it.
         seed: seed of every random choice.
-        network: name of a frozen network whose maps are levels too, as ``load_network`` takes it.
+        network: name of the frozen networks whose maps are levels too, as ``load_network`` takes it; None for none.
     """
 
     preset: str = "tiny"
@@ -46,7 +46,7 @@ class RunConfig:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     ablations: bool = False
     seed: int = 0
-    network: str | None = None
+    network: str | None = "contrast"
 
 
 class Outcome(NamedTuple):

@@ -1,0 +1,90 @@
+"""Where a lamp's reflection hides the surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsad.detection.placement import Placement
+
+# A place that is saturated in more than this share of the normal samples is bright by itself.
+_BRIGHT = 0.2
+# Of full scale: what is brighter than usual by this, next to saturated light, is lit by the same reflection.
+_HALO = 0.12
+# Of full scale: darker places say nothing of a view's exposure.
+_DARK = 0.05
+
+
+class Glare(nn.Module):
+    """Tells saturated light that is not normal at its place, and the halo around it.
+
+    A lamp's reflection is saturated in its middle only. What lies next to that and is brighter than usual belongs to
+    it: the mask grows from the saturated places through all that exceed the median of the normal samples, which is
+    scaled to the sample's exposure.
+
+    Args:
+        bright: ``(V, h, w)`` bool, where saturated light is normal.
+        usual: ``(V, h, w)``, the normal samples' median brightness in [0, 1]; NaN where none shows the surface.
+    """
+
+    bright: Tensor
+    usual: Tensor
+
+    def __init__(self, bright: Tensor, usual: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("bright", bright)
+        self.register_buffer("usual", usual)
+
+    @classmethod
+    def fit(cls, normal: Sequence[Placement], size: Sequence[int]) -> Glare:
+        """Learn what is normal from the placements of normal samples, at a ``size`` of features."""
+        bright = torch.stack([any_pixel(p.dazzled, size) for p in normal]).float().mean(0) > _BRIGHT
+        shown = torch.stack([_light(p, size).where(_inside(p, size), torch.nan) for p in normal])
+        return cls(bright, shown.nanmedian(0).values)
+
+    def forward(self, placement: Placement) -> Tensor:
+        """Where the surface is hidden from a view, ``(V, h, w)`` bool."""
+        size = self.usual.shape[-2:]
+        core = any_pixel(placement.dazzled, size) & ~self.bright
+        if not core.any():
+            return core
+        light, inside = _light(placement, size), _inside(placement, size)
+        usual = self.usual * _exposure(light, self.usual, inside)
+        return _grown(core, inside & (light - usual > _HALO))
+
+
+def _exposure(light: Tensor, usual: Tensor, inside: Tensor) -> Tensor:
+    """By how much every view of a sample is brighter than usual, ``(V, 1, 1)``."""
+    ratio = (light / usual).where(inside & (usual > _DARK), torch.nan)
+    return ratio.flatten(1).nanmedian(1).values.nan_to_num(1.0)[:, None, None]
+
+
+def _grown(core: Tensor, through: Tensor) -> Tensor:
+    """``core`` and every place that is joined to it through places of a mask, all ``(V, h, w)`` bool."""
+    while True:
+        wider = core | (F.max_pool2d(core.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0) & through
+        if torch.equal(wider, core):
+            return core
+        core = wider
+
+
+def _light(placement: Placement, size: Sequence[int]) -> Tensor:
+    """Mean brightness in [0, 1] at a size, ``(V, *size)``."""
+    return F.adaptive_avg_pool2d(placement.light.float(), (size[0], size[1])) / 255
+
+
+def _inside(placement: Placement, size: Sequence[int]) -> Tensor:
+    """Where all pixels are the sample's own, ``(V, *size)`` bool."""
+    return ~any_pixel(~placement.inside, size)
+
+
+def any_pixel(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Where any pixel of ``mask (V, H, W)`` lies in a pixel of another ``size``, ``(V, *size)`` bool."""
+    if mask.shape[-2:] == tuple(size):
+        return mask
+    if mask.shape[-2] < size[0]:
+        return F.interpolate(mask[None].float(), tuple(size), mode="nearest")[0] > 0
+    return F.adaptive_max_pool2d(mask.float(), tuple(size)) > 0
