@@ -38,15 +38,21 @@ class LocalContrast(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The features ``(V, 18, H / 4, W / 4)`` of one sample's images in [0, 1]."""
         difference = images - _mean(images)
-        contrast = _mean(difference.square().mean(1, keepdim=True)).sqrt()
+        contrast = _mean(difference.square().mean(1, keepdim=True)).clamp(min=0).sqrt()
         margin = (self.filters.shape[-1] - BLOCK) // 2
         padded = F.pad(difference / (contrast + FAINT), [margin] * 4, mode="reflect")
         return normalize(F.conv2d(padded, self.filters, stride=BLOCK)[None])[0]
 
 
 def _mean(images: Tensor) -> Tensor:
-    """The mean over the window around every pixel."""
-    return F.avg_pool2d(F.pad(images, [WINDOW // 2] * 4, mode="reflect"), WINDOW, stride=1)
+    """The mean over the window around every pixel, by running sums: pooling takes ten times as long."""
+    means = F.pad(images, [WINDOW // 2] * 4, mode="reflect")
+    for dim in (-1, -2):
+        sums = means.cumsum(dim)
+        sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)
+        count = sums.shape[dim] - WINDOW
+        means = (sums.narrow(dim, WINDOW, count) - sums.narrow(dim, 0, count)) / WINDOW
+    return means
 
 
 def _filters() -> Tensor:
