@@ -8,7 +8,7 @@ import torch
 
 from tests.small_station import SIZE, randn
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
-from vsad.detection.agreement import peaks
+from vsad.detection.agreement import peaks, unjudged
 from vsad.detection.glare import Glare
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
@@ -183,6 +183,8 @@ def test_the_others_stand_in_where_a_view_knows_nothing(rig):
     shown = torch.zeros_like(known)
     shown[0, 8, 8] = True
     assert torch.equal(agree(own, known, shown, rig, ONES), torch.zeros_like(own))
+    assert torch.equal(unjudged(known, shown, rig), shown)
+    assert not unjudged(known, torch.ones_like(known), rig)[0, 8, 8]
 
 
 def rig_views_that_see(rig, view, column):

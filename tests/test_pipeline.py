@@ -1,6 +1,7 @@
 """A run of all steps stores what the detector says."""
 
 import json
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 
 from tests.recorder import Recorder
 from vsad.data import SynthConfig, open_dataset, synthesize
-from vsad.detection import Detector
+from vsad.detection import Detection, Detector
 from vsad.models import presets, tiny
-from vsad.pipeline import RunConfig, run
+from vsad.pipeline import Detections, RunConfig, run
 from vsad.training import TrainConfig
 
 
@@ -39,3 +40,22 @@ def test_a_run_detects_what_its_detector_detects(tmp_path, monkeypatch, scaling_
     assert stages["train"] == (1, 1)
     assert stages["encode test"] == stages["detect"] == (2, 2)
     assert stages["report"] == (1, 0)
+
+
+def test_what_was_not_judged_is_saved_and_said(tmp_path):
+    names = [types.SimpleNamespace(id=f"good/{i}", defect="good") for i in range(3)]
+    dataset = types.SimpleNamespace(samples=names, views=("left", "top"), category="part")
+    maps = torch.zeros(2, 8, 8)
+    found = [
+        Detection.of(maps, (8, 8)),
+        Detection.of(maps, (8, 8), unjudged=torch.tensor([0.0, 0.07])),
+        Detection.of(maps, (8, 8), "too few matches", torch.tensor([0.001, 0.0])),
+    ]
+    made = Detections(dataset, found, 1.0)
+    expected = [
+        "good/1: a reflection hides 7% of top, which no other view shows",
+        "good/2 was judged where it lay: too few matches",
+    ]
+    assert list(made.warnings()) == expected
+    made.save(tmp_path)
+    assert list(Detections.load(tmp_path, dataset).warnings()) == expected

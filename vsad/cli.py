@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+# Warnings that are printed of one data set.
+_WARNINGS = 5
 
 Data = Annotated[Path, typer.Argument(help="Data set: {train,test}/{good,<defect>}/<sample>/<view>.png, or Real-IAD.")]
 Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
@@ -210,9 +214,7 @@ def detect(
         score = float(found.sample_score)
         table.add_row(sample.id, f"{score:.2f}", "DEFECT" if score >= result.threshold else "ok")
     console.print(table)
-    for sample, found in zip(dataset.samples, result.found):
-        if found.reason is not None:
-            console.print(f"warning: {sample.id} was judged where it lay: {found.reason}", highlight=False)
+    _warn([*result.warnings()])
     _false_alarms(*result.false_alarms())
     print(out)
 
@@ -276,6 +278,7 @@ def run(
     for category, outcome in results.items():
         console.print(category)
         show_table(metrics_table(outcome.rows))
+        _warn(outcome.warnings)
         _false_alarms(*outcome.false_alarms)
     print(out)
 
@@ -355,6 +358,16 @@ def _rig(path: Path, size: int | None) -> Any:
 
     rig = Rig.load(path)
     return rig if size is None else rig.scaled((size, size))
+
+
+def _warn(messages: Sequence[str]) -> None:
+    """Print warnings, of many the first ones."""
+    for warning in messages[:_WARNINGS]:
+        console.print(f"warning: {warning}", highlight=False)
+    if len(messages) > _WARNINGS:
+        console.print(
+            f"and {len(messages) - _WARNINGS} more warnings; detections.json has all of them", highlight=False
+        )
 
 
 def _false_alarms(called: int, good: int) -> None:

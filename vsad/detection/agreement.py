@@ -36,8 +36,14 @@ def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) ->
     alone, together = (maps / r[:, None, None] for maps, r in zip((own, confirmed), reach))
     evidence = torch.where(known, torch.maximum(alone, together), 0)
     instead, seen = neighbors_mean(evidence, known, rig)
-    bright = shown & neighbors_mean(alone, shown, rig)[1]
-    return torch.where(known, evidence, torch.where(seen, instead, torch.where(bright, alone, 0)))
+    alone = torch.where(shown & ~unjudged(known, shown, rig), alone, 0)
+    return torch.where(known, evidence, torch.where(seen, instead, alone))
+
+
+def unjudged(known: Tensor, shown: Tensor, rig: Rig) -> Tensor:
+    """What a reflection hides in a view and no other view shows, ``(V, h, w)`` bool; the arguments are ``agree``'s."""
+    others_show = neighbors_mean(shown.float(), shown, rig)[1]
+    return shown & ~known & ~others_show
 
 
 def peaks(own: Tensor, known: Tensor, rig: Rig) -> Tensor:

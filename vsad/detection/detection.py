@@ -14,16 +14,20 @@ class Detection(NamedTuple):
     ``maps (V, H, W)``: how far from normal, 1 being the highest that a view of a normal sample reaches on average;
     ``view_scores (V,)``: their maxima; ``sample_score ()``: the maximum over the views. All float32. ``reason`` says
     why the sample was judged where it lay, at a station whose samples are registered; else it is None.
+    ``unjudged (V,)`` is the share of each picture that a reflection hides while no other view shows the place.
     """
 
     maps: Tensor
     view_scores: Tensor
     sample_score: Tensor
     reason: str | None = None
+    unjudged: Tensor | None = None
 
     @classmethod
-    def of(cls, maps: Tensor, size: tuple[int, int], reason: str | None = None) -> Detection:
+    def of(
+        cls, maps: Tensor, size: tuple[int, int], reason: str | None = None, unjudged: Tensor | None = None
+    ) -> Detection:
         """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima."""
         maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
         view_scores = maps.flatten(1).amax(1)
-        return cls(maps, view_scores, view_scores.amax(), reason)
+        return cls(maps, view_scores, view_scores.amax(), reason, unjudged)

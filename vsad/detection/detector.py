@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vsad.detection import storage
 from vsad.detection.agreement import agree as agree_views
-from vsad.detection.agreement import mean_reach, peaks
+from vsad.detection.agreement import mean_reach, peaks, unjudged
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare, any_pixel
@@ -209,9 +209,11 @@ class Detector(nn.Module):
         """Measure what ``_own`` gives by the reach of normal samples, where views agree with what others confirm."""
         if self.config.agree if agree is None else agree:
             maps = agree_views(own, known, shown, self.rig, self.reach)
+            hidden = unjudged(known, shown, self.rig)
         else:
             maps = torch.where(shown, own / self.reach[0][:, None, None], 0)
-        return Detection.of(maps, self.rig.size, reason)
+            hidden = torch.zeros_like(known)
+        return Detection.of(maps, self.rig.size, reason, hidden.float().mean((1, 2)))
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""

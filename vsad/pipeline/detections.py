@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from vsad.evaluation import Result, evaluate
 from vsad.files import read_array, read_json, write_array, write_json
 
 FILE = "detections.json"
+# A share of a view that is worth a warning.
+UNJUDGED = 0.02
 
 
 class Truth(NamedTuple):
@@ -62,6 +65,15 @@ class Detections:
     def _called(self, found: list[Detection]) -> tuple[int, int]:
         return sum(float(f.sample_score) >= self.threshold for f in found), len(found)
 
+    def warnings(self) -> Iterator[str]:
+        """Say what was not judged as it should be: samples that were not registered, surface that no view shows."""
+        for sample, found in zip(self.dataset.samples, self.found):
+            if found.reason is not None:
+                yield f"{sample.id} was judged where it lay: {found.reason}"
+            for view, share in zip(self.dataset.views, [] if found.unjudged is None else found.unjudged.tolist()):
+                if share >= UNJUDGED:
+                    yield f"{sample.id}: a reflection hides {share:.0%} of {view}, which no other view shows"
+
     def save(self, folder: Path) -> None:
         """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""
         rows = []
@@ -73,6 +85,7 @@ class Detections:
                 "id": sample.id, "score": score, "verdict": "defect" if score >= self.threshold else "ok",
                 "views": dict(zip(self.dataset.views, found.view_scores.tolist())), "maps": maps,
                 "not_registered": found.reason,
+                "unjudged": None if found.unjudged is None else dict(zip(self.dataset.views, found.unjudged.tolist())),
             })  # fmt: skip
         content = {"category": self.dataset.category, "threshold": self.threshold, "samples": rows}
         write_json(folder / FILE, content)
@@ -93,7 +106,8 @@ class Detections:
                 row = rows[sample.id]
                 maps = read_array(folder / row["maps"], remedy)
                 views = torch.tensor([row["views"][view] for view in dataset.views])
-                found.append(Detection(maps, views, torch.tensor(row["score"]), row["not_registered"]))
+                hidden = row["unjudged"] and torch.tensor([row["unjudged"][view] for view in dataset.views])
+                found.append(Detection(maps, views, torch.tensor(row["score"]), row["not_registered"], hidden))
             return cls(dataset, found, float(content["threshold"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: must be detections of {dataset.category}, got {error!r}; {remedy}") from None

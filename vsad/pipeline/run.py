@@ -55,10 +55,12 @@ class Outcome(NamedTuple):
     Args:
         rows: the named rows of metrics, the model's own first.
         false_alarms: how many of the good test samples were called defective, and how many there were.
+        warnings: what was not judged as it should be.
     """
 
     rows: list[tuple[str, Result]]
     false_alarms: tuple[int, int]
+    warnings: tuple[str, ...] = ()
 
 
 def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress = SILENT) -> dict[str, Outcome]:
@@ -131,7 +133,7 @@ def _run_category(
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
     with progress.stage("report", 1):
         report_detections(folder / REPORT, found[MAIN], rows, rig, facts)
-    return Outcome(rows, (called, good))
+    return Outcome(rows, (called, good), tuple(found[MAIN].warnings()))
 
 
 def _detect_variants(
