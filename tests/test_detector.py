@@ -1,6 +1,7 @@
 """The memories, the detector and how views agree."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -98,13 +99,32 @@ def test_a_reference_that_does_not_show_a_place_has_no_say_there():
 
 def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
     features = randn(4, 2, 3, 5, 5)
-    memory = PrototypeMemory.fit(features, everywhere(features), MemoryConfig(prototypes=10_000))
+    memory = PrototypeMemory.fit(features, everywhere(features), MemoryConfig(prototypes=10_000, parts=1))
     moved = features[1].flip(-1).flip(-2)
     assert memory(moved).max() < 1e-3
     assert memory(randn(2, 3, 5, 5, seed=9) + 8).min() > 3
-    scores = list(memory.normal_scores(features, everywhere(features)))
-    assert len(scores) == 4
-    assert min(float(s.mean()) for s in scores) > 0.1
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        memory.normal_scores(features, everywhere(features))
+
+
+@pytest.mark.parametrize(("samples", "banks"), [(2, 2), (3, 3), (4, 6), (10, 10)])
+def test_a_sample_is_scored_by_banks_that_do_not_know_it(samples, banks):
+    features = randn(samples, 2, 3, 5, 5)
+    memory = PrototypeMemory.fit(features, everywhere(features), MemoryConfig(prototypes=10_000))
+    assert memory.prototypes.shape[1] == banks
+    scores = memory.normal_scores(features, everywhere(features))
+    scaled = (features.movedim(2, -1) @ memory.transform).flatten(2, 3).transpose(0, 1)  # (V, S, h w, C)
+    parts, left_out = min(5, samples), min(2, samples - 1)
+    part = torch.arange(samples) % parts
+    expected = []
+    for without in itertools.combinations(range(parts), left_out):
+        known = [i for i in range(samples) if int(part[i]) not in without]
+        nearest = torch.cdist(scaled[:, 0], scaled[:, known].flatten(1, 2)).amin(-1)
+        if 0 in without:
+            expected.append(nearest.unflatten(-1, (5, 5)))
+    torch.testing.assert_close(scores[0], torch.stack(expected).mean(0), atol=1e-3, rtol=0)
+    again = PrototypeMemory.rebuild(memory.state_dict(), MemoryConfig())
+    torch.testing.assert_close(again(features[0]), memory(features[0]))
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -128,7 +148,7 @@ def test_prototypes_that_change_in_place_are_packed_again():
     again = copy.deepcopy(memory)
     for changed in (memory, again):
         changed.prototypes += 1
-        expected = PrototypeMemory(changed.prototypes, changed.transform)(features[0])
+        expected = PrototypeMemory(changed.prototypes, changed.transform, changed.unknown)(features[0])
         assert not torch.equal(before, expected)
         assert torch.equal(changed(features[0]), expected)
 

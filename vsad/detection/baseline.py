@@ -50,7 +50,7 @@ class GaussianBank:
 
     def __init__(self, features: Tensor, *, size: int = 2000, seed: int = 0) -> None:
         seen = torch.ones_like(features[:, :, 0], dtype=torch.bool)
-        self.memory = PrototypeMemory.fit(features, seen, MemoryConfig(prototypes=size, seed=seed))
+        self.memory = PrototypeMemory.fit(features, seen, MemoryConfig(prototypes=size, parts=1, seed=seed))
 
     def __call__(self, images: Tensor) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``."""

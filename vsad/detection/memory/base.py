@@ -20,13 +20,15 @@ class MemoryConfig:
         references: normal samples that an aligned memory keeps, at most.
         window: how far a product may lie off in an aligned memory, in feature pixels, odd; None chooses 3 where
             samples are registered, else 5.
-        prototypes: that a prototype memory keeps for each view.
+        prototypes: in every bank of a prototype memory, for each view.
+        parts: into which a prototype memory deals the normal samples; 1 makes a single bank of all.
         seed: seed of every random choice.
     """
 
     references: int = 40
     window: int | None = None
     prototypes: int = 2000
+    parts: int = 5
     seed: int = 0
 
 

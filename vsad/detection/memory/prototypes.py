@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -12,71 +13,76 @@ from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import PackedPrototypes, greedy_coreset, pack_prototypes, prototype_distance
 
-# The maximum number of features among which a view's coreset is chosen.
+# The maximum number of features among which a view's bank is chosen.
 CANDIDATES = 20_000
-# Normal samples are scored by the bank of the other parts of them; the more parts, the more alike are the banks.
-FOLDS = 5
 
 
 class PrototypeMemory(Memory):
-    """A bank of prototypes per view: ``score(f) = min_p |f - p|``, f and p scaled, wherever in the image f stands.
+    """Banks of prototypes per view: ``score(f) = mean_b min_p |f - p|``, f and p scaled, wherever f stands.
+
+    The normal samples are dealt into parts, and for every two parts there is a bank that does not know them. A normal
+    sample is scored by the mean over the banks that do not know it, a new one by the mean over all. A single other bank
+    would give it scores of another level: where the prototypes of a choice leave gaps differs by more than samples do,
+    and the mean evens that out.
 
     For products that lie anywhere, in any direction. The prototypes are chosen by k-center greedy.
 
     Args:
-        prototypes: ``(V, P, C)``, scaled.
+        prototypes: ``(V, B, P, C)``, scaled.
         transform: ``(C, C)``.
+        unknown: ``(B, 2)`` int64, the parts that a bank does not know; normal sample i is in part ``i % parts``.
 
-    Source: PatchCore (arXiv 2106.08265).
+    Source: PatchCore (arXiv 2106.08265); Kim, Xu and Barber, "Predictive inference is free with the
+    jackknife+-after-bootstrap", 2020.
     """
 
     by_place = False
     prototypes: Tensor
     transform: Tensor
+    unknown: Tensor
 
-    def __init__(self, prototypes: Tensor, transform: Tensor) -> None:
+    def __init__(self, prototypes: Tensor, transform: Tensor, unknown: Tensor) -> None:
         super().__init__()
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("transform", transform)
+        self.register_buffer("unknown", unknown)
         # The packed banks, with the buffer and its version that they were packed from.
-        self._packed: tuple[Tensor, int | None, list[PackedPrototypes]] | None = None
+        self._packed: tuple[Tensor, int | None, list[list[PackedPrototypes]]] | None = None
 
     @classmethod
     def fit(cls, features: Tensor, seen: Tensor, config: MemoryConfig = DEFAULTS) -> PrototypeMemory:
-        """Choose ``config.prototypes`` features of every view.
+        """Choose ``config.prototypes`` features of every view for every bank.
 
         Raises:
             ValueError: there are no samples.
         """
         if len(features) == 0:
             raise ValueError("PrototypeMemory: features must hold at least one normal sample, got none; add some")
-        transform = scaling(features, seen)
-        return cls(_coresets(apply_scaling(features, transform), seen, config.prototypes, config.seed), transform)
+        transform, parts = scaling(features, seen), min(config.parts, len(features))
+        scaled, part = apply_scaling(features, transform), torch.arange(len(features)) % parts
+        unknown = torch.tensor([*combinations(range(parts), min(2, parts - 1))], dtype=torch.long)
+        banks = []
+        for left_out in unknown:
+            kept = ~torch.isin(part, left_out)
+            banks.append(_coresets(scaled[kept], seen[kept], config.prototypes, config.seed))
+        size = min(bank.shape[1] for bank in banks)
+        return cls(torch.stack([bank[:, :size] for bank in banks], dim=1), transform, unknown)
 
     @classmethod
     def rebuild(cls, weights: Mapping[str, Tensor], config: MemoryConfig) -> PrototypeMemory:
         """Make the memory again of its saved buffers."""
-        return cls(weights["prototypes"], weights["transform"])
+        return cls(weights["prototypes"], weights["transform"], weights["unknown"])
 
     def held_out(self, features: Tensor, seen: Tensor) -> Callable[[int, Tensor], Tensor]:
-        """A sample is scored by the prototypes of the other parts of the samples.
-
-        A part's bank has as many prototypes for each sample as the whole bank: a distance to the nearest depends on
-        how densely prototypes lie.
+        """A sample is scored by the banks that do not know it.
 
         Raises:
-            ValueError: there are fewer than two samples.
+            ValueError: there is a single bank, as with a single sample.
         """
-        if len(features) < 2:
-            raise ValueError(f"PrototypeMemory: features must hold at least 2 samples, got {len(features)}; add some")
-        scaled, count = apply_scaling(features, self.transform), min(FOLDS, len(features))
-        part = torch.arange(len(features)) % count
-        banks = []
-        for fold in range(count):
-            rest = part != fold
-            size = round(self.prototypes.shape[1] * int(rest.sum()) / len(features))
-            banks.append(PrototypeMemory(_coresets(scaled[rest], seen[rest], size, 0), self.transform))
-        return lambda index, sample: banks[index % count](sample)
+        if not self.unknown.numel():
+            raise ValueError("PrototypeMemory: features must hold at least 2 samples, in 2 parts, got 1; add some")
+        parts = int(self.unknown.max()) + 1
+        return lambda index, sample: self._score(sample, (self.unknown == index % parts).any(1))
 
     def known(self, seen: Tensor) -> Tensor:
         """Everywhere: a prototype is found wherever it stood."""
@@ -84,8 +90,16 @@ class PrototypeMemory(Memory):
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
+        return self._score(features, torch.ones(self.prototypes.shape[1], dtype=torch.bool))
+
+    def _score(self, features: Tensor, chosen: Tensor) -> Tensor:
+        """Scores ``(V, h, w)`` by the banks that are chosen, ``(B,)`` bool."""
         rows = apply_scaling(features, self.transform).movedim(1, -1)  # (V, h, w, C)
-        return torch.stack([prototype_distance(r, p).distances[..., 0] for r, p in zip(rows, self._banks())])
+        wanted = chosen.nonzero().flatten().tolist()
+        return torch.stack([
+            torch.stack([prototype_distance(view, banks[b]).distances[..., 0] for b in wanted]).mean(0)
+            for view, banks in zip(rows, self._banks())
+        ])  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None}  # a copy's buffer counts its changes anew
@@ -94,11 +108,12 @@ class PrototypeMemory(Memory):
         self._packed = None  # the buffer is filled in place, and an inference tensor does not count its changes
         super()._load_from_state_dict(*args)
 
-    def _banks(self) -> list[PackedPrototypes]:
-        """Every view's bank, packed when it is first used, and again once the buffer is another or has changed."""
+    def _banks(self) -> list[list[PackedPrototypes]]:
+        """Every view's banks, packed when it is first used, and again once the buffer is another or has changed."""
         version = None if self.prototypes.is_inference() else self.prototypes._version
         if self._packed is None or self._packed[0] is not self.prototypes or self._packed[1] != version:
-            self._packed = self.prototypes, version, [pack_prototypes(bank) for bank in self.prototypes]
+            packed = [[pack_prototypes(bank) for bank in banks] for banks in self.prototypes]
+            self._packed = self.prototypes, version, packed
         return self._packed[2]
 
 
