@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from tests.small_station import SIZE
-from vsad.detection import Detector, FrozenNetwork, Practice, load_network, paint_defects
-from vsad.detection.weighing import _greedily
+from vsad.detection import Detector, FrozenNetwork, Practice, load_network, paint_defects, weighing
 from vsad.training import encode
 
 
@@ -40,9 +39,12 @@ def test_painting_is_repeatable_and_leaves_the_sample_alone(rig):
     assert float(one.images.max()) <= 1
 
 
-def test_levels_are_added_as_long_as_they_help():
-    worth = {(0, 1, 0): 0.8, (1, 0, 0): 0.6, (0, 0, 1): 0.7, (1, 1, 0): 0.9, (0, 1, 1): 0.85, (1, 1, 1): 0.9}
-    assert _greedily(3, lambda weights: worth[tuple(map(int, weights))]) == (1, 1, 0)
+def test_levels_that_are_about_as_good_as_the_best_count_alike(monkeypatch):
+    worth = {0: 0.9, 1: 0.94, 2: 0.6}
+    monkeypatch.setattr(weighing, "_separation", lambda _, weights, *rest: worth[weights.index(1)])
+    detector = types.SimpleNamespace(levels=[None] * 3)
+    assert weighing.choose_weights(detector, ["normal"], ["painted"], torch.ones(1)) == (1, 1, 0)
+    assert weighing.choose_weights(detector, ["normal"], [], torch.ones(1)) == (1, 1, 1)
 
 
 class Noise(nn.Module):

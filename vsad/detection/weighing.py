@@ -1,8 +1,8 @@
-"""Which levels of features count: those that tell practice defects from normal samples best."""
+"""Which levels of features count: those that tell practice defects from normal samples well."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -15,6 +15,9 @@ from vsad.detection.placement import Placement
 if TYPE_CHECKING:
     from vsad.detection.detector import Detector
 
+# In shares of the pairs.
+MARGIN = 0.05
+
 
 class Case(NamedTuple):
     """A sample as the detector decides about it: the levels' deviations, in canonical pose, and its placement."""
@@ -26,11 +29,11 @@ class Case(NamedTuple):
 def choose_weights(
     detector: Detector, normal: Sequence[Case], painted: Sequence[Case], marks: Tensor
 ) -> tuple[float, ...]:
-    """Choose the levels that together separate practice defects best: 1 for those, 0 for the others.
+    """Choose the levels that separate practice defects about as well as the best: 1 for those, 0 for the others.
 
-    The separation is the share of pairs, of a practice defect and a normal sample, in which the evidence at the defect
-    exceeds the highest of the normal sample (AUROC). From the best level on, the one that raises it most is taken in
-    as long as any does.
+    The separation is the share of pairs, of a practice defect and a normal sample, in which the evidence at the defect,
+    by that level alone, exceeds the highest of the normal sample (AUROC). Levels within ``MARGIN`` of the best count
+    alike: practice cannot tell smaller differences, and mistakes of levels even out in their mean.
 
     Args:
         detector: with its levels, which neither the normal nor the painted cases' own samples are known to.
@@ -44,19 +47,9 @@ def choose_weights(
     count = len(detector.levels)
     if count == 1 or not painted or not normal:
         return (1.0,) * count
-    return _greedily(count, lambda weights: _separation(detector, weights, normal, painted, marks))
-
-
-def _greedily(count: int, worth: Callable[[tuple[float, ...]], float]) -> tuple[float, ...]:
-    """Add one level after the other while that is worth more."""
-    best, chosen = float("-inf"), (0.0,) * count
-    while True:
-        larger = [(*chosen[:i], 1.0, *chosen[i + 1 :]) for i in range(count) if chosen[i] == 0]
-        worths = [worth(weights) for weights in larger]
-        if not larger or max(worths) <= best:
-            return chosen
-        best = max(worths)
-        chosen = larger[worths.index(best)]
+    alone = [tuple(float(i == level) for i in range(count)) for level in range(count)]
+    worth = [_separation(detector, weights, normal, painted, marks) for weights in alone]
+    return tuple(float(each >= max(worth) - MARGIN) for each in worth)
 
 
 def _separation(
