@@ -179,7 +179,10 @@ class Detector(nn.Module):
             latents: of one sample, ``(V, c, h, w)``.
             maps: those of the frozen network, ``(V, C, h, w)`` each.
         """
-        each = zip(self.levels, self._features(latents, *maps), self._weights())
+        weights, own = self._weights(), len(self.levels) - len(maps)
+        found = self.model.features(latents[None], self.rig, stages=any(weights[1:own]))
+        features = [*(level[0] for level in found), *[latents] * (own - len(found)), *maps]
+        each = zip(self.levels, features, weights)
         # A level that does not count is not compared.
         return [level(f) if weight > 0 else torch.zeros_like(f[:, 0]) for level, f, weight in each]
 

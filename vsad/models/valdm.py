@@ -135,10 +135,13 @@ class VALDM(nn.Module):
         """Every level's features after its FRM."""
         return [frm(level, a.feature) for frm, level, a in zip(self.frms, levels, aligned)]
 
-    def features(self, latents: Tensor, rig: Rig, timestep: int = 0) -> list[Tensor]:
-        """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``, refined where there are FRMs."""
+    def features(self, latents: Tensor, rig: Rig, timestep: int = 0, *, stages: bool = True) -> list[Tensor]:
+        """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``, refined where there are FRMs.
+
+        Without the UNet's ``stages`` it is the latents' level alone, which needs no pass of the UNet.
+        """
         timesteps = torch.full((len(latents),), timestep, device=latents.device)
-        levels = self(latents, timesteps, rig)[1]
+        levels = self(latents, timesteps, rig)[1] if stages else [normalize(latents)]
         if not self.config.refine:
             return levels
         return self.refine(levels, [align_features(level, rig) for level in levels])
