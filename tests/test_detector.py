@@ -229,6 +229,16 @@ def test_saturated_light_says_nothing():
     assert not placement.dazzled[1].any()
 
 
+def test_a_level_without_weight_is_not_computed(station, rig):
+    model, latents, *_ = station
+    detector = Detector.fit(model, rig, latents, DetectorConfig(weights=(1.0, 0.0)))
+    first, second = detector.deviations(latents[0])
+    with torch.no_grad():
+        expected = detector.levels[0](model.features(latents[:1], rig)[0][0])  # the UNet changes nothing of it
+    torch.testing.assert_close(first, expected)
+    assert torch.equal(second, torch.zeros_like(detector.levels[1].mean))
+
+
 def test_the_halo_of_a_reflection_belongs_to_it():
     normal = torch.full((2, 3, 64, 64), 0.4)
     normal[1, :, 48:56, 48:56] = 1.0  # a bright part, in every sample

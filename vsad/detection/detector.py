@@ -180,20 +180,23 @@ class Detector(nn.Module):
             maps: those of the frozen network, ``(V, C, h, w)`` each.
         """
         weights, own = self._weights(), len(self.levels) - len(maps)
-        found = self.model.features(latents[None], self.rig, stages=any(weights[1:own]))
-        features = [*(level[0] for level in found), *[latents] * (own - len(found)), *maps]
-        each = zip(self.levels, features, weights)
+        stages = any(weights[1:own])
+        numbers = [*range(own if stages else 1), *range(own, len(self.levels))]
+        features = dict(zip(numbers, self._features(latents, *maps, stages=stages)))
         # A level that does not count is not compared.
-        return [level(f) if weight > 0 else torch.zeros_like(f[:, 0]) for level, f, weight in each]
+        return [
+            level(features[number]) if weights[number] > 0 else torch.zeros_like(level.get_buffer("mean"))
+            for number, level in enumerate(self.levels)
+        ]
 
     def _weights(self, weights: Sequence[float] | None = None) -> list[float]:
         """A weight for every level, of those given or else the configuration's."""
         weights = weights or self.config.weights or (1.0,)
         return [weights[min(i, len(weights) - 1)] for i in range(len(self.levels))]
 
-    def _features(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
-        """Every level of one sample, ``(V, C_i, h_i, w_i)``: the model's, then the frozen network's."""
-        return [*(level[0] for level in self.model.features(latents[None], self.rig)), *maps]
+    def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> list[Tensor]:
+        """The levels of one sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
+        return [*(level[0] for level in self.model.features(latents[None], self.rig, stages=stages)), *maps]
 
     @torch.no_grad()
     def decide(self, deviations: list[Tensor], placement: Placement, agree: bool | None = None) -> Detection:
