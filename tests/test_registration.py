@@ -14,7 +14,7 @@ from vsad.data.synth.station import Station
 from vsad.files import read_weights, write_weights
 from vsad.geometry import Rig, scale_homography, transform_points
 from vsad.ops import homography_warp
-from vsad.registration import Registration, choose_canonical, registration_helps
+from vsad.registration import Registration, canonical_rig, choose_canonical, choose_margin, registration_helps
 from vsad.registration.features import Matches, gray_pictures, look
 from vsad.registration.frame import Frame, shared_frames
 from vsad.registration.photometric import Template
@@ -260,6 +260,39 @@ def test_pictures_and_maps_go_there_and_back(registration, poses, samples):
     again, inside = homography_warp(back[:, None], H, (64, 64), return_mask=True)
     assert inside.float().mean() > 0.4
     assert (again[:, 0] - smooth)[inside].abs().max() < 0.05
+
+
+def test_a_margin_gives_what_turned_products_show_a_place(bench, registration, poses, samples):
+    there, seen = registration.to_canonical(samples[1], poses[1])
+    wider = Registration.rebuild(registration.state_dict(), bench.rig)
+    wider.margin = torch.tensor(32)
+    more, covered = wider.to_canonical(samples[1], poses[1])
+    assert wider.canonical_size == more.shape[-2:] == (SIZE + 64, SIZE + 64)
+    torch.testing.assert_close(more[..., 32:-32, 32:-32], there, rtol=0, atol=1e-3)
+    assert covered.sum() > 1.1 * seen.sum()
+    # Back again: to the same pixels, and to some that had no place.
+    y, x = torch.meshgrid(torch.linspace(0, 1, 80), torch.linspace(0, 1, 80), indexing="ij")
+    back, known = wider.from_canonical((3 * x - y).expand(5, 80, 80), poses[1])
+    assert back.shape == (5, 64, 64)
+    inner, before = registration.from_canonical((3 * x - y)[8:-8, 8:-8].expand(5, 64, 64), poses[1])
+    torch.testing.assert_close(back[before], inner[before], rtol=0, atol=1e-3)
+    assert known[before].all()
+    assert known.sum() > 1.1 * before.sum()
+    # In the wider pictures the rig holds as it did, margin included.
+    H, neighbors = canonical_rig(bench.rig, wider).to_operator()
+    shown = torch.cat([more, covered[:, None].float()], dim=1)
+    carried, mask = homography_warp(shown[neighbors[0, :1]], H[0, :1], return_mask=True)
+    both = mask[0] & (carried[0, 3] > 0.99) & covered[0]
+    pictures = torch.stack([carried[0, :3].mean(0)[both], more[0].mean(0)[both]])
+    assert torch.corrcoef(pictures)[0, 1] > 0.8
+
+
+def test_the_margin_grows_where_products_lie_anywhere(bench, samples, registration):
+    assert choose_margin(samples, registration) in (16, 32, 48, 64)
+    product = load_product("circuit_board", SIZE)
+    in_place = [bench.shoot(product, (0.1 * k, 0.001 * k, -0.001 * k), k) for k in range(3)]
+    assert choose_margin(in_place, Registration.fit(in_place[0], bench.rig)) == 0
+    assert choose_margin([torch.rand_like(samples[0])], registration) == 0
 
 
 def test_images_of_another_size_take_the_rig_scaled(bench, samples):

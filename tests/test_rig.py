@@ -117,6 +117,17 @@ def test_operator_tensors_follow_the_feature_size() -> None:
     assert torch.equal(rig.to_operator(dtype=torch.float64)[0], rig.homographies)
 
 
+def test_padding_moves_both_sides_of_every_pair() -> None:
+    rig = make("ring")
+    padded = rig.padded(16)
+    assert padded.size == (rig.size[0] + 32, rig.size[1] + 32)
+    point = torch.tensor([[40.0, 20.0]], dtype=torch.float64)
+    there = transform_points(rig.homographies[0, 1], point)
+    torch.testing.assert_close(transform_points(padded.homographies[0, 1], point + 16), there + 16)
+    with pytest.raises(ValueError, match="margin must be zero or more"):
+        rig.padded(-1)
+
+
 def test_scaling_scales_errors() -> None:
     rig = Rig(VIEWS, SIZE, tuple(every_pair(measured=True))).scaled((96, 128))
     assert rig.size == (96, 128)

@@ -140,6 +140,7 @@ def train(
     """Train VALDM and FRM on normal images."""
     from vsad.models import new_model
     from vsad.pipeline import canonical_images, normal_samples, register_station
+    from vsad.registration import canonical_rig
     from vsad.training import TrainConfig, learn_latents
     from vsad.training import train as fit_weights
 
@@ -149,7 +150,7 @@ def train(
     with Bars() as bars:
         places, why = register_station(dataset, cameras, registration, bars)
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
-        fit_weights(model, latents, cameras, TrainConfig(steps=steps, seed=seed), bars)
+        fit_weights(model, latents, canonical_rig(cameras, places), TrainConfig(steps=steps, seed=seed), bars)
     model.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     print(out)

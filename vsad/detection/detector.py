@@ -27,13 +27,13 @@ from vsad.detection.threshold import Threshold, fit_threshold
 from vsad.detection.weighing import Case, choose_weights
 from vsad.geometry import Rig
 from vsad.progress import SILENT, Progress
-from vsad.registration import Registration
+from vsad.registration import Registration, canonical_rig
 
 if TYPE_CHECKING:
     from vsad.models import VALDM
 
 # Features this near to what a sample does not show have seen some of it, in feature pixels.
-_REACH = 2
+_REACH = 1
 
 
 class Detector(nn.Module):
@@ -74,6 +74,11 @@ class Detector(nn.Module):
     def threshold(self) -> float:
         """The score at or above which a sample is defective."""
         return self.fitted.value
+
+    @property
+    def canonical_rig(self) -> Rig:
+        """The rig of pictures in canonical pose."""
+        return canonical_rig(self.rig, self.registration)
 
     @classmethod
     @torch.no_grad()
@@ -196,7 +201,7 @@ class Detector(nn.Module):
 
     def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> list[Tensor]:
         """The levels of one sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
-        return [*(level[0] for level in self.model.features(latents[None], self.rig, stages=stages)), *maps]
+        return [*(level[0] for level in self.model.features(latents[None], self.canonical_rig, stages=stages)), *maps]
 
     @torch.no_grad()
     def decide(self, deviations: list[Tensor], placement: Placement, agree: bool | None = None) -> Detection:

@@ -55,13 +55,14 @@ def choose_weights(
 def _separation(
     detector: Detector, weights: Sequence[float], normal: Sequence[Case], painted: Sequence[Case], marks: Tensor
 ) -> float:
+    rig = detector.canonical_rig
     fused = [detector.fuse(*case, weights) for case in normal]
-    total = torch.stack([peaks(own, known, detector.rig) for own, known, _ in fused]).sum(0)
+    total = torch.stack([peaks(own, known, rig) for own, known, _ in fused]).sum(0)
     reach = mean_reach(total, len(fused))
-    highest = torch.stack([agree(*maps, detector.rig, reach).amax() for maps in fused])
+    highest = torch.stack([agree(*maps, rig, reach).amax() for maps in fused])
     found = []
     for case, marked in zip(painted, marks):
-        evidence = agree(*detector.fuse(*case, weights), detector.rig, reach)
+        evidence = agree(*detector.fuse(*case, weights), rig, reach)
         where = F.adaptive_max_pool2d(marked.float(), evidence.shape[-2:]) > 0  # (D, V, h, w)
         visible = where.flatten(1).any(1)
         found.append(torch.where(where, evidence, -torch.inf).flatten(1).amax(1)[visible])

@@ -9,7 +9,13 @@ homogeneous ``Z > 0``. Coordinates are computed in float32, and in float64 for f
 from vsad.geometry.checks import Size
 from vsad.geometry.corners import corners_to_homography, homography_to_corners, image_corners
 from vsad.geometry.fitting import homography_from_points
-from vsad.geometry.homography import orient_homography, overlap_fraction, scale_homography, transform_points
+from vsad.geometry.homography import (
+    orient_homography,
+    overlap_fraction,
+    scale_homography,
+    transform_points,
+    translation,
+)
 from vsad.geometry.rig import Rig
 from vsad.geometry.rig_pair import RigPair
 
@@ -25,4 +31,5 @@ __all__ = [
     "overlap_fraction",
     "scale_homography",
     "transform_points",
+    "translation",
 ]

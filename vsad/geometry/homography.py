@@ -160,6 +160,16 @@ def overlap_fraction(homography: Tensor, size: Size, source_size: Size | None = 
     return inside.to(mapped.dtype).mean(-1)
 
 
+def translation(x: float, y: float) -> Tensor:
+    """The homography ``(3, 3)`` float64 that moves every point by ``(x, y)`` pixels.
+
+    Example:
+        >>> translation(2, 3)[0]
+        tensor([1., 0., 2.], dtype=torch.float64)
+    """
+    return torch.tensor([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=torch.float64)
+
+
 def depth_at_center(homography: Tensor, size: Size) -> Tensor:
     """Return Z at the image center, ``(...)``."""
     (x, y), (h31, h32, h33) = ((size[1] - 1) / 2, (size[0] - 1) / 2), homography[..., 2, :].unbind(-1)

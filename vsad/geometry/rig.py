@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vsad.files import read_json, write_text
 from vsad.geometry.checks import Size
-from vsad.geometry.homography import scale_homography
+from vsad.geometry.homography import scale_homography, translation
 from vsad.geometry.neighbor_graph import choose_sources
 from vsad.geometry.rig_file import format_rig, parse_rig
 from vsad.geometry.rig_pair import RigPair, checked_pair, checked_rig_size, checked_views, pair_name
@@ -135,6 +135,18 @@ class Rig:
             for pair in self.pairs
         )
         return Rig(self.views, size, tuple(pairs))
+
+    def padded(self, margin: int) -> Rig:
+        """Return the rig of the same cameras for images with ``margin`` more pixels at every side.
+
+        Args:
+            margin: zero or more.
+        """
+        if margin < 0:
+            raise ValueError(f"Rig.padded: margin must be zero or more pixels, got {margin}")
+        there, back = translation(margin, margin), translation(-margin, -margin)
+        pairs = (replace(pair, homography=there @ pair.homography @ back) for pair in self.pairs)
+        return Rig(self.views, (self.size[0] + 2 * margin, self.size[1] + 2 * margin), tuple(pairs))
 
     def to_operator(
         self,

@@ -20,7 +20,7 @@ from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline,
 from vsad.pipeline.run import MAIN, RunConfig
 from vsad.pipeline.steps import normal_samples, register_station
 from vsad.progress import SILENT
-from vsad.registration import Registration
+from vsad.registration import Registration, canonical_rig
 from vsad.training import encode, learn_latents, train
 
 UNREGISTERED, DISAGREEING, LATENTS = "without registration", "without agreement", "latents alone"
@@ -64,7 +64,7 @@ class Rows:
         """
         config, detector = self.config, self.config.detector
         model, normal, test = self._encoded(self.registration)
-        train_s = self._train(model, normal)
+        train_s = self._train(model, normal, self.registration)
         full = self._row(model, normal, test, detector, self.registration, train_s)
         yield MAIN, full
         # Fitted anew and not only decided anew: the threshold must rest on scores without agreement too.
@@ -77,14 +77,14 @@ class Rows:
 
         for name, changes in MODELS.items():
             changed = changed_model(model, config.preset, config.seed, **changes)
-            changed_s = self._train(changed, normal)
+            changed_s = self._train(changed, normal, self.registration)
             yield name, self._row(changed, normal, test, detector, self.registration, changed_s)
 
         if self.registration is None:
             yield UNREGISTERED, full
         else:
             model, normal, test = self._encoded(None)
-            train_s = self._train(model, normal)
+            train_s = self._train(model, normal, None)
             yield UNREGISTERED, self._row(model, normal, test, detector, None, train_s)
 
         began = time.perf_counter()
@@ -103,10 +103,10 @@ class Rows:
         )
         return model, normal, test
 
-    def _train(self, model: VALDM, normal: Split) -> float:
+    def _train(self, model: VALDM, normal: Split, registration: Registration | None) -> float:
         """Train a model; returns the seconds."""
         began = time.perf_counter()
-        train(model, normal.latents, self.rig, self.config.train)
+        train(model, normal.latents, canonical_rig(self.rig, registration), self.config.train)
         return time.perf_counter() - began
 
     def _row(

@@ -25,7 +25,7 @@ from vsad.models import VALDM, new_model
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.steps import canonical_images, images_of
 from vsad.progress import SILENT, Progress
-from vsad.registration import Registration
+from vsad.registration import Registration, canonical_rig
 from vsad.training import encode
 
 # The name of the baseline's row in tables.
@@ -79,8 +79,8 @@ class Split(NamedTuple):
         chosen = [index * len(dataset) // count for index in range(count)]
         kept: dict[int, Tensor] = {}
         split = _encode(dataset, registration, "encode train", progress, encoded, network, chosen, kept)
-        generator = torch.Generator().manual_seed(seed)
-        painted = [paint_defects(kept[index], rig, generator, DEFECTS) for index in chosen]
+        generator, canonical = torch.Generator().manual_seed(seed), canonical_rig(rig, registration)
+        painted = [paint_defects(kept[index], canonical, generator, DEFECTS) for index in chosen]
         maps: list[list[Tensor]] = []
         images = progress.track([p.images for p in painted], "encode practice defects")
         latents = encode(model, _passing(images, network, maps, [], {}))

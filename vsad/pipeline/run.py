@@ -16,6 +16,7 @@ from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
 from vsad.pipeline.steps import normal_samples, register_station, report_detections, write_metrics
 from vsad.progress import SILENT, Progress
+from vsad.registration import canonical_rig
 from vsad.training import TrainConfig, encode, learn_latents, train
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
@@ -106,7 +107,8 @@ def _run_category(
         normal, registration, model, rig, progress, lambda images: learn_latents(model, images), network, config.seed
     )
     test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images), network)
-    train(model, train_set.latents, rig, config.train, progress)
+    canonical = canonical_rig(rig, registration)
+    train(model, train_set.latents, canonical, config.train, progress)
     detector = fit_detector(model, rig, train_set, registration, config.detector, progress, network)
     detector.save_pretrained(folder / DETECTOR)
     warn_of_extrapolation(detector.fitted)
@@ -114,7 +116,7 @@ def _run_category(
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
     if config.ablations:
         plain = changed_model(model, config.preset, config.seed, align_stages=(), refine=False)
-        train(plain, train_set.latents, rig, config.train, progress)
+        train(plain, train_set.latents, canonical, config.train, progress)
         unaligned = fit_detector(plain, rig, train_set, registration, config.detector, progress, network)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)

@@ -19,7 +19,7 @@ from vsad.files import write_json
 from vsad.geometry import Rig
 from vsad.pipeline.detections import Detections
 from vsad.progress import SILENT, Progress
-from vsad.registration import Registration, choose_canonical, registration_helps
+from vsad.registration import Registration, choose_canonical, choose_margin, registration_helps
 from vsad.report import Report, ReportSample, write_report
 
 REGISTRATION = ("auto", "on", "off")
@@ -72,10 +72,15 @@ def register_station(
     canonical = choose_canonical(samples, rig, progress=progress)
     others = [samples[index] for index in range(min(len(samples), _OTHERS)) if index != canonical]
     registration = Registration.fit(samples[canonical], rig, others=others)
-    if mode == "on":
-        return registration, "on: as asked"
-    gain = registration_helps(samples, registration, progress=progress)
-    return (registration if gain.helps else None), gain.reason
+    reason = "on: as asked"
+    if mode == "auto":
+        gain = registration_helps(samples, registration, progress=progress)
+        if not gain.helps:
+            return None, gain.reason
+        reason = gain.reason
+    margin = choose_margin(samples, registration, progress=progress)
+    registration.margin.fill_(margin)
+    return registration, reason + (f"; canonical pictures are {margin} px wider at every side" if margin else "")
 
 
 class _Images(Sequence[Tensor]):

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from vsad.calibration.matching import Features, reprojection_errors
-from vsad.geometry import Rig, Size, image_corners, orient_homography, scale_homography, transform_points
+from vsad.geometry import (
+    Rig,
+    Size,
+    image_corners,
+    orient_homography,
+    scale_homography,
+    transform_points,
+    translation,
+)
 from vsad.ops import homography_warp
 from vsad.registration.features import (
     Matches,
@@ -37,7 +45,7 @@ _NO_DOUBT = 0.8
 # A view refined by itself must agree by so much more, and its corners stay within this share of the long side.
 _GAIN, _TURNED = 0.02, 0.04
 _TURNED_OVER = "the product lies turned over: its matches agree on a reflection"
-_BUFFERS = ("size", "gray", "points", "descriptors", "counts", "still")
+_BUFFERS = ("size", "gray", "points", "descriptors", "counts", "still", "margin")
 
 
 class _Found(NamedTuple):
@@ -58,13 +66,18 @@ class Registration(nn.Module):
     agree then, as with cameras that have turned a little since, is every view refined by itself: what it shows in
     canonical pose is what the canonical sample's cameras would have seen, so the rig stays valid there too.
 
-    Convention: homographies map canonical pixels to the sample's (target to source); pixels are those of the images.
+    Canonical pictures may reach beyond the canonical sample's own by a margin at every side: what a camera shows of a
+    turned product has its place there.
+
+    Convention: homographies map canonical pixels to the sample's (target to source); pixels are those of the images,
+    counted from the canonical sample's own first pixel, margin or not.
 
     Args:
         weights: the buffers by name: ``size (2,)`` int64, height and width of the images; ``gray (V, h, w)`` uint8, the
             canonical pictures at working size; ``points (V, K, 3)`` float32, their features, padded: x and y in pixels
             of the working size, direction in radians; ``descriptors (V, K, 128)`` float32; ``counts (V,)`` int64, the
-            number of features of each view; ``still (V, h, w)`` bool, the pixels of the background.
+            number of features of each view; ``still (V, h, w)`` bool, the pixels of the background; ``margin ()``
+            int64, in pixels of the images.
         rig: the station's.
 
     Source: Lowe 2004 (SIFT); Barath et al. 2020 (MAGSAC++); Baker and Matthews 2004 (refinement).
@@ -76,6 +89,7 @@ class Registration(nn.Module):
     descriptors: Tensor
     counts: Tensor
     still: Tensor
+    margin: Tensor
 
     def __init__(self, weights: Mapping[str, Tensor], rig: Rig) -> None:
         super().__init__()
@@ -133,7 +147,7 @@ class Registration(nn.Module):
         points, descriptors = torch.zeros(len(counts), max(counts), 3), torch.zeros(len(counts), max(counts), 128)
         for view, (features, count) in enumerate(zip(moving, counts)):
             points[view, :count], descriptors[view, :count] = features.points.float(), features.descriptors
-        made = torch.tensor(size), sight.gray, points, descriptors, torch.tensor(counts), still
+        made = torch.tensor(size), sight.gray, points, descriptors, torch.tensor(counts), still, torch.tensor(0)
         return cls(dict(zip(_BUFFERS, made)), rig)
 
     @classmethod
@@ -175,6 +189,11 @@ class Registration(nn.Module):
         error = (squares / max(inliers, 1)) ** 0.5 * max(self.image_size) / max(self.work_size)
         return Pose(H / H.abs().amax((1, 2), keepdim=True), inliers, error, None)
 
+    @property
+    def canonical_size(self) -> Size:
+        """``(height, width)`` of the canonical pictures."""
+        return self.image_size[0] + 2 * int(self.margin), self.image_size[1] + 2 * int(self.margin)
+
     def to_canonical(self, images: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
         """Bring a sample's pictures into canonical pose.
 
@@ -183,27 +202,31 @@ class Registration(nn.Module):
             pose: the sample's.
 
         Returns:
-            The pictures, and where the sample's have a pixel, ``(V, h, w)`` bool; elsewhere the border is repeated.
+            The pictures, of ``canonical_size`` at that resolution, and where the sample's have a pixel, ``(V, ...)``
+            bool; elsewhere the border is repeated.
         """
-        size: Size = (images.shape[-2], images.shape[-1])
-        H = scale_homography(pose.H_sample_from_canonical, self.image_size, size).to(images.device)
-        return homography_warp(images, H, padding="border", return_mask=True)
+        have, margin = (images.shape[-2], images.shape[-1]), int(self.margin)
+        want = _resized(self.canonical_size, self.image_size, have)
+        H = pose.H_sample_from_canonical @ translation(-margin, -margin)
+        H = scale_homography(H, self.canonical_size, want, source_from_size=self.image_size, source_to_size=have)
+        return homography_warp(images, H.to(images.device), want, padding="border", return_mask=True)
 
     def from_canonical(self, maps: Tensor, pose: Pose, size: Size | None = None) -> tuple[Tensor, Tensor]:
         """Bring maps in canonical pose back to where the sample lies.
 
         Args:
-            maps: ``(V, h, w)`` floating point, at any resolution.
+            maps: ``(V, h, w)`` floating point, of ``canonical_size`` at any resolution.
             pose: the sample's.
-            size: ``(height, width)`` of the result; default the maps' own.
+            size: ``(height, width)`` of the result; default the images' at the maps' resolution.
 
         Returns:
             ``(V, *size)``, and where canonical maps exist, ``(V, *size)`` bool; elsewhere the border is repeated.
         """
-        have: Size = (maps.shape[-2], maps.shape[-1])
-        want = have if size is None else size
+        have, margin = (maps.shape[-2], maps.shape[-1]), int(self.margin)
+        want = _resized(self.image_size, self.canonical_size, have) if size is None else size
         H = orient_homography(torch.linalg.inv(pose.H_sample_from_canonical), self.image_size)
-        H = scale_homography(H, self.image_size, want, source_from_size=self.image_size, source_to_size=have)
+        H = translation(margin, margin) @ H
+        H = scale_homography(H, self.image_size, want, source_from_size=self.canonical_size, source_to_size=have)
         out, mask = homography_warp(maps[:, None], H.to(maps.device), want, padding="border", return_mask=True)
         return out[:, 0], mask
 
@@ -265,6 +288,16 @@ class Registration(nn.Module):
         where = "" if len(self._templates) == 1 else f" (views {', '.join(self._names[v] for v in frame.views)})"
         identity = torch.eye(3, dtype=torch.float64).repeat(len(self._names), 1, 1)
         return Pose(identity, 0, float("nan"), reason + where)
+
+
+def canonical_rig(rig: Rig, registration: Registration | None) -> Rig:
+    """The rig of canonical pictures: the station's, wider by the registration's margin, if there is one."""
+    return rig if registration is None else rig.padded(int(registration.margin))
+
+
+def _resized(size: Size, of: Size, to: Size) -> Size:
+    """What becomes of a size where pictures ``of`` one size are resized ``to`` another."""
+    return round(size[0] * to[0] / of[0]), round(size[1] * to[1] / of[1])
 
 
 def _check_images(op: str, images: Tensor, views: int, size: Size | None = None) -> None:

@@ -33,6 +33,12 @@ _MIN_GAIN = 0.2
 _MIN_REGISTERED = 0.75
 # A difference of this many standard deviations of a view counts like any larger one.
 _LARGE = 1.0
+# A margin grows in steps of this share of the long side, in whole multiples of what a model divides pictures by,
+_MARGIN_STEP, _DIVISOR = 1 / 16, 16
+# as long as a step brings this share of the product's features a place, for it costs an eighth or more of the time,
+_WORTH_A_STEP = 0.03
+# and at most to this share of the long side.
+_MAX_MARGIN = 1 / 4
 
 
 class RegistrationGain(NamedTuple):
@@ -163,17 +169,63 @@ def registration_helps(
     return RegistrationGain(before, after, motion, share, helps, f"{'on' if helps else 'off'}: {reason}")
 
 
+def choose_margin(
+    samples: Sequence[Tensor], registration: Registration, *, max_samples: int = 16, progress: Progress = SILENT
+) -> int:
+    """Choose how far canonical pictures reach beyond the canonical sample's own, for what other samples show there.
+
+    A camera that sees a part of the product sees another part of one that is turned, which may lie beyond the canonical
+    picture. The margin grows in steps of a sixteenth of the long side, as long as a step brings three in a hundred of
+    the normal samples' features a place.
+
+    Args:
+        samples: normal samples, ``(V, 3, H, W)`` float in [0, 1] each.
+        registration: to the canonical one.
+        max_samples: at most so many are used, spread evenly.
+        progress: told of the samples that are done.
+
+    Returns:
+        The margin in pixels of the images, a multiple of 16.
+    """
+    beyond = []
+    for index in progress.track(_spread(len(samples), max_samples), "choosing the margin"):
+        sight = look(samples[index])
+        pose = registration.estimate_sight(sight, refine=False)
+        if pose.reason is None:
+            beyond.append(_overhang(sight, pose, registration))
+    side = max(registration.image_size)
+    step, margin = _DIVISOR * max(round(side * _MARGIN_STEP / _DIVISOR), 1), 0
+    if not beyond:
+        return 0
+    overhang = torch.cat(beyond)
+    while margin + step <= _MAX_MARGIN * side:
+        gained = (overhang > margin) & (overhang <= margin + step)
+        if float(gained.double().mean()) < _WORTH_A_STEP:
+            break
+        margin += step
+    return margin
+
+
 def _room(sight: Sight, pose: Pose, registration: Registration) -> float:
-    """The share of a sample's features, of all views, that lie in the canonical pictures."""
+    """The share of a sample's features, of all views, that lie in the canonical sample's pictures."""
+    overhang = _overhang(sight, pose, registration)
+    return float((overhang <= 0).sum()) / max(len(overhang), 1)
+
+
+def _overhang(sight: Sight, pose: Pose, registration: Registration) -> Tensor:
+    """How far a sample's features, of all views, lie beyond the canonical sample's pictures, in pixels of the images.
+
+    Returns:
+        ``(K,)``, not above zero for those that lie in them.
+    """
     size, work = registration.image_size, registration.work_size
     H = scale_homography(torch.linalg.inv(pose.H_sample_from_canonical), size, work)
-    inside, total = 0, 0
+    limit = torch.tensor([work[1] - 1, work[0] - 1])
+    beyond = []
     for features, H_view, still in zip(sight.features, orient_homography(H, work), registration.still.cpu()):
         points = transform_points(H_view, select_moving(features, still).points[:, :2])
-        limit = torch.tensor([work[1] - 1, work[0] - 1])
-        inside += int(((points >= 0) & (points <= limit)).all(-1).sum())
-        total += len(points)
-    return inside / max(total, 1)
+        beyond.append(torch.maximum(-points, points - limit).amax(-1))
+    return torch.cat(beyond) * max(size) / max(work)
 
 
 def _motion(H: Tensor, size: Size) -> float:
