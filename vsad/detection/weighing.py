@@ -62,8 +62,10 @@ def _separation(
     highest = torch.stack([agree(*maps, rig, reach).amax() for maps in fused])
     found = []
     for case, marked in zip(painted, marks):
-        evidence = agree(*detector.fuse(*case, weights), rig, reach)
-        where = F.adaptive_max_pool2d(marked.float(), evidence.shape[-2:]) > 0  # (D, V, h, w)
+        maps = detector.fuse(*case, weights)
+        evidence, shown = agree(*maps, rig, reach), maps[2]
+        # Where a sample shows nothing that the memory knows, a defect says nothing of a level.
+        where = (F.adaptive_max_pool2d(marked.float(), evidence.shape[-2:]) > 0) & shown  # (D, V, h, w)
         visible = where.flatten(1).any(1)
         found.append(torch.where(where, evidence, -torch.inf).flatten(1).amax(1)[visible])
     return float((torch.cat(found)[:, None] > highest).float().mean())
