@@ -10,6 +10,7 @@ import torch
 from tests.small_station import SIZE, randn
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
 from vsad.detection.agreement import peaks, unjudged
+from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
@@ -252,6 +253,17 @@ def test_the_halo_of_a_reflection_belongs_to_it():
     expected = torch.zeros(2, 16, 16, dtype=torch.bool)
     expected[0, 4:10, 4:10] = True
     assert torch.equal(hidden, expected)
+
+
+def test_a_views_score_is_not_what_others_say_of_its_rim():
+    maps = torch.zeros(2, 4, 4)
+    maps[0, 0, 2], maps[1, 2, 2] = 5, 3
+    hearsay = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hearsay[0, 0] = True
+    found = Detection.of(maps, (4, 4), hearsay=hearsay)
+    assert found.view_scores.tolist() == [0, 3]
+    assert float(found.sample_score) == 5
+    assert torch.equal(found.maps, maps)
 
 
 def test_gaussian_keeps_the_mean_and_spreads():

@@ -19,6 +19,7 @@ from vsad.registration.features import Matches, gray_pictures, look
 from vsad.registration.frame import Frame, shared_frames
 from vsad.registration.photometric import Template
 from vsad.registration.pose import why_implausible
+from vsad.registration.registration import settled
 from vsad.registration.robust import find_motions
 
 SIZE = 256
@@ -107,6 +108,17 @@ def test_the_refinement_brings_it_nearer(bench, registration, samples):
         errors(fine.H_sample_from_canonical, bench.truth(POSES[1])).median()
         < 0.5 * errors(rough.H_sample_from_canonical, bench.truth(POSES[1])).median()
     )
+
+
+def test_it_refines_on_while_the_pictures_agree_more():
+    class Slow:
+        def refine(self, gray, start):
+            return start + 1, min(0.3 + 0.1 * (float(start) + 1), 0.65)
+
+    sight = look(torch.zeros(1, 3, 64, 64))
+    motion, agreement = settled(Slow(), sight, (torch.tensor(0.0), 0.3))
+    assert (float(motion), agreement) == (4, 0.65)
+    assert settled(Slow(), sight, (torch.tensor(7.0), 0.95))[1] == 0.95
 
 
 def test_the_canonical_sample_itself_has_the_identity(poses, registration):

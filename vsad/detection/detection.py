@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,9 +13,10 @@ class Detection(NamedTuple):
     """What the detector says of one sample.
 
     ``maps (V, H, W)``: how far from normal, 1 being the highest that a view of a normal sample reaches on average;
-    ``view_scores (V,)``: their maxima; ``sample_score ()``: the maximum over the views. All float32. ``reason`` says
-    why the sample was judged where it lay, at a station whose samples are registered; else it is None.
-    ``unjudged (V,)`` is the share of each picture that a reflection hides while no other view shows the place.
+    ``view_scores (V,)``: their maxima, without what only other views know at the rim; ``sample_score ()``: the maps'
+    maximum. All float32. ``reason`` says why the sample was judged where it lay, at a station whose samples are
+    registered; else it is None. ``unjudged (V,)`` is the share of each picture that a reflection hides while no other
+    view shows the place.
     """
 
     maps: Tensor
@@ -25,9 +27,14 @@ class Detection(NamedTuple):
 
     @classmethod
     def of(
-        cls, maps: Tensor, size: tuple[int, int], reason: str | None = None, unjudged: Tensor | None = None
+        cls,
+        maps: Tensor,
+        size: tuple[int, int],
+        reason: str | None = None,
+        unjudged: Tensor | None = None,
+        hearsay: Tensor | None = None,
     ) -> Detection:
-        """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima."""
-        maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
-        view_scores = maps.flatten(1).amax(1)
-        return cls(maps, view_scores, view_scores.amax(), reason, unjudged)
+        """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima, a view's without its ``hearsay``."""
+        own = maps if hearsay is None else torch.where(hearsay, 0, maps)
+        maps, own = F.interpolate(torch.stack([maps, own]), size, mode="bilinear", align_corners=False)
+        return cls(maps, own.flatten(1).amax(1), maps.amax(), reason, unjudged)

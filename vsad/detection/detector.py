@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Features this near to what a sample does not show have seen some of it, in feature pixels.
 _REACH = 1
+# So near to a picture's border a view's score is its own evidence alone, in feature pixels.
+_RIM = 1
 
 
 class Detector(nn.Module):
@@ -221,10 +223,14 @@ class Detector(nn.Module):
         if self.config.agree if agree is None else agree:
             maps = agree_views(own, known, shown, self.rig, self.reach)
             hidden = unjudged(known, shown, self.rig)
+            # Evidence spreads beyond a defect, so what others see of one beside a picture reaches over its rim.
+            rim = torch.ones_like(known)
+            rim[:, _RIM:-_RIM, _RIM:-_RIM] = False
+            hearsay = rim & ~known
         else:
             maps = torch.where(shown, own / self.reach[0][:, None, None], 0)
-            hidden = torch.zeros_like(known)
-        return Detection.of(maps, self.rig.size, reason, hidden.float().mean((1, 2)))
+            hidden = hearsay = torch.zeros_like(known)
+        return Detection.of(maps, self.rig.size, reason, hidden.float().mean((1, 2)), hearsay)
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""

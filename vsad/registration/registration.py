@@ -44,6 +44,8 @@ _UNRELATED, _ALIKE = 0.25, 0.9
 _NO_DOUBT = 0.8
 # A view refined by itself must agree by so much more, and its corners stay within this share of the long side.
 _GAIN, _TURNED = 0.02, 0.04
+# At most so often a refinement starts again where it ended.
+_AGAIN = 5
 _TURNED_OVER = "the product lies turned over: its matches agree on a reflection"
 _BUFFERS = ("size", "gray", "points", "descriptors", "counts", "still", "margin")
 
@@ -242,9 +244,10 @@ class Registration(nn.Module):
             return "the product's pattern repeats itself, and too few matches agree to tell how it lies"
         if refine or not sure:
             refined = [(template.fine if sure else template).refine(sight.gray, start) for start, sure in candidates]
-            motion, agreement = max(refined, key=lambda found: found[1])
+            motion, agreement = settled(template, sight, max(refined, key=lambda found: found[1]))
             if agreement < _ALIKE:
                 near = template.refine(sight.gray, torch.eye(3, dtype=torch.float64))
+                near = settled(template, sight, near)
                 # A background that was not left out agrees with no motion, but no matches on the product do.
                 if near[1] > agreement and 2 * count_inliers(near[0], matches) >= count_inliers(motion, matches):
                     motion, agreement = near
@@ -264,7 +267,8 @@ class Registration(nn.Module):
         """With too few matches to tell: next to no motion, where the pictures and two of them leave no doubt of it."""
         if self._repeats:
             return None
-        motion, agreement = template.refine(sight.gray, torch.eye(3, dtype=torch.float64))
+        near = template.refine(sight.gray, torch.eye(3, dtype=torch.float64))
+        motion, agreement = settled(template, sight, near)
         if agreement < _NO_DOUBT or count_inliers(motion, matches) < 2:
             return None
         errors = reprojection_errors(motion, matches.target, matches.source)
@@ -293,6 +297,18 @@ class Registration(nn.Module):
 def canonical_rig(rig: Rig, registration: Registration | None) -> Rig:
     """The rig of canonical pictures: the station's, wider by the registration's margin, if there is one."""
     return rig if registration is None else rig.padded(int(registration.margin))
+
+
+def settled(template: Pyramid, sight: Sight, found: tuple[Tensor, float]) -> tuple[Tensor, float]:
+    """Refine a motion further while its agreement rises: smooth pictures are pixels off after the steps of one."""
+    for _ in range(_AGAIN):
+        if found[1] >= _ALIKE:
+            break
+        further = template.refine(sight.gray, found[0])
+        if further[1] < found[1] + _GAIN:
+            break
+        found = further
+    return found
 
 
 def _resized(size: Size, of: Size, to: Size) -> Size:

@@ -23,6 +23,8 @@ _FINEST = 0.7
 # Thin lines are drawn at this multiple of the resolution and averaged down: their width need not be an integer of
 # texels.
 _FINE = 4
+# In shares of a part: where less of it looks changed, as of plain sky on plain sky, nobody would miss it.
+_MISSED = 0.25
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def _missing_part(product: Product, albedo: np.ndarray, rng: np.random.Generator
     y, x, mask, patch = _cut(part, albedo, pad)
     bare = _without_part(albedo, y, x, mask, product, rng)
     defect = _replacement("missing_part", y, x, patch, bare, _grow(mask, product), product)
-    return replace(defect, part=part)
+    return replace(defect, part=part) if _is_missed(defect, part) else None
 
 
 def _misplaced_part(product: Product, albedo: np.ndarray, rng: np.random.Generator) -> Defect | None:
@@ -213,7 +215,14 @@ def _misplaced_part(product: Product, albedo: np.ndarray, rng: np.random.Generat
     changed = bare + cover * (moved - bare)
     region = _grow(mask, product) | (cover[..., 0] > 0.05)
     defect = _replacement("misplaced_part", y, x, patch, changed, region, product)
+    if not _is_missed(defect, part):
+        return None
     return replace(defect, part=part, moved=Part(y, x, cover[..., 0] > 0.5))
+
+
+def _is_missed(defect: Defect, part: Part) -> bool:
+    """Whether more of a part looks changed than a speck of dust on it."""
+    return bool(defect.footprint.sum() >= _MISSED * part.mask.sum())
 
 
 def _replacement(
