@@ -9,7 +9,7 @@ import torch
 
 from tests.small_station import SIZE, randn
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
-from vsad.detection.agreement import peaks, unjudged
+from vsad.detection.agreement import peaks
 from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
@@ -173,7 +173,7 @@ def test_what_others_confirm_counts_up_to_a_views_own_evidence(rig):
     torch.testing.assert_close(highest, torch.tensor([[4, 2, 5], confirmed]))
     # Normal samples reach 8 by single views, and a tenth of what is confirmed here.
     reach = torch.stack([torch.full((3,), 8.0), torch.tensor([*confirmed[:2], 1.0]) / 10])
-    result = agree(own, known, known, rig, reach)
+    result = agree(own, known, known, rig, reach).maps
     assert float(result[0, 8, 8]) == pytest.approx(10, abs=1e-3)
     assert float(result[1, 8, 6]) == pytest.approx(10, abs=1e-3)
     assert float(result[2, 3, 3]) == pytest.approx(5 / 8)  # a highlight, by what normal samples show
@@ -183,7 +183,7 @@ def test_what_others_confirm_counts_up_to_a_views_own_evidence(rig):
         torch.linalg.inv(homographies[2, 0]) @ torch.tensor([8.0, 8, 1]) if int(neighbors[2, 0]) == 0 else (4, 8, 1)
     )
     assert float(result[2, int(y), int(x)]) == 0
-    torch.testing.assert_close(agree(-own, known, known, rig, ONES), -own)  # disagreement takes nothing away
+    torch.testing.assert_close(agree(-own, known, known, rig, ONES).maps, -own)  # disagreement takes nothing away
 
 
 def test_the_others_stand_in_where_a_view_knows_nothing(rig):
@@ -191,21 +191,23 @@ def test_the_others_stand_in_where_a_view_knows_nothing(rig):
     own[0, 8, 8] = 4.0
     known[1, 8, 6] = False
     own[1, 8, 6] = 100.0  # of no account
-    result = agree(own, known, known, rig, 2 * ONES)
+    result, nobody = agree(own, known, known, rig, 2 * ONES)
+    assert not nobody[:2, 8, 8].any()
     assert float(result[1, 8, 6]) == pytest.approx(2 / rig_views_that_see(rig, 1, 6), abs=1e-4)
     assert float(result[0, 8, 8]) == pytest.approx(2)
     known[:] = False
-    assert torch.equal(agree(own, known, known, rig, ONES), torch.zeros_like(own))
+    nothing = agree(own, known, known, rig, ONES)
+    assert torch.equal(nothing.maps, torch.zeros_like(own))
+    assert nothing.unjudged.all()
     assert torch.equal(peaks(own, known, rig), torch.zeros(2, 3))
     # What dazzles every camera is bright itself: a reflection hides another place from each.
-    result = agree(own, known, torch.ones_like(known), rig, 2 * ONES)
+    result, nobody = agree(own, known, torch.ones_like(known), rig, 2 * ONES)
     assert float(result[0, 8, 8]) == 2
+    assert not nobody[0, 8, 8]
     # What dazzles the only camera that shows it cannot be judged.
     shown = torch.zeros_like(known)
     shown[0, 8, 8] = True
-    assert torch.equal(agree(own, known, shown, rig, ONES), torch.zeros_like(own))
-    assert torch.equal(unjudged(known, shown, rig), shown)
-    assert not unjudged(known, torch.ones_like(known), rig)[0, 8, 8]
+    assert torch.equal(agree(own, known, shown, rig, ONES).maps, torch.zeros_like(own))
 
 
 def rig_views_that_see(rig, view, column):

@@ -47,13 +47,14 @@ def test_what_was_not_judged_is_saved_and_said(tmp_path):
     dataset = types.SimpleNamespace(samples=names, views=("left", "top"), category="part")
     maps = torch.zeros(2, 8, 8)
     found = [
-        Detection.of(maps, (8, 8)),
-        Detection.of(maps, (8, 8), unjudged=torch.tensor([0.0, 0.07])),
-        Detection.of(maps, (8, 8), "too few matches", torch.tensor([0.001, 0.0])),
+        Detection.of(maps, (8, 8), unjudged=torch.tensor([0.12, 0.0])),
+        Detection.of(maps, (8, 8), unjudged=torch.tensor([0.13, 0.07])),
+        Detection.of(maps, (8, 8), "too few matches", torch.tensor([0.11, 0.0])),
     ]
     made = Detections(dataset, found, 1.0)
     expected = [
-        "good/1: a reflection hides 7% of top, which no other view shows",
+        "no view judges 12% of left in most samples: too few normal samples show it",
+        "good/1: no view judges 7% of top: a reflection hides it, or too few normal samples show it",
         "good/2 was judged where it lay: too few matches",
     ]
     assert list(made.warnings()) == expected

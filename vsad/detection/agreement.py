@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,14 @@ from vsad.ops import homography_warp
 _LEAST_REACH = 0.1
 
 
-def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) -> Tensor:
+class Agreed(NamedTuple):
+    """What the views say together: the ``maps (V, h, w)``, and ``unjudged``, where nobody judges, bool likewise."""
+
+    maps: Tensor
+    unjudged: Tensor
+
+
+def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) -> Agreed:
     """``max(A_i(p) / a_i, S_i(p) / s_i)``: what a view sees itself, and what others confirm, by what normal ones reach.
 
     ``S_i(p) = min(A_i(p), m_i(p))``, where ``m_i(p) = mean_j A_j(H_ij p)`` over the views j that know the point. A
@@ -36,14 +45,9 @@ def agree(own: Tensor, known: Tensor, shown: Tensor, rig: Rig, reach: Tensor) ->
     alone, together = (maps / r[:, None, None] for maps, r in zip((own, confirmed), reach))
     evidence = torch.where(known, torch.maximum(alone, together), 0)
     instead, seen = neighbors_mean(evidence, known, rig)
-    alone = torch.where(shown & ~unjudged(known, shown, rig), alone, 0)
-    return torch.where(known, evidence, torch.where(seen, instead, alone))
-
-
-def unjudged(known: Tensor, shown: Tensor, rig: Rig) -> Tensor:
-    """What a reflection hides in a view and no other view shows, ``(V, h, w)`` bool; the arguments are ``agree``'s."""
-    others_show = neighbors_mean(shown.float(), shown, rig)[1]
-    return shown & ~known & ~others_show
+    itself = shown & neighbors_mean(alone, shown, rig)[1]
+    maps = torch.where(known, evidence, torch.where(seen, instead, torch.where(itself, alone, 0)))
+    return Agreed(maps, ~(known | seen | itself))
 
 
 def peaks(own: Tensor, known: Tensor, rig: Rig) -> Tensor:

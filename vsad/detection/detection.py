@@ -15,8 +15,8 @@ class Detection(NamedTuple):
     ``maps (V, H, W)``: how far from normal, 1 being the highest that a view of a normal sample reaches on average;
     ``view_scores (V,)``: their maxima, without what only other views know at the rim; ``sample_score ()``: the maps'
     maximum. All float32. ``reason`` says why the sample was judged where it lay, at a station whose samples are
-    registered; else it is None. ``unjudged (V,)`` is the share of each picture that a reflection hides while no other
-    view shows the place.
+    registered; else it is None. ``unjudged (V,)`` is the share of each picture that no view judges, because too few
+    normal samples show the place or a reflection hides it; its maps are 0 there.
     """
 
     maps: Tensor

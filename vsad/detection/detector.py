@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vsad.detection import storage
 from vsad.detection.agreement import agree as agree_views
-from vsad.detection.agreement import mean_reach, peaks, unjudged
+from vsad.detection.agreement import mean_reach, peaks
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare, any_pixel
@@ -221,16 +221,15 @@ class Detector(nn.Module):
     ) -> Detection:
         """Measure what ``_own`` gives by the reach of normal samples, where views agree with what others confirm."""
         if self.config.agree if agree is None else agree:
-            maps = agree_views(own, known, shown, self.rig, self.reach)
-            hidden = unjudged(known, shown, self.rig)
+            maps, unjudged = agree_views(own, known, shown, self.rig, self.reach)
             # Evidence spreads beyond a defect, so what others see of one beside a picture reaches over its rim.
             rim = torch.ones_like(known)
             rim[:, _RIM:-_RIM, _RIM:-_RIM] = False
             hearsay = rim & ~known
         else:
             maps = torch.where(shown, own / self.reach[0][:, None, None], 0)
-            hidden = hearsay = torch.zeros_like(known)
-        return Detection.of(maps, self.rig.size, reason, hidden.float().mean((1, 2)), hearsay)
+            unjudged, hearsay = ~shown, torch.zeros_like(known)
+        return Detection.of(maps, self.rig.size, reason, unjudged.float().mean((1, 2)), hearsay)
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""

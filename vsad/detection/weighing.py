@@ -59,11 +59,11 @@ def _separation(
     fused = [detector.fuse(*case, weights) for case in normal]
     total = torch.stack([peaks(own, known, rig) for own, known, _ in fused]).sum(0)
     reach = mean_reach(total, len(fused))
-    highest = torch.stack([agree(*maps, rig, reach).amax() for maps in fused])
+    highest = torch.stack([agree(*maps, rig, reach).maps.amax() for maps in fused])
     found = []
     for case, marked in zip(painted, marks):
         maps = detector.fuse(*case, weights)
-        evidence, shown = agree(*maps, rig, reach), maps[2]
+        evidence, shown = agree(*maps, rig, reach).maps, maps[2]
         # Where a sample shows nothing that the memory knows, a defect says nothing of a level.
         where = (F.adaptive_max_pool2d(marked.float(), evidence.shape[-2:]) > 0) & shown  # (D, V, h, w)
         visible = where.flatten(1).any(1)

@@ -16,8 +16,8 @@ from vsad.evaluation import Result, evaluate
 from vsad.files import read_array, read_json, write_array, write_json
 
 FILE = "detections.json"
-# A share of a view that is worth a warning.
-UNJUDGED = 0.02
+# Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
+UNJUDGED, UNJUDGED_HERE = 0.1, 0.02
 
 
 class Truth(NamedTuple):
@@ -66,13 +66,20 @@ class Detections:
         return sum(float(f.sample_score) >= self.threshold for f in found), len(found)
 
     def warnings(self) -> Iterator[str]:
-        """Say what was not judged as it should be: samples that were not registered, surface that no view shows."""
+        """Say what was not judged as it should be: samples that were not registered, surface that no view judges."""
+        shares = [found.unjudged for found in self.found if found.unjudged is not None]
+        usual = torch.stack(shares).median(0).values.tolist() if shares else []
+        for view, share in zip(self.dataset.views, usual):
+            if share >= UNJUDGED:
+                yield f"no view judges {share:.0%} of {view} in most samples: too few normal samples show it"
         for sample, found in zip(self.dataset.samples, self.found):
             if found.reason is not None:
                 yield f"{sample.id} was judged where it lay: {found.reason}"
-            for view, share in zip(self.dataset.views, [] if found.unjudged is None else found.unjudged.tolist()):
-                if share >= UNJUDGED:
-                    yield f"{sample.id}: a reflection hides {share:.0%} of {view}, which no other view shows"
+            here = [] if found.unjudged is None else found.unjudged.tolist()
+            for view, share, expected in zip(self.dataset.views, here, usual):
+                if share >= expected + UNJUDGED_HERE:
+                    why = "a reflection hides it, or too few normal samples show it"
+                    yield f"{sample.id}: no view judges {share:.0%} of {view}: {why}"
 
     def save(self, folder: Path) -> None:
         """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""
