@@ -276,8 +276,7 @@ def test_pictures_and_maps_go_there_and_back(registration, poses, samples):
 
 def test_a_margin_gives_what_turned_products_show_a_place(bench, registration, poses, samples):
     there, seen = registration.to_canonical(samples[1], poses[1])
-    wider = Registration.rebuild(registration.state_dict(), bench.rig)
-    wider.margin = torch.tensor(32)
+    wider = registration.wider(32, bench.rig)
     more, covered = wider.to_canonical(samples[1], poses[1])
     assert wider.canonical_size == more.shape[-2:] == (SIZE + 64, SIZE + 64)
     torch.testing.assert_close(more[..., 32:-32, 32:-32], there, rtol=0, atol=1e-3)

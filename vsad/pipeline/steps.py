@@ -79,8 +79,9 @@ def register_station(
             return None, gain.reason
         reason = gain.reason
     margin = choose_margin(samples, registration, progress=progress)
-    registration.margin.fill_(margin)
-    return registration, reason + (f"; canonical pictures are {margin} px wider at every side" if margin else "")
+    return registration.wider(margin, rig), reason + (
+        f"; canonical pictures are {margin} px wider at every side" if margin else ""
+    )
 
 
 class _Images(Sequence[Tensor]):

@@ -99,6 +99,8 @@ class Registration(nn.Module):
             self.register_buffer(name, weights[name])
         self.image_size: Size = (int(self.size[0]), int(self.size[1]))
         self.work_size = working_size(self.image_size)
+        self._margin = int(self.margin)
+        self.canonical_size: Size = (self.image_size[0] + 2 * self._margin, self.image_size[1] + 2 * self._margin)
         # Estimation runs on the CPU wherever the buffers are: features and the robust fit are OpenCV's.
         self._canonical = [
             Features(points[:count].double().cpu(), descriptors[:count].cpu())
@@ -191,10 +193,9 @@ class Registration(nn.Module):
         error = (squares / max(inliers, 1)) ** 0.5 * max(self.image_size) / max(self.work_size)
         return Pose(H / H.abs().amax((1, 2), keepdim=True), inliers, error, None)
 
-    @property
-    def canonical_size(self) -> Size:
-        """``(height, width)`` of the canonical pictures."""
-        return self.image_size[0] + 2 * int(self.margin), self.image_size[1] + 2 * int(self.margin)
+    def wider(self, margin: int, rig: Rig) -> Registration:
+        """The same registration, whose canonical pictures reach beyond the canonical sample's own by ``margin``."""
+        return Registration({**self.state_dict(), "margin": torch.tensor(margin)}, rig)
 
     def to_canonical(self, images: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
         """Bring a sample's pictures into canonical pose.
@@ -207,9 +208,9 @@ class Registration(nn.Module):
             The pictures, of ``canonical_size`` at that resolution, and where the sample's have a pixel, ``(V, ...)``
             bool; elsewhere the border is repeated.
         """
-        have, margin = (images.shape[-2], images.shape[-1]), int(self.margin)
+        have: Size = (images.shape[-2], images.shape[-1])
         want = _resized(self.canonical_size, self.image_size, have)
-        H = pose.H_sample_from_canonical @ translation(-margin, -margin)
+        H = pose.H_sample_from_canonical @ translation(-self._margin, -self._margin)
         H = scale_homography(H, self.canonical_size, want, source_from_size=self.image_size, source_to_size=have)
         return homography_warp(images, H.to(images.device), want, padding="border", return_mask=True)
 
@@ -224,10 +225,10 @@ class Registration(nn.Module):
         Returns:
             ``(V, *size)``, and where canonical maps exist, ``(V, *size)`` bool; elsewhere the border is repeated.
         """
-        have, margin = (maps.shape[-2], maps.shape[-1]), int(self.margin)
+        have: Size = (maps.shape[-2], maps.shape[-1])
         want = _resized(self.image_size, self.canonical_size, have) if size is None else size
         H = orient_homography(torch.linalg.inv(pose.H_sample_from_canonical), self.image_size)
-        H = translation(margin, margin) @ H
+        H = translation(self._margin, self._margin) @ H
         H = scale_homography(H, self.image_size, want, source_from_size=self.canonical_size, source_to_size=have)
         out, mask = homography_warp(maps[:, None], H.to(maps.device), want, padding="border", return_mask=True)
         return out[:, 0], mask
@@ -296,7 +297,7 @@ class Registration(nn.Module):
 
 def canonical_rig(rig: Rig, registration: Registration | None) -> Rig:
     """The rig of canonical pictures: the station's, wider by the registration's margin, if there is one."""
-    return rig if registration is None else rig.padded(int(registration.margin))
+    return rig if registration is None else rig.padded(registration._margin)
 
 
 def settled(template: Pyramid, sight: Sight, found: tuple[Tensor, float]) -> tuple[Tensor, float]:
