@@ -133,11 +133,23 @@ def test_of_a_timm_model_the_maps_of_strides_4_and_8_are_taken(monkeypatch):
         feature_info = types.SimpleNamespace(reduction=lambda: [2, 4, 8, 16])
 
         def forward(self, images):
+            assert images.shape[-1] == 32, "Input width doesn't match model"
             return [images[..., ::4, ::4], images[..., ::8, ::8]]
+
+    class Last(Model):
+        output_fmt = "NHWC"
+
+        def forward(self, images):
+            return [level.movedim(1, -1) for level in super().forward(images)]
+
+    class Coarse(Model):
+        feature_info = types.SimpleNamespace(reduction=lambda: [16, 16])
+
+    models = {"some_net": Model, "channels_last": Last, "coarse": Coarse}
 
     def create_model(name, **options):
         asked.append((name, options))
-        return Model()
+        return models[name]()
 
     config = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     data = types.SimpleNamespace(resolve_model_data_config=lambda model: config)
@@ -145,7 +157,13 @@ def test_of_a_timm_model_the_maps_of_strides_4_and_8_are_taken(monkeypatch):
     network = load_network("timm:some_net")
     assert asked[-1] == ("some_net", {"pretrained": True, "features_only": True, "out_indices": [1, 2]})
     assert (network.mean, network.deviation) == (config["mean"], config["std"])
-    assert [tuple(level.shape) for level in network(torch.rand(1, 3, 32, 32))] == [(1, 3, 8, 8), (1, 3, 4, 4)]
+    images = torch.rand(1, 3, 32, 32)
+    assert [tuple(level.shape) for level in network(images)] == [(1, 3, 8, 8), (1, 3, 4, 4)]
+    assert all(map(torch.equal, network(images), load_network("timm:channels_last")(images)))
+    with pytest.raises(ValueError, match=r"timm:coarse' has maps of strides \[16, 16\], none of 4 or 8"):
+        load_network("timm:coarse")
+    with pytest.raises(ValueError, match=r"timm:some_net failed on images of 64 x 64, Input width doesn't match"):
+        network(torch.rand(1, 3, 64, 64))
 
 
 def test_a_network_that_returns_something_else_is_refused():

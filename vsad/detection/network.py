@@ -51,9 +51,17 @@ class FrozenNetwork(nn.Module):
 
         Raises:
             TypeError: the network returns something else.
+            ValueError: it does not take images of that size.
         """
         mean, deviation = (images.new_tensor(colors)[:, None, None] for colors in (self.mean, self.deviation))
-        found = self.network((images - mean) / deviation)
+        try:
+            found = self.network((images - mean) / deviation)
+        except (AssertionError, RuntimeError) as error:
+            height, width = images.shape[-2:]
+            raise ValueError(
+                f"network: {self.name or type(self.network).__name__} failed on images of {height} x {width}, {error}; "
+                f"give images of another size or name another network"
+            ) from error
         maps = [found] if isinstance(found, Tensor) else list(found)
         if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != len(images) for m in maps):
             shapes = [list(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
@@ -109,6 +117,17 @@ class _Several(nn.Module):
         return [level for network in self.networks for level in network(images)]
 
 
+class _ChannelsFirst(nn.Module):
+    """The maps ``(N, C, h, w)`` of a network that gives ``(N, h, w, C)``."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [level.movedim(-1, 1) for level in self.network(images)]
+
+
 def _raw(network: nn.Module, name: str) -> FrozenNetwork:
     """A network that takes images in [0, 1] as they are."""
     return FrozenNetwork(network, mean=(0, 0, 0), deviation=(1, 1, 1), name=name)
@@ -120,6 +139,13 @@ def _timm(model: str, name: str) -> FrozenNetwork:
 
     strides = timm.create_model(model, features_only=True).feature_info.reduction()
     indices = [index for index, stride in enumerate(strides) if stride in _STRIDES]
+    if not indices:
+        raise ValueError(
+            f"network: {name!r} has maps of strides {strides}, none of 4 or 8; name a model that has, such as a "
+            f"convolutional one"
+        )
     network = timm.create_model(model, pretrained=True, features_only=True, out_indices=indices)
     colors = timm.data.resolve_model_data_config(network)
+    if getattr(network, "output_fmt", "NCHW") == "NHWC":
+        network = _ChannelsFirst(network)
     return FrozenNetwork(network, mean=colors["mean"], deviation=colors["std"], name=name)
