@@ -35,10 +35,12 @@ _MIN_REGISTERED = 0.75
 _LARGE = 1.0
 # A margin grows in steps of this share of the long side, in whole multiples of what a model divides pictures by,
 _MARGIN_STEP, _DIVISOR = 1 / 16, 16
-# as long as a step brings this share of the product's features a place, for it costs an eighth or more of the time,
+# as long as a step brings this share of the pixels a place, for it costs an eighth or more of the time,
 _WORTH_A_STEP = 0.03
 # and at most to this share of the long side.
 _MAX_MARGIN = 1 / 4
+# So many pixels of a picture along each side are looked at.
+_GRID = 32
 
 
 class RegistrationGain(NamedTuple):
@@ -176,7 +178,8 @@ def choose_margin(
 
     A camera that sees a part of the product sees another part of one that is turned, which may lie beyond the canonical
     picture. The margin grows in steps of a sixteenth of the long side, as long as a step brings three in a hundred of
-    the normal samples' features a place.
+    the normal samples' pixels a place, those left out that show the background in most samples. Pixels count and not
+    features, for a plain product has few.
 
     Args:
         samples: normal samples, ``(V, 3, H, W)`` float in [0, 1] each.
@@ -187,20 +190,21 @@ def choose_margin(
     Returns:
         The margin in pixels of the images, a multiple of 16.
     """
+    size = registration.image_size
+    moving = F.interpolate((~registration.still.cpu())[None].float(), (_GRID, _GRID))[0] > 0
+    y, x = ((torch.arange(_GRID, dtype=torch.float64) + 0.5) * n / _GRID - 0.5 for n in size)
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (rows, columns, 2)
     beyond = []
     for index in progress.track(_spread(len(samples), max_samples), "choosing the margin"):
         sight = look(samples[index])
         pose = registration.estimate_sight(sight, refine=False)
         if pose.reason is None:
-            beyond.append(_overhang(sight, pose, registration))
-    side = max(registration.image_size)
-    step, margin = _DIVISOR * max(round(side * _MARGIN_STEP / _DIVISOR), 1), 0
-    if not beyond:
-        return 0
-    overhang = torch.cat(beyond)
-    while margin + step <= _MAX_MARGIN * side:
+            beyond += [_overhang(H, grid[seen], size) for H, seen in zip(_canonical_from_sample(pose, size), moving)]
+    overhang = torch.cat([*beyond, grid.new_empty(0)])
+    step, margin = _DIVISOR * max(round(max(size) * _MARGIN_STEP / _DIVISOR), 1), 0
+    while margin + step <= _MAX_MARGIN * max(size):
         gained = (overhang > margin) & (overhang <= margin + step)
-        if float(gained.double().mean()) < _WORTH_A_STEP:
+        if int(gained.sum()) <= _WORTH_A_STEP * len(overhang):
             break
         margin += step
     return margin
@@ -208,24 +212,27 @@ def choose_margin(
 
 def _room(sight: Sight, pose: Pose, registration: Registration) -> float:
     """The share of a sample's features, of all views, that lie in the canonical sample's pictures."""
-    overhang = _overhang(sight, pose, registration)
+    work = registration.work_size
+    H = scale_homography(_canonical_from_sample(pose, registration.image_size), registration.image_size, work)
+    overhang = torch.cat([
+        _overhang(H_view, select_moving(features, still).points[:, :2], work)
+        for features, H_view, still in zip(sight.features, H, registration.still.cpu())
+    ])  # fmt: skip
     return float((overhang <= 0).sum()) / max(len(overhang), 1)
 
 
-def _overhang(sight: Sight, pose: Pose, registration: Registration) -> Tensor:
-    """How far a sample's features, of all views, lie beyond the canonical sample's pictures, in pixels of the images.
+def _canonical_from_sample(pose: Pose, size: Size) -> Tensor:
+    return orient_homography(torch.linalg.inv(pose.H_sample_from_canonical), size)
 
-    Returns:
-        ``(K,)``, not above zero for those that lie in them.
+
+def _overhang(H: Tensor, points: Tensor, size: Size) -> Tensor:
+    """How far points ``(K, 2)``, brought to the canonical sample's pictures, lie beyond them: ``(K,)``, in pixels.
+
+    Not above zero for those that lie in them; infinite for those behind the camera.
     """
-    size, work = registration.image_size, registration.work_size
-    H = scale_homography(torch.linalg.inv(pose.H_sample_from_canonical), size, work)
-    limit = torch.tensor([work[1] - 1, work[0] - 1])
-    beyond = []
-    for features, H_view, still in zip(sight.features, orient_homography(H, work), registration.still.cpu()):
-        points = transform_points(H_view, select_moving(features, still).points[:, :2])
-        beyond.append(torch.maximum(-points, points - limit).amax(-1))
-    return torch.cat(beyond) * max(size) / max(work)
+    mapped, in_front = transform_points(H, points, return_mask=True)
+    limit = torch.tensor([size[1] - 1, size[0] - 1])
+    return torch.maximum(-mapped, mapped - limit).amax(-1).where(in_front, torch.inf)
 
 
 def _motion(H: Tensor, size: Size) -> float:
