@@ -53,8 +53,10 @@ def test_what_was_not_judged_is_saved_and_said(tmp_path):
     ]
     made = Detections(dataset, found, 1.0)
     expected = [
-        "no view judges 12% of left in most samples: too few normal samples show it",
-        "good/1: no view judges 7% of top: a reflection hides it, or too few normal samples show it",
+        "no view judges 12% of left in most samples: it lies at the rim of the pictures, or too few normal samples "
+        "show it",
+        "good/1: no view judges 7% of top: it lies at the rim of the pictures, or too few normal samples show it, or a "
+        "reflection hides it",
         "good/2 was judged where it lay: too few matches",
     ]
     assert list(made.warnings()) == expected

@@ -94,6 +94,7 @@ def test_a_network_is_loaded_by_name_and_frozen(monkeypatch):
     module = types.ModuleType("my_networks")
     module.small = lambda: nn.Conv2d(3, 2, 1)
     module.nothing = lambda: 3
+    module.needs = lambda size: nn.Conv2d(3, size, 1)
     monkeypatch.setitem(sys.modules, "my_networks", module)
     network = load_network("my_networks:small")
     assert network.name == "my_networks:small"
@@ -106,6 +107,8 @@ def test_a_network_is_loaded_by_name_and_frozen(monkeypatch):
         ("my_networks:missing", "cannot be loaded"),
         ("no_such_module:f", "cannot be loaded, No module named 'no_such_module'; name contrast, timm:MODEL"),
         ("my_networks:nothing", "must return a network, got int"),
+        ("my_networks:needs", "cannot be loaded, TypeError: .* missing 1 required positional argument"),
+        ("./my_networks.py:small", r"cannot be loaded, TypeError: .*; name contrast.*a module's name, not its path"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_network(name)
@@ -160,7 +163,9 @@ def test_of_a_timm_model_the_maps_of_strides_4_and_8_are_taken(monkeypatch):
     images = torch.rand(1, 3, 32, 32)
     assert [tuple(level.shape) for level in network(images)] == [(1, 3, 8, 8), (1, 3, 4, 4)]
     assert all(map(torch.equal, network(images), load_network("timm:channels_last")(images)))
-    with pytest.raises(ValueError, match=r"timm:coarse' has maps of strides \[16, 16\], none of 4 or 8"):
+    with pytest.raises(
+        ValueError, match=r"'timm:coarse' cannot be loaded, its maps have strides \[16, 16\] and none 4 or 8"
+    ):
         load_network("timm:coarse")
     with pytest.raises(ValueError, match=r"timm:some_net failed on images of 64 x 64, Input width doesn't match"):
         network(torch.rand(1, 3, 64, 64))

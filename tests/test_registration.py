@@ -298,6 +298,20 @@ def test_a_margin_gives_what_turned_products_show_a_place(bench, registration, p
     assert torch.corrcoef(pictures)[0, 1] > 0.8
 
 
+def test_the_rig_of_canonical_pictures_has_their_size(bench, registration):
+    wider = registration.wider(32, bench.rig)
+    half = bench.rig.scaled((SIZE // 2, SIZE // 2))
+    expected = bench.rig.padded(32)
+    for rig in (bench.rig, half):
+        found = canonical_rig(rig, wider)
+        assert found.size == wider.canonical_size == expected.size
+        torch.testing.assert_close(found.homographies, expected.homographies)
+    assert canonical_rig(half, None) is half
+    for margin in (-16, 2.5, "16"):
+        with pytest.raises(ValueError, match="margin must be a whole number of pixels, 0 or more"):
+            registration.wider(margin, bench.rig)
+
+
 def test_the_margin_grows_where_products_lie_anywhere(bench, samples, registration):
     assert choose_margin(samples, registration) in (16, 32, 48, 64)
     product = load_product("circuit_board", SIZE)

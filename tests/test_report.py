@@ -212,7 +212,7 @@ def test_histograms_hold_every_score_and_break_at_the_threshold(page: Page) -> N
 
 def test_definitions_say_how_scores_and_metrics_are_made(page: Page) -> None:
     definitions = [text for _, text in page.find("dd")]
-    assert any(text.startswith("The maximum over the sample's views.") for text in definitions)
+    assert any(text.startswith("The maximum of the maps of the sample's views.") for text in definitions)
     assert any("8-connected" in text and "0.3" in text for text in definitions)
 
 

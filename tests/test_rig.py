@@ -124,8 +124,9 @@ def test_padding_moves_both_sides_of_every_pair() -> None:
     point = torch.tensor([[40.0, 20.0]], dtype=torch.float64)
     there = transform_points(rig.homographies[0, 1], point)
     torch.testing.assert_close(transform_points(padded.homographies[0, 1], point + 16), there + 16)
-    with pytest.raises(ValueError, match="margin must be zero or more"):
-        rig.padded(-1)
+    for margin in (-1, 2.5, True):
+        with pytest.raises(ValueError, match="margin must be a whole number of pixels, zero or more"):
+            rig.padded(margin)
 
 
 def test_scaling_scales_errors() -> None:

@@ -66,3 +66,9 @@ def test_what_cannot_be_supported_is_said():
 
 def test_equal_scores_are_exceeded_by_none_of_them():
     assert fit_threshold([2.0] * 8, 0.05).value >= 2
+
+
+def test_scores_must_be_numbers():
+    for scores, message in (([], "at least one good sample's, got none"), ([1.0, float("nan")], "numbers, got NaN")):
+        with pytest.raises(ValueError, match=message):
+            fit_threshold(scores, 0.05)

@@ -365,10 +365,10 @@ def _warn(messages: Sequence[str]) -> None:
     """Print warnings, of many the first ones."""
     for warning in messages[:_WARNINGS]:
         console.print(f"warning: {warning}", highlight=False)
-    if len(messages) > _WARNINGS:
-        console.print(
-            f"and {len(messages) - _WARNINGS} more warnings; detections.json has all of them", highlight=False
-        )
+    more = len(messages) - _WARNINGS
+    if more > 0:
+        warnings = "warning" if more == 1 else "warnings"
+        console.print(f"and {more} more {warnings}; detections.json has all of them", highlight=False)
 
 
 def _false_alarms(called: int, good: int) -> None:

@@ -15,8 +15,8 @@ class Detection(NamedTuple):
     ``maps (V, H, W)``: how far from normal, 1 being the highest that a view of a normal sample reaches on average;
     ``view_scores (V,)``: their maxima, without what only other views know at the rim; ``sample_score ()``: the maps'
     maximum. All float32. ``reason`` says why the sample was judged where it lay, at a station whose samples are
-    registered; else it is None. ``unjudged (V,)`` is the share of each picture that no view judges, because too few
-    normal samples show the place or a reflection hides it; its maps are 0 there.
+    registered; else it is None. ``unjudged (V,)`` is the share of each picture that no view judges, because it lies at
+    the rim of the pictures, too few normal samples show it or a reflection hides it; its maps are 0 there.
     """
 
     maps: Tensor
@@ -35,6 +35,6 @@ class Detection(NamedTuple):
         hearsay: Tensor | None = None,
     ) -> Detection:
         """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima, a view's without its ``hearsay``."""
-        own = maps if hearsay is None else torch.where(hearsay, 0, maps)
+        own = maps if hearsay is None else torch.where(hearsay, maps.clamp(max=0), maps)
         maps, own = F.interpolate(torch.stack([maps, own]), size, mode="bilinear", align_corners=False)
         return cls(maps, own.flatten(1).amax(1), maps.amax(), reason, unjudged)

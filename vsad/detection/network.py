@@ -14,7 +14,10 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _STRIDES = (4, 8)
 # The built-in network, vsad.models.local_contrast.
 CONTRAST = "contrast"
-REMEDY = "name contrast, timm:MODEL, or MODULE:FUNCTION of a function that returns a network, or several joined by +"
+REMEDY = (
+    "name contrast, timm:MODEL, or MODULE:FUNCTION of a function that returns a network (a module's name, not its "
+    "path), or several joined by +"
+)
 
 
 class FrozenNetwork(nn.Module):
@@ -97,13 +100,20 @@ def load_network(name: str) -> FrozenNetwork:
         if module == "timm":
             return _timm(function, name)
         made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, RuntimeError, OSError) as error:
-        raise ValueError(f"network: {name!r} cannot be loaded, {error}; {REMEDY}") from None
+    except Exception as error:  # whatever the user's module does
+        raise ValueError(f"network: {name!r} cannot be loaded, {_said(error)}; {REMEDY}") from error
     if not isinstance(made, nn.Module):
         raise ValueError(f"network: {name!r} must return a network, got {type(made).__name__}; {REMEDY}")
     network = made if isinstance(made, FrozenNetwork) else FrozenNetwork(made)
     network.name = name
     return network
+
+
+def _said(error: Exception) -> str:
+    """What an error says; those of a person's own code need their kind too."""
+    if isinstance(error, (ImportError, AttributeError, RuntimeError, OSError, ValueError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 class _Several(nn.Module):
@@ -140,10 +150,7 @@ def _timm(model: str, name: str) -> FrozenNetwork:
     strides = timm.create_model(model, features_only=True).feature_info.reduction()
     indices = [index for index, stride in enumerate(strides) if stride in _STRIDES]
     if not indices:
-        raise ValueError(
-            f"network: {name!r} has maps of strides {strides}, none of 4 or 8; name a model that has, such as a "
-            f"convolutional one"
-        )
+        raise ValueError(f"its maps have strides {strides} and none 4 or 8, as those of most convolutional models do")
     network = timm.create_model(model, pretrained=True, features_only=True, out_indices=indices)
     colors = timm.data.resolve_model_data_config(network)
     if getattr(network, "output_fmt", "NCHW") == "NHWC":

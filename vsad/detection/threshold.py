@@ -66,7 +66,7 @@ def fit_threshold(scores: Sequence[float], asked: float) -> Threshold:
         The threshold. With a single score it is that score, and its intervals are unbounded.
 
     Raises:
-        ValueError: there is no score.
+        ValueError: there is no score, or one is NaN.
 
     Source: Vovk et al. 2005 (conformal prediction); Hosking 1990 (L-moments).
     """
@@ -74,6 +74,9 @@ def fit_threshold(scores: Sequence[float], asked: float) -> Threshold:
     if not n:
         raise ValueError("fit_threshold: scores must hold at least one good sample's, got none; add some")
     ranked = np.sort(np.asarray(scores, dtype=np.float64))
+    if np.isnan(ranked).any():
+        # No score is at or above a threshold of NaN: every product would be called good.
+        raise ValueError("fit_threshold: scores must be numbers, got NaN; look for images or features that hold any")
     if n == 1:
         return Threshold(float(ranked[0]), (-math.inf, math.inf), asked, (0.0, 1.0), n)
     enough = min(asked, 1 - asked) * (n + 1) >= _ENOUGH

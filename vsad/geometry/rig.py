@@ -142,8 +142,8 @@ class Rig:
         Args:
             margin: zero or more.
         """
-        if margin < 0:
-            raise ValueError(f"Rig.padded: margin must be zero or more pixels, got {margin}")
+        if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
+            raise ValueError(f"Rig.padded: margin must be a whole number of pixels, zero or more, got {margin!r}")
         there, back = translation(margin, margin), translation(-margin, -margin)
         pairs = (replace(pair, homography=there @ pair.homography @ back) for pair in self.pairs)
         return Rig(self.views, (self.size[0] + 2 * margin, self.size[1] + 2 * margin), tuple(pairs))

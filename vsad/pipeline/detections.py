@@ -17,7 +17,8 @@ from vsad.files import read_array, read_json, write_array, write_json
 
 FILE = "detections.json"
 # Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
-UNJUDGED, UNJUDGED_HERE = 0.1, 0.02
+UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
+_WHY = "it lies at the rim of the pictures, or too few normal samples show it"
 
 
 class Truth(NamedTuple):
@@ -71,15 +72,14 @@ class Detections:
         usual = torch.stack(shares).median(0).values.tolist() if shares else []
         for view, share in zip(self.dataset.views, usual):
             if share >= UNJUDGED:
-                yield f"no view judges {share:.0%} of {view} in most samples: too few normal samples show it"
+                yield f"no view judges {share:.0%} of {view} in most samples: {_WHY}"
         for sample, found in zip(self.dataset.samples, self.found):
             if found.reason is not None:
                 yield f"{sample.id} was judged where it lay: {found.reason}"
             here = [] if found.unjudged is None else found.unjudged.tolist()
             for view, share, expected in zip(self.dataset.views, here, usual):
                 if share >= expected + UNJUDGED_HERE:
-                    why = "a reflection hides it, or too few normal samples show it"
-                    yield f"{sample.id}: no view judges {share:.0%} of {view}: {why}"
+                    yield f"{sample.id}: no view judges {share:.0%} of {view}: {_WHY}, or a reflection hides it"
 
     def save(self, folder: Path) -> None:
         """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""

@@ -194,7 +194,17 @@ class Registration(nn.Module):
         return Pose(H / H.abs().amax((1, 2), keepdim=True), inliers, error, None)
 
     def wider(self, margin: int, rig: Rig) -> Registration:
-        """The same registration, whose canonical pictures reach beyond the canonical sample's own by ``margin``."""
+        """The same registration, whose canonical pictures reach beyond the canonical sample's own by ``margin``.
+
+        Args:
+            margin: in pixels of the images, zero or more.
+            rig: the station's.
+
+        Raises:
+            ValueError: the margin is no such number.
+        """
+        if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
+            raise ValueError(f"Registration.wider: margin must be a whole number of pixels, 0 or more, got {margin!r}")
         return Registration({**self.state_dict(), "margin": torch.tensor(margin)}, rig)
 
     def to_canonical(self, images: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
@@ -218,7 +228,7 @@ class Registration(nn.Module):
         """Bring maps in canonical pose back to where the sample lies.
 
         Args:
-            maps: ``(V, h, w)`` floating point, of ``canonical_size`` at any resolution.
+            maps: ``(V, h, w)`` floating point, of ``canonical_size`` at any resolution, so with the margin.
             pose: the sample's.
             size: ``(height, width)`` of the result; default the images' at the maps' resolution.
 
@@ -297,7 +307,7 @@ class Registration(nn.Module):
 
 def canonical_rig(rig: Rig, registration: Registration | None) -> Rig:
     """The rig of canonical pictures: the station's, wider by the registration's margin, if there is one."""
-    return rig if registration is None else rig.padded(registration._margin)
+    return rig if registration is None else rig.scaled(registration.image_size).padded(registration._margin)
 
 
 def settled(template: Pyramid, sight: Sight, found: tuple[Tensor, float]) -> tuple[Tensor, float]:
