@@ -70,17 +70,13 @@ class Detector(nn.Module):
         super().__init__()
         self.model, self.rig, self.config, self.fitted, self.network = model, rig, config, threshold, network
         self.levels, self.glare, self.registration = nn.ModuleList(levels), glare, registration
+        self.canonical_rig = canonical_rig(rig, registration)  # checked once, and not for every sample
         self.register_buffer("reach", reach)
 
     @property
     def threshold(self) -> float:
         """The score at or above which a sample is defective."""
         return self.fitted.value
-
-    @property
-    def canonical_rig(self) -> Rig:
-        """The rig of pictures in canonical pose."""
-        return canonical_rig(self.rig, self.registration)
 
     @classmethod
     @torch.no_grad()

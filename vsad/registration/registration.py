@@ -257,8 +257,7 @@ class Registration(nn.Module):
             refined = [(template.fine if sure else template).refine(sight.gray, start) for start, sure in candidates]
             motion, agreement = settled(template, sight, max(refined, key=lambda found: found[1]))
             if agreement < _ALIKE:
-                near = template.refine(sight.gray, torch.eye(3, dtype=torch.float64))
-                near = settled(template, sight, near)
+                near = settled(template, sight, template.refine(sight.gray, torch.eye(3, dtype=torch.float64)))
                 # A background that was not left out agrees with no motion, but no matches on the product do.
                 if near[1] > agreement and 2 * count_inliers(near[0], matches) >= count_inliers(motion, matches):
                     motion, agreement = near
@@ -278,8 +277,8 @@ class Registration(nn.Module):
         """With too few matches to tell: next to no motion, where the pictures and two of them leave no doubt of it."""
         if self._repeats:
             return None
-        near = template.refine(sight.gray, torch.eye(3, dtype=torch.float64))
-        motion, agreement = settled(template, sight, near)
+        still = torch.eye(3, dtype=torch.float64)
+        motion, agreement = settled(template, sight, template.refine(sight.gray, still))
         if agreement < _NO_DOUBT or count_inliers(motion, matches) < 2:
             return None
         errors = reprojection_errors(motion, matches.target, matches.source)
