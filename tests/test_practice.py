@@ -75,6 +75,9 @@ def test_a_level_that_tells_nothing_gets_no_weight_and_a_network_survives_saving
     assert len(weights) == len(detector.levels) == 3
     assert weights[0] == 1
     assert weights[2] == 0
+    # Practice defects that show nowhere say nothing of any level.
+    hidden = practice._replace(marks=torch.zeros_like(practice.marks))
+    assert Detector.fit(model, rig, latents, practice=hidden, network=network, maps=maps).config.weights == (1, 1, 1)
     found = detector(bad)
     assert found.sample_score > 2 * detector(good).sample_score
     detector.save_pretrained(tmp_path)

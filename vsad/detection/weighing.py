@@ -68,4 +68,5 @@ def _separation(
         where = (F.adaptive_max_pool2d(marked.float(), evidence.shape[-2:]) > 0) & shown  # (D, V, h, w)
         visible = where.flatten(1).any(1)
         found.append(torch.where(where, evidence, -torch.inf).flatten(1).amax(1)[visible])
-    return float((torch.cat(found)[:, None] > highest).float().mean())
+    stands_out = torch.cat(found)[:, None] > highest
+    return float(stands_out.float().mean()) if len(stands_out) else 0.0
