@@ -14,7 +14,7 @@ from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
-from vsad.detection.smoothing import gaussian
+from vsad.detection.smoothing import extend, gaussian
 
 
 def everywhere(features):
@@ -96,6 +96,15 @@ def test_a_reference_that_does_not_show_a_place_has_no_say_there():
     seen[1, :, :, :2] = False
     known = AlignedMemory.fit(features, seen).known(seen)
     assert known[0].any(0).tolist() == [False] * 2 + [True] * 6
+
+
+def test_no_memory_judges_a_place_that_hardly_any_normal_sample_shows():
+    features, seen = randn(10, 1, 3, 8, 8), torch.ones(10, 1, 8, 8, dtype=torch.bool)
+    seen[2:, :, 0] = False  # the rim, in two samples alone
+    seen[3:, :, 1] = False
+    for kind in (AlignedMemory, PrototypeMemory):
+        known = kind.fit(features, seen, MemoryConfig(prototypes=20)).known(seen)
+        assert known[0].all(1).tolist() == [False] + [True] * 7
 
 
 def test_prototype_memory_is_the_distance_to_the_nearest_wherever_it_stands():
@@ -275,6 +284,28 @@ def test_gaussian_keeps_the_mean_and_spreads():
     assert float(smooth[0].sum()) == pytest.approx(1, abs=1e-4)
     assert float(smooth[0, 7, 7]) == pytest.approx(1 / (2 * math.pi), rel=0.02)
     assert torch.equal(gaussian(maps, 0.0), maps)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 11), (1, 5), (1, 1)])
+def test_maps_go_on_where_nobody_judges(size):
+    maps, known = 1 + torch.rand(3, *size), torch.rand(3, *size) < 0.5
+    known[0], known[1, 0, 0], known[2] = False, True, True
+    maps[0, 0, 0] = math.nan  # of no account
+    found = extend(maps, known)
+    assert torch.equal(found[0], torch.zeros(size))
+    assert torch.equal(found[known], maps[known])
+    assert found[1].min() >= maps[1][known[1]].min() - 1e-6
+    assert found[1].max() <= maps[1][known[1]].max() + 1e-6
+
+
+def test_a_map_goes_on_as_it_is_nearby():
+    maps, known = torch.zeros(1, 16, 16), torch.zeros(1, 16, 16, dtype=torch.bool)
+    known[0, :, :12] = True
+    maps[0, 8:, :12] = 5.0
+    found = extend(maps, known)
+    assert found[0, :4, 12:].max() < 0.5
+    assert found[0, 12:, 12:].min() > 4.5
+
 
 
 @pytest.mark.parametrize("memory", ["aligned", "prototypes"])

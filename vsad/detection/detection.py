@@ -16,7 +16,8 @@ class Detection(NamedTuple):
     ``view_scores (V,)``: their maxima, without what only other views know at the rim; ``sample_score ()``: the maps'
     maximum. All float32. ``reason`` says why the sample was judged where it lay, at a station whose samples are
     registered; else it is None. ``unjudged (V,)`` is the share of each picture that no view judges, because it lies at
-    the rim of the pictures, too few normal samples show it or a reflection hides it; its maps are 0 there.
+    the rim of the pictures, too few normal samples show it or a reflection hides it; its maps go on there as they are
+    beside it.
     """
 
     maps: Tensor

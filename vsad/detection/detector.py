@@ -22,7 +22,7 @@ from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
 from vsad.detection.placement import Placement, place
 from vsad.detection.practice import Practice
-from vsad.detection.smoothing import known_gaussian
+from vsad.detection.smoothing import extend, known_gaussian
 from vsad.detection.threshold import Threshold, fit_threshold
 from vsad.detection.weighing import Case, choose_weights
 from vsad.geometry import Rig
@@ -221,10 +221,12 @@ class Detector(nn.Module):
             # Evidence spreads beyond a defect, so what others see of one beside a picture reaches over its rim.
             rim = torch.ones_like(known)
             rim[:, _RIM:-_RIM, _RIM:-_RIM] = False
-            hearsay = rim & ~known
+            hearsay = rim & ~known | unjudged
         else:
-            maps = torch.where(shown, own / self.reach[0][:, None, None], 0)
-            unjudged, hearsay = ~shown, torch.zeros_like(known)
+            maps, unjudged = own / self.reach[0][:, None, None], ~shown
+            hearsay = unjudged
+        # A map says of a place that nobody judges what it says next to it; no view's score does.
+        maps = extend(maps, ~unjudged)
         return Detection.of(maps, self.rig.size, reason, unjudged.float().mean((1, 2)), hearsay)
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,3 +27,18 @@ def known_gaussian(maps: Tensor, known: Tensor, sigma: float) -> Tensor:
     weight = known.to(maps)
     smooth = gaussian(torch.where(known, maps, 0), sigma) / gaussian(weight, sigma).clamp(min=1e-3)
     return torch.where(known, smooth, 0)
+
+
+def extend(maps: Tensor, known: Tensor) -> Tensor:
+    """Continue ``maps (N, h, w)`` from the ``known`` pixels into the others; 0 in a map of which nothing is known.
+
+    Pull and push: an unknown pixel is interpolated from means over blocks of 2, 4, 8, ... pixels, of those that are
+    known, and the finest that know any count.
+    """
+    maps = torch.where(known, maps, 0)
+    if max(maps.shape[-2:]) == 1:
+        return maps
+    total, share = (F.avg_pool2d(x[:, None], 2, ceil_mode=True)[:, 0] for x in (maps, known.to(maps)))
+    coarse = extend(total / share.clamp(min=1e-6), share > 0)
+    finer = F.interpolate(coarse[:, None], maps.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    return torch.where(known, maps, finer)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
+from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig, shown_enough
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import homography_align
 
@@ -15,9 +15,6 @@ from vsad.ops import homography_align
 EMPTY = -1
 # The logit, in units of the sharpness, of a reference that does not show a place: no other lies so low.
 UNSEEN = -1e4
-# A place must be shown by so many references, and by this share of them, beside the sample that is judged: the
-# nearest of few lies far off, by how much is uncertain, and another view may know the place better.
-ENOUGH, ENOUGH_SHARE = 2, 0.2
 
 
 class AlignedMemory(Memory):
@@ -78,10 +75,8 @@ class AlignedMemory(Memory):
         return lambda index, f: self._score(apply_scaling(f, self.transform), leave_out=slots.get(index))
 
     def known(self, seen: Tensor) -> Tensor:
-        """Where enough references beside a sample's own show the place, or as many as there are."""
-        references = self.key.shape[1]
-        enough = max(ENOUGH, round(ENOUGH_SHARE * references))
-        return (self.key[:, :, -1] > UNSEEN).sum(1) > min(enough, references - 1)
+        """Where enough references show the place."""
+        return shown_enough((self.key[:, :, -1] > UNSEEN).transpose(0, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""

@@ -34,6 +34,10 @@ class MemoryConfig:
 
 DEFAULTS = MemoryConfig()
 
+# A place must be shown by more than so many normal samples, and by more than this share of them: the nearest of few
+# lies far off, by how much is uncertain, and another view may know the place better.
+_ENOUGH, _ENOUGH_SHARE = 2, 0.2
+
 # Changed normal samples: the index of each among the normal ones, and its features ``(V, C, h, w)``.
 Changed = Sequence[tuple[int, Tensor]]
 
@@ -114,3 +118,13 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``: the higher, the less like normal."""
+
+
+def shown_enough(shown: Tensor) -> Tensor:
+    """Where enough normal samples beside one's own show a place, or as many as there are, ``(V, h, w)`` bool.
+
+    Args:
+        shown: ``(S, V, h, w)`` bool.
+    """
+    samples = len(shown)
+    return shown.sum(0) > min(max(_ENOUGH, round(_ENOUGH_SHARE * samples)), samples - 1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig
+from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig, shown_enough
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import PackedPrototypes, greedy_coreset, pack_prototypes, prototype_distance
 
@@ -85,8 +85,12 @@ class PrototypeMemory(Memory):
         return lambda index, sample: self._score(sample, (self.unknown == index % parts).any(1))
 
     def known(self, seen: Tensor) -> Tensor:
-        """Everywhere: a prototype is found wherever it stood."""
-        return torch.ones_like(seen[0])
+        """Where enough normal samples show the place.
+
+        A prototype is found wherever it stood, but at the rim of the canonical pictures, which few samples reach, lies
+        what no other place shows.
+        """
+        return shown_enough(seen)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
