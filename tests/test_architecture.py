@@ -21,7 +21,7 @@ LAUNCHERS = {row.name for operator in registry.OPERATORS.values() for row in ope
 RANKS = (
     ("kernels", "_cpu", "_cuda"),
     ("ops",),
-    ("files", "progress"),
+    ("checks", "files", "progress"),
     ("geometry",),
     ("calibration", "data", "models"),
     ("registration",),

@@ -307,7 +307,6 @@ def test_a_map_goes_on_as_it_is_nearby():
     assert found[0, 12:, 12:].min() > 4.5
 
 
-
 @pytest.mark.parametrize("memory", ["aligned", "prototypes"])
 def test_detector_finds_a_blot_and_survives_saving(station, rig, tmp_path, memory):
     model, latents, good, bad = station
@@ -330,7 +329,7 @@ def test_detector_finds_a_blot_and_survives_saving(station, rig, tmp_path, memor
 def test_detector_refuses_other_images_and_broken_folders(station, rig, tmp_path):
     model, latents, good, _ = station
     detector = Detector.fit(model, rig, latents)
-    with pytest.raises(ValueError, match=r"images must be \[3, 3, 64, 64\] like the rig's, got \[2, 3, 64, 64\]"):
+    with pytest.raises(ValueError, match=r"Detector: images must be \[3 3 64 64\], got \[2, 3, 64, 64\]"):
         detector(good[:2])
     detector.save_pretrained(tmp_path)
     (tmp_path / "memory.safetensors").write_bytes(b"broken")

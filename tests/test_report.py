@@ -216,6 +216,16 @@ def test_definitions_say_how_scores_and_metrics_are_made(page: Page) -> None:
     assert any("8-connected" in text and "0.3" in text for text in definitions)
 
 
+def test_what_nobody_judges_is_written_where_it_is_much(tmp_path: Path) -> None:
+    dim = sample("dim", 1.5, False, unjudged=torch.tensor([0.0, 0.18, 0.04]))
+    page = Page(write_report(tmp_path / "r.html", report(samples=[dim, sample("clear", 1.0, False)])))
+    captions = [text for _, text in page.find("figcaption") if "unjudged" in text]
+    assert captions == ["left 18 % unjudged 1.500"]
+    assert "Unjudged" in [text for _, text in page.find("dt")]
+    clear = Page(write_report(tmp_path / "r.html", report(samples=[sample("clear", 1.0, False)])))
+    assert "Unjudged" not in [text for _, text in clear.find("dt")]
+
+
 def test_unlabeled_images_get_verdicts_only(tmp_path: Path) -> None:
     unknown = [sample("a", 3.0, None), sample("b", 1.0, None)]
     page = Page(write_report(tmp_path / "r.html", Report("Today", VIEWS, unknown, threshold=2.5)))

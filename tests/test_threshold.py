@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vsad.detection import fit_threshold, warn_of_extrapolation
+from vsad.detection.threshold import Threshold
 
 TAILS = {
     "exponential": lambda rng, size: rng.exponential(size=size),
@@ -62,6 +63,13 @@ def test_what_cannot_be_supported_is_said():
     assert single.rate == (0, 1)
     with pytest.raises(ValueError, match="scores must hold at least one good sample's"):
         fit_threshold([], 0.05)
+
+
+def test_a_threshold_is_described_in_a_line():
+    threshold = Threshold(2.351, (1.9, 4.1), 0.05, (0.012, 0.125), 19)
+    assert threshold.describe() == (
+        "2.35 (90% interval 1.9 to 4.1), from 19 good samples: 5.0% false alarms asked, 1.2% to 12.5% to be expected"
+    )
 
 
 def test_equal_scores_are_exceeded_by_none_of_them():

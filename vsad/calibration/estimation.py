@@ -54,7 +54,8 @@ def calibrate(
         The rig, and a report on every ordered pair. A pair that cannot be fitted is left out with a warning.
 
     Raises:
-        ValueError: no sample, no view names, or images of a wrong or changing shape.
+        TypeError: a sample is no tensor of floating point.
+        ValueError: no sample, no view names, images of a wrong or changing shape, or values that are not in [0, 1].
 
     Example:
         >>> from vsad.geometry import transform_points

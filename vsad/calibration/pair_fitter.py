@@ -25,6 +25,7 @@ from vsad.calibration.matching import (
     match,
     reprojection_errors,
 )
+from vsad.checks import check_images
 from vsad.geometry import Size, orient_homography, scale_homography, transform_points
 
 # Features are looked for at a long side between these: smaller images have too few, larger ones take too long.
@@ -104,12 +105,11 @@ class PairFitter:
         """Take one more sample's ``images (V, 3, H, W)``, and find their features.
 
         Raises:
-            ValueError: a wrong shape, or another size than the first sample's.
+            TypeError: no tensor of floating point.
+            ValueError: a wrong shape, another size than the first sample's, or values that are not in [0, 1].
         """
         V = len(self.features)
-        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[:2] != (V, 3):
-            got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise ValueError(f"calibrate: sample {len(self.images)} must be a tensor [{V} 3 H W], got {got}")
+        check_images(f"calibrate: sample {len(self.images)}", images, (V, 3, "H", "W"))
         height, width = images.shape[2:]
         if not self.images:
             scale = min(max(height, width, _WORK_SIDE[0]), _WORK_SIDE[1]) / max(height, width)

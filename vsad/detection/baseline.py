@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsad.checks import check_images
 from vsad.detection.detection import Detection
 from vsad.detection.memory import MemoryConfig, PrototypeMemory
 
@@ -25,6 +26,7 @@ def gaussian_derivatives(images: Tensor) -> Tensor:
 
     Source: the local jet (Koenderink and van Doorn, 1987).
     """
+    check_images("gaussian_derivatives", images, ("V", 3, "H", "W"))
     features = []
     for sigma in SIGMAS:
         lines = [_line(sigma, order).to(images) for order in range(3)]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsad.checks import check_images
 from vsad.detection import storage
 from vsad.detection.agreement import agree as agree_views
 from vsad.detection.agreement import mean_reach, peaks
@@ -163,13 +164,10 @@ class Detector(nn.Module):
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1], views in the rig's order.
 
         Raises:
-            ValueError: the number of views or the size of the images is not the rig's.
+            TypeError: the images are no tensor of floating point.
+            ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
-        expected = (len(self.rig.views), 3, *self.rig.size)
-        if tuple(images.shape) != expected:
-            raise ValueError(
-                f"detector: images must be {list(expected)} like the rig's, got {list(images.shape)}; use --size"
-            )
+        check_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
         moved, placement = place(images, self.registration)
         maps = self.network(moved) if self.network is not None else ()
         return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vsad.checks import check_images
+
 # What most networks for images were trained on: colors of this mean and deviation became 0 and 1.
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of the maps of a timm model those of these strides are taken: finer ones hold no pattern, coarser ones no place.
@@ -53,23 +55,32 @@ class FrozenNetwork(nn.Module):
         """The maps of one sample's ``images (V, 3, H, W)`` in [0, 1].
 
         Raises:
-            TypeError: the network returns something else.
-            ValueError: it does not take images of that size.
+            TypeError: the images are no tensor of floating point, or the network returns something else.
+            ValueError: values are not in [0, 1], or the network does not take images of that size.
         """
+        check_images("network", images, ("V", 3, "H", "W"))
         mean, deviation = (images.new_tensor(colors)[:, None, None] for colors in (self.mean, self.deviation))
         try:
             found = self.network((images - mean) / deviation)
+        except NotImplementedError as error:
+            raise TypeError(
+                f"network: {self._called} does not say what it makes of images; give it a forward"
+            ) from error
         except (AssertionError, RuntimeError) as error:
             height, width = images.shape[-2:]
             raise ValueError(
-                f"network: {self.name or type(self.network).__name__} failed on images of {height} x {width}, {error}; "
-                f"give images of another size or name another network"
+                f"network: {self._called} failed on images of {height} x {width}, {error}; give images of another size "
+                f"or name another network"
             ) from error
         maps = [found] if isinstance(found, Tensor) else list(found)
         if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != len(images) for m in maps):
             shapes = [list(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
             raise TypeError(f"network: it must return maps (N, C, h, w) of {len(images)} images, got {shapes}; wrap it")
         return [m.float() for m in maps]
+
+    @property
+    def _called(self) -> str:
+        return self.name or type(self.network).__name__
 
     def train(self, mode: bool = True) -> FrozenNetwork:
         """Stay in evaluation mode."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from vsad.checks import check_images
 from vsad.geometry import Rig
 from vsad.ops import homography_warp
 
@@ -55,7 +56,11 @@ def paint_defects(images: Tensor, rig: Rig, generator: Generator, count: int = 4
         rig: rig of the V views.
         generator: draws everything.
         count: D; the views take turns.
+
+    Raises:
+        TypeError, ValueError: the images are no pictures of the rig's views.
     """
+    check_images("paint_defects", images, (len(rig.views), 3, "H", "W"))
     marks = []
     first = int(torch.randint(len(images), (), generator=generator))
     for index in range(count):

@@ -42,6 +42,14 @@ class Threshold(NamedTuple):
         """Whether the scores reach as far as the rate; else it is extrapolated beyond all of them."""
         return (self.samples + 1) * self.asked >= 1
 
+    def describe(self) -> str:
+        """The threshold in a line, and what it promises."""
+        (low, high), (least, most) = self.interval, self.rate
+        return (
+            f"{self.value:.3g} (90% interval {low:.3g} to {high:.3g}), from {self.samples} good samples: "
+            f"{self.asked:.1%} false alarms asked, {least:.1%} to {most:.1%} to be expected"
+        )
+
 
 def fit_threshold(scores: Sequence[float], asked: float) -> Threshold:
     """Choose the threshold that a share ``asked`` of good products exceeds, on average over which n were scored.

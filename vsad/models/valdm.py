@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
+from vsad.checks import check_images
 from vsad.files import read_json, read_weights, write_json, write_weights
 from vsad.geometry import Rig
 from vsad.models import derivative_vae
@@ -78,8 +79,11 @@ class VALDM(nn.Module):
         """Images ``(B, V, 3, H, W)`` in [0, 1] to the autoencoder's own latents ``(B, V, c, h, w)``.
 
         Raises:
-            ValueError: a side of the images is not a multiple of what autoencoder and UNet divide it by.
+            TypeError: the images are no tensor of floating point.
+            ValueError: values are not in [0, 1], or a side of the images is not a multiple of what autoencoder and UNet
+                divide it by.
         """
+        check_images("VALDM", images, ("B", "V", 3, "H", "W"))
         factor = 2 ** (len(self.vae.config["block_out_channels"]) + len(self.unet.config["block_out_channels"]) - 2)
         if images.shape[-2] % factor or images.shape[-1] % factor:
             raise ValueError(

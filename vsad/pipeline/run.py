@@ -132,6 +132,7 @@ def _run_category(
     facts["weights of the levels, latents first"] = ", ".join(f"{weight:g}" for weight in detector.config.weights or ())
     called, good = found[MAIN].false_alarms()
     facts |= {"registration": why, "false alarms": f"{called} of {good} good samples"}
+    facts["threshold"] = detector.fitted.describe()
     facts["seconds"] = f"{time.perf_counter() - began:.0f}"
     with progress.stage("report", 1):
         report_detections(folder / REPORT, found[MAIN], rows, rig, facts)

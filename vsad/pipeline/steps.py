@@ -126,6 +126,7 @@ def report_detections(
                 view_scores=found.view_scores, sample_score=float(found.sample_score), masks=item["masks"],
                 view_labels=item["view_labels"], label=bool(item["sample_label"]),
                 defect=None if sample.defect == GOOD else sample.defect, category=sample.category,
+                unjudged=found.unjudged,
             )
         )  # fmt: skip
     machine = {"machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vsad.calibration.matching import Features, reprojection_errors
+from vsad.checks import check_images
 from vsad.geometry import (
     Rig,
     Size,
@@ -132,7 +133,7 @@ class Registration(nn.Module):
         """
         size: Size = (images.shape[-2], images.shape[-1])
         for sample in (images, *others):
-            _check_images("Registration.fit", sample, len(rig.views), size)
+            check_images("Registration.fit", sample, (len(rig.views), 3, *size))
         return cls.from_sight(look(images), size, rig, [gray_pictures(sample) for sample in others])
 
     @classmethod
@@ -172,7 +173,7 @@ class Registration(nn.Module):
         Raises:
             ValueError: a wrong shape.
         """
-        _check_images("Registration.estimate", images, len(self._names), self.image_size)
+        check_images("Registration.estimate", images, (len(self._names), 3, *self.image_size))
         return self.estimate_sight(look(images))
 
     def estimate_sight(self, sight: Sight, *, refine: bool = True) -> Pose:
@@ -324,10 +325,3 @@ def settled(template: Pyramid, sight: Sight, found: tuple[Tensor, float]) -> tup
 def _resized(size: Size, of: Size, to: Size) -> Size:
     """What becomes of a size where pictures ``of`` one size are resized ``to`` another."""
     return round(size[0] * to[0] / of[0]), round(size[1] * to[1] / of[1])
-
-
-def _check_images(op: str, images: Tensor, views: int, size: Size | None = None) -> None:
-    height, width = ("H", "W") if size is None else size
-    right = images.ndim == 4 and images.shape[:2] == (views, 3) and (size is None or images.shape[2:] == size)
-    if not right:
-        raise ValueError(f"{op}: images must be [{views} 3 {height} {width}], got {list(images.shape)}")

@@ -11,6 +11,9 @@ from vsad.evaluation import as_numpy
 from vsad.report.content import Report, ReportSample
 from vsad.report.pictures import Scale, outline, photograph
 
+# A smaller share of a picture that nothing judges is not written.
+UNJUDGED = 0.05
+
 
 class Card:
     """What the page says of one sample."""
@@ -43,6 +46,13 @@ class Card:
         if self.sample.masks is not None:
             return [bool(mask.any()) for mask in as_numpy(self.sample.masks)]
         return [False if self.label is False else None] * len(self.view_scores)
+
+    @property
+    def unjudged(self) -> list[float | None]:
+        """Per view the share of the picture that nothing judges, where it is worth a word."""
+        if self.sample.unjudged is None:
+            return [None] * len(self.view_scores)
+        return [share if share >= UNJUDGED else None for share in as_numpy(self.sample.unjudged).tolist()]
 
     def pictures(self, scale: Scale, size: int) -> list[dict[str, Any]]:
         """Per view the layers of its picture: photograph, heat map, outline of the true defect."""

@@ -24,6 +24,7 @@ class ReportSample:
         label: True = defective, False = normal, None = unknown.
         defect: the kind of defect, if it has a name.
         category: the product, where a report covers several.
+        unjudged: (V,) the share of each picture that nothing judges; None where all is judged.
     """
 
     id: str
@@ -36,6 +37,7 @@ class ReportSample:
     label: bool | None = None
     defect: str | None = None
     category: str = ""
+    unjudged: Array | Sequence[float] | None = None
 
 
 @dataclass(frozen=True)

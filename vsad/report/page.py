@@ -23,7 +23,14 @@ from vsad.report.pictures import Scale
 
 TEMPLATES = Path(__file__).parent / "templates"
 METRIC_NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "aupro": "AUPRO"}
-DIMENSIONS = {"images": "V 3 H W", "maps": "V h w", "masks": "V h w", "view_scores": "V", "view_labels": "V"}
+DIMENSIONS = {
+    "images": "V 3 H W",
+    "maps": "V h w",
+    "masks": "V h w",
+    "view_scores": "V",
+    "view_labels": "V",
+    "unjudged": "V",
+}
 
 
 def write_report(path: str | Path, report: Report, *, image_size: int = 256, max_pictures: int = 200) -> Path:
@@ -59,6 +66,7 @@ def write_report(path: str | Path, report: Report, *, image_size: int = 256, max
         pictures=[card.pictures(scale, image_size) for card in cards[:max_pictures]],
         outcomes=Counter(card.outcome for card in cards),
         categories=sorted({s.category for s in report.samples if s.category}),
+        unjudged=any(share for card in cards for share in card.unjudged),
         outlined=any(s.masks is not None for s in report.samples),
         kinds=kinds_of_sample(cards),
         metrics=_metric_rows(report.metrics),
