@@ -45,7 +45,7 @@ FalseAlarms = Annotated[float, typer.Option(help="Share of good products that ma
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the data set, the detector and the report.")] = Path("out/demo"),
     seed: Seed = 0,
-    steps: Steps = 60,
+    steps: Steps = 40,
     samples: Annotated[int, typer.Option(help="Normal samples; half as many good and defective ones are tested.")] = 40,
 ) -> None:
     """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
