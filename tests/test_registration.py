@@ -185,6 +185,31 @@ def test_a_pattern_that_repeats_itself_is_refused(bench):
     assert registration.estimate(bench.shoot(checkered, (-164, 0.02, 0.03), 1)).reason is not None
 
 
+def test_a_surface_that_is_new_in_every_sample_is_registered_by_what_it_shares(bench):
+    """Too little of the pictures agrees for the usual bound; but that little does so in one pose alone."""
+    product = load_product("circuit_board", SIZE)
+    shared = cv2.GaussianBlur(product.albedo, None, 4)
+
+    def shoot(seed, pose):
+        rng = np.random.default_rng(seed)
+        grain = cv2.GaussianBlur(rng.standard_normal(shared.shape[:2]).astype(np.float32), None, 1.5)[..., None]
+        albedo = np.clip(shared + 0.5 * grain, 0, 1).astype(np.float32)
+        return bench.shoot(dataclasses.replace(product, albedo=albedo), pose, seed)
+
+    poses = [(0, 0, 0), (2, 0.01, -0.01), (-1.5, -0.01, 0.01), (1, 0.012, 0.01), (-2, 0.01, 0.008)]
+    images = [shoot(seed, pose) for seed, pose in enumerate(poses)]
+    registration = Registration.fit(images[0], bench.rig)
+    template = registration._templates[0].fine
+    for sample, pose in zip(images[1:], poses[1:]):
+        found, expected = registration.estimate(sample), bench.truth(pose)
+        assert found.reason is None
+        assert errors(found.H_sample_from_canonical, expected).median() < 1
+        true = scale_homography(expected, bench.rig.size, registration.work_size)[template.frame.views[0]]
+        assert 0.15 < template.agreement(gray_pictures(sample), true) < 0.35
+    gain = registration_helps(images, registration)
+    assert gain.helps
+
+
 def test_cameras_that_have_turned_a_little_are_followed(bench, registration, samples):
     """Every view of the sample shifted by itself: no single motion has that."""
     shifts = torch.tensor([[3.0, 0], [0, -2], [-3, 1], [2, 2], [-2, -3]])

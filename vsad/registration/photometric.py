@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsad.geometry import Size, scale_homography
+from vsad.geometry import Size, scale_homography, translation
 from vsad.ops import homography_warp
 from vsad.registration.frame import Frame
 from vsad.registration.pose import motion_in_views
@@ -24,6 +25,9 @@ _STEPS = 10
 _CONVERGED = 0.005
 # Normalized pictures differ by 0.05 where they show one surface in one place, otherwise by 0.6 to 0.8.
 _STILL = 0.5
+# An agreement that stands out is at least this, and exceeds those at these distances in pixels by so many of their
+# deviations, and in most views for themselves by so many.
+_LEAST, _BESIDE, _DEVIATIONS, _OF_A_VIEW = 0.15, (8.0, 16.0), 7.0, 2.5
 # Of all pixels the share with the strongest gradients, which is all that fixes a motion.
 _SHARE = 0.35
 
@@ -106,17 +110,45 @@ class Template:
         """Compare without a step: the correlation of the textured pixels that both see."""
         return self._compare(_levels(gray[self.frame.views]), motion)[2]
 
+    def stands_out(self, gray: Tensor, motion: Tensor) -> bool:
+        """Whether the pictures agree far more in a motion than a few pixels beside it, and most views for themselves.
+
+        A surface of which much is new in every sample agrees by 0.2 to 0.6 where it lies right: 8 to 50 deviations
+        above what it agrees by beside that. What lies wrong is 5 above at most, and a pattern that repeats itself
+        agrees beside it as well.
+        """
+        levels = _levels(gray[self.frame.views])
+        here = self._agreements(levels, motion)
+        if here[-1] < _LEAST:
+            return False
+        shifts = [(r * math.cos(a), r * math.sin(a)) for r in _BESIDE for a in (math.tau * k / 8 for k in range(8))]
+        beside = torch.stack([self._agreements(levels, motion @ translation(x, y)) for x, y in shifts])
+        above = (here - beside.mean(0)) / beside.std(0).clamp_min(1e-3)
+        most = (above[:-1] > _OF_A_VIEW).float().mean() > 0.5
+        return bool(most and above[-1] > _DEVIATIONS and here[-1] > 2 * beside[:, -1].max())
+
+    def _agreements(self, levels: Tensor, motion: Tensor) -> Tensor:
+        """The agreement of every view and, last, of all together, ``(v + 1,)``."""
+        theirs, ours, inside = self._chosen_pixels(levels, motion)
+        products = torch.stack([theirs * ours, theirs.square(), ours.square()], 1) * inside[:, None]
+        view = self.chosen // (self.size[0] * self.size[1])
+        sums = products.new_zeros(len(self.frame.views), 3).index_add_(0, view, products)
+        both, theirs, ours = torch.cat([sums, sums.sum(0, keepdim=True)]).unbind(1)
+        return both / (theirs * ours).sqrt().clamp_min(1e-6)
+
     def _compare(self, levels: Tensor, motion: Tensor) -> tuple[Tensor, Tensor, float]:
         """Residuals and visibility of the chosen pixels, and the robust agreement of the pictures."""
-        H = motion_in_views(motion, self.frame.H_view_from_reference).float()
-        warped, seen = homography_warp(levels, H, padding="border", return_mask=True)
-        picture = normalized(warped)
-        theirs, ours = picture.flatten()[self.chosen], self.picture.flatten()[self.chosen]
-        inside = seen.flatten()[self.chosen]
-        residual = (theirs - ours) * inside
+        theirs, ours, inside = self._chosen_pixels(levels, motion)
         norm = (theirs.square() * inside).sum() * (ours.square() * inside).sum()
         agreement = float((theirs * ours * inside).sum() / norm.sqrt().clamp_min(1e-6))
-        return residual, inside, agreement
+        return (theirs - ours) * inside, inside, agreement
+
+    def _chosen_pixels(self, levels: Tensor, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The sample's normalized pixels and the canonical ones, and whether both see them, ``(K,)`` each."""
+        H = motion_in_views(motion, self.frame.H_view_from_reference).float()
+        warped, seen = homography_warp(levels, H, padding="border", return_mask=True)
+        theirs, ours, inside = (t.flatten()[self.chosen] for t in (normalized(warped), self.picture, seen))
+        return theirs, ours, inside
 
     def _step(self, residual: Tensor, seen: Tensor, motion: Tensor) -> tuple[Tensor, float]:
         scale = 1.4826 * float(residual[seen].abs().median()) + 1e-3

@@ -270,7 +270,7 @@ class Registration(nn.Module):
         H = motion_in_views(motion, frame.H_view_from_reference)
         if refine and _UNRELATED < agreement < _ALIKE:
             H, agreement = self._refine_views(frame, sight, H)
-        if agreement < _MIN_AGREEMENT:
+        if agreement < _MIN_AGREEMENT and not template.fine.stands_out(sight.gray, motion):
             return f"the pictures do not agree in the pose that the matches give, {agreement:.2f} of 1"
         return _Found(H, errors)
 
@@ -280,7 +280,8 @@ class Registration(nn.Module):
             return None
         still = torch.eye(3, dtype=torch.float64)
         motion, agreement = settled(template, sight, template.refine(sight.gray, still))
-        if agreement < _NO_DOUBT or count_inliers(motion, matches) < 2:
+        sure = agreement >= _NO_DOUBT or template.fine.stands_out(sight.gray, motion)
+        if not sure or count_inliers(motion, matches) < 2:
             return None
         errors = reprojection_errors(motion, matches.target, matches.source)
         return _Found(motion_in_views(motion, template.fine.frame.H_view_from_reference), errors)

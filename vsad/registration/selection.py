@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ _COMPARE_SIDE = 32
 # Registration resamples the pictures and takes time. It is worth that where half of the samples lie farther off than
 # this share of the long side, 2.6 pixels of 256, which a detector's windows forgive,
 _FORGIVEN = 0.01
-# where it takes away more than this share of their disagreement,
-_MIN_GAIN = 0.2
+# where the disagreement of this share of those that register falls, however little of it is not the surface's own,
+_MOSTLY = 0.8
 # and where most samples register, since the others are judged out of place.
 _MIN_REGISTERED = 0.75
 # A difference of this many standard deviations of a view counts like any larger one.
@@ -126,9 +127,10 @@ def registration_helps(
     The disagreement of sample n is ``mean_x min(|p_n(x) - median_{m != n} p_m(x)|, 1)`` over pictures p of 32 pixels,
     each view of zero mean and unit deviation; that of all is the median over the samples. So coarse, a product that
     lies in place within a pixel or two of 256 differs by little more than its light, and one that lies anywhere by its
-    whole pattern. Registration helps where half of the samples lie off by more than a hundredth of the long side, it
-    takes away more than a fifth of the disagreement, and three in four samples register: elsewhere it would cost time
-    and the blur of interpolation for nothing.
+    whole pattern. Registration helps where half of the samples lie off by more than a hundredth of the
+    long side, four in five of those that register disagree less, and three in four register: elsewhere it would cost
+    time and the blur of interpolation for nothing. By how much less does not matter: where every sample has a surface
+    of its own, that stays.
 
     Args:
         samples: normal samples, ``(V, 3, H, W)`` float in [0, 1] each.
@@ -142,7 +144,7 @@ def registration_helps(
     chosen = _spread(len(samples), max_samples)
     if len(chosen) < 2:
         return RegistrationGain(0.0, 0.0, 0.0, 0.0, False, "off: fewer than two normal samples to compare")
-    pictures, brought, seen, motions = [], [], [], []
+    pictures, brought, seen, moved_px = [], [], [], []
     for index in progress.track(chosen, "measuring what registration gains"):
         sight = look(samples[index])
         pose = registration.estimate_sight(sight)
@@ -151,20 +153,25 @@ def registration_helps(
         pictures.append(_small(gray))
         brought.append(_small(moved))
         seen.append(F.adaptive_avg_pool2d(mask.float(), (brought[-1].shape[-2], brought[-1].shape[-1])) > 0.9)
-        if pose.reason is None:
-            motions.append(_motion(pose.H_sample_from_canonical, registration.image_size))
+        moved_px.append(
+            _motion(pose.H_sample_from_canonical, registration.image_size) if pose.reason is None else math.nan
+        )
     moving = ~registration.still.cpu()
     product = F.adaptive_avg_pool2d(moving.float(), (seen[0].shape[-2], seen[0].shape[-1])) > 0.5
     if not product.any():
         return RegistrationGain(0.0, 0.0, 0.0, 0.0, False, "off: the normal samples lie in place")
-    before = _disagreement(torch.stack(pictures), product.expand(len(chosen), *product.shape))
-    after = _disagreement(torch.stack(brought), torch.stack(seen) & product)
-    share, motion = len(motions) / len(chosen), float(np.median(motions)) if motions else 0.0
+    each_before = _disagreements(torch.stack(pictures), product.expand(len(chosen), *product.shape))
+    each_after = _disagreements(torch.stack(brought), torch.stack(seen) & product)
+    before, after = float(np.median(each_before)), float(np.median(each_after))
+    motions = np.array(moved_px)
+    falls = (each_after < each_before)[motions > 0]  # all but the canonical sample's
+    registered = motions[np.isfinite(motions)]
+    share, motion = len(registered) / len(chosen), float(np.median(registered)) if len(registered) else 0.0
     if share < _MIN_REGISTERED:
         helps, reason = False, f"only {share:.0%} of the normal samples can be registered"
         reason += f", and {1 - float(moving.float().mean()):.0%} of the pictures stand still"
     else:
-        helps = motion > _FORGIVEN * max(registration.image_size) and after < (1 - _MIN_GAIN) * before
+        helps = motion > _FORGIVEN * max(registration.image_size) and bool(falls.mean() >= _MOSTLY)
         reason = (
             f"normal samples lie {motion:.1f} px off; they differ by {before:.2f}, in canonical pose by {after:.2f}"
         )
@@ -256,11 +263,11 @@ def _small(pictures: Tensor) -> Tensor:
     return (small - mean) / (deviation + 1e-3)
 
 
-def _disagreement(pictures: Tensor, seen: Tensor) -> float:
-    """The median over the samples ``(S, V, h, w)`` of their clipped difference from the others' median."""
+def _disagreements(pictures: Tensor, seen: Tensor) -> np.ndarray:
+    """The mean clipped difference of every sample's pictures ``(S, V, h, w)`` from the others' median, ``(S,)``."""
     differences = []
     for n in range(len(pictures)):
         others = torch.cat([pictures[:n], pictures[n + 1 :]]).median(0).values
         difference = (pictures[n] - others).abs().clamp(max=_LARGE)
         differences.append(float(difference[seen[n]].mean()))
-    return float(np.median(differences))
+    return np.array(differences)
