@@ -186,7 +186,6 @@ def test_a_pattern_that_repeats_itself_is_refused(bench):
 
 
 def test_a_surface_that_is_new_in_every_sample_is_registered_by_what_it_shares(bench):
-    """Too little of the pictures agrees for the usual bound; but that little does so in one pose alone."""
     product = load_product("circuit_board", SIZE)
     shared = cv2.GaussianBlur(product.albedo, None, 4)
 

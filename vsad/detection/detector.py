@@ -168,7 +168,7 @@ class Detector(nn.Module):
             ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
         check_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
-        moved, placement = place(images, self.registration)
+        moved, placement = place(images.to(self.reach.dtype), self.registration)
         maps = self.network(moved) if self.network is not None else ()
         return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
 

@@ -59,20 +59,18 @@ class FrozenNetwork(nn.Module):
             ValueError: values are not in [0, 1], or the network does not take images of that size.
         """
         check_images("network", images, ("V", 3, "H", "W"))
+        if getattr(self.network.forward, "__name__", "") == "_forward_unimplemented":  # as nn.Module's own is called
+            raise TypeError(f"network: {self._called} does not say what it makes of images; give it a forward")
         mean, deviation = (images.new_tensor(colors)[:, None, None] for colors in (self.mean, self.deviation))
         try:
             found = self.network((images - mean) / deviation)
-        except NotImplementedError as error:
-            raise TypeError(
-                f"network: {self._called} does not say what it makes of images; give it a forward"
-            ) from error
         except (AssertionError, RuntimeError) as error:
             height, width = images.shape[-2:]
             raise ValueError(
                 f"network: {self._called} failed on images of {height} x {width}, {error}; give images of another size "
                 f"or name another network"
             ) from error
-        maps = [found] if isinstance(found, Tensor) else list(found)
+        maps = list(found) if isinstance(found, (list, tuple)) else [found]
         if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != len(images) for m in maps):
             shapes = [list(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
             raise TypeError(f"network: it must return maps (N, C, h, w) of {len(images)} images, got {shapes}; wrap it")

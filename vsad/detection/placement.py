@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsad.checks import check_images
 from vsad.registration import Pose, Registration
 
 # Of full scale, in every color: a pixel as bright as that shows the lamp, and nothing of the surface.
@@ -48,6 +49,7 @@ class Placement(NamedTuple):
 
 def place(images: Tensor, registration: Registration | None) -> tuple[Tensor, Placement]:
     """Bring a sample's ``images (V, 3, H, W)`` into canonical pose, and tell what they show there."""
+    check_images("place", images, ("V", 3, "H", "W"))
     dazzled = _dazzled(images)
     if registration is None:
         return images, Placement(None, torch.ones_like(dazzled), dazzled, _light(images))

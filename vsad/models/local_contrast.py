@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsad.checks import check_images
 from vsad.models.derivative_vae import BLOCK, CHROMA_SIGMA, COLORS, LUMA_SIGMAS, ORDERS, gaussian_derivative
 from vsad.models.valdm import normalize
 
@@ -37,6 +38,7 @@ class LocalContrast(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The features ``(V, 18, H / 4, W / 4)`` of one sample's images in [0, 1]."""
+        check_images("LocalContrast", images, ("V", 3, "H", "W"))
         difference = images - _mean(images)
         contrast = _mean(difference.square().mean(1, keepdim=True)).clamp(min=0).sqrt()
         margin = (self.filters.shape[-1] - BLOCK) // 2

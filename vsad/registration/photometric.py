@@ -27,7 +27,7 @@ _CONVERGED = 0.005
 _STILL = 0.5
 # An agreement that stands out is at least this, and exceeds those at these distances in pixels by so many of their
 # deviations, and in most views for themselves by so many.
-_LEAST, _BESIDE, _DEVIATIONS, _OF_A_VIEW = 0.15, (8.0, 16.0), 7.0, 2.5
+_LEAST, _BESIDE, _DEVIATIONS, _OF_A_VIEW = 0.15, (8.0, 16.0, 24.0, 32.0), 7.0, 2.5
 # Of all pixels the share with the strongest gradients, which is all that fixes a motion.
 _SHARE = 0.35
 
@@ -115,7 +115,7 @@ class Template:
 
         A surface of which much is new in every sample agrees by 0.2 to 0.6 where it lies right: 8 to 50 deviations
         above what it agrees by beside that. What lies wrong is 5 above at most, and a pattern that repeats itself
-        agrees beside it as well.
+        agrees beside it as well, if at one of these distances.
         """
         levels = _levels(gray[self.frame.views])
         here = self._agreements(levels, motion)
@@ -124,7 +124,9 @@ class Template:
         shifts = [(r * math.cos(a), r * math.sin(a)) for r in _BESIDE for a in (math.tau * k / 8 for k in range(8))]
         beside = torch.stack([self._agreements(levels, motion @ translation(x, y)) for x, y in shifts])
         above = (here - beside.mean(0)) / beside.std(0).clamp_min(1e-3)
-        most = (above[:-1] > _OF_A_VIEW).float().mean() > 0.5
+        # A view without texture has no say.
+        pixels = torch.bincount(self.chosen // (self.size[0] * self.size[1]), minlength=len(self.frame.views))
+        most = (above[:-1] > _OF_A_VIEW)[pixels > 0.02 * len(self.chosen)].float().mean() > 0.5
         return bool(most and above[-1] > _DEVIATIONS and here[-1] > 2 * beside[:, -1].max())
 
     def _agreements(self, levels: Tensor, motion: Tensor) -> Tensor:

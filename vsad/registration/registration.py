@@ -131,8 +131,9 @@ class Registration(nn.Module):
         Raises:
             ValueError: a wrong shape.
         """
+        check_images("Registration.fit", images, (len(rig.views), 3, "H", "W"))
         size: Size = (images.shape[-2], images.shape[-1])
-        for sample in (images, *others):
+        for sample in others:
             check_images("Registration.fit", sample, (len(rig.views), 3, *size))
         return cls.from_sight(look(images), size, rig, [gray_pictures(sample) for sample in others])
 

@@ -30,6 +30,8 @@ _COMPARE_SIDE = 32
 _FORGIVEN = 0.01
 # where the disagreement of this share of those that register falls, however little of it is not the surface's own,
 _MOSTLY = 0.8
+# (the canonical sample itself moves by rounding alone, in pixels)
+_UNMOVED = 1e-6
 # and where most samples register, since the others are judged out of place.
 _MIN_REGISTERED = 0.75
 # A difference of this many standard deviations of a view counts like any larger one.
@@ -164,7 +166,7 @@ def registration_helps(
     each_after = _disagreements(torch.stack(brought), torch.stack(seen) & product)
     before, after = float(np.median(each_before)), float(np.median(each_after))
     motions = np.array(moved_px)
-    falls = (each_after < each_before)[motions > 0]  # all but the canonical sample's
+    falls = (each_after < each_before)[motions > _UNMOVED]  # all but the canonical sample's
     registered = motions[np.isfinite(motions)]
     share, motion = len(registered) / len(chosen), float(np.median(registered)) if len(registered) else 0.0
     if share < _MIN_REGISTERED:

@@ -100,8 +100,8 @@ def _check(report: Report) -> None:
                     f"write_report: {name} of sample {sample.id!r} must be [{dims}] with V={views}, "
                     f"got {list(shape)}; the views are {', '.join(report.views)}"
                 )
-        for name in ("maps", "view_scores", "sample_score"):
-            if not np.isfinite(as_numpy(getattr(sample, name))).all():
+        for name in ("maps", "view_scores", "sample_score", "unjudged"):
+            if getattr(sample, name) is not None and not np.isfinite(as_numpy(getattr(sample, name))).all():
                 raise ValueError(
                     f"write_report: {name} of sample {sample.id!r} must be finite, got NaN or infinity; "
                     f"look at that sample's images"

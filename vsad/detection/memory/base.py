@@ -127,4 +127,4 @@ def shown_enough(shown: Tensor) -> Tensor:
         shown: ``(S, V, h, w)`` bool.
     """
     samples = len(shown)
-    return shown.sum(0) > min(max(_ENOUGH, round(_ENOUGH_SHARE * samples)), samples - 1)
+    return shown.sum(0) > min(max(_ENOUGH, int(_ENOUGH_SHARE * samples)), samples - 1)
