@@ -62,6 +62,7 @@ class Template:
         strength = (J.square().sum(-1) * ~still[frame.views]).flatten()
         self.chosen = strength.topk(max(8, int(_SHARE * len(strength)))).indices.sort().values
         self.J = J.reshape(-1, 8)[self.chosen]
+        self.view_of_chosen = self.chosen // (height * width)
 
     def jacobian(self) -> Tensor:
         """Derivatives ``(v, h, w, 8)`` of ``T_v(A (I + D) A^-1 x)`` by D at 0, A the view from unit coordinates.
@@ -125,7 +126,7 @@ class Template:
         beside = torch.stack([self._agreements(levels, motion @ translation(x, y)) for x, y in shifts])
         above = (here - beside.mean(0)) / beside.std(0).clamp_min(1e-3)
         # A view without texture has no say.
-        pixels = torch.bincount(self.chosen // (self.size[0] * self.size[1]), minlength=len(self.frame.views))
+        pixels = torch.bincount(self.view_of_chosen, minlength=len(self.frame.views))
         most = (above[:-1] > _OF_A_VIEW)[pixels > 0.02 * len(self.chosen)].float().mean() > 0.5
         return bool(most and above[-1] > _DEVIATIONS and here[-1] > 2 * beside[:, -1].max())
 
@@ -133,8 +134,7 @@ class Template:
         """The agreement of every view and, last, of all together, ``(v + 1,)``."""
         theirs, ours, inside = self._chosen_pixels(levels, motion)
         products = torch.stack([theirs * ours, theirs.square(), ours.square()], 1) * inside[:, None]
-        view = self.chosen // (self.size[0] * self.size[1])
-        sums = products.new_zeros(len(self.frame.views), 3).index_add_(0, view, products)
+        sums = products.new_zeros(len(self.frame.views), 3).index_add_(0, self.view_of_chosen, products)
         both, theirs, ours = torch.cat([sums, sums.sum(0, keepdim=True)]).unbind(1)
         return both / (theirs * ours).sqrt().clamp_min(1e-6)
 
