@@ -19,7 +19,6 @@ from vsad.registration.features import Matches, gray_pictures, look
 from vsad.registration.frame import Frame, shared_frames
 from vsad.registration.photometric import Template
 from vsad.registration.pose import why_implausible
-from vsad.registration.registration import settled
 from vsad.registration.robust import find_motions
 
 SIZE = 256
@@ -110,17 +109,6 @@ def test_the_refinement_brings_it_nearer(bench, registration, samples):
     )
 
 
-def test_it_refines_on_while_the_pictures_agree_more():
-    class Slow:
-        def refine(self, gray, start):
-            return start + 1, min(0.3 + 0.1 * (float(start) + 1), 0.65)
-
-    sight = look(torch.zeros(1, 3, 64, 64))
-    motion, agreement = settled(Slow(), sight, (torch.tensor(0.0), 0.3))
-    assert (float(motion), agreement) == (4, 0.65)
-    assert settled(Slow(), sight, (torch.tensor(7.0), 0.95))[1] == 0.95
-
-
 def test_the_canonical_sample_itself_has_the_identity(poses, registration):
     identity = torch.eye(3, dtype=torch.float64).repeat(5, 1, 1)
     assert errors(poses[0].H_sample_from_canonical, identity).max() < 1e-3
@@ -202,7 +190,8 @@ def test_a_surface_that_is_new_in_every_sample_is_registered_by_what_it_shares(b
     for sample, pose in zip(images[1:], poses[1:]):
         found, expected = registration.estimate(sample), bench.truth(pose)
         assert found.reason is None
-        assert errors(found.H_sample_from_canonical, expected).median() < 1
+        found_errors = errors(found.H_sample_from_canonical, expected)
+        assert found_errors.median() < 0.5 and found_errors.max() < 2
         true = scale_homography(expected, bench.rig.size, registration.work_size)[template.frame.views[0]]
         assert 0.15 < template.agreement(gray_pictures(sample), true) < 0.35
     gain = registration_helps(images, registration)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +21,7 @@ _WINDOW = 9
 _FAINT = 0.02
 _STEPS = 10
 # A step that moves no corner of the picture by more than this many pixels is the last.
-_CONVERGED = 0.005
+_CONVERGED = 0.02
 # Normalized pictures differ by 0.05 where they show one surface in one place, otherwise by 0.6 to 0.8.
 _STILL = 0.5
 # An agreement that stands out is at least this, and exceeds those at these distances in pixels by so many of their
@@ -30,6 +29,13 @@ _STILL = 0.5
 _LEAST, _BESIDE, _DEVIATIONS, _OF_A_VIEW = 0.15, (8.0, 16.0, 24.0, 32.0), 7.0, 2.5
 # Of all pixels the share with the strongest gradients, which is all that fixes a motion.
 _SHARE = 0.35
+# So many pixels tell the scale of the residuals.
+_PLENTY = 4096
+# The directions of D in which a similarity goes, ``(8, 4)``: shifts along x and y, a turn, a scale.
+_SIMILAR = torch.tensor(
+    [[0, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0]],
+    dtype=torch.float64,
+).T
 
 
 class Template:
@@ -38,7 +44,8 @@ class Template:
     Minimizes ``sum_v,x rho(S_v(W_v x) - T_v(x))`` over the eight parameters of one motion M in the reference view,
     ``W_v = H_vr M H_vr^-1``; T and S are pictures of zero local mean and unit local contrast, so brightness and gain
     drop out, and rho is Geman and McClure's, so highlights and defects do. The step is taken on the template's side,
-    ``M <- M (I + D)^-1``, so that its Jacobian is computed once for all samples.
+    ``M <- M (I + D)^-1``, so that its Jacobian is computed once for all samples. Of a ``similar`` motion, D is one of
+    the four directions in which similarities go, and M stays a similarity if it was one.
 
     Args:
         gray: ``(V, h, w)`` uint8, the canonical sample's pictures.
@@ -61,7 +68,11 @@ class Template:
         J = self.jacobian()  # (v, h, w, 8)
         strength = (J.square().sum(-1) * ~still[frame.views]).flatten()
         self.chosen = strength.topk(max(8, int(_SHARE * len(strength)))).indices.sort().values
-        self.J = J.reshape(-1, 8)[self.chosen]
+        self._ours = self.picture.flatten()[self.chosen]
+        self.texture = max(float(self._ours.square().sum()), 1e-6)
+        # Of either kind of motion, the parameters' rows: (8, K) and (4, K), products with which run along memory.
+        J = J.reshape(-1, 8)[self.chosen].T
+        self._J = {False: J.contiguous(), True: _SIMILAR.T.float() @ J}
         self.view_of_chosen = self.chosen // (height * width)
 
     def jacobian(self) -> Tensor:
@@ -81,12 +92,13 @@ class Template:
         along = gradient_x[..., None] * toward_x + gradient_y[..., None] * toward_y  # (v, h, w, 3)
         return (along[..., :, None] * unit[..., None, :]).flatten(-2)[..., :8].float()
 
-    def refine(self, gray: Tensor, motion: Tensor) -> tuple[Tensor, float]:
+    def refine(self, gray: Tensor, motion: Tensor, *, similar: bool = False) -> tuple[Tensor, float]:
         """Take Gauss-Newton steps from ``motion``.
 
         Args:
             gray: ``(V, h, w)`` uint8, the sample's pictures.
             motion: ``(3, 3)`` float64, sample from canonical in the reference view.
+            similar: whether to turn, shift and scale it only.
 
         Returns:
             The motion of the highest agreement that was met, and that agreement.
@@ -101,7 +113,7 @@ class Template:
                 break
             if step == _STEPS or int(seen.sum()) < 8 * _WINDOW:
                 break
-            motion, moved = self._step(residual, seen, motion)
+            motion, moved = self._step(residual, seen, motion, similar)
             if moved < _CONVERGED:
                 best = motion
                 break
@@ -149,16 +161,19 @@ class Template:
         """The sample's normalized pixels and the canonical ones, and whether both see them, ``(K,)`` each."""
         H = motion_in_views(motion, self.frame.H_view_from_reference).float()
         warped, seen = homography_warp(levels, H, padding="border", return_mask=True)
-        theirs, ours, inside = (t.flatten()[self.chosen] for t in (normalized(warped), self.picture, seen))
-        return theirs, ours, inside
+        theirs, inside = (t.flatten().index_select(0, self.chosen) for t in (normalized(warped), seen))
+        return theirs, self._ours, inside
 
-    def _step(self, residual: Tensor, seen: Tensor, motion: Tensor) -> tuple[Tensor, float]:
-        scale = 1.4826 * float(residual[seen].abs().median()) + 1e-3
+    def _step(self, residual: Tensor, seen: Tensor, motion: Tensor, similar: bool) -> tuple[Tensor, float]:
+        every = max(1, int(seen.sum()) // _PLENTY)
+        scale = 1.4826 * float(residual[::every][seen[::every]].abs().median()) + 1e-3
         weights = (1 + (residual / scale).square()).pow(-2) * seen
-        weighted = self.J * weights[:, None]
-        normal, right = (weighted.T @ self.J).double(), (weighted.T @ residual).double()
+        J = self._J[similar]
+        weighted = J * weights
+        normal, right = (weighted @ J.T).double(), (weighted @ residual).double()
         normal = normal + 1e-6 * torch.diag(normal.diagonal().clamp_min(1e-6))
-        D = F.pad(torch.linalg.solve(normal, right), (0, 1)).reshape(3, 3)
+        solution = torch.linalg.solve(normal, right)
+        D = F.pad(_SIMILAR @ solution if similar else solution, (0, 1)).reshape(3, 3)
         to_unit = torch.linalg.inv(self.H_reference_from_unit)
         back = self.H_reference_from_unit @ torch.linalg.inv(torch.eye(3, dtype=D.dtype) + D) @ to_unit
         return motion @ back, float(D.abs().sum()) * max(self.size) / 2
@@ -182,12 +197,14 @@ class Pyramid:
         coarsely_still = F.adaptive_avg_pool2d(still.float(), self.size) > 0.5
         self.coarse = Template(small, Frame(frame.views, H), coarsely_still)
 
-    def refine(self, gray: Tensor, motion: Tensor) -> tuple[Tensor, float]:
+    def refine(self, gray: Tensor, motion: Tensor, *, similar: bool = False) -> tuple[Tensor, float]:
         """As ``Template.refine``, but first at half the resolution."""
         start = scale_homography(motion, self.fine.size, self.size)
-        found, _ = self.coarse.refine(_halved(gray), start)
-        near = self.fine.refine(gray, scale_homography(found, self.size, self.fine.size))
-        return max(near, self.fine.refine(gray, motion), key=lambda refined: refined[1])
+        found, _ = self.coarse.refine(_halved(gray), start, similar=similar)
+        near = self.fine.refine(gray, scale_homography(found, self.size, self.fine.size), similar=similar)
+        if near[1] > self.fine.agreement(gray, motion):
+            return near
+        return max(near, self.fine.refine(gray, motion, similar=similar), key=lambda refined: refined[1])
 
 
 def still_pixels(gray: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -213,14 +230,16 @@ def still_pixels(gray: Tensor, others: Sequence[Tensor]) -> Tensor:
 def normalized(pictures: Tensor) -> Tensor:
     """Subtract the local mean of ``pictures (V, 1, h, w)`` on the CPU and divide by the local contrast."""
     mean = _box(pictures)
-    contrast = (_box(pictures.square()) - mean.square()).clamp_min(0).sqrt()
-    return (pictures - mean) / (contrast + _FAINT)
+    contrast = _box(pictures.square()).sub_(mean.square()).clamp_(min=0).sqrt_()
+    return (pictures - mean).div_(contrast.add_(_FAINT))
 
 
 def _box(pictures: Tensor) -> Tensor:
     # OpenCV's running sums take 0.15 ms for five pictures, where avg_pool2d takes 4.
-    means = [cv2.boxFilter(picture, -1, (_WINDOW, _WINDOW)) for picture in pictures[:, 0].numpy()]
-    return torch.from_numpy(np.stack(means))[:, None]
+    means = torch.empty_like(pictures)
+    for picture, mean in zip(pictures[:, 0].numpy(), means[:, 0].numpy()):
+        cv2.boxFilter(picture, -1, (_WINDOW, _WINDOW), dst=mean)
+    return means
 
 
 def _halved(gray: Tensor) -> Tensor:

@@ -70,3 +70,19 @@ def why_implausible(motion: Tensor, H_view_from_reference: Tensor, points: Tenso
 def motion_in_views(motion: Tensor, H_view_from_reference: Tensor) -> Tensor:
     """Carry one motion into every view: ``W_j = H_jr M H_jr^-1``, ``(V, 3, 3)``, its sign that of M."""
     return H_view_from_reference @ motion @ torch.linalg.inv(H_view_from_reference)
+
+
+def nearest_similarity(motion: Tensor, size: Size) -> Tensor:
+    """Return the turn, scale and shift ``(3, 3)`` that take the pixels of ``size`` to where ``motion`` takes them.
+
+    Least squares over a grid of pixels, ``min sum |a z + b - M z|^2`` with complex a and b.
+    """
+    y, x = (torch.linspace(0, length - 1, 5, dtype=torch.float64) for length in size)
+    before = torch.cartesian_prod(x, y)
+    after = transform_points(motion, before)
+    z, w = torch.view_as_complex(before), torch.view_as_complex(after)
+    centered = z - z.mean()
+    a = (centered.conj() * w).sum() / centered.abs().square().sum()
+    b = w.mean() - a * z.mean()
+    rows = [[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0, 0, 1]]
+    return torch.tensor(rows, dtype=torch.float64)

@@ -13,10 +13,8 @@ from vsad.checks import check_images
 from vsad.geometry import (
     Rig,
     Size,
-    image_corners,
     orient_homography,
     scale_homography,
-    transform_points,
     translation,
 )
 from vsad.ops import homography_warp
@@ -33,20 +31,17 @@ from vsad.registration.features import (
 from vsad.registration.frame import Frame, shared_frames
 from vsad.registration.photometric import Pyramid, still_pixels
 from vsad.registration.pose import Pose, motion_in_views, why_implausible
+from vsad.registration.refinement import ALIKE, refine_motion, refine_views, settle
 from vsad.registration.robust import TOLERANCE, count_inliers, find_motions, is_turned_over
 
 # The correlation of locally normalized pictures: above 0.9 where both show one surface in one place, 0.6 where the
 # surface differs from sample to sample or stands out of its plane, and at most 0.35
 # in the wrong poses of other products and noise. It tells nothing apart where a pattern repeats itself.
 _MIN_AGREEMENT = 0.5
-# Below the one the pose is wrong, above the other nothing is left to gain: no view is refined by itself.
-_UNRELATED, _ALIKE = 0.25, 0.9
+# Below it the pose is wrong, and no view is refined by itself.
+_UNRELATED = 0.25
 # Without matches, the pictures must agree so much.
 _NO_DOUBT = 0.8
-# A view refined by itself must agree by so much more, and its corners stay within this share of the long side.
-_GAIN, _TURNED = 0.02, 0.04
-# At most so often a refinement starts again where it ended.
-_AGAIN = 5
 _TURNED_OVER = "the product lies turned over: its matches agree on a reflection"
 _BUFFERS = ("size", "gray", "points", "descriptors", "counts", "still", "margin")
 
@@ -256,21 +251,15 @@ class Registration(nn.Module):
         if self._repeats and not sure:
             return "the product's pattern repeats itself, and too few matches agree to tell how it lies"
         if refine or not sure:
-            refined = [(template.fine if sure else template).refine(sight.gray, start) for start, sure in candidates]
-            motion, agreement = settled(template, sight, max(refined, key=lambda found: found[1]))
-            if agreement < _ALIKE:
-                near = settled(template, sight, template.refine(sight.gray, torch.eye(3, dtype=torch.float64)))
-                # A background that was not left out agrees with no motion, but no matches on the product do.
-                if near[1] > agreement and 2 * count_inliers(near[0], matches) >= count_inliers(motion, matches):
-                    motion, agreement = near
+            motion, agreement = refine_motion(template, sight.gray, candidates, matches)
         errors = reprojection_errors(motion, matches.target, matches.source)
         inliers = matches.target[errors < TOLERANCE]
         reason = why_implausible(motion, frame.H_view_from_reference, inliers, self.work_size)
         if reason is not None:
             return reason
         H = motion_in_views(motion, frame.H_view_from_reference)
-        if refine and _UNRELATED < agreement < _ALIKE:
-            H, agreement = self._refine_views(frame, sight, H)
+        if refine and _UNRELATED < agreement < ALIKE:
+            H, agreement = refine_views([self._single[view] for view in frame.views], sight.gray, H)
         if agreement < _MIN_AGREEMENT and not template.fine.stands_out(sight.gray, motion):
             return f"the pictures do not agree in the pose that the matches give, {agreement:.2f} of 1"
         return _Found(H, errors)
@@ -279,27 +268,12 @@ class Registration(nn.Module):
         """With too few matches to tell: next to no motion, where the pictures and two of them leave no doubt of it."""
         if self._repeats:
             return None
-        still = torch.eye(3, dtype=torch.float64)
-        motion, agreement = settled(template, sight, template.refine(sight.gray, still))
+        motion, agreement = settle(template, sight.gray, torch.eye(3, dtype=torch.float64), similar=True)
         sure = agreement >= _NO_DOUBT or template.fine.stands_out(sight.gray, motion)
         if not sure or count_inliers(motion, matches) < 2:
             return None
         errors = reprojection_errors(motion, matches.target, matches.source)
         return _Found(motion_in_views(motion, template.fine.frame.H_view_from_reference), errors)
-
-    def _refine_views(self, frame: Frame, sight: Sight, H: Tensor) -> tuple[Tensor, float]:
-        """Refine every view by itself, for cameras that have turned a little; give the mean agreement too."""
-        refined, agreements = H.clone(), []
-        corners = image_corners(self.work_size, dtype=H.dtype)
-        for row, view in enumerate(frame.views):
-            template = self._single[view]
-            before = template.fine.agreement(sight.gray, H[row])
-            found, after = template.refine(sight.gray, H[row])
-            moved = transform_points(torch.linalg.inv(H[row]) @ found, corners) - corners
-            if after > before + _GAIN and float(moved.norm(dim=-1).max()) < _TURNED * max(self.work_size):
-                refined[row], before = found, after
-            agreements.append(before)
-        return refined, sum(agreements) / len(agreements)
 
     def _unregistered(self, reason: str, frame: Frame) -> Pose:
         where = "" if len(self._templates) == 1 else f" (views {', '.join(self._names[v] for v in frame.views)})"
@@ -310,18 +284,6 @@ class Registration(nn.Module):
 def canonical_rig(rig: Rig, registration: Registration | None) -> Rig:
     """The rig of canonical pictures: the station's, wider by the registration's margin, if there is one."""
     return rig if registration is None else rig.scaled(registration.image_size).padded(registration._margin)
-
-
-def settled(template: Pyramid, sight: Sight, found: tuple[Tensor, float]) -> tuple[Tensor, float]:
-    """Refine a motion further while its agreement rises: smooth pictures are pixels off after the steps of one."""
-    for _ in range(_AGAIN):
-        if found[1] >= _ALIKE:
-            break
-        further = template.refine(sight.gray, found[0])
-        if further[1] < found[1] + _GAIN:
-            break
-        found = further
-    return found
 
 
 def _resized(size: Size, of: Size, to: Size) -> Size:
