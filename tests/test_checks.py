@@ -8,7 +8,7 @@ from vsad.calibration import calibrate
 from vsad.checks import check_images
 from vsad.detection import Detector, FrozenNetwork, gaussian_derivatives
 from vsad.detection.practice import paint_defects
-from vsad.registration import Registration
+from vsad.registration import Registration, choose_canonical, choose_margin, registration_helps
 
 GOOD = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 NOT_A_NUMBER = GOOD.clone()
@@ -34,6 +34,9 @@ def takers(station, rig):
         "network": FrozenNetwork(torch.nn.Conv2d(3, 4, 3)),
         "Registration.fit": lambda images: Registration.fit(images, rig),
         "Registration.estimate": registration.estimate,
+        "choose_canonical": lambda images: choose_canonical([images], rig),
+        "registration_helps": lambda images: registration_helps([images, images], registration),
+        "choose_margin": lambda images: choose_margin([images], registration),
         "calibrate: sample 0": lambda images: calibrate([images], rig.views),
         "gaussian_derivatives": gaussian_derivatives,
         "paint_defects": lambda images: paint_defects(images, rig, torch.Generator().manual_seed(0)),
@@ -46,6 +49,15 @@ def test_every_taker_of_images_refuses_others(takers, wrong):
     for name, take in takers.items():
         with pytest.raises(kind, match=f"^{name}: images must be .*{message}"):
             take(images)
+
+
+@pytest.mark.parametrize("wrong", [GOOD[:2], GOOD[..., :32]], ids=["a view too few", "another size"])
+def test_samples_that_do_not_go_together_are_refused(takers, rig, wrong):
+    for name in ("Detector", "Registration.estimate", "registration_helps", "choose_margin"):
+        with pytest.raises(ValueError, match=f"^{name}: images must be"):
+            takers[name](wrong)
+    with pytest.raises(ValueError, match="^choose_canonical: images must be"):
+        choose_canonical([GOOD, wrong], rig)
 
 
 def test_what_interpolation_overshoots_is_taken():

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vsad.calibration.matching import Features, find_keypoints, gray_picture, match
-from vsad.checks import check_images
 from vsad.geometry import Size, transform_points
 from vsad.registration.frame import Frame
 
@@ -37,8 +36,7 @@ def working_size(size: Size) -> Size:
 
 
 def look(images: Tensor) -> Sight:
-    """Find the features of a sample's ``images (V, 3, H, W)`` in [0, 1]."""
-    check_images("registration", images, ("V", 3, "H", "W"))
+    """Find the features of a sample's ``images (V, 3, H, W)``, which the caller has checked to be in [0, 1]."""
     gray = gray_pictures(images)
     return Sight(gray, [_detect(picture) for picture in gray.numpy()])
 

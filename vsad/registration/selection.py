@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsad.checks import check_images
 from vsad.geometry import Rig, Size, orient_homography, scale_homography, transform_points
 from vsad.progress import SILENT, Progress
 from vsad.registration.features import Sight, look, select_moving
@@ -94,13 +95,19 @@ def choose_canonical(samples: Sequence[Tensor], rig: Rig, *, progress: Progress 
         The index of the chosen sample.
 
     Raises:
-        ValueError: there is no sample.
+        TypeError: a sample is no tensor of floating point.
+        ValueError: there is no sample; or one has not a picture of every view, another size than the first, or values
+            that are not in [0, 1].
     """
     if not len(samples):
         raise ValueError("choose_canonical: samples must hold at least one normal sample, got none; add some")
     candidates, judges = _spread(len(samples), _CANDIDATES), _spread(len(samples), _JUDGES)
-    sights = {index: look(samples[index]) for index in sorted({*candidates, *judges})}
+    check_images("choose_canonical", samples[0], (len(rig.views), 3, "H", "W"))
     height, width = samples[0].shape[-2:]
+    sights = {
+        index: _look("choose_canonical", samples[index], len(rig.views), (height, width))
+        for index in sorted({*candidates, *judges})
+    }
     trials = []
     for candidate in progress.track(candidates, "choosing the canonical sample"):
         others = [sight.gray for index, sight in sights.items() if index != candidate]
@@ -148,7 +155,7 @@ def registration_helps(
         return RegistrationGain(0.0, 0.0, 0.0, 0.0, False, "off: fewer than two normal samples to compare")
     pictures, brought, seen, moved_px = [], [], [], []
     for index in progress.track(chosen, "measuring what registration gains"):
-        sight = look(samples[index])
+        sight = _look("registration_helps", samples[index], len(registration.gray), registration.image_size)
         pose = registration.estimate_sight(sight)
         gray = sight.gray[:, None].float() / 255
         moved, mask = registration.to_canonical(gray, pose)
@@ -205,7 +212,7 @@ def choose_margin(
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (rows, columns, 2)
     beyond = []
     for index in progress.track(_spread(len(samples), max_samples), "choosing the margin"):
-        sight = look(samples[index])
+        sight = _look("choose_margin", samples[index], len(registration.gray), registration.image_size)
         pose = registration.estimate_sight(sight, refine=False)
         if pose.reason is None:
             beyond += [_overhang(H, grid[seen], size) for H, seen in zip(_canonical_from_sample(pose, size), moving)]
@@ -217,6 +224,11 @@ def choose_margin(
             break
         margin += step
     return margin
+
+
+def _look(owner: str, images: Tensor, views: int, size: Size) -> Sight:
+    check_images(owner, images, (views, 3, *size))
+    return look(images)
 
 
 def _room(sight: Sight, pose: Pose, registration: Registration) -> float:
