@@ -12,7 +12,7 @@ from vsad.report.content import Report, ReportSample
 from vsad.report.pictures import Scale, outline, photograph
 
 # A smaller share of a picture that nothing judges is not written.
-UNJUDGED = 0.05
+WRITTEN = 0.05
 
 
 class Card:
@@ -52,7 +52,7 @@ class Card:
         """Per view the share of the picture that nothing judges, where it is worth a word."""
         if self.sample.unjudged is None:
             return [None] * len(self.view_scores)
-        return [share if share >= UNJUDGED else None for share in as_numpy(self.sample.unjudged).tolist()]
+        return [share if share >= WRITTEN else None for share in as_numpy(self.sample.unjudged).tolist()]
 
     def pictures(self, scale: Scale, size: int) -> list[dict[str, Any]]:
         """Per view the layers of its picture: photograph, heat map, outline of the true defect."""
