@@ -145,7 +145,8 @@ def _detect_variants(
     """Detections of every variant; each detector looks once at each sample."""
     found = {name: Detections(dataset, threshold=v.detector.threshold) for name, v in variants.items()}
     detectors = list(dict.fromkeys(v.detector for v in variants.values()))
-    each = zip(*(deviations_of(d, split, progress if d is detectors[-1] else SILENT) for d in detectors))
+    # The first alone reports: zip asks it first, so it alone comes to its end.
+    each = zip(*(deviations_of(d, split, progress if d is detectors[0] else SILENT) for d in detectors))
     for parts, placement in zip(each, split.placements):
         deviations = dict(zip(detectors, parts))
         for name, v in variants.items():
