@@ -24,7 +24,7 @@ def test_a_run_detects_what_its_detector_detects(tmp_path, monkeypatch, scaling_
     root = synthesize(tmp_path / "data", SynthConfig(train=3, test_good=1, test_defect=1, size=128))
     progress = Recorder()
     # With ablations, several detectors look at each sample; the work is reported to its end all the same.
-    run(root, tmp_path / "out", RunConfig(train=TrainConfig(steps=1), ablations=scaling_factor == 1), progress)
+    run(root, tmp_path / "out", RunConfig(train=TrainConfig(steps=1), ablations=scaling_factor != 1), progress)
 
     detector = Detector.from_pretrained(tmp_path / "out" / "detector")
     folder = tmp_path / "out" / "detections"
