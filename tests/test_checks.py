@@ -56,7 +56,7 @@ def test_samples_that_do_not_go_together_are_refused(takers, rig, wrong):
     for name in ("Detector", "Registration.estimate", "registration_helps", "choose_margin"):
         with pytest.raises(ValueError, match=f"^{name}: images must be"):
             takers[name](wrong)
-    with pytest.raises(ValueError, match="^choose_canonical: images must be"):
+    with pytest.raises(ValueError, match=r"^choose_canonical: images must be"):
         choose_canonical([GOOD, wrong], rig)
 
 

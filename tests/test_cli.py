@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from vsad import cli
@@ -73,6 +75,23 @@ def test_every_step_leaves_its_result(station):
     assert set(result["view"]) == set(result["sample"]) == {"auroc", "ap", "f1_max"}
     assert metrics["mean"] == result
     assert "missing_part" in (station / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_readmes_lines_of_python_run_after_the_commands(station, monkeypatch):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("From Python:")[2]
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(station)
+    code = code.replace('"station"', '"data"').replace("size=256", "size=128")
+    names, others = {}, {}
+    exec(code, names)
+    assert names["found"].maps.shape == (5, 128, 128)
+    assert names["is_defect"].dtype == torch.bool
+    torch.set_default_dtype(torch.float64)
+    try:
+        exec(code, others)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(others["found"].maps, names["found"].maps)
 
 
 def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):

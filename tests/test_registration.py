@@ -164,13 +164,14 @@ def test_another_product_is_refused(bench, registration):
     assert registration.estimate(bench.shoot(load_product("coins", SIZE), POSES[1], 8)).reason is not None
 
 
-def test_a_pattern_that_repeats_itself_is_refused(bench):
+@pytest.mark.parametrize(("cell", "pose"), [(20, 90), (40, -164), (64, -164), (64, 180), (80, 90)])
+def test_a_pattern_that_repeats_itself_is_refused(bench, cell, pose):
     product = load_product("circuit_board", SIZE)
-    rows, columns = (np.arange(n) // 40 for n in product.albedo.shape[:2])
+    rows, columns = (np.arange(n) // cell for n in product.albedo.shape[:2])
     board = 0.2 + 0.5 * (np.add.outer(rows, columns) % 2)[..., None] * np.ones(3, np.float32)
     checkered = dataclasses.replace(product, albedo=board.astype(np.float32))
     registration = Registration.fit(bench.shoot(checkered, POSES[0], 0), bench.rig)
-    assert registration.estimate(bench.shoot(checkered, (-164, 0.02, 0.03), 1)).reason is not None
+    assert registration.estimate(bench.shoot(checkered, (pose, 0.02, 0.03), 1)).reason is not None
 
 
 def test_a_surface_that_is_new_in_every_sample_is_registered_by_what_it_shares(bench):
@@ -269,6 +270,15 @@ def test_it_is_deterministic(bench, registration, poses, samples):
     again = Registration.fit(samples[0], bench.rig, others=samples[1:])
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), registration.state_dict().values()))
     assert torch.equal(again.estimate(samples[2]).H_sample_from_canonical, poses[2].H_sample_from_canonical)
+
+
+def test_torchs_default_type_changes_nothing(bench, samples, poses):
+    torch.set_default_dtype(torch.float64)
+    try:
+        pose = Registration.fit(samples[0], bench.rig, others=samples[1:]).estimate(samples[1])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(pose.H_sample_from_canonical, poses[1].H_sample_from_canonical)
 
 
 def test_pictures_and_maps_go_there_and_back(registration, poses, samples):

@@ -59,7 +59,7 @@ def derivative_vae() -> AutoencoderKL:
     second = encoder.down_blocks[1].downsamplers[0].conv
     _space_to_depth(second, 12)
     dct = _block_dct()
-    signed = torch.cat([dct, -dct])  # (48, 48)
+    signed = torch.cat([dct, -dct]).to(second.weight)  # (48, 48)
     second.weight.copy_(torch.einsum("oc,cihw->oihw", signed, second.weight))
 
     zero_(encoder.conv_out)

@@ -169,7 +169,9 @@ class VALDM(nn.Module):
         try:
             stages = {name: tuple(config.pop(name)) for name in ("align_stages", "feature_stages")}
             model = cls(VALDMConfig(**{**config, **stages}))
-            model.load_state_dict(read_weights(folder / WEIGHTS, REMEDY))
+            weights = read_weights(folder / WEIGHTS, REMEDY)
+            model.load_state_dict(weights)
+            model.to(weights["latent_mean"].dtype)  # whatever torch's default is
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(
                 f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; train anew"

@@ -14,9 +14,9 @@ from vsad.registration.frame import Frame
 
 # The long side at which features are found and pictures compared, in pixels: SIFT takes 60 ms at 256, 15 at 128.
 WORK_SIDE = 128
-# Features are twins within this squared distance of their unit descriptors: 0.65 of a checkerboard's, 0.07 of a brick
-# wall's. Those within this many pixels are of one mark.
-_TWINS, _SAME_PLACE, _MANY = 0.03, 4.0, 0.25
+# Features are twins within this squared distance of their unit descriptors: 0.24 to 0.96 of a checkerboard's, 0.07 of a
+# brick wall's. Those within this many pixels are of one mark.
+_TWINS, _SAME_PLACE, _MANY = 0.03, 4.0, 0.15
 
 
 class Sight(NamedTuple):
