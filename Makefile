@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/*.[hc]* csrc/*/*/*.[hc]*)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Two workers even where there are more cores: some tests need 2 GB of memory. A worker runs whole files, because the tests
-# of a file share what it has made. Idle threads sleep: those of one worker would otherwise spin on the other's core.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# of a file share what it has made, and the long files first (tests/conftest.py). Idle threads sleep: those of one worker
+# would otherwise spin on the other's core.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all test-isas emulate gpu-compile sanitize lint format bench bench-quick gpu-check clean

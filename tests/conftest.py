@@ -70,7 +70,12 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--isa: {error}") from None
 
 
+# They take minutes each, and come first: a worker that took one last would keep the other waiting.
+LONG = ("test_triton.py", "test_triton_nearest.py", "test_cli.py")
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.name not in LONG)
     if config.getoption("--slow") or "slow" in config.getoption("-m"):
         return
     for item in items:
