@@ -16,7 +16,7 @@ help:
 	@echo "make demo         from photographs to verdicts: out/demo/report.html (under 5 minutes after installing)"
 	@echo "make install      what every other command does first: makes .venv and compiles the kernels (5 minutes on 2 cores)"
 	@echo "make test         every test but the slow ones; with nvcc also the CUDA kernels, emulated and for one architecture"
-	@echo "                  (about 8 minutes on 2 cores); continuous integration runs it with VSAD_CUDA=0"
+	@echo "                  (8 minutes on 2 cores, 4 more to emulate); continuous integration runs it with VSAD_CUDA=0"
 	@echo "make test-all     the slow tests too, every instruction set, and the GPU kernels for every architecture"
 	@echo "                  (about an hour on 2 cores); the weekly job and a release run it"
 	@echo "make test-isas    the CPU kernels' tests with every instruction set of this machine forced but the best"

@@ -82,16 +82,18 @@ def test_the_readmes_lines_of_python_run_after_the_commands(station, monkeypatch
     code = text.partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(station)
     code = code.replace('"station"', '"data"').replace("size=256", "size=128")
-    names, others = {}, {}
+    names = {}
     exec(code, names)
     assert names["found"].maps.shape == (5, 128, 128)
     assert names["is_defect"].dtype == torch.bool
-    torch.set_default_dtype(torch.float64)
-    try:
-        exec(code, others)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert torch.equal(others["found"].maps, names["found"].maps)
+    for default in (torch.float64, torch.bfloat16):
+        others = {}
+        torch.set_default_dtype(default)
+        try:
+            exec(code, others)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert torch.equal(others["found"].maps, names["found"].maps)
 
 
 def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):

@@ -134,3 +134,12 @@ def test_it_refines_on_while_the_pictures_agree_more():
     motion, agreement = settle(Slow(), gray, torch.tensor(0.0))
     assert (float(motion), agreement) == (4, 0.65)
     assert settle(Slow(), gray, torch.tensor(7.0))[1] == 0.65
+
+
+def test_it_stops_where_nothing_is_left_to_gain():
+    class Alike:
+        def refine(self, gray, start, *, similar):
+            return start + 1, 0.95 + 0.03 * float(start)
+
+    motion, agreement = settle(Alike(), torch.zeros(1, SIZE, SIZE, dtype=torch.uint8), torch.tensor(0.0))
+    assert (float(motion), agreement) == (1, 0.95)

@@ -170,8 +170,8 @@ class VALDM(nn.Module):
             stages = {name: tuple(config.pop(name)) for name in ("align_stages", "feature_stages")}
             model = cls(VALDMConfig(**{**config, **stages}))
             weights = read_weights(folder / WEIGHTS, REMEDY)
-            model.load_state_dict(weights)
             model.to(weights["latent_mean"].dtype)  # whatever torch's default is
+            model.load_state_dict(weights)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(
                 f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; train anew"

@@ -84,15 +84,16 @@ def refine_views(templates: Sequence[Pyramid], gray: Tensor, H: Tensor) -> tuple
         How they lie, and their mean agreement, in which a view counts by its texture.
     """
     refined, agreements = H.clone(), []
+    size = templates[0].fine.size
+    corners = image_corners(size, dtype=H.dtype)
     for row, template in enumerate(templates):
         before = template.fine.agreement(gray, H[row])
         found, after = template.refine(gray, H[row], similar=True)
         free = template.fine.refine(gray, found)
         if _pays(free[1], after, template):
             found, after = free
-        corners = image_corners(template.fine.size, dtype=H.dtype)
         moved = transform_points(torch.linalg.inv(H[row]) @ found, corners) - corners
-        if after > before + _GAIN and float(moved.norm(dim=-1).max()) < _TURNED * max(template.fine.size):
+        if after > before + _GAIN and float(moved.norm(dim=-1).max()) < _TURNED * max(size):
             refined[row], before = found, after
         agreements.append(before)
     texture = torch.tensor([template.fine.texture for template in templates])
