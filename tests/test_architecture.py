@@ -22,6 +22,7 @@ RANKS = (
     ("kernels", "_cpu", "_cuda"),
     ("ops",),
     ("checks", "files", "progress"),
+    ("config",),
     ("geometry",),
     ("calibration", "data", "models"),
     ("registration",),

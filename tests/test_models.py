@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.recorder import Recorder
-from vsad.models import FRM, MVAM, VALDM, align_features, tiny
+from vsad.models import FRM, MVAM, VALDM, Projection, align_features, tiny
 from vsad.models.derivative_vae import LATENTS, derivative_vae
 from vsad.models.local_contrast import LocalContrast
 from vsad.models.losses import alignment_loss, refine_loss
@@ -31,17 +31,21 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def at16(rig):
+    return Projection.of(rig, (16, 16))
+
+
 def test_new_mvam_and_frm_change_nothing(rig):
     feature = randn(2, 3, 16, 16, 16)
-    assert torch.equal(MVAM(16)(feature, rig), feature)
-    assert torch.equal(FRM(16)(feature, align_features(feature, rig).feature), feature)
+    assert torch.equal(MVAM(16)(feature, at16(rig)), feature)
+    assert torch.equal(FRM(16)(feature, align_features(feature, at16(rig)).feature), feature)
 
 
 def test_mvam_learns_from_the_other_views_only_through_the_rig(rig):
     mvam = MVAM(8, heads=2)
     torch.nn.init.normal_(mvam.out.weight)
     feature = randn(1, 3, 8, 16, 16).requires_grad_()
-    mvam(feature, rig)[0, 0, :, 8, 8].sum().backward()
+    mvam(feature, at16(rig))[0, 0, :, 8, 8].sum().backward()
     reached = feature.grad[0, 1].abs().sum(0)  # (H, W) of view b
     rows, columns = torch.nonzero(reached > 0.1 * reached.max(), as_tuple=True)  # the norm spreads a little everywhere
     assert (rows - 8).abs().max() <= 2
@@ -51,7 +55,7 @@ def test_mvam_learns_from_the_other_views_only_through_the_rig(rig):
 def test_align_features_finds_the_same_surface_point(rig):
     wide = randn(1, 6, 16, 20)
     feature = torch.stack([wide[..., 2 * v : 2 * v + 16] for v in range(3)], dim=1)
-    aligned, seen = align_features(feature, rig, window=1)
+    aligned, seen = align_features(feature, at16(rig), window=1)
     inner = aligned[0, 1, :, :, 3:13]
     torch.testing.assert_close(inner, feature[0, 1, :, :, 3:13], atol=1e-3, rtol=1e-3)
     assert not seen[0, 0, :, :2].any()  # what view a alone sees
@@ -61,7 +65,7 @@ def test_align_features_finds_the_same_surface_point(rig):
 
 def test_alignment_loss_is_zero_for_views_that_agree_and_two_for_opposites(rig):
     feature = torch.ones(1, 3, 4, 16, 16)
-    aligned = align_features(feature, rig)
+    aligned = align_features(feature, at16(rig))
     assert float(alignment_loss([feature], [aligned])) == pytest.approx(0, abs=1e-6)
     assert float(alignment_loss([-feature], [aligned])) == pytest.approx(2, abs=1e-6)
 
@@ -147,15 +151,15 @@ def test_training_reports_every_loss_and_moves_off_the_identity(trained):
         losses = dict(part.split() for part in text.split(", "))
         assert list(losses) == ["diffusion", "alignment", "refine"]
         assert np.isfinite([float(loss) for loss in losses.values()]).all()
-    assert model.mvams["1"].out.weight.abs().max() > 0
-    assert model.frms[0].delta.weight.abs().max() > 0
+    assert model.adapter.mvams["up1"].out.weight.abs().max() > 0
+    assert model.adapter.frms["latents"].delta.weight.abs().max() > 0
 
 
 def test_training_is_deterministic_and_reduces_the_loss(rig, images):
     results = []
     for _ in range(2):
         torch.manual_seed(1)
-        model = VALDM(replace(tiny(), align_stages=(0, 1, 2)))
+        model = VALDM(replace(tiny(), align_stages=("up0", "up1", "up2")))
         latents = learn_latents(model, images)
         progress = Recorder()
         train(model, latents, rig, TrainConfig(steps=30, batch=4, lr=3e-3, seed=0), progress)
@@ -169,7 +173,7 @@ def test_training_is_deterministic_and_reduces_the_loss(rig, images):
 def test_model_survives_saving(trained, rig, tmp_path):
     model, latents, _ = trained
     model.save_pretrained(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "scheduler", "unet", "vae"]
     again = VALDM.from_pretrained(tmp_path)
     for a, b in zip(again.features(latents[:1], rig), model.features(latents[:1], rig)):
         assert torch.equal(a, b)
@@ -178,12 +182,17 @@ def test_model_survives_saving(trained, rig, tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "kind", "message"),
     [
-        ("config.json", None, FileNotFoundError, "config.json is missing"),
-        ("model.safetensors", None, FileNotFoundError, "model.safetensors is missing"),
-        ("config.json", "{", ValueError, "config.json: must be JSON"),
-        ("config.json", "[]", ValueError, "config.json: must be a JSON object"),
-        ("config.json", '{"heads": 2}', ValueError, "must belong together"),
-        ("model.safetensors", "broken", ValueError, "model.safetensors: must be a safetensors file"),
+        ("adapter/config.json", None, FileNotFoundError, "config.json is missing"),
+        ("adapter/config.json", "{", ValueError, "config.json: must be JSON"),
+        ("adapter/config.json", "[]", ValueError, "config.json: must be a JSON object"),
+        ("adapter/config.json", '{"heads": 2}', ValueError, "must belong together"),
+        ("adapter/diffusion_pytorch_model.safetensors", None, FileNotFoundError, "adapter: its weights are missing"),
+        ("adapter/diffusion_pytorch_model.safetensors", "broken", ValueError, "adapter: its weights are broken"),
+        ("unet/config.json", None, FileNotFoundError, "unet/config.json is missing"),
+        ("unet/diffusion_pytorch_model.safetensors", None, FileNotFoundError, "unet: its weights are missing"),
+        ("vae/diffusion_pytorch_model.safetensors", "broken", ValueError, "vae: its weights are broken"),
+        ("scheduler/scheduler_config.json", None, FileNotFoundError, "scheduler_config.json is missing"),
+        ("scheduler/scheduler_config.json", "{", FileNotFoundError, "scheduler_config.json is missing or broken"),
     ],
 )
 def test_a_corrupt_model_folder_gets_one_clear_error(trained, tmp_path, file, content, kind, message):
@@ -195,8 +204,10 @@ def test_a_corrupt_model_folder_gets_one_clear_error(trained, tmp_path, file, co
 
 def test_weights_of_another_configuration_are_refused(trained, tmp_path):
     trained[0].save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "refine": False}))
+    file = tmp_path / "adapter" / "config.json"
+    config = json.loads(file.read_text())
+    config["valdm"]["refine"] = False
+    file.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="must belong together"):
         VALDM.from_pretrained(tmp_path)
 

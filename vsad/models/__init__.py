@@ -2,13 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vsad.models.config import VALDMConfig
 from vsad.models.frm import FRM, Aligned, align_features
 from vsad.models.mvam import MVAM
+from vsad.models.projection import Projection
 
 if TYPE_CHECKING:
+    from vsad.models.adapter import MultiViewAdapter
     from vsad.models.local_contrast import LocalContrast
-    from vsad.models.presets import PRESETS, new_model, tiny
-    from vsad.models.valdm import VALDM, VALDMConfig
+    from vsad.models.presets import PRESETS, base, new_model, sd, small, tiny
+    from vsad.models.valdm import VALDM, Denoised
 
 __all__ = [
     "FRM",
@@ -16,10 +19,16 @@ __all__ = [
     "PRESETS",
     "VALDM",
     "Aligned",
+    "Denoised",
     "LocalContrast",
+    "MultiViewAdapter",
+    "Projection",
     "VALDMConfig",
     "align_features",
+    "base",
     "new_model",
+    "sd",
+    "small",
     "tiny",
 ]
 
@@ -28,6 +37,7 @@ def __getattr__(name: str) -> Any:
     """Import what needs diffusers, which takes seconds, when it is asked for and no sooner."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vsad.models import local_contrast, presets, valdm
+    from vsad.models import adapter, local_contrast, presets, valdm
 
-    return next(found for module in (presets, valdm, local_contrast) if (found := getattr(module, name, None)))
+    modules = (presets, valdm, adapter, local_contrast)
+    return next(found for module in modules if (found := getattr(module, name, None)))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsad.geometry import Rig
 from vsad.models.mvam import zero_
+from vsad.models.projection import Projection
 from vsad.ops import homography_align
 
 # Factor of the cosine similarities in the softmax: e^10 tells a match (1) from an unrelated patch (0).
@@ -23,20 +23,20 @@ class Aligned(NamedTuple):
     seen: Tensor
 
 
-def align_features(feature: Tensor, rig: Rig, window: int = 3) -> Aligned:
+def align_features(feature: Tensor, projection: Projection, window: int = 3) -> Aligned:
     """What the neighboring views see at every pixel's surface point: the similar parts of their windows.
 
     ``a(p) = sum softmax(10 cos(F_i(p), F_j(.))) F_j(.)`` over the windows around p's projections.
 
     Args:
         feature: ``(B, V, C, H, W)``.
-        rig: rig of the same V views.
+        projection: of the same V views; the gradient reaches its homographies.
         window: odd size of the windows.
 
     Returns:
         The aligned feature, the feature itself where no neighbor sees the point.
     """
-    homography, neighbors = rig.to_operator((feature.shape[-2], feature.shape[-1]), device=feature.device)
+    homography, neighbors, _ = projection.at((feature.shape[-2], feature.shape[-1]))
     unit = F.normalize(feature, dim=2)
     aligned, lse = homography_align(
         unit, unit, feature, homography, neighbors, window=window, scale=SHARPNESS, return_lse=True

@@ -1,11 +1,11 @@
-"""MVAM, the multi-view alignment module: attend to where the rig says the same surface point lies in other views."""
+"""MVAM, the multi-view alignment module: attend to where the same surface point lies in other views."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from vsad.geometry import Rig
+from vsad.models.projection import Projection
 from vsad.ops import homography_align
 
 
@@ -20,7 +20,7 @@ class MVAM(nn.Module):
         heads: attention heads, a divisor of ``channels``.
         window: odd size of the window around a projected point, in feature pixels.
 
-    Shape: ``(B, V, C, H, W) -> (B, V, C, H, W)``.
+    Shape: ``(B, V, C, H, W), Projection -> (B, V, C, H, W)``.
 
     Source: ViewSense-AD (arXiv 2511.18766); an independent implementation.
     """
@@ -39,11 +39,11 @@ class MVAM(nn.Module):
             zero_(nn.Conv2d(2 * channels, channels, 1)),
         )
 
-    def forward(self, feature: Tensor, rig: Rig) -> Tensor:
+    def forward(self, feature: Tensor, projection: Projection) -> Tensor:
         B, V, _, H, W = feature.shape
         x = feature.flatten(0, 1)
         q, k, v = self.qkv(self.norm(x)).unflatten(0, (B, V)).chunk(3, dim=2)  # (B, V, C, H, W) each
-        homography, neighbors = rig.to_operator((H, W), device=x.device)
+        homography, neighbors, _ = projection.at((H, W))
         aligned = homography_align(q, k, v, homography, neighbors, heads=self.heads, window=self.window, bias=self.bias)
         assert isinstance(aligned, Tensor)  # not (out, lse)
         x = x + self.out(aligned.flatten(0, 1))

@@ -2,74 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from vsad.checks import check_images
-from vsad.files import read_json, read_weights, write_json, write_weights
 from vsad.geometry import Rig
-from vsad.models import derivative_vae
-from vsad.models.frm import FRM, Aligned, align_features
-from vsad.models.mvam import MVAM
+from vsad.models import components
+from vsad.models.adapter import LATENTS, MultiViewAdapter
+from vsad.models.config import VALDMConfig
+from vsad.models.frm import Aligned, align_features
+from vsad.models.projection import Projection
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-REMEDY = "name a folder that `vsad train` or `vsad fit` wrote, or write it anew with them"
 
-
-@dataclass(frozen=True)
-class VALDMConfig:
-    """What a VALDM is made of. The paper's own values were not available: these are our choices.
+class Denoised(NamedTuple):
+    """What a pass of the UNet gives.
 
     Args:
-        vae, unet: arguments of diffusers' ``AutoencoderKL`` and ``UNet2DConditionModel``.
-        align_stages: decoder stages followed by an MVAM, 0 is the coarsest; () for none.
-        feature_stages: decoder stages whose features are scored, beside the latents themselves.
-        heads, window: of every MVAM.
-        refine: whether an FRM refines every level of features.
+        prediction: of the noise, the velocity or the clean latents, ``(B, V, c, h, w)``; None where the pass ended
+            after the last feature stage.
+        levels: the aligned features of the feature stages, normalized, each ``(B, V, C, h_i, w_i)``.
+        projections: the homographies in use, coarse to fine; one where they are fixed.
     """
 
-    vae: dict[str, Any] = field(default_factory=dict)
-    unet: dict[str, Any] = field(default_factory=dict)
-    align_stages: tuple[int, ...] = (0, 1)
-    feature_stages: tuple[int, ...] = (2,)
-    heads: int = 4
-    window: int = 3
-    refine: bool = True
+    prediction: Tensor | None
+    levels: list[Tensor]
+    projections: list[Projection]
 
 
 class VALDM(nn.Module):
     """View-aligned latent diffusion model with feature refinement modules.
 
     Args:
-        config: configuration of its parts; the autoencoder starts as Gaussian derivatives where its configuration is
-            that of the tiny preset, else as diffusers initializes it.
+        config: what it is made of. Parts that are not given are the base's, or new where there is no base; a new
+            autoencoder starts as Gaussian derivatives where its configuration is theirs, else as diffusers
+            initializes it.
+        vae, unet, scheduler: of diffusers.
+        adapter: what VALDM adds to them.
     """
 
-    latent_mean: Tensor
-    latent_deviation: Tensor
-
-    def __init__(self, config: VALDMConfig) -> None:
+    def __init__(
+        self,
+        config: VALDMConfig,
+        *,
+        vae: AutoencoderKL | None = None,
+        unet: UNet2DConditionModel | None = None,
+        scheduler: DDIMScheduler | None = None,
+        adapter: MultiViewAdapter | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
-        derivatives = config.vae == derivative_vae.CONFIG
-        self.vae = derivative_vae.derivative_vae() if derivatives else AutoencoderKL(**config.vae)
-        self.unet = UNet2DConditionModel(**config.unet)
-        self.scheduler = DDIMScheduler(num_train_timesteps=1000, beta_schedule="scaled_linear", clip_sample=False)
-        latents = self.vae.config["latent_channels"]
-        self.register_buffer("latent_mean", torch.zeros(latents, 1, 1))
-        self.register_buffer("latent_deviation", torch.full((latents, 1, 1), 1 / self.vae.config["scaling_factor"]))
-
-        channels = [block.resnets[-1].out_channels for block in self.unet.up_blocks]
-        self.mvams = nn.ModuleDict(
-            {str(i): MVAM(channels[i], config.heads, config.window) for i in config.align_stages}
-        )
-        widths = [latents, *(channels[i] for i in config.feature_stages)] if config.refine else []
-        self.frms = nn.ModuleList(FRM(width) for width in widths)
+        self.vae = (vae or components.autoencoder(config)).requires_grad_(False)
+        self.unet = unet or components.denoiser(config)
+        self.scheduler = scheduler or components.schedule(config)
+        self.adapter = adapter or components.adapter(config, self.vae, self.unet)
+        components.choose_trained(config, self.unet)
+        self.vae_is_tuned = False
 
     def encode(self, images: Tensor) -> Tensor:
         """Images ``(B, V, 3, H, W)`` in [0, 1] to standardized latents ``(B, V, c, h, w)``."""
@@ -95,88 +87,203 @@ class VALDM(nn.Module):
 
     def learn_latent_statistics(self, raw: Tensor) -> None:
         """Set mean and deviation, by which ``standardize`` works from now on, to those of ``raw (S, V, c, h, w)``."""
-        self.latent_mean.copy_(raw.mean((0, 1, 3, 4))[:, None, None])
-        self.latent_deviation.copy_(raw.std((0, 1, 3, 4), correction=0)[:, None, None].clamp(min=1e-6))
+        self.adapter.latent_mean.copy_(raw.mean((0, 1, 3, 4))[:, None, None])
+        self.adapter.latent_deviation.copy_(raw.std((0, 1, 3, 4), correction=0)[:, None, None].clamp(min=1e-6))
 
     def standardize(self, raw: Tensor) -> Tensor:
         """Raw latents to those that the UNet works on: mean 0 and deviation 1 in every channel of normal samples."""
-        return (raw - self.latent_mean) / self.latent_deviation
+        return (raw - self.adapter.latent_mean) / self.adapter.latent_deviation
 
-    def forward(self, latents: Tensor, timesteps: Tensor, rig: Rig) -> tuple[Tensor, list[Tensor]]:
+    def decode(self, latents: Tensor) -> Tensor:
+        """Standardized latents ``(B, V, c, h, w)`` to images ``(B, V, 3, H, W)`` in [0, 1]."""
+        raw = latents * self.adapter.latent_deviation + self.adapter.latent_mean
+        images: Tensor = self.vae.decode(raw.flatten(0, 1)).sample
+        return (0.5 * (images + 1)).clamp(0, 1).unflatten(0, latents.shape[:2])
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        rig: Rig,
+        category: Tensor | None = None,
+        *,
+        features_only: bool = False,
+    ) -> Denoised:
         """Predict the noise in all views' latents.
 
         Args:
             latents: noisy, ``(B, V, c, h, w)``.
             timesteps: ``(B,)`` int64, one for all views of a sample.
             rig: rig of these V views.
-
-        Returns:
-            The noise ``(B, V, c, h, w)``, and the levels: the latents and the aligned features of the decoder's
-            feature stages, each ``(B, V, C, h_i, w_i)``.
+            category: ``(B,)`` int64, indices of the configuration's categories; None for the first.
+            features_only: whether to end after the last feature stage.
         """
         B, V = latents.shape[:2]
-        unet, x = self.unet, latents.flatten(0, 1)
-        time = unet.time_embedding(unet.time_proj(timesteps.repeat_interleave(V)).to(x.dtype))
-        x = unet.conv_in(x)
-        skips = (x,)
-        for block in unet.down_blocks:
-            x, outputs = block(x, time)
-            skips += outputs
-        x = unet.mid_block(x, time)
+        config, unet, x = self.config, self.unet, latents.flatten(0, 1)
+        projections = self.project(latents, rig)
+        time, context = self._condition(x, timesteps, category, V)
+        wanted = {*config.feature_stages}
+        levels: list[Tensor] = []
 
-        levels = [normalize(latents)]
-        for i, block in enumerate(unet.up_blocks):
-            count = len(block.resnets)
-            x, skips = block(x, skips[-count:], time), skips[:-count]
-            if i in self.config.align_stages:
-                x = self.mvams[str(i)](x.unflatten(0, (B, V)), rig).flatten(0, 1)
-            if i in self.config.feature_stages:
+        def leave(stage: str, x: Tensor) -> Tensor:
+            """Align the views' features after a stage, and keep them where they are a level."""
+            if stage in config.align_stages:
+                projection = nearest(projections, (x.shape[-2], x.shape[-1]))
+                x = self.adapter.mvams[stage](x.unflatten(0, (B, V)), projection).flatten(0, 1)
+            if stage in wanted:
                 levels.append(normalize(x.unflatten(0, (B, V))))
-        noise = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
-        return noise.unflatten(0, (B, V)), levels
+            return x
 
-    def refine(self, levels: list[Tensor], aligned: list[Aligned]) -> list[Tensor]:
-        """Every level's features after its FRM."""
-        return [frm(level, a.feature) for frm, level, a in zip(self.frms, levels, aligned)]
+        def done() -> bool:
+            return features_only and len(levels) == len(wanted)
 
-    def features(self, latents: Tensor, rig: Rig, timestep: int = 0, *, stages: bool = True) -> list[Tensor]:
+        x = unet.conv_in(x)
+        skips = [x]
+        for i, block in enumerate(unet.down_blocks):
+            x, outputs = block(x, time, **context(block))
+            x = leave(f"down{i}", x)
+            skips += [*outputs[:-1], x]
+        x = leave("mid", unet.mid_block(x, time, **context(unet.mid_block)))
+        for i, block in enumerate(unet.up_blocks):
+            if done():
+                return Denoised(None, levels, projections)
+            count = len(block.resnets)
+            x = leave(f"up{i}", block(x, tuple(skips[-count:]), time, **context(block)))
+            del skips[-count:]
+        if done():
+            return Denoised(None, levels, projections)
+        prediction = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
+        return Denoised(prediction.unflatten(0, (B, V)), levels, projections)
+
+    def project(self, latents: Tensor, rig: Rig) -> list[Projection]:
+        """The homographies between the views, coarse to fine: the rig's, or what the HomographyNet makes of them."""
+        fixed = Projection.of(rig, (latents.shape[-2], latents.shape[-1]), latents.device)
+        if self.adapter.homography_net is None:
+            return [fixed]
+        start = fixed.unknown() if self.config.homographies == "learned" else fixed
+        found = self.adapter.homography_net(latents, start.homography, start.neighbors)
+        return [start._replace(homography=homography) for homography in found]
+
+    def _condition(self, x: Tensor, timesteps: Tensor, category: Tensor | None, views: int) -> Any:
+        """The embedding of time and class of every view, and a block's further arguments."""
+        if category is None:
+            category = torch.zeros_like(timesteps)
+        time = self.unet.time_embedding(self.unet.time_proj(timesteps).to(x.dtype))
+        if self.adapter.class_embedding is not None:
+            time = time + self.adapter.class_embedding(category)
+        text = self.adapter.get_buffer("context") if self.adapter.context is not None else None
+        if text is not None:
+            text = text[category if len(text) > 1 else torch.zeros_like(category)]
+            text = text.to(x.dtype).repeat_interleave(views, 0)
+
+        def context(block: nn.Module) -> dict[str, Any]:
+            return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
+
+        return time.repeat_interleave(views, 0), context
+
+    def refine(self, levels: Sequence[Tensor], aligned: Sequence[Aligned]) -> list[Tensor]:
+        """Features after the FRM of their level: the latents' first, then the feature stages', over and over."""
+        frms = [self.adapter.frms[name] for name in (LATENTS, *self.config.feature_stages)]
+        frms += frms[1:] * (len(self.config.timesteps) - 1)
+        return [frm(level, a.feature) for frm, level, a in zip(frms, levels, aligned)]
+
+    def features(
+        self, latents: Tensor, rig: Rig, category: Tensor | None = None, *, stages: bool = True
+    ) -> list[Tensor]:
         """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``, refined where there are FRMs.
+
+        They are the latents, and the feature stages at every one of the configuration's time steps, which DDIM
+        inversion reaches, ``x_s = sqrt(a_s) x_0(x_t) + sqrt(1 - a_s) e(x_t)``: one pass of the UNet for each.
 
         Without the UNet's ``stages`` it is the latents' level alone, which needs no pass of the UNet.
         """
-        timesteps = torch.full((len(latents),), timestep, device=latents.device)
-        levels = self(latents, timesteps, rig)[1] if stages else [normalize(latents)]
+        levels = [normalize(latents)]
+        projection = None
+        if stages:
+            wanted, x = self.config.timesteps, latents
+            steps = wanted if wanted[0] == 0 else (0, *wanted)
+            for step, following in zip(steps, (*steps[1:], None)):
+                times = torch.full((len(x),), step, device=x.device)
+                found = self(x, times, rig, category, features_only=following is None)
+                projection = found.projections[-1]
+                if step in wanted:
+                    levels += found.levels
+                if following is not None:
+                    x = self.invert(x, found.prediction, step, following)
         if not self.config.refine:
             return levels
-        return self.refine(levels, [align_features(level, rig) for level in levels])
+        projection = projection or self.project(latents, rig)[-1]
+        return self.refine(levels, [align_features(level, projection) for level in levels])
+
+    def clean_and_noise(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor | int) -> tuple[Tensor, Tensor]:
+        """``x_0`` and ``e`` of ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e``, by what the UNet predicts."""
+        signal, spread = self._amplitudes(noisy, timesteps)
+        kind = self.scheduler.config["prediction_type"]
+        if kind == "epsilon":
+            return (noisy - spread * prediction) / signal, prediction
+        if kind == "v_prediction":
+            return signal * noisy - spread * prediction, signal * prediction + spread * noisy
+        return prediction, (noisy - signal * prediction) / spread
+
+    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the UNet is to predict: the noise, ``sqrt(a) e - sqrt(1 - a) x_0``, or the clean latents."""
+        kind = self.scheduler.config["prediction_type"]
+        if kind == "v_prediction":
+            signal, spread = self._amplitudes(clean, timesteps)
+            return signal * noise - spread * clean
+        return noise if kind == "epsilon" else clean
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor | int) -> Tensor:
+        """``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e``."""
+        signal, spread = self._amplitudes(clean, timesteps)
+        return signal * clean + spread * noise
+
+    def invert(self, noisy: Tensor, prediction: Tensor | None, step: int, following: int) -> Tensor:
+        """One step of deterministic DDIM inversion, from a time step to a noisier one."""
+        assert prediction is not None
+        clean, noise = self.clean_and_noise(noisy, prediction, step)
+        return self.add_noise(clean, noise, following)
+
+    def _amplitudes(self, like: Tensor, timesteps: Tensor | int) -> tuple[Tensor, Tensor]:
+        """``sqrt(a_t)`` and ``sqrt(1 - a_t)`` for every sample of ``like (B, V, c, h, w)``, or for all of them."""
+        a = self.scheduler.alphas_cumprod.to(like.device)[timesteps].to(like.dtype)
+        a = a[..., None, None, None, None]
+        return a.sqrt(), (1 - a).sqrt()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``model.safetensors`` and ``config.json`` into a folder."""
-        folder = Path(folder)
-        write_weights(folder / WEIGHTS, self.state_dict())
-        write_json(folder / CONFIG, asdict(self.config))
+        """Write a folder in the layout of a pipeline: ``adapter/``, and every part that is not the base's as it was."""
+        components.save(self, Path(folder))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> VALDM:
-        """Read what ``save_pretrained`` wrote.
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        config: VALDMConfig | None = None,
+        variant: str | None = None,
+        revision: str | None = None,
+    ) -> VALDM:
+        """Read what ``save_pretrained`` wrote, or make a new model on a pretrained pipeline.
+
+        Args:
+            source: folder or hub id of either: of a model of ours, or of a pipeline in the layout of Stable Diffusion
+                1.5 or 2.1, in safetensors.
+            config: what is added to a pipeline; default the preset ``sd``.
+            variant: of the pipeline's files, such as ``fp16``.
+            revision: branch, tag or commit, on the hub.
 
         Raises:
             FileNotFoundError: a file is missing; the message names it.
             ValueError: a file is broken, or the weights do not fit the configuration.
         """
-        folder = Path(folder)
-        config = read_json(folder / CONFIG, REMEDY)
-        try:
-            stages = {name: tuple(config.pop(name)) for name in ("align_stages", "feature_stages")}
-            model = cls(VALDMConfig(**{**config, **stages}))
-            weights = read_weights(folder / WEIGHTS, REMEDY)
-            model.to(weights["latent_mean"].dtype)  # whatever torch's default is
-            model.load_state_dict(weights)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(
-                f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; train anew"
-            ) from None
-        return model.eval()
+        return components.load(cls, str(source), config, variant, revision).eval()
+
+
+def nearest(projections: Sequence[Projection], size: tuple[int, int]) -> Projection:
+    """Of projections coarse to fine, each for features of twice the size, the one for features of ``size``."""
+    finest = projections[-1]
+    coarser = max(0, round(torch.tensor(finest.size[0] / size[0]).log2().item()))
+    return projections[max(0, len(projections) - 1 - coarser)].at(size)
 
 
 def normalize(level: Tensor) -> Tensor:

@@ -131,8 +131,8 @@ def changed_model(model: VALDM, preset: str, seed: int, **changes: Any) -> VALDM
     It standardizes latents as ``model``, which is of the same preset, does.
     """
     changed = new_model(preset, seed, lambda config: replace(config, **changes))
-    changed.latent_mean.copy_(model.latent_mean)
-    changed.latent_deviation.copy_(model.latent_deviation)
+    changed.adapter.latent_mean.copy_(model.adapter.latent_mean)
+    changed.adapter.latent_deviation.copy_(model.adapter.latent_deviation)
     return changed
 
 

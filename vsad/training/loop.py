@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from vsad.geometry import Rig
 from vsad.models import VALDM, align_features
 from vsad.models.losses import alignment_loss, diffusion_loss, refine_loss
+from vsad.models.valdm import normalize
 from vsad.progress import SILENT, Progress
 from vsad.training.config import TrainConfig
 
@@ -28,7 +29,7 @@ def train(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, progress
     """
     accelerator = Accelerator()
     generator = torch.Generator().manual_seed(config.seed)
-    parameters = [p for n, p in model.named_parameters() if not n.startswith("vae.")]
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps + 1, pct_start=0.2)
     loader = DataLoader(TensorDataset(latents), config.batch, shuffle=True, generator=generator)
@@ -53,14 +54,16 @@ def _losses(
     """The weighted losses of a batch of ``clean`` latents; ``network`` is the model as accelerate wraps it."""
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     timesteps = torch.randint(config.max_timestep, (len(clean),), generator=generator).to(clean.device)
-    noisy = model.scheduler.add_noise(clean, noise, timesteps)
+    noisy = model.add_noise(clean, noise, timesteps)
 
-    prediction, levels = network(noisy, timesteps, rig)
-    terms = {"diffusion": diffusion_loss(prediction, noise)}
+    found = network(noisy, timesteps, rig)
+    terms = {"diffusion": diffusion_loss(found.prediction, model.target(clean, noise, timesteps))}
     if model.config.refine:
-        aligned = [align_features(level, rig) for level in levels]
+        levels = [normalize(noisy), *found.levels]
+        aligned = [align_features(level, found.projections[-1]) for level in levels]
         with torch.no_grad():
-            target = network(clean, torch.zeros_like(timesteps), rig)[1]
+            start = network(clean, torch.zeros_like(timesteps), rig, features_only=True)
+        target = [normalize(clean), *start.levels]
         terms["alignment"] = config.alignment * alignment_loss(levels, aligned)
         terms["refine"] = config.refine * refine_loss(model.refine(levels, aligned), target)
     return terms

@@ -1,0 +1,220 @@
+"""The parts of a VALDM: new ones, those of a pretrained pipeline, and their files, all by diffusers' own means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+from vsad.files import read_json
+from vsad.models import derivative_vae
+from vsad.models.adapter import MultiViewAdapter
+from vsad.models.config import VALDMConfig
+from vsad.models.text import encode_prompts
+
+if TYPE_CHECKING:
+    from vsad.models.valdm import VALDM
+
+Model = TypeVar("Model", bound="VALDM")
+ADAPTER, VAE, UNET, SCHEDULER, LORA = "adapter", "vae", "unet", "scheduler", "unet_lora"
+# What a folder of a pipeline holds that a VALDM's does not.
+PIPELINE = "model_index.json"
+REMEDY = "name a folder that `vsad train` or `vsad fit` wrote, or write it anew with them"
+# The projections of attention that LoRA adapts, as diffusers' own training scripts do.
+LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+# Inputs that other pipelines' UNets need and that nobody gives here, by the fields of their configuration.
+_FOREIGN = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim", "num_class_embeds")
+
+
+def autoencoder(config: VALDMConfig) -> AutoencoderKL:
+    """The base's, or a new one; Gaussian derivatives where the configuration is theirs."""
+    if config.base is not None:
+        return _of_base(AutoencoderKL, config, VAE)
+    return derivative_vae.derivative_vae() if config.vae == derivative_vae.CONFIG else AutoencoderKL(**config.vae)
+
+
+def denoiser(config: VALDMConfig) -> UNet2DConditionModel:
+    """The base's, or a new one.
+
+    Raises:
+        ValueError: it needs inputs that a VALDM has not.
+    """
+    unet = UNet2DConditionModel(**config.unet) if config.base is None else _of_base(UNet2DConditionModel, config, UNET)
+    foreign = [name for name in _FOREIGN if unet.config.get(name) is not None]
+    if foreign:
+        raise ValueError(
+            f"model: the UNet must be one of Stable Diffusion 1.5's or 2.1's kind, got {', '.join(foreign)} in its "
+            "configuration; name another base"
+        )
+    return unet
+
+
+def schedule(config: VALDMConfig) -> DDIMScheduler:
+    """The base's noise levels, or the usual ones."""
+    if config.base is not None:
+        return _schedule(config.base, config.revision)
+    return DDIMScheduler(
+        num_train_timesteps=1000, beta_schedule="scaled_linear", clip_sample=False, prediction_type=config.prediction
+    )
+
+
+def adapter(config: VALDMConfig, vae: AutoencoderKL, unet: UNet2DConditionModel) -> MultiViewAdapter:
+    """A new adapter to these parts; it encodes the prompts where the UNet attends to text."""
+    stages = {f"down{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.down_blocks)}
+    stages["mid"] = unet.mid_block.resnets[-1].out_channels
+    stages |= {f"up{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.up_blocks)}
+    context = None
+    if any(getattr(block, "has_cross_attention", False) for block in [*unet.down_blocks, unet.mid_block]):
+        if config.base is None:
+            raise ValueError(
+                "model: unet must have no cross-attention where there is no base whose text it attends to; choose "
+                "blocks without it, such as AttnDownBlock2D"
+            )
+        by_text = config.conditioning == "text"
+        prompts = [config.prompt.format(category=name) for name in config.categories] if by_text else [""]
+        context = encode_prompts(prompts, config.base, variant=config.variant, revision=config.revision)
+    made = MultiViewAdapter(
+        asdict(config),
+        vae.config["latent_channels"],
+        stages,
+        unet.time_embedding.linear_2.out_features,
+        None if context is None else tuple(context.shape),
+        scale=vae.config["scaling_factor"],
+        shift=vae.config.get("shift_factor") or 0.0,
+    )
+    if context is not None:
+        made.get_buffer("context").copy_(context)
+    return made
+
+
+def choose_trained(config: VALDMConfig, unet: UNet2DConditionModel) -> None:
+    """Let gradients reach all of the UNet, its LoRA adapters, which are added where they are missing, or nothing."""
+    unet.requires_grad_(config.tune == "all")
+    if config.tune != "lora":
+        return
+    if getattr(unet, "peft_config", None):
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+        return
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ImportError("model: tune by 'lora' needs peft; pip install 'vsad[pretrained]'") from error
+    unet.add_adapter(
+        LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=LORA_TARGETS, init_lora_weights=True)
+    )
+
+
+def save(model: VALDM, folder: Path) -> None:
+    """Write every part that is not the base's as it was into a folder of its own."""
+    config = model.config
+    model.adapter.save_pretrained(folder / ADAPTER)
+    model.scheduler.save_pretrained(folder / SCHEDULER)
+    if config.base is None or model.vae_is_tuned:
+        model.vae.save_pretrained(folder / VAE)
+    if config.base is None or config.tune == "all":
+        model.unet.save_pretrained(folder / UNET)
+    elif config.tune == "lora":
+        model.unet.save_lora_adapter(folder / LORA)
+
+
+def load(
+    kind: Callable[..., Model], source: str, config: VALDMConfig | None, variant: str | None, revision: str | None
+) -> Model:
+    """Read a model of ours, or make a new one on a pipeline."""
+    if not _exists(source, ADAPTER, "config.json", revision):
+        if not _exists(source, "", PIPELINE, revision):
+            missing = Path(source) / ADAPTER / "config.json"
+            no_hub = "" if Path(source).is_dir() else ", and the hub has no such repository or cannot be reached"
+            raise FileNotFoundError(f"{missing} is missing{no_hub}: {REMEDY}")
+        from vsad.models.presets import sd
+
+        base = str(Path(source).resolve()) if Path(source).is_dir() else source
+        return kind(replace(config or sd(), base=base, variant=variant, revision=revision))
+    if config is not None:
+        raise ValueError(f"{source}: config must be left out for a model of ours, which has its own")
+    files: dict[str, Any] = {} if revision is None else {"revision": revision}
+    added = _read(MultiViewAdapter, source, ADAPTER, files)
+    config = added.valdm
+    parts: dict[str, Any] = {"adapter": added, "scheduler": _schedule(source, revision)}
+    tuned = _exists(source, VAE, "config.json", revision)
+    if tuned:
+        parts["vae"] = _read(AutoencoderKL, source, VAE, files)
+    if _exists(source, UNET, "config.json", revision):
+        parts["unet"] = _read(UNet2DConditionModel, source, UNET, files)
+    elif config.tune == "lora":
+        parts["unet"] = denoiser(config)
+        parts["unet"].load_lora_adapter(source, subfolder=LORA, prefix=None, adapter_name="default", **files)
+    elif config.base is None:
+        raise FileNotFoundError(f"{Path(source) / UNET / 'config.json'} is missing: {REMEDY}")
+    model = kind(config, **parts)
+    model.vae_is_tuned = tuned and config.base is not None
+    return model
+
+
+def _schedule(source: str, revision: str | None) -> DDIMScheduler:
+    try:
+        return DDIMScheduler.from_pretrained(source, subfolder=SCHEDULER, revision=revision)
+    except OSError as error:
+        file = Path(source) / SCHEDULER / "scheduler_config.json"
+        raise FileNotFoundError(f"{file} is missing or broken, {_line(error)}: {REMEDY}") from None
+
+
+def _of_base(kind: Any, config: VALDMConfig, part: str) -> Any:
+    files = {"variant": config.variant, "revision": config.revision}
+    try:
+        return _read(kind, str(config.base), part, files)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"model: the base {config.base} cannot be read, {error}; name another base") from None
+
+
+def _read(kind: Any, source: str, part: str, files: dict[str, Any]) -> Any:
+    """One part by diffusers' own loading, safetensors only, in float32, every weight where it belongs."""
+    if Path(source).is_dir():
+        read_json(Path(source) / part / "config.json", REMEDY)
+    try:
+        model, found = kind.from_pretrained(
+            source, subfolder=part, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, **files
+        )
+    except OSError as error:
+        broken = any((Path(source) / part).glob("*.safetensors"))
+        said = (
+            f"{Path(source) / part}: its weights {'are broken' if broken else 'are missing'}, {_line(error)}; {REMEDY}"
+        )
+        raise (ValueError if broken else FileNotFoundError)(said) from None
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{Path(source) / part}: config and weights must belong together, got {_line(error)}; {REMEDY}"
+        ) from None
+    wrong = [str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in found[kind]]
+    if wrong:
+        raise ValueError(
+            f"{Path(source) / part}: config and weights must belong together, got {len(wrong)} weights that do not "
+            f"fit, {wrong[0]} first; {REMEDY}"
+        )
+    # Loaded tensors lie in the file's pages, where they are not aligned: slower, and other last digits than when saved.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model.float()
+
+
+def _exists(source: str, part: str, name: str, revision: str | None) -> bool:
+    """Whether a file is in a folder or, where no such folder is, in a repository of the hub."""
+    if Path(source).is_dir() or Path(source).is_absolute():
+        return (Path(source) / part / name).is_file()
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        hf_hub_download(source, name, subfolder=part or None, revision=revision)
+    except (EntryNotFoundError, HFValidationError, RepositoryNotFoundError):
+        return False
+    return True
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

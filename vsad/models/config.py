@@ -1,0 +1,74 @@
+"""What a VALDM is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vsad.config import Strict
+
+
+@dataclass(frozen=True)
+class VALDMConfig(Strict):
+    """What a VALDM is made of. The paper's own values were not available: these are our choices.
+
+    Stages are named ``down0``, ``down1``, ..., ``mid``, ``up0``, ...: the blocks of the UNet in the order in which they
+    run; ``up0`` is the coarsest of the decoder.
+
+    Args:
+        base: folder or hub id of a pipeline in the layout of Stable Diffusion 1.5 or 2.1 whose autoencoder, UNet, noise
+            schedule and text encoder are used; None for new ones.
+        variant: of the base's files, such as ``fp16``; None for the plain ones.
+        revision: of a base on the hub: branch, tag or commit.
+        vae, unet: arguments of diffusers' ``AutoencoderKL`` and ``UNet2DConditionModel`` where there is no base.
+        prediction: what the UNet predicts where there is no base: the noise, the velocity ``v`` or the clean sample.
+        tune: what is trained of a UNet: ``all`` of it, ``lora`` adapters of its attention, or with ``new`` only what
+            VALDM adds to it.
+        lora_rank: rank of those adapters.
+        align_stages: stages followed by an MVAM; () for none.
+        feature_stages: stages whose features are scored, beside the latents themselves.
+        timesteps: noise levels, ascending, at which features are read: 0 are the clean latents, the others are reached
+            from it by DDIM inversion.
+        heads, window: of every MVAM.
+        refine: whether an FRM refines every level of features.
+        homographies: ``fixed`` are the rig's; ``refined`` are the rig's with a HomographyNet's residuals; ``learned``
+            are a HomographyNet's alone, and those of the rig are not looked at.
+        conditioning: of the UNet, by the ``text`` of a prompt, by a learned embedding of the ``class``, or ``none``.
+        categories: products that the model tells apart, where it is conditioned.
+        prompt: text of a category, whose name replaces ``{category}``.
+    """
+
+    base: str | None = None
+    variant: str | None = None
+    revision: str | None = None
+    vae: dict[str, Any] = field(default_factory=dict)
+    unet: dict[str, Any] = field(default_factory=dict)
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    tune: Literal["new", "lora", "all"] = "all"
+    lora_rank: int = 8
+    align_stages: tuple[str, ...] = ("up0", "up1")
+    feature_stages: tuple[str, ...] = ("up2",)
+    timesteps: tuple[int, ...] = (0,)
+    heads: int = 4
+    window: int = 3
+    refine: bool = True
+    homographies: Literal["fixed", "refined", "learned"] = "fixed"
+    conditioning: Literal["none", "class", "text"] = "none"
+    categories: tuple[str, ...] = ()
+    prompt: str = "a photo of a {category}"
+
+    def __post_init__(self) -> None:
+        if self.base is None and self.tune != "all":
+            raise ValueError(f"model: tune must be 'all' where there is no base, got {self.tune!r}; name a base")
+        if self.conditioning != "none" and not self.categories:
+            raise ValueError(f"model: categories must be named for conditioning by {self.conditioning}, got none")
+        if self.conditioning == "text" and self.base is None:
+            raise ValueError("model: conditioning must be 'class' or 'none' where there is no base, got 'text'")
+        steps = self.timesteps
+        if not steps or min(steps) < 0 or max(steps) > 999 or any(a >= b for a, b in zip(steps, steps[1:])):
+            raise ValueError(f"model: timesteps must ascend from 0 or more to 999 at most, got {steps}")
+        for name in ("heads", "lora_rank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model: {name} must be at least 1, got {getattr(self, name)}")
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"model: window must be odd, got {self.window}")
