@@ -37,12 +37,16 @@ def autoencoder(config: VALDMConfig) -> AutoencoderKL:
 
 
 def denoiser(config: VALDMConfig) -> UNet2DConditionModel:
-    """The base's, or a new one.
+    """The base's, or a new one."""
+    return UNet2DConditionModel(**config.unet) if config.base is None else _of_base(UNet2DConditionModel, config, UNET)
+
+
+def check_denoiser(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The same UNet.
 
     Raises:
         ValueError: it needs inputs that a VALDM has not.
     """
-    unet = UNet2DConditionModel(**config.unet) if config.base is None else _of_base(UNet2DConditionModel, config, UNET)
     foreign = [name for name in _FOREIGN if unet.config.get(name) is not None]
     if foreign:
         raise ValueError(
@@ -147,7 +151,9 @@ def load(
         parts["unet"] = _read(UNet2DConditionModel, source, UNET, files)
     elif config.tune == "lora":
         parts["unet"] = denoiser(config)
-        parts["unet"].load_lora_adapter(source, subfolder=LORA, prefix=None, adapter_name="default", **files)
+        parts["unet"].load_lora_adapter(
+            source, subfolder=LORA, prefix=None, adapter_name="default", use_safetensors=True, **files
+        )
     elif config.base is None:
         raise FileNotFoundError(f"{Path(source) / UNET / 'config.json'} is missing: {REMEDY}")
     model = kind(config, **parts)
@@ -180,7 +186,7 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any]) -> Any:
             source, subfolder=part, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, **files
         )
     except OSError as error:
-        broken = any((Path(source) / part).glob("*.safetensors"))
+        broken = "no file named" not in str(error)
         said = (
             f"{Path(source) / part}: its weights {'are broken' if broken else 'are missing'}, {_line(error)}; {REMEDY}"
         )

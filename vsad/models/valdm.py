@@ -57,7 +57,7 @@ class VALDM(nn.Module):
         super().__init__()
         self.config = config
         self.vae = (vae or components.autoencoder(config)).requires_grad_(False)
-        self.unet = unet or components.denoiser(config)
+        self.unet = components.check_denoiser(unet or components.denoiser(config))
         self.scheduler = scheduler or components.schedule(config)
         self.adapter = adapter or components.adapter(config, self.vae, self.unet)
         components.choose_trained(config, self.unet)
@@ -86,7 +86,12 @@ class VALDM(nn.Module):
         return latents.unflatten(0, images.shape[:2])
 
     def learn_latent_statistics(self, raw: Tensor) -> None:
-        """Set mean and deviation, by which ``standardize`` works from now on, to those of ``raw (S, V, c, h, w)``."""
+        """Set mean and deviation, by which ``standardize`` works from now on, to those of ``raw (S, V, c, h, w)``.
+
+        A pretrained UNet knows latents by the autoencoder's own scale, which stays.
+        """
+        if self.config.base is not None:
+            return
         self.adapter.latent_mean.copy_(raw.mean((0, 1, 3, 4))[:, None, None])
         self.adapter.latent_deviation.copy_(raw.std((0, 1, 3, 4), correction=0)[:, None, None].clamp(min=1e-6))
 
@@ -166,20 +171,19 @@ class VALDM(nn.Module):
 
     def _condition(self, x: Tensor, timesteps: Tensor, category: Tensor | None, views: int) -> Any:
         """The embedding of time and class of every view, and a block's further arguments."""
-        if category is None:
-            category = torch.zeros_like(timesteps)
+        category = torch.zeros_like(timesteps) if category is None else category
+        timesteps, category = timesteps.repeat_interleave(views), category.repeat_interleave(views)
         time = self.unet.time_embedding(self.unet.time_proj(timesteps).to(x.dtype))
         if self.adapter.class_embedding is not None:
             time = time + self.adapter.class_embedding(category)
         text = self.adapter.get_buffer("context") if self.adapter.context is not None else None
         if text is not None:
-            text = text[category if len(text) > 1 else torch.zeros_like(category)]
-            text = text.to(x.dtype).repeat_interleave(views, 0)
+            text = text[category if len(text) > 1 else torch.zeros_like(category)].to(x.dtype)
 
         def context(block: nn.Module) -> dict[str, Any]:
             return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
 
-        return time.repeat_interleave(views, 0), context
+        return time, context
 
     def refine(self, levels: Sequence[Tensor], aligned: Sequence[Aligned]) -> list[Tensor]:
         """Features after the FRM of their level: the latents' first, then the feature stages', over and over."""
