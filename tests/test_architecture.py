@@ -29,7 +29,7 @@ RANKS = (
     ("detection", "evaluation", "training"),
     ("report",),
     ("pipeline",),
-    ("bench", "info", "terminal"),
+    ("bench", "info", "options", "terminal"),
     ("cli",),
 )
 # The files of an operator's folder, likewise: launchers know the call, the public function knows the registration.

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from vsad import cli
+from vsad import cli, terminal
 from vsad.geometry import Rig
 
 
@@ -28,7 +28,9 @@ def vsad(*arguments, cwd, fails=False):
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(sys, "argv", ["vsad", *map(str, arguments)])
-        patch.setattr(cli, "console", Console(file=errors, width=200))
+        console = Console(file=errors, width=200)
+        patch.setattr(cli, "console", console)
+        patch.setattr(terminal, "console", console)
         patch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
         try:
             cli.main()
@@ -143,6 +145,22 @@ def test_calibration_without_weak_pairs_leaves_no_bar_spinning(station, monkeypa
     assert all(task.total for task in displays[0].tasks)
 
 
+def test_every_command_reads_one_file_and_options_count_more(station, tmp_path):
+    file = tmp_path / "station.yaml"
+    vsad("config", "--out", file, "--set", "train.steps=3", "--set", "model.feature_stages=[up1]", cwd=station)
+    text = file.read_text(encoding="utf-8")
+    assert "# preset of the model: tiny, small, base or sd.\npreset: tiny\n" in text
+    assert "#   feature_stages: [up1]" in text
+    shown = vsad("config", "--config", file, "--set", "train.lr=1e-3", cwd=station)
+    assert "steps: 3" in shown
+    assert "lr: 0.001" in shown
+    vsad("train", "data", "--out", tmp_path / "model", "--config", file, "--steps", 1, cwd=station)
+    stored = json.loads((tmp_path / "model" / "adapter" / "config.json").read_text())
+    assert stored["valdm"]["feature_stages"] == ["up1"]
+    help_text = vsad("train", "--help", cwd=station)
+    assert "--config" in help_text
+
+
 def test_info_and_help(tmp_path):
     assert "homography_align cpu yes" in vsad("info", cwd=tmp_path)
     for command in ("demo", "synth", "calibrate", "train", "fit", "detect", "eval", "run", "ablate", "bench", "info"):
@@ -179,6 +197,7 @@ def _edit_rig(folder, homography):
     (folder / "rig.json").write_text(json.dumps(content))
 
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 MISTAKES = {
     "no such data": (["calibrate", "nowhere"], lambda f: None, "nowhere"),
     "no normal images": (["calibrate", "data"], lambda f: shutil.rmtree(f / "data/train/good"), "train/good"),
@@ -188,11 +207,17 @@ MISTAKES = {
     "singular rig": (["train", "data"], lambda f: _edit_rig(f, [[1, 0, 0], [1, 0, 0], [0, 0, 1]]), "rig.json"),
     "NaN in rig": (["train", "data"], lambda f: _edit_rig(f, [[float("nan"), 0, 0], [0, 1, 0], [0, 0, 1]]), "rig.json"),
     "no rig": (["train", "data"], lambda f: (f / "rig.json").unlink(), "rig.json"),
-    "broken model": (["fit", "data"], lambda f: _truncate(f / "model/model.safetensors"), "model.safetensors"),
+    "broken model": (
+        ["fit", "data"],
+        lambda f: _truncate(f / "model/unet" / WEIGHTS),
+        "weights are broken",
+    ),
     "no model": (["fit", "data"], lambda f: shutil.rmtree(f / "model"), "model"),
     "broken detector": (["detect", "data"], lambda f: (f / "detector/detector.json").write_text("{"), "detector.json"),
     "no detections": (["eval", "data", "--detections", "none"], lambda f: None, "none"),
-    "unknown preset": (["train", "data", "--preset", "huge"], lambda f: None, "preset must be one of ['tiny']"),
+    "unknown preset": (["train", "data", "--preset", "huge"], lambda f: None, "preset must be one of ['tiny', 'small'"),
+    "unknown field": (["train", "data", "--set", "train.stepz=3"], lambda f: None, "there is no field train.stepz"),
+    "unknown file": (["train", "data", "--config", "none.yaml"], lambda f: None, "none.yaml is missing"),
     "odd size": (["train", "data", "--size", "120"], lambda f: None, "divisible by 16"),
     "used folder": (["synth", "data"], lambda f: None, "new or empty folder"),
 }

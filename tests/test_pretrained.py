@@ -139,7 +139,7 @@ def test_text_tells_categories_apart(pipelines, rig):
 
 def test_a_class_embedding_starts_at_nothing_and_learns(rig):
     config = replace(tiny(), conditioning="class", categories=("cable", "screw"))
-    model, plain = new_model("tiny", 0, lambda _: config), new_model("tiny", 0)
+    model, plain = new_model(config, 0), new_model(tiny(), 0)
     latents = torch.randn(2, 3, 18, 16, 16, generator=torch.Generator().manual_seed(0))
     times = torch.tensor([0, 300])
     plain.load_state_dict(model.state_dict(), strict=False)
@@ -167,7 +167,7 @@ def test_noise_and_clean_latents_follow_from_a_right_prediction(prediction):
 
 def test_features_are_read_at_every_time_step_with_one_pass_each(rig):
     config = replace(tiny(), timesteps=(0, 40, 120), feature_stages=("mid", "up1", "up2"), refine=False)
-    model = new_model("tiny", 3, lambda _: config).eval()
+    model = new_model(config, 3).eval()
     latents = torch.randn(2, 3, 18, 16, 16, generator=torch.Generator().manual_seed(0))
     passes = []
     model.unet.conv_in.register_forward_hook(lambda *_: passes.append(1))
@@ -176,7 +176,7 @@ def test_features_are_read_at_every_time_step_with_one_pass_each(rig):
     with torch.no_grad():
         levels = model.features(latents, rig)
         assert (len(passes), len(ends)) == (3, 2)  # the last pass ends after the last feature stage
-        alone = new_model("tiny", 3, lambda _: replace(config, timesteps=(40,))).eval()
+        alone = new_model(replace(config, timesteps=(40,)), 3).eval()
         assert [tuple(level.shape[2:]) for level in levels[:4]] == [
             (18, 16, 16),
             (64, 4, 4),

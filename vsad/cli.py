@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vsad.terminal import Bars, ListCommand, console, show_table
+from vsad.options import (
+    Category,
+    Changes,
+    Data,
+    FalseAlarms,
+    File,
+    Graph,
+    Memory,
+    Network,
+    Preset,
+    Registered,
+    Seed,
+    Size,
+    Steps,
+    chosen,
+)
+from vsad.terminal import Bars, ListCommand, console, show_false_alarms, show_table, show_warnings
 
 app = typer.Typer(
     help="Homography-guided multi-view anomaly detection: calibrate a station, learn its good products, find defects.",
@@ -21,31 +36,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# Warnings that are printed of one data set.
-_WARNINGS = 5
-
-Data = Annotated[Path, typer.Argument(help="Data set: {train,test}/{good,<defect>}/<sample>/<view>.png, or Real-IAD.")]
-Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
-Size = Annotated[int | None, typer.Option(help="Resize images to this side; without it they must have one size.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
-Steps = Annotated[int, typer.Option(help="Optimizer steps of the training.")]
-Graph = Annotated[str, typer.Option(help="Which views are neighbors: overlap, ring or star.")]
-
-Memory = Annotated[str, typer.Option(help="aligned: products of one pattern; prototypes: of no fixed pattern.")]
-Registered = Annotated[str, typer.Option(help="Bring samples into one pose: auto, where it helps, on or off.")]
-Network = Annotated[
-    str,
-    typer.Option(help="Frozen networks whose features may count too, joined by +: contrast (light counts for nothing), "
-    "timm:MODEL, MODULE:FUNCTION of your own; or none."),
-]  # fmt: skip
-FalseAlarms = Annotated[float, typer.Option(help="Share of good products that may be called defective.")]
-
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the data set, the detector and the report.")] = Path("out/demo"),
-    seed: Seed = 0,
-    steps: Steps = 40,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of the training.")] = 40,
     samples: Annotated[int, typer.Option(help="Normal samples; half as many good and defective ones are tested.")] = 40,
 ) -> None:
     """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
@@ -68,7 +64,7 @@ def demo(
         results = run(data, out, config, bars)
     for outcome in results.values():
         show_table(metrics_table(outcome.rows))
-        _false_alarms(*outcome.false_alarms)
+        show_false_alarms(*outcome.false_alarms)
     print(out / REPORT)
 
 
@@ -83,7 +79,7 @@ def synth(
     defects: Annotated[int, typer.Option(help="Defective samples to test, the five kinds in turn.")] = 20,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 256,
     format: Annotated[str, typer.Option(help="folder or real-iad.")] = "folder",
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
     nuisance: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,22 +100,47 @@ def synth(
 
 
 @app.command()
+def config(
+    out: Annotated[Path | None, typer.Option(help="File to write; without it the terminal.")] = None,
+    preset: Preset = None,
+    file: File = None,
+    changes: Changes = None,
+) -> None:
+    """Write the configuration that every command reads with --config, every field with what it is."""
+    from vsad.config import describe_config
+    from vsad.files import write_text
+
+    made = chosen(file, changes, preset=preset)
+    model = "".join(f"#   {line}\n" for line in describe_config(made.valdm).splitlines())
+    text = (
+        describe_config(made) + f"# The fields that may stand under model, with the values that they have now:\n{model}"
+    )
+    if out is None:
+        print(text, end="")
+    else:
+        print(write_text(out, text))
+
+
+@app.command()
 def calibrate(
     data: Data,
     out: Annotated[Path, typer.Option(help="The rig's JSON file.")] = Path("rig.json"),
     category: Category = None,
     size: Size = None,
-    graph: Graph = "overlap",
+    graph: Graph = None,
     samples: Annotated[int, typer.Option(help="Normal samples to pool matches over.")] = 8,
-    seed: Seed = 0,
+    seed: Seed = None,
+    file: File = None,
+    changes: Changes = None,
 ) -> None:
     """Estimate the homographies between the cameras from normal images."""
     from vsad.calibration import calibrate as estimate
     from vsad.pipeline import normal_samples
 
-    dataset = normal_samples(data, category, size)
+    made = chosen(file, changes, size=size, graph=graph, seed=seed)
+    dataset = normal_samples(data, category, made.size)
     with Bars() as bars:
-        rig, report = estimate(dataset, graph=graph, max_samples=samples, seed=seed, progress=bars)
+        rig, report = estimate(dataset, graph=made.graph, max_samples=samples, seed=made.seed, progress=bars)
     rig.save(out)
     console.print(str(report), highlight=False)
     print(out)
@@ -132,25 +153,28 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
     category: Category = None,
     size: Size = None,
-    preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
-    steps: Steps = 100,
-    registration: Registered = "auto",
-    seed: Seed = 0,
+    preset: Preset = None,
+    steps: Steps = None,
+    registration: Registered = None,
+    seed: Seed = None,
+    file: File = None,
+    changes: Changes = None,
 ) -> None:
     """Train VALDM and FRM on normal images."""
     from vsad.models import new_model
     from vsad.pipeline import canonical_images, normal_samples, register_station
     from vsad.registration import canonical_rig
-    from vsad.training import TrainConfig, learn_latents
+    from vsad.training import learn_latents
     from vsad.training import train as fit_weights
 
-    cameras = _rig(rig, size)
-    dataset = normal_samples(data, category, size)
-    model = new_model(preset, seed)
+    made = chosen(file, changes, size=size, preset=preset, steps=steps, registration=registration, seed=seed)
+    cameras = _rig(rig, made.size)
+    dataset = normal_samples(data, category, made.size)
+    model = new_model(made.valdm, made.seed)
     with Bars() as bars:
-        places, why = register_station(dataset, cameras, registration, bars)
+        places, why = register_station(dataset, cameras, made.registration, bars)
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
-        fit_weights(model, latents, canonical_rig(cameras, places), TrainConfig(steps=steps, seed=seed), bars)
+        fit_weights(model, latents, canonical_rig(cameras, places), made.train, bars)
     model.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     print(out)
@@ -164,31 +188,36 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the detector.")] = Path("detector"),
     category: Category = None,
     size: Size = None,
-    memory: Memory = "aligned",
-    false_alarms: FalseAlarms = 0.05,
-    registration: Registered = "auto",
-    network: Network = "contrast",
-    seed: Seed = 0,
+    memory: Memory = None,
+    false_alarms: FalseAlarms = None,
+    registration: Registered = None,
+    network: Network = None,
+    seed: Seed = None,
+    file: File = None,
+    changes: Changes = None,
 ) -> None:
     """Fill the memory with normal images, choose the levels and the threshold."""
-    from vsad.detection import DetectorConfig, load_network, warn_of_extrapolation
+    from vsad.detection import load_network, warn_of_extrapolation
     from vsad.models import VALDM
     from vsad.pipeline import Split, fit_detector, normal_samples, register_station
     from vsad.training import encode
 
-    cameras, trained = _rig(rig, size), VALDM.from_pretrained(model)
-    frozen = None if network == "none" else load_network(network)
-    dataset = normal_samples(data, category, size)
-    config = DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed)
+    made = chosen(
+        file, changes, size=size, memory=memory, false_alarms=false_alarms, registration=registration, network=network,
+        seed=seed,
+    )  # fmt: skip
+    cameras, trained = _rig(rig, made.size), VALDM.from_pretrained(model)
+    frozen = None if made.network is None else load_network(made.network)
+    dataset = normal_samples(data, category, made.size)
     with Bars() as bars:
-        places, why = register_station(dataset, cameras, registration, bars)
+        places, why = register_station(dataset, cameras, made.registration, bars)
         split = Split.to_fit(
-            dataset, places, trained, cameras, bars, lambda images: encode(trained, images), frozen, seed
+            dataset, places, trained, cameras, bars, lambda images: encode(trained, images), frozen, made.seed
         )
-        made = fit_detector(trained, cameras, split, places, config, bars, frozen)
-        made.save_pretrained(out)
+        fitted = fit_detector(trained, cameras, split, places, made.detector, bars, frozen)
+        fitted.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
-    warn_of_extrapolation(made.fitted)
+    warn_of_extrapolation(fitted.fitted)
     print(out)
 
 
@@ -215,8 +244,8 @@ def detect(
         score = float(found.sample_score)
         table.add_row(sample.id, f"{score:.2f}", "DEFECT" if score >= result.threshold else "ok")
     console.print(table)
-    _warn([*result.warnings()])
-    _false_alarms(*result.false_alarms())
+    show_warnings([*result.warnings()])
+    show_false_alarms(*result.false_alarms())
     print(out)
 
 
@@ -247,40 +276,33 @@ def run(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("out/run"),
     size: Size = None,
-    graph: Graph = "overlap",
-    registration: Registered = "auto",
-    preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
-    steps: Steps = 100,
-    memory: Memory = "aligned",
-    false_alarms: FalseAlarms = 0.05,
+    graph: Graph = None,
+    registration: Registered = None,
+    preset: Preset = None,
+    steps: Steps = None,
+    memory: Memory = None,
+    false_alarms: FalseAlarms = None,
     ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,
-    network: Network = "contrast",
-    seed: Seed = 0,
+    network: Network = None,
+    seed: Seed = None,
+    file: File = None,
+    changes: Changes = None,
 ) -> None:
     """All steps on a data set: calibrate, train, fit, detect, evaluate, report."""
-    from vsad.detection import DetectorConfig
-    from vsad.pipeline import RunConfig, metrics_table
+    from vsad.pipeline import metrics_table
     from vsad.pipeline import run as run_all
-    from vsad.training import TrainConfig
 
-    config = RunConfig(
-        preset,
-        size,
-        graph,
-        registration,
-        TrainConfig(steps=steps, seed=seed),
-        DetectorConfig(memory=memory, false_alarms=false_alarms, seed=seed),
-        ablations,
-        seed,
-        None if network == "none" else network,
-    )
+    made = chosen(
+        file, changes, size=size, graph=graph, registration=registration, preset=preset, steps=steps, memory=memory,
+        false_alarms=false_alarms, ablations=ablations or None, network=network, seed=seed,
+    )  # fmt: skip
     with Bars() as bars:
-        results = run_all(data, out, config, bars)
+        results = run_all(data, out, made, bars)
     for category, outcome in results.items():
         console.print(category)
         show_table(metrics_table(outcome.rows))
-        _warn(outcome.warnings)
-        _false_alarms(*outcome.false_alarms)
+        show_warnings(outcome.warnings)
+        show_false_alarms(*outcome.false_alarms)
     print(out)
 
 
@@ -290,20 +312,21 @@ def ablate(
     stations: Annotated[list[str] | None, typer.Option(help="Some of the hard stations; without it all.")] = None,
     seeds: Annotated[list[int] | None, typer.Option(help="Seeds; without it 1000 1001 1002.")] = None,
     purpose: Annotated[str, typer.Option(help="report (seeds 1000 to 1099) or development (0 to 99).")] = "report",
-    preset: Annotated[str, typer.Option(help="Model: tiny.")] = "tiny",
-    steps: Steps = 100,
+    preset: Preset = None,
+    steps: Steps = None,
+    file: File = None,
+    changes: Changes = None,
 ) -> None:
     """What each part of the method is worth: hard stations with all parts, and without one at a time."""
     from vsad.bench.machine import commit, describe
     from vsad.data.synth import HARD_STATIONS
-    from vsad.pipeline import TABLES, RunConfig, ablation_tables
+    from vsad.pipeline import TABLES, ablation_tables
     from vsad.pipeline import ablate as measure
-    from vsad.training import TrainConfig
 
     stations, seeds = stations or list(HARD_STATIONS), seeds or [1000, 1001, 1002]
-    config = RunConfig(preset, train=TrainConfig(steps=steps))
+    made = chosen(file, changes, preset=preset, steps=steps)
     with Bars() as bars:
-        content = measure(stations, seeds, purpose, out, config, bars, commit=commit(), machine=describe())
+        content = measure(stations, seeds, purpose, out, made, bars, commit=commit(), machine=describe())
     for title, rows in ablation_tables(content):
         console.print(title, highlight=False)
         show_table(rows)
@@ -359,22 +382,6 @@ def _rig(path: Path, size: int | None) -> Any:
 
     rig = Rig.load(path)
     return rig if size is None else rig.scaled((size, size))
-
-
-def _warn(messages: Sequence[str]) -> None:
-    """Print warnings, of many the first ones."""
-    for warning in messages[:_WARNINGS]:
-        console.print(f"warning: {warning}", highlight=False)
-    more = len(messages) - _WARNINGS
-    if more > 0:
-        warnings = "warning" if more == 1 else "warnings"
-        console.print(f"and {more} more {warnings}; detections.json has all of them", highlight=False)
-
-
-def _false_alarms(called: int, good: int) -> None:
-    """Say how many good samples were called defective, where any are known to be good."""
-    if good:
-        console.print(f"{called} of {good} good samples were called DEFECT", highlight=False)
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from vsad.files import read_json, write_json, write_text
+from vsad.files import read_json
 
 Config = TypeVar("Config")
 REMEDY = "write one with `vsad config`, or mend it by hand"
@@ -38,31 +40,68 @@ def read_config(kind: type[Config], path: str | Path | None = None, changes: Ite
         >>> read_config(TrainConfig, changes=["steps=7"]).steps
         7
     """
+    return parse_config(kind, read_fields(path, changes), "" if path is None else f"{path}: ")
+
+
+def read_fields(path: str | Path | None = None, changes: Iterable[str] = ()) -> dict[str, Any]:
+    """The nested fields of a file, with changes, as ``read_config`` takes both."""
     content: dict[str, Any] = {} if path is None else _read(Path(path))
     for change in changes:
         _set(content, change)
-    return parse_config(kind, content, "" if path is None else f"{path}: ")
+    return content
 
 
-def parse_config(kind: type[Config], content: Mapping[str, Any], where: str = "") -> Config:
-    """Make a configuration of nested mappings, as a file holds them; ``where`` begins every error."""
+def parse_config(kind: type[Config], content: Mapping[str, Any], where: str = "", inside: str = "") -> Config:
+    """Make a configuration of nested mappings, as a file holds them.
+
+    Args:
+        kind: a dataclass derived from ``Strict``.
+        content: the fields.
+        where: what begins every error, such as the file.
+        inside: what begins every field's name in an error, such as ``model.``.
+
+    Raises:
+        ValueError: a field is unknown, or a value is not what it must be; the message names the field.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        raise ValueError("; ".join(where + _said(each) for each in error.errors())) from None
+        raise ValueError("; ".join(where + _said(each, inside) for each in error.errors())) from None
 
 
-def write_config(config: Any, path: str | Path) -> Path:
-    """Write every field of a configuration as YAML, or as JSON where the file's name ends in ``.json``."""
+def describe_config(config: Any) -> str:
+    """A configuration as YAML, every field under a comment that says what it is, in the words of its docstring."""
+    return "\n".join(_described(config)) + "\n"
+
+
+def field_descriptions(kind: type) -> dict[str, str]:
+    """What the docstring of a dataclass, and those of the dataclasses that it derives from, say of every field."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        arguments = (each.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+        for entry in re.split(r"\n(?= {8}\S)", arguments):
+            names, colon, text = entry.strip().partition(": ")
+            if colon:
+                found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return found
+
+
+def _described(config: Any, indent: str = "") -> Iterator[str]:
     import yaml
 
-    path = Path(path)
-    content = _plain(asdict(config))
-    if path.suffix == ".json":
-        return write_json(path, content)
-    return write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    descriptions, comment = field_descriptions(type(config)), f"{indent}# "
+    for each in fields(config):
+        value = getattr(config, each.name)
+        yield from textwrap.wrap(descriptions[each.name], 110, initial_indent=comment, subsequent_indent=comment)
+        if is_dataclass(value):
+            yield f"{indent}{each.name}:"
+            yield from _described(value, indent + "  ")
+            continue
+        flow = None if isinstance(value, (dict, list, tuple)) and value else False  # inner lists on one line
+        content = yaml.safe_dump({each.name: _plain(value)}, default_flow_style=flow, width=110, allow_unicode=True)
+        yield from (indent + line for line in content.splitlines())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -100,9 +139,9 @@ def _set(content: dict[str, Any], change: str) -> None:
         content[last] = text
 
 
-def _said(error: Mapping[str, Any]) -> str:
+def _said(error: Mapping[str, Any], inside: str) -> str:
     """One error of pydantic's in our words."""
-    name = ".".join(str(part) for part in error["loc"])
+    name = inside + ".".join(str(part) for part in error["loc"])
     if error["type"] == "unexpected_keyword_argument":
         return f"config: there is no field {name}; remove it or mend its name"
     if error["type"] == "value_error":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from typer.core import TyperCommand
 from vsad.progress import Progress, Stage
 
 console = Console(stderr=True)
+# Warnings that are printed of one data set.
+_WARNINGS = 5
 
 
 class Bars(Progress):
@@ -85,6 +87,22 @@ def show_table(rows: list[dict[str, Any]]) -> None:
     for cells in zip(*columns.values()):
         table.add_row(*cells)
     out.print(table)
+
+
+def show_warnings(messages: Sequence[str]) -> None:
+    """Print warnings, of many the first ones."""
+    for warning in messages[:_WARNINGS]:
+        console.print(f"warning: {warning}", highlight=False)
+    more = len(messages) - _WARNINGS
+    if more > 0:
+        warnings = "warning" if more == 1 else "warnings"
+        console.print(f"and {more} more {warnings}; detections.json has all of them", highlight=False)
+
+
+def show_false_alarms(called: int, good: int) -> None:
+    """Say how many good samples were called defective, where any are known to be good."""
+    if good:
+        console.print(f"{called} of {good} good samples were called DEFECT", highlight=False)
 
 
 class ListCommand(TyperCommand):

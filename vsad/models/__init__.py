@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 from vsad.models.config import VALDMConfig
 from vsad.models.frm import FRM, Aligned, align_features
 from vsad.models.mvam import MVAM
+from vsad.models.presets import PRESETS, base, model_config, sd, small, tiny
 from vsad.models.projection import Projection
 
 if TYPE_CHECKING:
     from vsad.models.adapter import MultiViewAdapter
     from vsad.models.local_contrast import LocalContrast
-    from vsad.models.presets import PRESETS, base, new_model, sd, small, tiny
-    from vsad.models.valdm import VALDM, Denoised
+    from vsad.models.valdm import VALDM, Denoised, new_model
 
 __all__ = [
     "FRM",
@@ -26,6 +26,7 @@ __all__ = [
     "VALDMConfig",
     "align_features",
     "base",
+    "model_config",
     "new_model",
     "sd",
     "small",
@@ -37,7 +38,6 @@ def __getattr__(name: str) -> Any:
     """Import what needs diffusers, which takes seconds, when it is asked for and no sooner."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vsad.models import adapter, local_contrast, presets, valdm
+    from vsad.models import adapter, local_contrast, valdm
 
-    modules = (presets, valdm, adapter, local_contrast)
-    return next(found for module in modules if (found := getattr(module, name, None)))
+    return next(found for module in (valdm, adapter, local_contrast) if (found := getattr(module, name, None)))

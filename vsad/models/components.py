@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from vsad.files import read_json
 from vsad.models import derivative_vae
 from vsad.models.adapter import MultiViewAdapter
 from vsad.models.config import VALDMConfig
+from vsad.models.presets import sd
 from vsad.models.text import encode_prompts
 
 if TYPE_CHECKING:
@@ -134,8 +136,6 @@ def load(
             missing = Path(source) / ADAPTER / "config.json"
             no_hub = "" if Path(source).is_dir() else ", and the hub has no such repository or cannot be reached"
             raise FileNotFoundError(f"{missing} is missing{no_hub}: {REMEDY}")
-        from vsad.models.presets import sd
-
         base = str(Path(source).resolve()) if Path(source).is_dir() else source
         return kind(replace(config or sd(), base=base, variant=variant, revision=revision))
     if config is not None:
@@ -183,7 +183,13 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any]) -> Any:
         read_json(Path(source) / part / "config.json", REMEDY)
     try:
         model, found = kind.from_pretrained(
-            source, subfolder=part, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, **files
+            source,
+            subfolder=part,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,
+            **files,
         )
     except OSError as error:
         broken = "no file named" not in str(error)
@@ -204,7 +210,7 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any]) -> Any:
     # Loaded tensors lie in the file's pages, where they are not aligned: slower, and other last digits than when saved.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-    return model.float()
+    return model
 
 
 def _exists(source: str, part: str, name: str, revision: str | None) -> bool:

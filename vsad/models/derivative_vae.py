@@ -7,13 +7,15 @@ latent. A fixed lapped transform of local structure, which the UNet then learns 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from vsad.models.mvam import zero_
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 # Image pixels per side of a latent pixel.
 BLOCK = 4
@@ -49,6 +51,8 @@ def derivative_vae() -> AutoencoderKL:
     every coefficient is carried with both signs, whose mean is zero, so the last group norm only divides an image by
     the root mean square of its coefficients, a correction of exposure. The decoder is left as diffusers initializes it.
     """
+    from diffusers import AutoencoderKL  # it takes seconds to import, and presets need the constants alone
+
     vae = AutoencoderKL(**CONFIG)
     encoder = vae.encoder
     for resnet in [r for block in encoder.down_blocks for r in block.resnets] + list(encoder.mid_block.resnets):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
+from vsad.config import parse_config
 from vsad.models import derivative_vae
 from vsad.models.config import VALDMConfig
-from vsad.models.valdm import VALDM
 
 
 def tiny() -> VALDMConfig:
@@ -67,19 +65,18 @@ def _unet(down: list[str], up: list[str], channels: list[int], layers: int) -> d
 PRESETS = {"tiny": tiny, "small": small, "base": base, "sd": sd}
 
 
-def new_model(preset: str, seed: int, change: Callable[[VALDMConfig], VALDMConfig] = lambda config: config) -> VALDM:
-    """Make a model with freshly drawn weights.
+def model_config(preset: str, changes: Mapping[str, Any] | None = None) -> VALDMConfig:
+    """The configuration of a preset with other values of some fields, as a file of ``vsad`` gives them.
 
-    Args:
-        preset: a name in ``PRESETS``.
-        seed: seed of the weights; torch's own generator is left as it is.
-        change: makes another configuration of the preset's.
+    A mapping, such as the arguments of the UNet, is changed entry by entry.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: there is no such preset, or a change is not what it must be; the message names it.
     """
     if preset not in PRESETS:
-        raise ValueError(f"train: preset must be one of {list(PRESETS)}, got {preset!r}")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return VALDM(change(PRESETS[preset]()))
+        raise ValueError(f"model: preset must be one of {list(PRESETS)}, got {preset!r}; choose one of them")
+    fields = asdict(PRESETS[preset]())
+    for name, value in (changes or {}).items():
+        inside = isinstance(value, Mapping) and isinstance(fields.get(name), Mapping)
+        fields[name] = {**fields[name], **value} if inside else value
+    return parse_config(VALDMConfig, fields, inside="model.")

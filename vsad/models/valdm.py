@@ -283,6 +283,13 @@ class VALDM(nn.Module):
         return components.load(cls, str(source), config, variant, revision).eval()
 
 
+def new_model(config: VALDMConfig, seed: int) -> VALDM:
+    """Make a model whose new weights are drawn with a seed; torch's own generator is left as it is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return VALDM(config)
+
+
 def nearest(projections: Sequence[Projection], size: tuple[int, int]) -> Projection:
     """Of projections coarse to fine, each for features of twice the size, the one for features of ``size``."""
     finest = projections[-1]

@@ -2,9 +2,10 @@
 
 from vsad.pipeline.ablation import TABLES, ablate
 from vsad.pipeline.ablation_table import ablation_tables
+from vsad.pipeline.config import RunConfig, run_config
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import Split, fit_detector
-from vsad.pipeline.run import METRICS, REPORT, Outcome, RunConfig, run
+from vsad.pipeline.run import METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import (
     REGISTRATION,
     canonical_images,
@@ -38,5 +39,6 @@ __all__ = [
     "register_station",
     "report_detections",
     "run",
+    "run_config",
     "write_metrics",
 ]

@@ -17,10 +17,9 @@ import vsad
 from vsad.data.synth import HARD_STATIONS, hard_station, synthesize
 from vsad.data.synth.protocol import PURPOSES
 from vsad.files import read_json, write_json, write_text
-from vsad.models.presets import PRESETS
 from vsad.pipeline.ablation_rows import ROWS, Rows
 from vsad.pipeline.ablation_table import LEVELS, markdown
-from vsad.pipeline.run import RunConfig
+from vsad.pipeline.config import RunConfig
 from vsad.progress import SILENT, Progress
 
 RESULTS, TABLES = "ablation.json", "ablation.md"
@@ -90,8 +89,6 @@ def _check(stations: Sequence[str], seeds: Sequence[int], purpose: str, out: Pat
             f"ablate: seeds must be from {known[0]} to {known[-1]} for the purpose {purpose}, got {wrong}; choose such "
             f"seeds or the other purpose: development and report share no seed"
         )
-    if config.preset not in PRESETS:
-        raise ValueError(f"ablate: preset must be one of {list(PRESETS)}, got {config.preset!r}; choose one of them")
     blocking = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
     if blocking is not None:
         raise ValueError(f"ablate: out must be a folder, got {out}, but {blocking} is a file; name another folder")

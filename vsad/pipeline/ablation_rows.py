@@ -15,9 +15,10 @@ from vsad.detection import DetectorConfig, FrozenNetwork, load_network
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.ablation_table import LEVELS
+from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
-from vsad.pipeline.run import MAIN, RunConfig
+from vsad.pipeline.run import MAIN
 from vsad.pipeline.steps import normal_samples, register_station
 from vsad.progress import SILENT
 from vsad.registration import Registration, canonical_rig
@@ -76,7 +77,7 @@ class Rows:
         yield PROTOTYPES, self._row(model, normal, test, bank, self.registration, train_s)
 
         for name, changes in MODELS.items():
-            changed = changed_model(model, config.preset, config.seed, **changes)
+            changed = changed_model(model, config.seed, **changes)
             changed_s = self._train(changed, normal, self.registration)
             yield name, self._row(changed, normal, test, detector, self.registration, changed_s)
 
@@ -93,7 +94,7 @@ class Rows:
 
     def _encoded(self, registration: Registration | None) -> tuple[VALDM, Split, Split]:
         """An untrained model that knows the statistics of the latents, and both splits encoded by it."""
-        model = new_model(self.config.preset, self.config.seed)
+        model = new_model(self.config.valdm, self.config.seed)
         normal = Split.to_fit(
             self.normal, registration, model, self.rig, SILENT, lambda images: learn_latents(model, images),
             self.network, self.config.seed,

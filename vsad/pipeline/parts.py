@@ -125,12 +125,12 @@ def _stacked(maps: list[list[Tensor]]) -> tuple[Tensor, ...]:
     return tuple(torch.stack(level) for level in zip(*maps))
 
 
-def changed_model(model: VALDM, preset: str, seed: int, **changes: Any) -> VALDM:
-    """Make the model of a preset and seed with other values of some fields of its configuration, not trained yet.
+def changed_model(model: VALDM, seed: int, **changes: Any) -> VALDM:
+    """Make a new model with other values of some fields of the configuration of ``model``, not trained yet.
 
-    It standardizes latents as ``model``, which is of the same preset, does.
+    It standardizes latents as ``model`` does.
     """
-    changed = new_model(preset, seed, lambda config: replace(config, **changes))
+    changed = new_model(replace(model.config, **changes), seed)
     changed.adapter.latent_mean.copy_(model.adapter.latent_mean)
     changed.adapter.latent_deviation.copy_(model.adapter.latent_deviation)
     return changed

@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, list_categories, open_dataset
-from vsad.detection import Detector, DetectorConfig, FrozenNetwork, load_network, warn_of_extrapolation
+from vsad.detection import Detector, FrozenNetwork, load_network, warn_of_extrapolation
 from vsad.evaluation import Result
 from vsad.models import new_model
+from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
 from vsad.pipeline.steps import normal_samples, register_station, report_detections, write_metrics
 from vsad.progress import SILENT, Progress
 from vsad.registration import canonical_rig
-from vsad.training import TrainConfig, encode, learn_latents, train
+from vsad.training import encode, learn_latents, train
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
 # The name of the model's own row in the table of metrics.
 MAIN = "VSAD"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What ``run`` does.
-
-    Args:
-        preset: preset of the model.
-        size: side that images are resized to; None keeps them as they are.
-        graph: graph of the rig: "overlap", "ring" or "star".
-        registration: whether samples are brought into one pose: "auto", where it helps, "on" or "off".
-        train, detector: of those steps.
-        ablations: whether the same model without alignment and a plain bank are measured beside it.
-        seed: seed of every random choice.
-        network: name of the frozen networks whose maps are levels too, as ``load_network`` takes it; None for none.
-    """
-
-    preset: str = "tiny"
-    size: int | None = None
-    graph: str = "overlap"
-    registration: str = "auto"
-    train: TrainConfig = field(default_factory=TrainConfig)
-    detector: DetectorConfig = field(default_factory=DetectorConfig)
-    ablations: bool = False
-    seed: int = 0
-    network: str | None = "contrast"
 
 
 class Outcome(NamedTuple):
@@ -102,7 +76,7 @@ def _run_category(
     rig.save(folder / RIG)
 
     registration, why = register_station(normal, rig, config.registration, progress)
-    model = new_model(config.preset, config.seed)
+    model = new_model(config.valdm, config.seed)
     train_set = Split.to_fit(
         normal, registration, model, rig, progress, lambda images: learn_latents(model, images), network, config.seed
     )
@@ -115,7 +89,7 @@ def _run_category(
 
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
     if config.ablations:
-        plain = changed_model(model, config.preset, config.seed, align_stages=(), refine=False)
+        plain = changed_model(model, config.seed, align_stages=(), refine=False)
         train(plain, train_set.latents, canonical, config.train, progress)
         unaligned = fit_detector(plain, rig, train_set, registration, config.detector, progress, network)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vsad.config import Strict
+
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Strict):
     """How to train.
 
     Args:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vsad.config import Strict
 from vsad.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
+class MemoryConfig(Strict):
     """The options of all kinds of memory; each reads those that concern it.
 
     Args:

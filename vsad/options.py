@@ -1,0 +1,57 @@
+"""The options that several commands share, and the configuration that they make together with a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vsad.pipeline import RunConfig
+
+# Where an option stands in the configuration, if not by its own name.
+_FIELDS = {"steps": "train.steps", "memory": "detector.memory", "false_alarms": "detector.false_alarms"}
+
+Data = Annotated[Path, typer.Argument(help="Data set: {train,test}/{good,<defect>}/<sample>/<view>.png, or Real-IAD.")]
+Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
+Size = Annotated[int | None, typer.Option(help="Resize images to this side; without it they must have one size.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same result.", show_default="0")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps of the training.", show_default="100")]
+Graph = Annotated[
+    str | None, typer.Option(help="Which views are neighbors: overlap, ring or star.", show_default="overlap")
+]
+
+Memory = Annotated[
+    str | None,
+    typer.Option(help="aligned: products of one pattern; prototypes: of no fixed pattern.", show_default="aligned"),
+]
+Registered = Annotated[
+    str | None,
+    typer.Option(help="Bring samples into one pose: auto, where it helps, on or off.", show_default="auto"),
+]
+Preset = Annotated[
+    str | None, typer.Option(help="Model: tiny, small, base, or sd on pretrained weights.", show_default="tiny")
+]
+Network = Annotated[
+    str | None,
+    typer.Option(help="Frozen networks whose features may count too, joined by +: contrast (light counts for nothing), "
+    "timm:MODEL, MODULE:FUNCTION of your own; or none.", show_default="contrast"),
+]  # fmt: skip
+FalseAlarms = Annotated[
+    float | None, typer.Option(help="Share of good products that may be called defective.", show_default="0.05")
+]
+File = Annotated[
+    Path | None, typer.Option("--config", help="YAML or JSON file of `vsad config`; options count more than it does.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="FIELD=VALUE of the configuration, such as train.lr=1e-3; counts most."),
+]
+
+
+def chosen(file: Path | None, changes: list[str] | None, **options: Any) -> RunConfig:
+    """The configuration of a file, of a command's options by their names, and of changes."""
+    from vsad.pipeline import run_config
+
+    return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})

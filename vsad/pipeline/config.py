@@ -1,0 +1,81 @@
+"""What the commands do: the one configuration that all of them read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vsad.config import Strict, parse_config, read_fields
+from vsad.detection import DetectorConfig
+from vsad.models import VALDMConfig, model_config
+from vsad.pipeline.steps import REGISTRATION
+from vsad.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunConfig(Strict):
+    """What ``run`` does.
+
+    Args:
+        preset: preset of the model: tiny, small, base or sd.
+        model: fields of ``VALDMConfig`` that differ from the preset's.
+        size: side that images are resized to; None keeps them as they are.
+        graph: graph of the rig: "overlap", "ring" or "star".
+        registration: whether samples are brought into one pose: "auto", where it helps, "on" or "off".
+        train, detector: of those steps.
+        ablations: whether the same model without alignment and a plain bank are measured beside it.
+        seed: seed of every random choice.
+        network: name of the frozen networks whose maps are levels too, as ``load_network`` takes it; None for none.
+    """
+
+    preset: str = "tiny"
+    model: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
+    graph: str = "overlap"
+    registration: str = "auto"
+    train: TrainConfig = field(default_factory=TrainConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    ablations: bool = False
+    seed: int = 0
+    network: str | None = "contrast"
+
+    def __post_init__(self) -> None:
+        self.valdm  # noqa: B018 (a wrong model is refused here, before work starts)
+        if self.registration not in REGISTRATION:
+            raise ValueError(f"run: registration must be one of {list(REGISTRATION)}, got {self.registration!r}")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"run: size must be at least 1, got {self.size}")
+
+    @property
+    def valdm(self) -> VALDMConfig:
+        """The model's whole configuration."""
+        return model_config(self.preset, self.model)
+
+
+def run_config(
+    path: str | Path | None = None, changes: Sequence[str] = (), options: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """The configuration of a command: a file's fields, then the command's options, then ``field=value`` changes.
+
+    One seed serves every step whose own seed is not given.
+
+    Args:
+        path: YAML or JSON file, or None.
+        changes: as of ``vsad.config.read_config``.
+        options: values by the names of fields, such as ``train.steps``; None where an option was not given.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a field is unknown or a value is not what it must be; the message names it.
+    """
+    given = [f"{name}={json.dumps(value)}" for name, value in (options or {}).items() if value is not None]
+    content = read_fields(path, [*given, *changes])
+    if content.get("network") == "none":
+        content["network"] = None
+    for part in ("train", "detector"):
+        if isinstance(content.setdefault(part, {}), dict):
+            content[part].setdefault("seed", content.get("seed", 0))
+    return parse_config(RunConfig, content, "" if path is None else f"{path}: ")
