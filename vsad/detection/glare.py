@@ -49,7 +49,7 @@ class Glare(nn.Module):
         """Where the surface is hidden from a view, ``(V, h, w)`` bool."""
         size = self.usual.shape[-2:]
         core = any_pixel(placement.dazzled, size) & ~self.bright
-        if not core.any():
+        if core.device.type == "cpu" and not core.any():  # elsewhere to look would wait for the device
             return core
         light, inside = _light(placement, size), _inside(placement, size)
         usual = self.usual * _exposure(light, self.usual, inside)
@@ -63,12 +63,16 @@ def _exposure(light: Tensor, usual: Tensor, inside: Tensor) -> Tensor:
 
 
 def _grown(core: Tensor, through: Tensor) -> Tensor:
-    """``core`` and every place that is joined to it through places of a mask, all ``(V, h, w)`` bool."""
-    while True:
+    """``core`` and every place that is joined to it through places of a mask, all ``(V, h, w)`` bool.
+
+    A way of more than h + w steps is not gone to its end.
+    """
+    for _ in range(sum(core.shape[-2:])):
         wider = core | (F.max_pool2d(core.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0) & through
-        if torch.equal(wider, core):
-            return core
+        if core.device.type == "cpu" and torch.equal(wider, core):
+            break
         core = wider
+    return core
 
 
 def _light(placement: Placement, size: Sequence[int]) -> Tensor:

@@ -105,6 +105,20 @@ class Rig:
             chosen += [known[target, source] for source in sources[:max_neighbors]]
         return cls(views, size, tuple(chosen))
 
+    @classmethod
+    def uncalibrated(cls, views: Sequence[str], size: Size) -> Rig:
+        """The rig of cameras of which nothing is known: all are neighbors, and every homography is the identity.
+
+        For models that learn the homographies themselves.
+        """
+        names = checked_views(views)
+        eye = torch.eye(3, dtype=torch.float64)
+        return cls(names, size, tuple(RigPair(t, s, eye) for t in names for s in names if s != t))
+
+    @cached_property
+    def _operators(self) -> dict[Any, tuple[Tensor, Tensor]]:
+        return {}
+
     @cached_property
     def neighbors(self) -> Tensor:
         """Source view of every slot, ``(V, N)`` int64, -1 where empty; N is at least 1."""
@@ -163,14 +177,18 @@ class Rig:
             dtype: dtype of the homographies; float32 or float64.
 
         Returns:
-            ``(V, N, 3, 3)`` and ``(V, N)`` int64.
+            ``(V, N, 3, 3)`` and ``(V, N)`` int64. They are made once for every size, device and dtype and shared by all
+            callers: do not write into them.
         """
-        H = (
-            self.homographies
-            if size is None
-            else scale_homography(self.homographies, self.size, checked_rig_size(size))
-        )
-        return H.to(device, dtype), self.neighbors.to(device)
+        wanted = self.size if size is None else checked_rig_size(size)
+        key = (wanted, str(device), dtype)
+        found = self._operators.get(key)
+        if found is None:
+            H = self.homographies if wanted == self.size else scale_homography(self.homographies, self.size, wanted)
+            found = H.to(device, dtype), self.neighbors.to(device)
+            if type(found[0]) is Tensor:  # a fake one, of a tracer, must not outlive it
+                self._operators[key] = found
+        return found
 
     def save(self, path: str | Path) -> None:
         """Write the rig as JSON: a matrix row on a line, every number exact."""

@@ -65,7 +65,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         if config.conditioning == "class":
             self.class_embedding = zero_(nn.Embedding(len(config.categories), time_channels))
         self.homography_net: nn.Module | None = None
-        if config.homographies != "fixed":
+        if config.homographies in ("refined", "learned"):
             from vsad.models.homography_net import HomographyNet
 
             self.homography_net = HomographyNet(latent_channels)

@@ -32,7 +32,8 @@ class VALDMConfig(Strict):
         heads, window: of every MVAM.
         refine: whether an FRM refines every level of features.
         homographies: ``fixed`` are the rig's; ``refined`` are the rig's with a HomographyNet's residuals; ``learned``
-            are a HomographyNet's alone, and those of the rig are not looked at.
+            are a HomographyNet's alone, and those of the rig are not looked at; ``identity`` looks at the same pixel
+            of every neighbor, to measure what homographies are worth.
         conditioning: of the UNet, by the ``text`` of a prompt, by a learned embedding of the ``class``, or ``none``.
         categories: products that the model tells apart, where it is conditioned.
         prompt: text of a category, whose name replaces ``{category}``.
@@ -52,7 +53,7 @@ class VALDMConfig(Strict):
     heads: int = 4
     window: int = 3
     refine: bool = True
-    homographies: Literal["fixed", "refined", "learned"] = "fixed"
+    homographies: Literal["fixed", "refined", "learned", "identity"] = "fixed"
     conditioning: Literal["none", "class", "text"] = "none"
     categories: tuple[str, ...] = ()
     prompt: str = "a photo of a {category}"

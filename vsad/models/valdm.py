@@ -162,10 +162,10 @@ class VALDM(nn.Module):
 
     def project(self, latents: Tensor, rig: Rig) -> list[Projection]:
         """The homographies between the views, coarse to fine: the rig's, or what the HomographyNet makes of them."""
-        fixed = Projection.of(rig, (latents.shape[-2], latents.shape[-1]), latents.device)
+        given = Projection.of(rig, (latents.shape[-2], latents.shape[-1]), latents.device)
+        start = given.unknown() if self.config.homographies in ("identity", "learned") else given
         if self.adapter.homography_net is None:
-            return [fixed]
-        start = fixed.unknown() if self.config.homographies == "learned" else fixed
+            return [start]
         found = self.adapter.homography_net(latents, start.homography, start.neighbors)
         return [start._replace(homography=homography) for homography in found]
 
