@@ -29,7 +29,7 @@ RANKS = (
     ("detection", "evaluation", "training"),
     ("report",),
     ("pipeline",),
-    ("bench", "info", "options", "terminal"),
+    ("bench", "info", "terminal"),
     ("cli",),
 )
 # The files of an operator's folder, likewise: launchers know the call, the public function knows the registration.

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from vsad import cli, terminal
 from vsad.geometry import Rig
@@ -28,9 +27,8 @@ def vsad(*arguments, cwd, fails=False):
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(sys, "argv", ["vsad", *map(str, arguments)])
-        console = Console(file=errors, width=200)
-        patch.setattr(cli, "console", console)
-        patch.setattr(terminal, "console", console)
+        patch.setattr(terminal.console, "_file", errors)
+        patch.setattr(terminal.console, "_width", 200)
         patch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
         try:
             cli.main()
@@ -112,7 +110,7 @@ def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):
 
 
 def test_every_bar_ends_finished_and_an_empty_stage_has_none():
-    with cli.Bars() as bars:
+    with terminal.Bars() as bars:
         assert list(bars.track([], "nothing to do")) == []
         assert list(bars.track(iter("ab"), "fewer than expected", total=5)) == ["a", "b"]
         with bars.stage("in one go", 1):
@@ -126,19 +124,19 @@ def test_every_bar_ends_finished_and_an_empty_stage_has_none():
 
 
 def test_a_stage_that_fails_does_not_look_finished():
-    with cli.Bars() as bars, contextlib.suppress(ValueError), bars.stage("train", 2):
+    with terminal.Bars() as bars, contextlib.suppress(ValueError), bars.stage("train", 2):
         raise ValueError
     assert not bars.display.finished
 
 
 def test_calibration_without_weak_pairs_leaves_no_bar_spinning(station, monkeypatch):
-    class Kept(cli.Bars):
+    class Kept(terminal.Bars):
         def __init__(self):
             super().__init__()
             displays.append(self.display)
 
     displays = []
-    monkeypatch.setattr(cli, "Bars", Kept)
+    monkeypatch.setattr(cli.station, "Bars", Kept)
     vsad("calibrate", "data", "--out", "new/again.json", cwd=station)
     assert (station / "new" / "again.json").read_bytes() == (station / "rig.json").read_bytes()
     assert displays[0].finished
@@ -216,6 +214,11 @@ MISTAKES = {
     "broken detector": (["detect", "data"], lambda f: (f / "detector/detector.json").write_text("{"), "detector.json"),
     "no detections": (["eval", "data", "--detections", "none"], lambda f: None, "none"),
     "unknown preset": (["train", "data", "--preset", "huge"], lambda f: None, "preset must be one of ['tiny', 'small'"),
+    "no such device": (
+        ["detect", "data", "--device", "cuda:77"],
+        lambda f: None,
+        "device must be usable here, got 'cuda:77'",
+    ),
     "unknown field": (["train", "data", "--set", "train.stepz=3"], lambda f: None, "there is no field train.stepz"),
     "unknown file": (["train", "data", "--config", "none.yaml"], lambda f: None, "none.yaml is missing"),
     "odd size": (["train", "data", "--size", "120"], lambda f: None, "divisible by 16"),

@@ -39,3 +39,8 @@ class Detection(NamedTuple):
         own = maps if hearsay is None else torch.where(hearsay, maps.clamp(max=0), maps)
         maps, own = F.interpolate(torch.stack([maps, own]), size, mode="bilinear", align_corners=False)
         return cls(maps, own.flatten(1).amax(1), maps.amax(), reason, unjudged)
+
+    def cpu(self) -> Detection:
+        """The same on the CPU."""
+        unjudged = None if self.unjudged is None else self.unjudged.cpu()
+        return Detection(self.maps.cpu(), self.view_scores.cpu(), self.sample_score.cpu(), self.reason, unjudged)

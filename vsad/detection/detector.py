@@ -104,7 +104,7 @@ class Detector(nn.Module):
             model: trained.
             rig: rig of the views.
             latents: latents of the normal samples in canonical pose, ``(S, V, c, h, w)``, as ``model.encode`` makes
-                them.
+                them; all work is done on their device, which must be the model's.
             config: configuration of the detector.
             placements: those of the samples; None where all pixels say something.
             registration: by which the samples were brought into canonical pose, if they were.
@@ -119,10 +119,12 @@ class Detector(nn.Module):
         if placements is None:
             shown = torch.ones(*latents.shape[:2], *size, dtype=torch.bool, device=latents.device)
             placements = [Placement(None, part, ~part, part.to(torch.uint8)) for part in shown]
+        placements = [placement.to(latents.device) for placement in placements]
         none = fit_threshold([math.inf], config.false_alarms)
-        glare, reach = Glare.fit(placements, size), torch.ones(2, len(rig.views))
+        glare, reach = Glare.fit(placements, size), torch.ones(2, len(rig.views), device=latents.device)
         detector = cls(model, rig, [], glare, reach, registration, none, config, network)
         practice = practice or Practice(latents[:0], (), latents.new_zeros(0, 0, *latents.shape[1:2], 1, 1))
+        practice, maps = practice.to(latents.device), [level.to(latents.device) for level in maps]
         samples = [*zip(latents, *maps), *zip(practice.latents, *practice.maps)]
         features = [detector._features(*sample) for sample in progress.track(samples, "features")]
         deviations = []
@@ -163,12 +165,15 @@ class Detector(nn.Module):
     def forward(self, images: Tensor) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1], views in the rig's order.
 
+        They are brought to the detector's device, where the detection stays; nothing between waits for the device but
+        the estimate of the sample's pose, where samples are registered: its features are OpenCV's, on the CPU.
+
         Raises:
             TypeError: the images are no tensor of floating point.
             ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
         check_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
-        moved, placement = place(images.to(self.reach.dtype), self.registration)
+        moved, placement = place(images.to(self.reach), self.registration)
         maps = self.network(moved) if self.network is not None else ()
         return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
 
@@ -229,6 +234,7 @@ class Detector(nn.Module):
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""
+        placement = placement.to(self.reach.device)
         own, known, shown = self.fuse(deviations, placement)
         if self.registration is not None and placement.pose is not None:
             own, inside = self.registration.from_canonical(own, placement.pose)

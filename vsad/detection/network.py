@@ -61,6 +61,7 @@ class FrozenNetwork(nn.Module):
         check_images("network", images, ("V", 3, "H", "W"))
         if getattr(self.network.forward, "__name__", "") == "_forward_unimplemented":  # as nn.Module's own is called
             raise TypeError(f"network: {self._called} does not say what it makes of images; give it a forward")
+        images = images.to(self._anywhere())
         mean, deviation = (images.new_tensor(colors)[:, None, None] for colors in (self.mean, self.deviation))
         try:
             found = self.network((images - mean) / deviation)
@@ -75,6 +76,11 @@ class FrozenNetwork(nn.Module):
             shapes = [list(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
             raise TypeError(f"network: it must return maps (N, C, h, w) of {len(images)} images, got {shapes}; wrap it")
         return [m.float() for m in maps]
+
+    def _anywhere(self) -> torch.device | None:
+        """The network's device; None where it has no weights."""
+        tensor = next((t for tensors in (self.parameters(), self.buffers()) for t in tensors), None)
+        return None if tensor is None else tensor.device
 
     @property
     def _called(self) -> str:

@@ -33,6 +33,12 @@ class Placement(NamedTuple):
     dazzled: Tensor
     light: Tensor
 
+    def to(self, device: torch.device) -> Placement:
+        """The same with its masks on a device; the pose is only ever looked at on the CPU."""
+        return self._replace(
+            inside=self.inside.to(device), dazzled=self.dazzled.to(device), light=self.light.to(device)
+        )
+
     @property
     def is_canonical(self) -> bool:
         """Whether the sample is the canonical one itself, which lies as it lies to the last digit."""

@@ -37,6 +37,11 @@ class Practice(NamedTuple):
     marks: Tensor
     maps: tuple[Tensor, ...] = ()
 
+    def to(self, device: torch.device) -> Practice:
+        """The same on a device."""
+        maps = tuple(level.to(device) for level in self.maps)
+        return Practice(self.latents.to(device), self.samples, self.marks.to(device), maps)
+
 
 class Painted(NamedTuple):
     """A sample with defects: ``images (V, 3, H, W)``, and ``marks (D, V, H, W)`` bool, where each of D shows."""

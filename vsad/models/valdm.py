@@ -63,6 +63,11 @@ class VALDM(nn.Module):
         components.choose_trained(config, self.unet)
         self.vae_is_tuned = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and brings images to."""
+        return self.adapter.latent_mean.device
+
     def encode(self, images: Tensor) -> Tensor:
         """Images ``(B, V, 3, H, W)`` in [0, 1] to standardized latents ``(B, V, c, h, w)``."""
         return self.standardize(self.encode_raw(images))
@@ -81,7 +86,7 @@ class VALDM(nn.Module):
             raise ValueError(
                 f"VALDM: images must have sides divisible by {factor}, got {list(images.shape)}; resize them"
             )
-        flat = (2 * images - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        flat = (2 * images.to(self.device) - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         latents: Tensor = self.vae.encode(flat).latent_dist.mode()
         return latents.unflatten(0, images.shape[:2])
 

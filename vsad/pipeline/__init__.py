@@ -2,7 +2,7 @@
 
 from vsad.pipeline.ablation import TABLES, ablate
 from vsad.pipeline.ablation_table import ablation_tables
-from vsad.pipeline.config import RunConfig, run_config
+from vsad.pipeline.config import RunConfig, choose_device, run_config
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import Split, fit_detector
 from vsad.pipeline.run import METRICS, REPORT, Outcome, run
@@ -31,6 +31,7 @@ __all__ = [
     "ablate",
     "ablation_tables",
     "canonical_images",
+    "choose_device",
     "detect_all",
     "fit_detector",
     "images_of",

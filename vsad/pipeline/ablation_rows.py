@@ -55,7 +55,7 @@ class Rows:
         test = open_dataset(root, "test", size=config.size)
         rig, _ = calibrate(normal, graph=config.graph, seed=config.seed)
         registration, why = register_station(normal, rig, config.registration)
-        network = None if config.network is None else load_network(config.network)
+        network = None if config.network is None else load_network(config.network).to(config.chosen_device)
         return cls(normal, test, Truth.of(test), rig, registration, why, network, config)
 
     def measure(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -94,7 +94,7 @@ class Rows:
 
     def _encoded(self, registration: Registration | None) -> tuple[VALDM, Split, Split]:
         """An untrained model that knows the statistics of the latents, and both splits encoded by it."""
-        model = new_model(self.config.valdm, self.config.seed)
+        model = new_model(self.config.valdm, self.config.seed).to(self.config.chosen_device)
         normal = Split.to_fit(
             self.normal, registration, model, self.rig, SILENT, lambda images: learn_latents(model, images),
             self.network, self.config.seed,
@@ -122,7 +122,7 @@ class Rows:
         """Fit a detector to a trained model, detect, and measure."""
         began = time.perf_counter()
         detector = fit_detector(model, self.rig, normal, registration, config, network=self.network)
-        found = [detector.decide(d, p) for d, p in zip(deviations_of(detector, test), test.placements)]
+        found = [detector.decide(d, p).cpu() for d, p in zip(deviations_of(detector, test), test.placements)]
         seconds = train_s + time.perf_counter() - began
         return self._judged(Detections(self.test, found, detector.threshold), seconds)
 

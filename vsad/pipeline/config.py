@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vsad.config import Strict, parse_config, read_fields
 from vsad.detection import DetectorConfig
 from vsad.models import VALDMConfig, model_config
@@ -28,6 +30,7 @@ class RunConfig(Strict):
         train, detector: of those steps.
         ablations: whether the same model without alignment and a plain bank are measured beside it.
         seed: seed of every random choice.
+        device: device of the model and the detector, such as cpu, cuda or cuda:1; None for a GPU where there is one.
         network: name of the frozen networks whose maps are levels too, as ``load_network`` takes it; None for none.
     """
 
@@ -41,18 +44,45 @@ class RunConfig(Strict):
     ablations: bool = False
     seed: int = 0
     network: str | None = "contrast"
+    device: str | None = None
 
     def __post_init__(self) -> None:
-        self.valdm  # noqa: B018 (a wrong model is refused here, before work starts)
+        self.valdm, self.chosen_device  # noqa: B018 (what is wrong is refused here, before work starts)
         if self.registration not in REGISTRATION:
             raise ValueError(f"run: registration must be one of {list(REGISTRATION)}, got {self.registration!r}")
         if self.size is not None and self.size < 1:
             raise ValueError(f"run: size must be at least 1, got {self.size}")
 
     @property
+    def chosen_device(self) -> torch.device:
+        """The device in use.
+
+        Raises:
+            ValueError: there is no such device, or it is not usable here.
+        """
+        return choose_device(self.device)
+
+    @property
     def valdm(self) -> VALDMConfig:
         """The model's whole configuration."""
         return model_config(self.preset, self.model)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """A device by its name; a GPU where there is one for None.
+
+    Raises:
+        ValueError: there is no such device, or it is not usable here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"device must be usable here, got {name!r}: {why}; choose cpu, or leave it out") from None
+    return device
 
 
 def run_config(

@@ -130,7 +130,7 @@ def changed_model(model: VALDM, seed: int, **changes: Any) -> VALDM:
 
     It standardizes latents as ``model`` does.
     """
-    changed = new_model(replace(model.config, **changes), seed)
+    changed = new_model(replace(model.config, **changes), seed).to(model.device)
     changed.adapter.latent_mean.copy_(model.adapter.latent_mean)
     changed.adapter.latent_deviation.copy_(model.adapter.latent_deviation)
     return changed

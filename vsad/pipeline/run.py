@@ -49,7 +49,7 @@ def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress
     """
     root, out = Path(root), Path(out)
     categories = list_categories(root)
-    network = None if config.network is None else load_network(config.network)
+    network = None if config.network is None else load_network(config.network).to(config.chosen_device)
     results = {}
     for category in categories:
         folder = out / category if len(categories) > 1 else out
@@ -76,7 +76,7 @@ def _run_category(
     rig.save(folder / RIG)
 
     registration, why = register_station(normal, rig, config.registration, progress)
-    model = new_model(config.valdm, config.seed)
+    model = new_model(config.valdm, config.seed).to(config.chosen_device)
     train_set = Split.to_fit(
         normal, registration, model, rig, progress, lambda images: learn_latents(model, images), network, config.seed
     )
@@ -124,5 +124,5 @@ def _detect_variants(
     for parts, placement in zip(each, split.placements):
         deviations = dict(zip(detectors, parts))
         for name, v in variants.items():
-            found[name].found.append(v.detector.decide(deviations[v.detector], placement, v.agree))
+            found[name].found.append(v.detector.decide(deviations[v.detector], placement, v.agree).cpu())
     return found

@@ -111,7 +111,7 @@ def canonical_images(
 def detect_all(detector: Detector, dataset: MultiViewDataset, progress: Progress = SILENT) -> Detections:
     """Inspect every sample of a data set."""
     images = images_of(dataset, "detect", progress)
-    return Detections(dataset, [detector(views) for views in images], detector.threshold)
+    return Detections(dataset, [detector(views).cpu() for views in images], detector.threshold)
 
 
 def report_detections(

@@ -41,6 +41,9 @@ Network = Annotated[
 FalseAlarms = Annotated[
     float | None, typer.Option(help="Share of good products that may be called defective.", show_default="0.05")
 ]
+Device = Annotated[
+    str | None, typer.Option(help="Device of the model: cpu, cuda, cuda:1.", show_default="a GPU where there is one")
+]
 File = Annotated[
     Path | None, typer.Option("--config", help="YAML or JSON file of `vsad config`; options count more than it does.")
 ]

@@ -1,20 +1,19 @@
-"""The ``vsad`` command."""
+"""Commands for a station, from its pictures to verdicts."""
 
 from __future__ import annotations
 
-import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from vsad.options import (
+from vsad.cli.app import app
+from vsad.cli.options import (
     Category,
     Changes,
     Data,
+    Device,
     FalseAlarms,
     File,
     Graph,
@@ -27,76 +26,7 @@ from vsad.options import (
     Steps,
     chosen,
 )
-from vsad.terminal import Bars, ListCommand, console, show_false_alarms, show_table, show_warnings
-
-app = typer.Typer(
-    help="Homography-guided multi-view anomaly detection: calibrate a station, learn its good products, find defects.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the data set, the detector and the report.")] = Path("out/demo"),
-    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
-    steps: Annotated[int, typer.Option(help="Optimizer steps of the training.")] = 40,
-    samples: Annotated[int, typer.Option(help="Normal samples; half as many good and defective ones are tested.")] = 40,
-) -> None:
-    """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
-    from vsad.data.synth import TRUTH, SynthConfig, synthesize
-    from vsad.pipeline import REPORT, RunConfig, metrics_table, run
-    from vsad.training import TrainConfig
-
-    data = out / "circuit_board"  # a data set of one category is named by its folder
-    if (data / TRUTH).is_file():  # an earlier demo's, never a user's own folder
-        import shutil
-
-        shutil.rmtree(data)
-    with Bars() as bars:
-        half = max(1, samples // 2)
-        # Lamps that flare in every view anew: single views cannot be trusted, and what others confirm can.
-        hard = {"glare": 0.5}
-        synth = SynthConfig(train=samples, test_good=half, test_defect=max(5, half), seed=seed, nuisances=hard)
-        synthesize(data, synth, progress=bars)
-        config = RunConfig(train=TrainConfig(steps=steps, seed=seed), ablations=True, seed=seed)
-        results = run(data, out, config, bars)
-    for outcome in results.values():
-        show_table(metrics_table(outcome.rows))
-        show_false_alarms(*outcome.false_alarms)
-    print(out / REPORT)
-
-
-@app.command()
-def synth(
-    out: Annotated[Path, typer.Argument(help="New or empty folder.")],
-    category: Annotated[
-        list[str] | None, typer.Option(help="Packaged photograph, an image file or skimage:NAME; may be repeated.")
-    ] = None,
-    train: Annotated[int, typer.Option(help="Normal samples to learn from.")] = 40,
-    good: Annotated[int, typer.Option(help="Normal samples to test.")] = 20,
-    defects: Annotated[int, typer.Option(help="Defective samples to test, the five kinds in turn.")] = 20,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 256,
-    format: Annotated[str, typer.Option(help="folder or real-iad.")] = "folder",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
-    nuisance: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Make every sample harder: glare, pose, surface, relief, exposure, dust or camera; "
-            "NAME or NAME:STRENGTH, 1 by default; may be repeated."
-        ),
-    ] = None,
-) -> None:
-    """Make a five-camera inspection data set from real photographs."""
-    from vsad.data.synth import SynthConfig, parse_nuisances, synthesize
-
-    categories = tuple(category or ["circuit_board"])
-    nuisances = parse_nuisances(nuisance or [])
-    config = SynthConfig(categories, train, good, defects, size, seed, format, nuisances)
-    with Bars() as bars:
-        synthesize(out, config, progress=bars)
-    print(out)
+from vsad.terminal import Bars, console, show_false_alarms, show_table, show_warnings
 
 
 @app.command()
@@ -157,6 +87,7 @@ def train(
     steps: Steps = None,
     registration: Registered = None,
     seed: Seed = None,
+    device: Device = None,
     file: File = None,
     changes: Changes = None,
 ) -> None:
@@ -167,10 +98,19 @@ def train(
     from vsad.training import learn_latents
     from vsad.training import train as fit_weights
 
-    made = chosen(file, changes, size=size, preset=preset, steps=steps, registration=registration, seed=seed)
+    made = chosen(
+        file,
+        changes,
+        size=size,
+        preset=preset,
+        steps=steps,
+        registration=registration,
+        seed=seed,
+        device=device,
+    )
     cameras = _rig(rig, made.size)
     dataset = normal_samples(data, category, made.size)
-    model = new_model(made.valdm, made.seed)
+    model = new_model(made.valdm, made.seed).to(made.chosen_device)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
@@ -193,6 +133,7 @@ def fit(
     registration: Registered = None,
     network: Network = None,
     seed: Seed = None,
+    device: Device = None,
     file: File = None,
     changes: Changes = None,
 ) -> None:
@@ -204,10 +145,10 @@ def fit(
 
     made = chosen(
         file, changes, size=size, memory=memory, false_alarms=false_alarms, registration=registration, network=network,
-        seed=seed,
+        seed=seed, device=device,
     )  # fmt: skip
-    cameras, trained = _rig(rig, made.size), VALDM.from_pretrained(model)
-    frozen = None if made.network is None else load_network(made.network)
+    cameras, trained = _rig(rig, made.size), VALDM.from_pretrained(model).to(made.chosen_device)
+    frozen = None if made.network is None else load_network(made.network).to(made.chosen_device)
     dataset = normal_samples(data, category, made.size)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
@@ -228,13 +169,14 @@ def detect(
     out: Annotated[Path, typer.Option(help="Folder for scores, verdicts and maps.")] = Path("detections"),
     category: Category = None,
     size: Size = None,
+    device: Device = None,
 ) -> None:
     """Inspect the test samples."""
     from vsad.data import open_dataset
     from vsad.detection import Detector
-    from vsad.pipeline import detect_all
+    from vsad.pipeline import choose_device, detect_all
 
-    inspector = Detector.from_pretrained(detector)
+    inspector = Detector.from_pretrained(detector).to(choose_device(device))
     dataset = open_dataset(data, "test", category=category, size=size)
     with Bars() as bars:
         result = detect_all(inspector, dataset, bars)
@@ -285,6 +227,7 @@ def run(
     ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,
     network: Network = None,
     seed: Seed = None,
+    device: Device = None,
     file: File = None,
     changes: Changes = None,
 ) -> None:
@@ -294,7 +237,7 @@ def run(
 
     made = chosen(
         file, changes, size=size, graph=graph, registration=registration, preset=preset, steps=steps, memory=memory,
-        false_alarms=false_alarms, ablations=ablations or None, network=network, seed=seed,
+        false_alarms=false_alarms, ablations=ablations or None, network=network, seed=seed, device=device,
     )  # fmt: skip
     with Bars() as bars:
         results = run_all(data, out, made, bars)
@@ -306,93 +249,8 @@ def run(
     print(out)
 
 
-@app.command(cls=ListCommand)
-def ablate(
-    out: Annotated[Path, typer.Argument(help="Folder; what it holds of an earlier call is not measured again.")],
-    stations: Annotated[list[str] | None, typer.Option(help="Some of the hard stations; without it all.")] = None,
-    seeds: Annotated[list[int] | None, typer.Option(help="Seeds; without it 1000 1001 1002.")] = None,
-    purpose: Annotated[str, typer.Option(help="report (seeds 1000 to 1099) or development (0 to 99).")] = "report",
-    preset: Preset = None,
-    steps: Steps = None,
-    file: File = None,
-    changes: Changes = None,
-) -> None:
-    """What each part of the method is worth: hard stations with all parts, and without one at a time."""
-    from vsad.bench.machine import commit, describe
-    from vsad.data.synth import HARD_STATIONS
-    from vsad.pipeline import TABLES, ablation_tables
-    from vsad.pipeline import ablate as measure
-
-    stations, seeds = stations or list(HARD_STATIONS), seeds or [1000, 1001, 1002]
-    made = chosen(file, changes, preset=preset, steps=steps)
-    with Bars() as bars:
-        content = measure(stations, seeds, purpose, out, made, bars, commit=commit(), machine=describe())
-    for title, rows in ablation_tables(content):
-        console.print(title, highlight=False)
-        show_table(rows)
-    print(out / TABLES)
-
-
-@app.command()
-def info() -> None:
-    """What is built, what is usable here, and why something is not."""
-    from vsad.info import info as describe
-
-    print(describe())
-
-
-@app.command()
-def bench(
-    batch: Annotated[int, typer.Option(help="Samples at once.")] = 1,
-    views: Annotated[int, typer.Option(help="Cameras.")] = 5,
-    size: Annotated[int, typer.Option(help="Side of the feature maps.")] = 64,
-    channels: Annotated[int, typer.Option(help="Channels of the features.")] = 64,
-    heads: Annotated[int, typer.Option(help="Attention heads; they divide the channels.")] = 4,
-    window: Annotated[int, typer.Option(help="Side of the attention window, odd.")] = 3,
-    neighbors: Annotated[int, typer.Option(help="Views that each view looks into.")] = 2,
-    features: Annotated[int | None, typer.Option(help="To match with the bank; all pixels of all views.")] = None,
-    prototypes: Annotated[int, typer.Option(help="In the bank.")] = 10_000,
-    k: Annotated[int, typer.Option(help="Nearest prototypes of each feature.")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is a GPU.")] = None,
-    limit: Annotated[float, typer.Option(help="Seconds after which no further library is begun.")] = 90,
-    json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
-) -> None:
-    """Time the operators on your machine and shapes beside every library that is installed: who wins, by how much."""
-    import torch
-
-    from vsad.bench import here
-    from vsad.bench.results import save
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    shapes = here.Shapes(
-        batch=batch, views=views, size=size, channels=channels, heads=heads, window=window, neighbors=neighbors,
-        features=features, prototypes=prototypes, k=k, dtype=dtype, device=device,
-    )  # fmt: skip
-    with Bars() as bars:
-        cases, results = here.measure(shapes, limit, bars)
-    here.show(cases, results, Console())
-    if json is not None:
-        save(results, json)
-        print(json)
-
-
 def _rig(path: Path, size: int | None) -> Any:
     from vsad.geometry import Rig
 
     rig = Rig.load(path)
     return rig if size is None else rig.scaled((size, size))
-
-
-def main() -> None:
-    """Run the command; an error that users can mend is one line, without a traceback."""
-    warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", highlight=False, markup=False)
-    try:
-        app()
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,54 @@
+"""No step assumes the CPU: a sample is inspected, and a step trained, on a device whose values nobody can look at.
+
+Tensors on ``meta`` have shapes and no values. Whatever would wait for a GPU, or mix its tensors with the CPU's, fails.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vsad.detection import Detector, DetectorConfig, load_network
+from vsad.models import align_features, new_model, tiny
+from vsad.models.losses import alignment_loss, diffusion_loss, refine_loss
+from vsad.models.valdm import normalize
+from vsad.registration import Pose, Registration
+
+META = torch.device("meta")
+
+
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("memory", ["aligned", "prototypes"])
+def test_a_sample_is_inspected_without_a_look_at_its_values(station, rig, monkeypatch, memory, registered):
+    """Registration's estimate alone is the CPU's, since its features are OpenCV's."""
+    _, _, good, blot = station
+    model = new_model(replace(tiny(), timesteps=(0, 50)), 0).eval()
+    normal = torch.stack([(good + 0.01 * i).clamp(0, 1) for i in range(4)])
+    latents, network = model.encode(normal), load_network("contrast")
+    registration = Registration.fit(good, rig) if registered else None
+    config = DetectorConfig(memory=memory, weights=(1.0,))
+    maps = [torch.stack([network(views)[0] for views in normal])]
+    detector = Detector.fit(model, rig, latents, config, registration=registration, network=network, maps=maps)
+    expected = detector(blot)
+    pose = Pose(torch.eye(3, dtype=torch.float64).repeat(3, 1, 1), 9, 0.1, None)
+    monkeypatch.setattr(Registration, "estimate", lambda self, images: pose)
+
+    found = detector.to(META)(blot.to(META))
+    for name in ("maps", "view_scores", "sample_score", "unjudged"):
+        there, here = getattr(found, name), getattr(expected, name)
+        assert (there.device, there.shape, there.dtype) == (META, here.shape, here.dtype)
+
+
+@pytest.mark.parametrize("homographies", ["fixed", "identity"])
+def test_a_step_is_trained_without_a_look_at_its_values(rig, homographies):
+    model = new_model(replace(tiny(), homographies=homographies), 0).to(META)
+    clean = torch.empty(2, 3, 18, 16, 16, device=META)
+    times = torch.empty(2, dtype=torch.int64, device=META)
+    noise = torch.empty_like(clean)
+    noisy = model.add_noise(clean, noise, times)
+    found = model(noisy, times, rig)
+    levels = [normalize(noisy), *found.levels]
+    aligned = [align_features(level, found.projections[-1]) for level in levels]
+    loss = diffusion_loss(found.prediction, model.target(clean, noise, times)) + alignment_loss(levels, aligned)
+    (loss + refine_loss(model.refine(levels, aligned), levels)).backward()
+    assert {p.grad.device for p in model.parameters() if p.requires_grad} == {META}

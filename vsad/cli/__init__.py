@@ -1,0 +1,22 @@
+"""The ``vsad`` command."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from vsad.cli import trial, station, measurement  # isort: skip (the commands' order in the help)
+from vsad.cli.app import app
+from vsad.terminal import console
+
+__all__ = ["app", "main", "measurement", "station", "trial"]
+
+
+def main() -> None:
+    """Run the command; an error that users can mend is one line, without a traceback."""
+    warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", highlight=False, markup=False)
+    try:
+        app()
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
