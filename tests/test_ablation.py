@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,11 +13,15 @@ from tests.test_cli import vsad
 from vsad.data.synth import hard_station
 from vsad.evaluation import paired_interval, t_quantile
 from vsad.pipeline import RunConfig, ablate, ablation, ablation_rows, ablation_tables
-from vsad.pipeline.ablation_rows import ROWS, Rows
+from vsad.pipeline.ablation_rows import Rows
 from vsad.terminal import show_table
 from vsad.training import TrainConfig
 
 CONFIG = RunConfig(train=TrainConfig(steps=2))
+OLD = [
+    "VSAD", "without registration", "without agreement", "latents alone", "prototypes", "without MVAM", "without FRM",
+    "without MVAM and FRM", "Gaussian derivatives, plain bank",
+]  # fmt: skip
 TRAINED = {"VSAD", "without registration", "without MVAM", "without FRM", "without MVAM and FRM"}
 
 
@@ -54,15 +59,12 @@ def row(sample, false_alarms=1):
 def test_all_rows_are_measured_once_and_a_second_call_goes_on(tmp_path, trainings):
     progress = Recorder()
     config = replace(CONFIG, registration="on")
-    first = ablate(["in-place"], [1], "development", tmp_path, config, progress, commit="abc")
-    assert progress.stages == [("in-place, seed 1", len(ROWS), len(ROWS))]
+    first = ablate(["in-place"], [1], "development", tmp_path, config, progress, rows=OLD, commit="abc")
+    assert progress.stages == [("in-place, seed 1", len(OLD), len(OLD))]
     assert len(trainings) == len(TRAINED)
     (result,) = first["results"]
     assert (result["photograph"], result["commit"]) == ("brick", "abc")
-    assert list(result["rows"]) == [
-        "VSAD", "without registration", "without agreement", "latents alone", "without MVAM", "without FRM",
-        "without MVAM and FRM", "prototypes", "Gaussian derivatives, plain bank",
-    ]  # fmt: skip
+    assert list(result["rows"]) == OLD
     for name, row in result["rows"].items():
         assert all(0 <= row[level] <= 1 for level in ("sample", "view", "pixel"))
         assert (row["good"], row["defects"]) == (1, 2)
@@ -72,7 +74,7 @@ def test_all_rows_are_measured_once_and_a_second_call_goes_on(tmp_path, training
 
     stored, table = (tmp_path / "ablation.json").read_bytes(), (tmp_path / "ablation.md").read_bytes()
     assert json.loads(stored) == first
-    assert ablate(["in-place"], [1], "development", tmp_path, config) == first
+    assert ablate(["in-place"], [1], "development", tmp_path, config, rows=OLD) == first
     assert (tmp_path / "ablation.json").read_bytes() == stored
     assert (tmp_path / "ablation.md").read_bytes() == table
     assert len(trainings) == len(TRAINED)
@@ -86,13 +88,39 @@ BOTH = ("up0", "up1")
 
 
 def test_without_registration_that_row_is_the_full_one(tmp_path, trainings, monkeypatch):
-    monkeypatch.setattr(Rows, "_row", lambda self, model, *_: row(0.5, len(trainings)))
+    monkeypatch.setattr(ablation_rows, "fit_detector", lambda *_, **__: SimpleNamespace(threshold=1.0))
+    monkeypatch.setattr(ablation_rows, "deviations_of", lambda *_: ())
+    monkeypatch.setattr(ablation_rows, "Detections", lambda *_: None)
+    monkeypatch.setattr(Rows, "_judged", lambda *_: row(0.5, len(trainings)))
+    monkeypatch.setattr(ablation_rows, "detect_baseline", lambda *_: None)
     config = replace(CONFIG, registration="off")
-    content = ablate(["glare"], [0], "development", tmp_path, config)
+    content = ablate(["glare"], [0], "development", tmp_path, config, rows=OLD)
     rows = content["results"][0]["rows"]
     assert rows["without registration"] == rows["VSAD"]
     assert [rows[name]["false_alarms"] for name in ("VSAD", "prototypes", "without FRM")] == [1, 1, 3]
     assert [(c.align_stages, c.refine) for c in trainings] == [(BOTH, True), ((), True), (BOTH, False), ((), False)]
+
+
+def test_a_row_that_was_measured_is_not_lost_when_a_later_one_is_stopped(tmp_path, monkeypatch):
+    def stopped(self, change, models):
+        if change.model:
+            raise KeyboardInterrupt
+        done.append(change)
+        return row(0.5)
+
+    done = []
+    monkeypatch.setattr(Rows, "_row", stopped)
+    names = ["without agreement", "window 1"]
+    with pytest.raises(KeyboardInterrupt):
+        ablate(["glare"], [0], "development", tmp_path, CONFIG, rows=names)
+    stored = json.loads((tmp_path / "ablation.json").read_text())["results"][0]
+    assert list(stored["rows"]) == ["VSAD", "without agreement"]
+    monkeypatch.setattr(Rows, "_row", lambda self, change, models: row(0.6))
+    content = ablate(["glare"], [0], "development", tmp_path, CONFIG, rows=names)
+    assert {name: r["sample"] for name, r in content["results"][0]["rows"].items()} == {
+        "VSAD": 0.5, "without agreement": 0.5, "window 1": 0.6,
+    }  # fmt: skip
+    assert len(done) == 2
 
 
 def result(seed, **rows):
@@ -136,11 +164,25 @@ def test_the_command_shows_what_it_measured_and_goes_on(tmp_path, monkeypatch):
         if (station, seed) in interrupted:
             raise KeyboardInterrupt
         done.append((station, seed))
-        return {"photograph": "brick", "rows": {"VSAD": row(0.9), "prototypes": row(0.8)}}
+        for name, value in (("VSAD", 0.9), ("prototypes", 0.8)):
+            yield {"photograph": "brick"}, name, row(value)
 
     done, interrupted = [], {("dust", 1)}
     monkeypatch.setattr(ablation, "_measure", measure)
-    arguments = ("ablate", "out", "--seeds", 0, 1, "--purpose", "development", "--stations", "glare", "dust")
+    arguments = (
+        "ablate",
+        "out",
+        "--rows",
+        "prototypes",
+        "--seeds",
+        0,
+        1,
+        "--purpose",
+        "development",
+        "--stations",
+        "glare",
+        "dust",
+    )
     vsad(*arguments, cwd=tmp_path, fails=True)
     assert done == [("glare", 0), ("glare", 1), ("dust", 0)]
     written = (tmp_path / "out" / "ablation.md").read_text()
@@ -153,7 +195,7 @@ def test_the_command_shows_what_it_measured_and_goes_on(tmp_path, monkeypatch):
     assert out.endswith("ablation.md")
     assert out.count("prototypes") == 2
     assert vsad(*arguments, cwd=tmp_path) == out
-    assert vsad(*arguments[:2], "--purpose=development", "--seeds=0", "--stations=dust", cwd=tmp_path) == out
+    assert vsad(*arguments[:4], "--purpose=development", "--seeds=0", "--stations=dust", cwd=tmp_path) == out
     assert len(done) == 4
     machine = json.loads((tmp_path / "out" / "ablation.json").read_text())["results"][0]["machine"]
     assert machine["threads"] >= 1
@@ -163,6 +205,7 @@ def test_the_command_shows_what_it_measured_and_goes_on(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--stations", "glare", "fog"], "stations must be some of in-place, .*, got 'fog'; choose"),
+        (["--rows", "without luck"], "rows must be some of VSAD, .*, got 'without luck'; choose"),
         (["--seeds", "1000", "5"], "seeds must be from 1000 to 1099 for the purpose report, got 5; choose"),
         (["--purpose", "fun"], "purpose must be one of development, report, got 'fun'; choose"),
         (["--preset", "huge"], r"preset must be one of \['tiny', .*\], got 'huge'; choose"),

@@ -24,6 +24,7 @@ def ablate(
     out: Annotated[Path, typer.Argument(help="Folder; what it holds of an earlier call is not measured again.")],
     stations: Annotated[list[str] | None, typer.Option(help="Some of the hard stations; without it all.")] = None,
     seeds: Annotated[list[int] | None, typer.Option(help="Seeds; without it 1000 1001 1002.")] = None,
+    rows: Annotated[list[str] | None, typer.Option(help="Some of the rows; without it all.")] = None,
     purpose: Annotated[str, typer.Option(help="report (seeds 1000 to 1099) or development (0 to 99).")] = "report",
     preset: Preset = None,
     steps: Steps = None,
@@ -33,16 +34,18 @@ def ablate(
     """What each part of the method is worth: hard stations with all parts, and without one at a time."""
     from vsad.bench.machine import commit, describe
     from vsad.data.synth import HARD_STATIONS
-    from vsad.pipeline import TABLES, ablation_tables
+    from vsad.pipeline import ROWS, TABLES, ablation_tables
     from vsad.pipeline import ablate as measure
 
     stations, seeds = stations or list(HARD_STATIONS), seeds or [1000, 1001, 1002]
     made = chosen(file, changes, preset=preset, steps=steps)
     with Bars() as bars:
-        content = measure(stations, seeds, purpose, out, made, bars, commit=commit(), machine=describe())
-    for title, rows in ablation_tables(content):
+        content = measure(
+            stations, seeds, purpose, out, made, bars, rows=rows or ROWS, commit=commit(), machine=describe()
+        )
+    for title, table in ablation_tables(content):
         console.print(title, highlight=False)
-        show_table(rows)
+        show_table(table)
     print(out / TABLES)
 
 

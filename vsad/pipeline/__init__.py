@@ -1,6 +1,7 @@
 """The main job from end to end: its steps, a run of all of them, stored detections, and an ablation."""
 
 from vsad.pipeline.ablation import TABLES, ablate
+from vsad.pipeline.ablation_rows import ROWS
 from vsad.pipeline.ablation_table import ablation_tables
 from vsad.pipeline.config import RunConfig, choose_device, run_config
 from vsad.pipeline.detections import Detections, Truth
@@ -22,6 +23,7 @@ __all__ = [
     "METRICS",
     "REGISTRATION",
     "REPORT",
+    "ROWS",
     "TABLES",
     "Detections",
     "Outcome",

@@ -6,7 +6,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vsad.files import read_json, write_json, write_text
 from vsad.pipeline.ablation_rows import ROWS, Rows
 from vsad.pipeline.ablation_table import LEVELS, markdown
 from vsad.pipeline.config import RunConfig
+from vsad.pipeline.run import MAIN
 from vsad.progress import SILENT, Progress
 
 RESULTS, TABLES = "ablation.json", "ablation.md"
@@ -33,6 +34,7 @@ def ablate(
     config: RunConfig,
     progress: Progress = SILENT,
     *,
+    rows: Sequence[str] = ROWS,
     commit: str | None = None,
     machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -45,9 +47,10 @@ def ablate(
         stations: names in ``HARD_STATIONS``.
         seeds: of the purpose's.
         purpose: "development" or "report", as of ``hard_station``.
-        out: folder for ``ablation.json``, written after every seed of every station, and ``ablation.md``.
+        out: folder for ``ablation.json`` and ``ablation.md``, written after every row.
         config: of the run with all parts; ``seed`` and ``ablations`` are not looked at.
         progress: told of every row.
+        rows: names in ``ROWS``; the row with all parts, to which they are compared, is always measured.
         commit, machine: of whoever measures; they are stored beside the results.
 
     Returns:
@@ -57,25 +60,37 @@ def ablate(
         ValueError: an argument is not what it must be, or ``out`` holds results of other options.
     """
     out = Path(out)
-    _check(stations, seeds, purpose, out, config)
+    _check(stations, seeds, purpose, out, rows)
     options = _options(purpose, config)
     content = _content(out / RESULTS, options)
-    done = {(result["station"], result["seed"]) for result in content["results"]}
+    results = {(result["station"], result["seed"]): result for result in content["results"]}
     here = machine or {"architecture": platform.machine(), "threads": torch.get_num_threads()}
+
+    def save() -> None:
+        # Replaced in one go: a power cut while hours of work are written must not lose them.
+        write_json(out / f"{RESULTS}.part", content).replace(out / RESULTS)
+        write_text(out / TABLES, markdown(content))
+
     for station in dict.fromkeys(stations):
         for seed in dict.fromkeys(seeds):
-            if (station, seed) in done:
+            result = results.get((station, seed), {"station": station, "seed": seed, "rows": {}})
+            missing = [name for name in ROWS if name in (MAIN, *rows) and name not in result["rows"]]
+            if not missing:
                 continue
             source = {"vsad": vsad.__version__, "commit": commit, "date": time.strftime("%Y-%m-%d"), "machine": here}
-            result = _measure(station, seed, purpose, config, progress)
-            content["results"].append({"station": station, "seed": seed, **result, **source})
-            # Replaced in one go: a power cut while hours of work are written must not lose them.
-            write_json(out / f"{RESULTS}.part", content).replace(out / RESULTS)
-        write_text(out / TABLES, markdown(content))
+            for facts, name, row in _measure(station, seed, purpose, config, missing, progress):
+                if (station, seed) not in results:
+                    results[station, seed] = result
+                    content["results"].append(result)
+                result |= {**facts, **source}
+                result["rows"] = {
+                    each: {**result["rows"], name: row}[each] for each in ROWS if each in {*result["rows"], name}
+                }
+                save()
     return content
 
 
-def _check(stations: Sequence[str], seeds: Sequence[int], purpose: str, out: Path, config: RunConfig) -> None:
+def _check(stations: Sequence[str], seeds: Sequence[int], purpose: str, out: Path, rows: Sequence[str]) -> None:
     names = ", ".join(HARD_STATIONS)
     if not stations or not set(stations) <= set(HARD_STATIONS):
         wrong = ", ".join(repr(name) for name in stations if name not in HARD_STATIONS) or "none"
@@ -89,6 +104,9 @@ def _check(stations: Sequence[str], seeds: Sequence[int], purpose: str, out: Pat
             f"ablate: seeds must be from {known[0]} to {known[-1]} for the purpose {purpose}, got {wrong}; choose such "
             f"seeds or the other purpose: development and report share no seed"
         )
+    if not set(rows) <= set(ROWS):
+        wrong = ", ".join(repr(name) for name in rows if name not in ROWS)
+        raise ValueError(f"ablate: rows must be some of {', '.join(ROWS)}, got {wrong}; choose some of them")
     blocking = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
     if blocking is not None:
         raise ValueError(f"ablate: out must be a folder, got {out}, but {blocking} is a file; name another folder")
@@ -127,27 +145,23 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _measure(station: str, seed: int, purpose: str, config: RunConfig, progress: Progress) -> dict[str, Any]:
-    """Measure all rows on one station, which is made in a temporary folder."""
+def _measure(
+    station: str, seed: int, purpose: str, config: RunConfig, names: Sequence[str], progress: Progress
+) -> Iterator[tuple[dict[str, Any], str, dict[str, Any]]]:
+    """Yield what is known of a station, which is made in a temporary folder, and each named row as it is measured."""
     synth = hard_station(station, seed, purpose=purpose)
     config = replace(
         config, seed=seed, train=replace(config.train, seed=seed), detector=replace(config.detector, seed=seed)
     )
     with (
         tempfile.TemporaryDirectory() as folder,
-        progress.stage(f"{station}, seed {seed}", len(ROWS)) as stage,
+        progress.stage(f"{station}, seed {seed}", len(names)) as stage,
     ):
         began = time.perf_counter()
         root = synthesize(Path(folder) / "station", synth)
         station_rows = Rows.of(root, config)
-        shared_s = time.perf_counter() - began
-        rows: dict[str, dict[str, Any]] = {}
-        for name, row in station_rows.measure():
-            rows[name] = row
+        shared_s = round(time.perf_counter() - began, 1)
+        facts = {"photograph": synth.categories[0], "registration": station_rows.why, "shared_s": shared_s}
+        for name, row in station_rows.measure(names):
+            yield facts, name, row
             stage.advance(f"{name}: {' / '.join(f'{row[level]:.3f}' for level in LEVELS)}")
-        return {
-            "photograph": synth.categories[0],
-            "registration": station_rows.why,
-            "shared_s": round(shared_s, 1),
-            "rows": {name: rows[name] for name in ROWS},
-        }

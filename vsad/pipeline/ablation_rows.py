@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, open_dataset
-from vsad.detection import DetectorConfig, FrozenNetwork, load_network
+from vsad.detection import FrozenNetwork, load_network
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.ablation_table import LEVELS
@@ -24,15 +24,38 @@ from vsad.progress import SILENT
 from vsad.registration import Registration, canonical_rig
 from vsad.training import encode, learn_latents, train
 
-UNREGISTERED, DISAGREEING, LATENTS = "without registration", "without agreement", "latents alone"
-PROTOTYPES = "prototypes"
-# The models that are trained beside the full one, by what is changed in their configuration.
-MODELS: dict[str, dict[str, Any]] = {
-    "without MVAM": {"align_stages": ()},
-    "without FRM": {"refine": False},
-    "without MVAM and FRM": {"align_stages": (), "refine": False},
+UNREGISTERED = "without registration"
+
+
+class Change(NamedTuple):
+    """What a row changes of the run: fields of the model's configuration, of the detector's, and registration."""
+
+    model: dict[str, Any] = {}
+    detector: dict[str, Any] = {}
+    registered: bool = True
+
+
+# The rows beside the baseline's. Rows of one model share its training.
+CHANGES = {
+    MAIN: Change(),
+    UNREGISTERED: Change(registered=False),
+    # Fitted anew and not only decided anew: the threshold must rest on scores without agreement too.
+    "without agreement": Change(detector={"agree": False}),
+    "latents alone": Change(detector={"weights": (1.0, 0.0)}),
+    "prototypes": Change(detector={"memory": "prototypes"}),
+    "without MVAM": Change({"align_stages": ()}),
+    "without FRM": Change({"refine": False}),
+    "without MVAM and FRM": Change({"align_stages": (), "refine": False}),
+    "identity homographies": Change({"homographies": "identity"}),
+    "refined homographies": Change({"homographies": "refined"}),
+    "learned homographies": Change({"homographies": "learned"}),
+    "window 1": Change({"window": 1}),
+    "window 5": Change({"window": 5}),
+    "stages up1, up2": Change({"feature_stages": ("up1", "up2")}),
+    "time steps 0, 50": Change({"timesteps": (0, 50)}),
+    "time step 100": Change({"timesteps": (100,)}),
 }
-ROWS = (MAIN, UNREGISTERED, DISAGREEING, LATENTS, *MODELS, PROTOTYPES, BASELINE)
+ROWS = (*CHANGES, BASELINE)
 
 
 @dataclass
@@ -47,6 +70,7 @@ class Rows:
     why: str
     network: FrozenNetwork | None
     config: RunConfig
+    encoded: dict[bool, tuple[VALDM, Split, Split]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, root: Path, config: RunConfig) -> Rows:
@@ -58,42 +82,46 @@ class Rows:
         network = None if config.network is None else load_network(config.network).to(config.chosen_device)
         return cls(normal, test, Truth.of(test), rig, registration, why, network, config)
 
-    def measure(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and metrics of every row, as soon as it is measured.
+    def measure(self, names: Sequence[str] = ROWS) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and metrics of every row that is named, as soon as it is measured.
 
         The seconds of a row are those it takes where samples are encoded: training, fitting and detection.
         """
-        config, detector = self.config, self.config.detector
-        model, normal, test = self._encoded(self.registration)
-        train_s = self._train(model, normal, self.registration)
-        full = self._row(model, normal, test, detector, self.registration, train_s)
-        yield MAIN, full
-        # Fitted anew and not only decided anew: the threshold must rest on scores without agreement too.
-        alone = replace(detector, agree=False)
-        yield DISAGREEING, self._row(model, normal, test, alone, self.registration, train_s)
-        first = replace(detector, weights=(1.0, 0.0))
-        yield LATENTS, self._row(model, normal, test, first, self.registration, train_s)
-        bank = replace(detector, memory="prototypes")
-        yield PROTOTYPES, self._row(model, normal, test, bank, self.registration, train_s)
+        models: dict[tuple[str, bool], tuple[VALDM, float]] = {}
+        measured: dict[str, dict[str, Any]] = {}
+        for name in (name for name in ROWS if name in names):
+            if name == BASELINE:
+                began = time.perf_counter()
+                found = detect_baseline(self.normal, self.test, self.config.seed)
+                measured[name] = self._judged(found, time.perf_counter() - began)
+            elif name == UNREGISTERED and self.registration is None and MAIN in measured:
+                measured[name] = measured[MAIN]
+            else:
+                measured[name] = self._row(CHANGES[name], models)
+            yield name, measured[name]
 
-        for name, changes in MODELS.items():
-            changed = changed_model(model, config.seed, **changes)
-            changed_s = self._train(changed, normal, self.registration)
-            yield name, self._row(changed, normal, test, detector, self.registration, changed_s)
-
-        if self.registration is None:
-            yield UNREGISTERED, full
-        else:
-            model, normal, test = self._encoded(None)
-            train_s = self._train(model, normal, None)
-            yield UNREGISTERED, self._row(model, normal, test, detector, None, train_s)
-
+    def _row(self, change: Change, models: dict[tuple[str, bool], tuple[VALDM, float]]) -> dict[str, Any]:
+        """Train a model as a row changes it, unless an earlier row did, fit a detector to it, detect, and measure."""
+        registration = self.registration if change.registered else None
+        model, normal, test = self._encoded(registration)
+        key = (str(change.model), registration is None)
+        if key not in models:
+            changed = changed_model(model, self.config.seed, **change.model)
+            began = time.perf_counter()
+            train(changed, normal.latents, canonical_rig(self.rig, registration), self.config.train)
+            models[key] = changed, time.perf_counter() - began
+        trained, train_s = models[key]
         began = time.perf_counter()
-        found = detect_baseline(self.normal, self.test, config.seed)
-        yield BASELINE, self._judged(found, time.perf_counter() - began)
+        config = replace(self.config.detector, **change.detector)
+        detector = fit_detector(trained, self.rig, normal, registration, config, network=self.network)
+        found = [detector.decide(d, p).cpu() for d, p in zip(deviations_of(detector, test), test.placements)]
+        return self._judged(Detections(self.test, found, detector.threshold), train_s + time.perf_counter() - began)
 
     def _encoded(self, registration: Registration | None) -> tuple[VALDM, Split, Split]:
-        """An untrained model that knows the statistics of the latents, and both splits encoded by it."""
+        """An untrained model that knows the statistics of the latents, and both splits encoded by it; made once."""
+        known = self.encoded.get(registration is None)
+        if known is not None:
+            return known
         model = new_model(self.config.valdm, self.config.seed).to(self.config.chosen_device)
         normal = Split.to_fit(
             self.normal, registration, model, self.rig, SILENT, lambda images: learn_latents(model, images),
@@ -102,29 +130,7 @@ class Rows:
         test = Split.of(
             self.test, registration, "encode test", SILENT, lambda images: encode(model, images), self.network
         )
-        return model, normal, test
-
-    def _train(self, model: VALDM, normal: Split, registration: Registration | None) -> float:
-        """Train a model; returns the seconds."""
-        began = time.perf_counter()
-        train(model, normal.latents, canonical_rig(self.rig, registration), self.config.train)
-        return time.perf_counter() - began
-
-    def _row(
-        self,
-        model: VALDM,
-        normal: Split,
-        test: Split,
-        config: DetectorConfig,
-        registration: Registration | None,
-        train_s: float,
-    ) -> dict[str, Any]:
-        """Fit a detector to a trained model, detect, and measure."""
-        began = time.perf_counter()
-        detector = fit_detector(model, self.rig, normal, registration, config, network=self.network)
-        found = [detector.decide(d, p).cpu() for d, p in zip(deviations_of(detector, test), test.placements)]
-        seconds = train_s + time.perf_counter() - began
-        return self._judged(Detections(self.test, found, detector.threshold), seconds)
+        return self.encoded.setdefault(registration is None, (model, normal, test))
 
     def _judged(self, found: Detections, seconds: float) -> dict[str, Any]:
         """The metrics of a row; without a threshold there are no verdicts to count."""

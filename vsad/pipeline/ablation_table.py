@@ -47,9 +47,12 @@ def markdown(content: Mapping[str, Any]) -> str:
 def _rows(seeds: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The rows of one station, ``seeds`` being the measured rows of every seed."""
     table = []
-    for name in seeds[0]:
-        mine = [rows[name] for rows in seeds]
-        full = [rows[MAIN] for rows in seeds]
+    for name in dict.fromkeys(name for rows in seeds for name in rows):
+        measured = [
+            rows for rows in seeds if name in rows
+        ]  # an ablation that was stopped has some rows of its last seed
+        mine = [rows[name] for rows in measured]
+        full = [rows[MAIN] for rows in measured]
         table.append(
             {
                 "row": name,
