@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsad.geometry import scale_homography
 from vsad.models.frm import Aligned
+from vsad.ops import homography_warp
+
+# Keeps the cosine of two flat windows at zero; features have about unit deviation.
+FLAT = 1e-4
 
 
 def diffusion_loss(prediction: Tensor, noise: Tensor) -> Tensor:
@@ -34,3 +39,51 @@ def refine_loss(refined: list[Tensor], target: list[Tensor]) -> Tensor:
     """
     losses = [F.mse_loss(r, t.detach()) / t.detach().square().mean() for r, t in zip(refined, target)]
     return torch.stack(losses).mean()
+
+
+def homography_loss(features: Tensor, homographies: list[Tensor], neighbors: Tensor, *, window: int = 5) -> Tensor:
+    """How much targets disagree with what homographies bring over from their neighbors, without labels.
+
+    ``mean over stages, slots and target pixels p of 1 - cos(p)``, where ``cos(p)`` is the cosine of the target's and
+    the neighbor's features in the window around p, less their means in it: gain and offset do not matter. Where the
+    neighbor does not see p the cosine is 0, as it is on average for unrelated surfaces: no homography gains by driving
+    the overlap to nothing, and none by stretching it over what does not match. The features are not learned by this
+    loss, lest they become alike everywhere.
+
+    Convention: stage i of I compares at ``1 / 2^(I-1-i)`` of the features' resolution, so that what is far off at first
+        still has a slope to follow. Homographies map target pixels to source pixels of the features.
+
+    Args:
+        features: ``(B, V, C, h, w)``, of values that do not depend on how a camera is turned: of Gaussian derivatives
+            the smoothed images alone.
+        homographies: of each stage ``(B, V, N, 3, 3)``, coarse to fine, as ``HomographyNet`` returns them.
+        neighbors: ``(V, N)`` int64, -1 for an empty slot, which does not count.
+        window: odd side of the window, in pixels of the stage.
+
+    Returns:
+        The loss, between 0 and 2; differentiable in the homographies.
+    """
+    B, V, _, h, w = features.shape
+    N = neighbors.shape[1]
+    occupied = (neighbors >= 0).flatten().repeat(B)  # (B * V * N,)
+    losses = []
+    for i, homography in enumerate(homographies):
+        level = F.avg_pool2d(features.detach().flatten(0, 1), 2 ** (len(homographies) - 1 - i)).unflatten(0, (B, V))
+        size = (level.shape[-2], level.shape[-1])
+        target = level.repeat_interleave(N, 1).flatten(0, 1)[occupied]
+        source = level[:, neighbors.clamp(min=0).flatten()].flatten(0, 1)[occupied]
+        H = scale_homography(homography, (h, w), size).flatten(0, 2)[occupied]
+        brought, seen = homography_warp(source, H.to(source.dtype), return_mask=True)
+        losses.append(1 - (_window_cosine(target, brought, seen[:, None], window)).mean((1, 2, 3)))
+    return torch.stack(losses).mean()
+
+
+def _window_cosine(f: Tensor, g: Tensor, seen: Tensor, window: int) -> Tensor:
+    """Cosine of f and g ``(S, C, h, w)`` over windows and channels, ``(S, 1, h, w)``; 0 where g is not seen."""
+
+    def average(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
+
+    f, g = ((x - average(x)) * seen for x in (f, g))
+    dot, ff, gg = (average((a * b).sum(1, keepdim=True)) for a, b in ((f, g), (f, f), (g, g)))
+    return seen * dot / (ff * gg + FLAT).sqrt()
