@@ -193,7 +193,7 @@ def run(mode: str, steps: int, width: int = 16, seed: int = 0) -> tuple[Homograp
     if mode == "refined":
         train(net, stations(TRAINING, range(16)), steps=steps, seed=seed)
         return net, measure(net, stations(HELD_OUT, range(50, 62)))
-    train(net, pairs(TRAINING, 30, (0.3, 0.95), seed=0), steps=steps, seed=seed)
+    train(net, pairs(TRAINING, 16, (0.3, 0.95), seed=0), steps=steps, seed=seed)
     return net, measure(net, pairs(HELD_OUT, 10, SHARED, seed=1))
 
 

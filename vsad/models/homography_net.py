@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsad.geometry import corners_to_homography, image_corners, orient_homography
+from vsad.geometry import corners_to_homography, image_corners, orient_homography, scale_homography
 from vsad.ops import homography_align, homography_warp
 
 # The gains start at zero and belong near one. This factor lets the learning rate of the convolutions suit them too.
@@ -89,9 +89,10 @@ class HomographyNet(nn.Module):
         def moved(step: nn.Module, level: int, H: Tensor) -> Tensor:
             warped, seen = homography_warp(source, H, return_mask=True)
             feature = self.encoder(warped, level)[0]
-            mask = F.adaptive_avg_pool2d(seen[:, None].to(feature), feature.shape[-2:]) == 1
-            offsets = step(target[level], feature, mask) * (h / feature.shape[-2])
-            return H @ corners_to_homography(offsets, (h, w))
+            size = (feature.shape[-2], feature.shape[-1])
+            mask = F.adaptive_avg_pool2d(seen[:, None].to(feature), size) == 1
+            residual = corners_to_homography(step(target[level], feature, mask), size)
+            return H @ scale_homography(residual, size, (h, w))
 
         results = []
         for level, match in enumerate(self.matches):
