@@ -29,6 +29,16 @@ inline void bind_homography_align(py::module_& m) {
         },
         py::arg("arguments"), py::call_guard<LongCall>());
     m.def(
+        "homography_align_translates",
+        [](const AlignArguments& arguments) { return VSAD_CHOOSE(homography_align_translates)(arguments); },
+        py::arg("arguments"));
+    m.def(
+        "homography_align_translation",
+        [](const AlignArguments& arguments) {
+            run_parallel(VSAD_CHOOSE(homography_align_translation)(arguments), &arguments);
+        },
+        py::arg("arguments"), py::call_guard<LongCall>());
+    m.def(
         "homography_align_backward",
         [](const AlignArguments& forward, const AlignGradients& gradients,
            const std::vector<std::array<std::int64_t, 3>>& edges) {

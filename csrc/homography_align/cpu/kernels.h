@@ -25,9 +25,13 @@ struct AlignBackwardArguments : AlignGradients {
     std::int64_t* turns;  // (B, V + S, heads, kTurnStride), zeroed: how many items are done with a target or a source
 };
 
+// homography_align_translation is a faster forward, for calls of which homography_align_translates says that it takes
+// them. Its logits differ in their last bits from those that the backward finds again.
 #define VSAD_DECLARE(isa, ...)                                               \
     namespace isa {                                                          \
     Work homography_align_forward(const AlignArguments& arguments);          \
+    bool homography_align_translates(const AlignArguments& arguments);       \
+    Work homography_align_translation(const AlignArguments& arguments);      \
     Work homography_align_backward(const AlignBackwardArguments& arguments); \
     }
 VSAD_FOR_EACH_ISA(VSAD_DECLARE)

@@ -19,7 +19,11 @@ def forward(call: AlignCall) -> tuple[Tensor, ...]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, ``peak`` and ``log_sum`` (see ``empty_sums``)."""
     call = _checked(call)
     outputs = empty_like_layout(call.query, call.value.shape[2]), *empty_sums(call)
-    _cpu.homography_align_forward(_arguments(call, *outputs))
+    arguments = _arguments(call, *outputs)
+    if _cpu.homography_align_translates(arguments):
+        _cpu.homography_align_translation(arguments)
+    else:
+        _cpu.homography_align_forward(arguments)
     return outputs
 
 
@@ -43,8 +47,11 @@ def _sums(
     (out, peak, log_sum), (grad_out, grad_log_sum) = outputs, grads
     assert grad_out is not None
     B, V, _, H, W = call.query.shape
+    # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy; and the backward finds the logits of
+    # homography_align_forward again, bit for bit, not those of homography_align_translation
     recompute = out.dtype != call.homography.dtype
-    if recompute:  # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy
+    recompute = recompute or _cpu.homography_align_translates(_arguments(call, out, peak, log_sum))
+    if recompute:
         out = call.homography.new_empty((B, V, H, W, call.value.shape[2])).movedim(-1, 2)
         peak, log_sum = empty_sums(call)
     # what was saved may come back in another layout, from vmap or from a hook of saved tensors
