@@ -1,5 +1,6 @@
 """MVAM, FRM, VALDM, the losses and the training loop, on small inputs."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -7,13 +8,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from torch.nn import functional as F
 
 from tests.recorder import Recorder
 from vsad.models import FRM, MVAM, VALDM, Projection, align_features, tiny
-from vsad.models.derivative_vae import LATENTS, derivative_vae
+from vsad.models.derivative_vae import CONFIG, LATENTS, derivative_vae
 from vsad.models.local_contrast import LocalContrast
 from vsad.models.losses import alignment_loss, refine_loss
+from vsad.models.shortcut import Shortcut, skip_zero_branches
 from vsad.models.valdm import normalize
 from vsad.training import TrainConfig, encode, learn_latents, train
 
@@ -96,6 +100,48 @@ def test_derivative_vae_computes_gaussian_derivatives(images):
         inner = slice(2, 14)
         correlation = np.corrcoef(latents[channel, inner, inner].numpy().ravel(), middle[inner, inner].ravel())[0, 1]
         assert abs(correlation) > 0.99
+
+
+def computed_in_full(vae):
+    """The same autoencoder with diffusers' own blocks."""
+    vae = copy.deepcopy(vae)
+    for block in vae.modules():
+        if isinstance(block, Shortcut):
+            block.__class__ = ResnetBlock2D
+    return vae
+
+
+def test_branches_of_zeros_are_left_out_bit_for_bit(images):
+    vae = derivative_vae()
+    skip_zero_branches(vae)
+    full = computed_in_full(vae)
+    assert sum(isinstance(block, Shortcut) for block in vae.encoder.modules()) == 5
+    assert all(torch.equal(weight, full.state_dict()[name]) for name, weight in vae.state_dict().items())
+    assert vae.state_dict().keys() == AutoencoderKL(**CONFIG).state_dict().keys()
+    block = vae.encoder.mid_block.resnets[0]
+    calls = []
+    block.conv1.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        assert torch.equal(vae.encode(images[0]).latent_dist.mode(), full.encode(images[0]).latent_dist.mode())
+        assert not calls
+        for weight in (block.conv2.weight, block.conv2.bias):  # other weights may be loaded at any time
+            weight.flatten()[0] = 0.5
+            got, expected = (m.encode(images[0]).latent_dist.mode() for m in (vae, computed_in_full(vae)))
+            assert torch.equal(got, expected)
+            weight.zero_()
+        assert calls
+
+
+def test_a_loaded_model_leaves_them_out_too(trained, tmp_path):
+    trained[0].save_pretrained(tmp_path)
+    assert any(isinstance(block, Shortcut) for block in VALDM.from_pretrained(tmp_path).vae.modules())
+
+
+def test_branches_of_zeros_learn(images):
+    vae = derivative_vae()
+    skip_zero_branches(vae)
+    vae.encode(images[0]).latent_dist.mode().square().sum().backward()
+    assert vae.encoder.mid_block.resnets[0].conv2.weight.grad.abs().max() > 0
 
 
 def test_local_contrast_hardly_sees_light(images):

@@ -45,8 +45,8 @@ CONFIG: dict[str, Any] = {
 def derivative_vae() -> AutoencoderKL:
     """Make an AutoencoderKL whose encoder computes Gaussian derivatives: 12 of luma, 6 of chroma, quarter size.
 
-    The encoder is exact, not approximate: residual branches start at zero, so a block is its shortcut; the stride-2
-    convolutions move 2 x 2 pixels into channels and the second applies a DCT; the last convolution sums DCT
+    The encoder is exact, not approximate: residual branches are zero, so a block is its shortcut; the
+    stride-2 convolutions move 2 x 2 pixels into channels and the second applies a DCT; the last convolution sums DCT
     coefficients of 3 x 3 blocks into the derivatives. The activation before it is undone by ``silu(x) - silu(-x) = x``:
     every coefficient is carried with both signs, whose mean is zero, so the last group norm only divides an image by
     the root mean square of its coefficients, a correction of exposure. The decoder is left as diffusers initializes it.

@@ -17,6 +17,7 @@ from vsad.models.adapter import LATENTS, MultiViewAdapter
 from vsad.models.config import VALDMConfig
 from vsad.models.frm import Aligned, align_features
 from vsad.models.projection import Projection
+from vsad.models.shortcut import skip_zero_branches
 
 
 class Denoised(NamedTuple):
@@ -57,6 +58,7 @@ class VALDM(nn.Module):
         super().__init__()
         self.config = config
         self.vae = (vae or components.autoencoder(config)).requires_grad_(False)
+        skip_zero_branches(self.vae)
         self.unet = components.check_denoiser(unet or components.denoiser(config))
         self.scheduler = scheduler or components.schedule(config)
         self.adapter = adapter or components.adapter(config, self.vae, self.unet)
