@@ -85,9 +85,12 @@ class Case:
         return (() if self.target is None else (self.target,)) + self.also
 
 
-def align(B: int, V: int, C: int, H: int, W: int, heads: int, N: int = 2, R: int = 3, **options: Any) -> Case:
+def align(
+    B: int, V: int, C: int, H: int, W: int, heads: int, N: int = 2, R: int = 3, same_place: bool = False, **options: Any
+) -> Case:
+    """``same_place``: every homography is the identity."""
     sizes = {"B": B, "V": V, "C": C, "H": H, "W": W, "heads": heads, "N": N, "R": R}
-    return Case("homography_align", sizes, **options)
+    return Case("homography_align", {**sizes, **({"homography": "identity"} if same_place else {})}, **options)
 
 
 def warp(B: int, C: int, H: int, W: int, mode: str = "bilinear", padding: str = "zeros", **options: Any) -> Case:
@@ -155,6 +158,8 @@ def _curves() -> list[Case]:
 def _others() -> list[Case]:
     """Shapes, types and options that the targets leave out."""
     cases = [align(1, 5, 640, 32, 32, 8), align(1, 5, 1280, 16, 16, 8), align(1, 64, 320, 32, 32, 8, N=4)]
+    # As much as a memory of 40 references of 5 views has to do: 205 pairs of a view and a slot, here with 19 values.
+    cases.append(align(1, 41, 19, 64, 64, 1, N=5, R=5, same_place=True))
     for dtype in ("bfloat16", "float16", "float64"):
         cases += [align(1, 5, 64, 64, 64, 4, dtype=dtype, backward=backward) for backward in (False, True)]
     cases += [warp(4, 64, 128, 128, mode=mode) for mode in ("nearest", "bicubic")]

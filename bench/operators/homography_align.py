@@ -21,9 +21,9 @@ def inputs(case: Case) -> Problem:
     V, N = s["V"], s["N"]
     g = generator(case)
     tensors = {name: image(case, g, s["B"], V, s["C"], s["H"], s["W"]) for name in ("query", "key", "value")}
-    tensors["homography"] = homographies(g, V, N, H=s["H"], W=s["W"]).to(
-        torch.float64 if case.dtype == "float64" else torch.float32
-    )
+    H = homographies(g, V, N, H=s["H"], W=s["W"])
+    H = torch.eye(3, device=g.device).expand_as(H) if s.get("homography") == "identity" else H
+    tensors["homography"] = H.to(torch.float64 if case.dtype == "float64" else torch.float32)
     steps = [step for i in range(1, N + 1) for step in (-i, i)][:N]
     tensors["neighbors"] = torch.tensor([[(v + step) % V for step in steps] for v in range(V)], device=g.device)
     return Problem(case, tensors, image(case, g, *tensors["query"].shape) if case.backward else None)
@@ -31,9 +31,10 @@ def inputs(case: Case) -> Problem:
 
 def flops(case: Case) -> float:
     """Two dot products' worth for each of the (R + 1)^2 taps: <q, k> and the sum of values; backward repeats the
-    first and adds <dout, v>, dq, dk and dv."""
+    first and adds <dout, v>, dq, dk and dv. There are R^2 taps where none lies between pixels."""
     s = case.sizes
-    taps = s["B"] * s["V"] * s["H"] * s["W"] * s["N"] * (s["R"] + 1) ** 2
+    side = s["R"] if s.get("homography") == "identity" else s["R"] + 1
+    taps = s["B"] * s["V"] * s["H"] * s["W"] * s["N"] * side**2
     return taps * 2.0 * s["C"] * (7 if case.backward else 2)
 
 
