@@ -34,7 +34,7 @@ def backward(
 
     Bit-identical for any number of threads. The gradient of an image that is not channels last is added up in a copy,
     one of which remains while it is written into its layout; float16 and bfloat16 are added up in float32, and so is
-    out.
+    out, which is also computed anew where all homographies are translations by integers.
     """
     call = _checked(call)
     return _results(call, _sums(call, outputs, grads, needs))
@@ -47,8 +47,8 @@ def _sums(
     (out, peak, log_sum), (grad_out, grad_log_sum) = outputs, grads
     assert grad_out is not None
     B, V, _, H, W = call.query.shape
-    # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy; and the backward finds the logits of
-    # homography_align_forward again, bit for bit, not those of homography_align_translation
+    # <grad_out, out> of a rounded out would cost the logits' gradients their accuracy. So would logits that differ in
+    # their last bits: the backward finds those of homography_align_forward again, not of homography_align_translation.
     recompute = out.dtype != call.homography.dtype
     recompute = recompute or _cpu.homography_align_translates(_arguments(call, out, peak, log_sum))
     if recompute:
