@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.small_station import SIZE, randn
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
@@ -14,6 +15,7 @@ from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
+from vsad.detection.placement import spread
 from vsad.detection.smoothing import extend, gaussian
 
 
@@ -239,6 +241,14 @@ def test_saturated_light_says_nothing():
     rows, columns = torch.nonzero(placement.dazzled[0], as_tuple=True)
     assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (19, 24, 29, 34)
     assert not placement.dazzled[1].any()
+
+
+@pytest.mark.parametrize("size", [(1, 7), (30, 3), (64, 40)])
+@pytest.mark.parametrize("radius", [0, 1, 2, 5, 10])
+def test_masks_spread_as_a_pooling_spreads_them(size, radius):
+    mask = randn(2, *size) > 2
+    pooled = F.max_pool2d(mask[:, None].float(), 2 * radius + 1, stride=1, padding=radius)[:, 0] > 0
+    assert torch.equal(spread(mask, radius), pooled)
 
 
 def test_a_level_without_weight_is_not_computed(station, rig):

@@ -84,5 +84,20 @@ def _light(images: Tensor) -> Tensor:
 def _dazzled(images: Tensor) -> Tensor:
     """The pixels ``(V, H, W)`` bool that saturated light hides, and those around them."""
     radius = round(_SPREAD * max(images.shape[-2:]))
-    saturated = (images.amin(1, keepdim=True) >= SATURATED).to(images)
-    return F.max_pool2d(saturated, 2 * radius + 1, stride=1, padding=radius)[:, 0] > 0
+    return spread(images.amin(1) >= SATURATED, radius)
+
+
+def spread(mask: Tensor, radius: int) -> Tensor:
+    """Where ``mask (V, H, W)`` holds anywhere in the square of ``2 radius + 1`` pixels around.
+
+    Each pass joins a mask with itself, moved by as much as it reaches already: many times as fast as a pooling.
+    """
+    mask, side = F.pad(mask, [radius] * 4), 2 * radius + 1
+    for dim in (1, 2):
+        reach = 1
+        while reach < side:
+            step = min(reach, side - reach)
+            rest = mask.shape[dim] - step
+            mask = mask.narrow(dim, 0, rest) | mask.narrow(dim, step, rest)
+            reach += step
+    return mask
