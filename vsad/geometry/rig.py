@@ -158,6 +158,18 @@ class Rig:
         """
         if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
             raise ValueError(f"Rig.padded: margin must be a whole number of pixels, zero or more, got {margin!r}")
+        return self._moved(margin)
+
+    def cropped(self, margin: int) -> Rig:
+        """Return the rig of the same cameras for images without ``margin`` pixels at every side: undoes ``padded``."""
+        if not isinstance(margin, int) or isinstance(margin, bool) or not 0 <= 2 * margin < min(self.size):
+            raise ValueError(
+                f"Rig.cropped: margin must be a whole number of pixels, zero or more and less than half of "
+                f"{min(self.size)}, got {margin!r}"
+            )
+        return self._moved(-margin)
+
+    def _moved(self, margin: int) -> Rig:
         there, back = translation(margin, margin), translation(-margin, -margin)
         pairs = (replace(pair, homography=there @ pair.homography @ back) for pair in self.pairs)
         return Rig(self.views, (self.size[0] + 2 * margin, self.size[1] + 2 * margin), tuple(pairs))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsad.models.config import VALDMConfig
 from vsad.models.frm import FRM, Aligned, align_features
+from vsad.models.homography_net import HomographyNet
 from vsad.models.mvam import MVAM
 from vsad.models.presets import PRESETS, base, model_config, sd, small, tiny
 from vsad.models.projection import Projection
@@ -11,6 +12,7 @@ from vsad.models.projection import Projection
 if TYPE_CHECKING:
     from vsad.models.adapter import MultiViewAdapter
     from vsad.models.local_contrast import LocalContrast
+    from vsad.models.refined_rig import refined_rig
     from vsad.models.valdm import VALDM, Denoised, new_model
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "VALDM",
     "Aligned",
     "Denoised",
+    "HomographyNet",
     "LocalContrast",
     "MultiViewAdapter",
     "Projection",
@@ -28,6 +31,7 @@ __all__ = [
     "base",
     "model_config",
     "new_model",
+    "refined_rig",
     "sd",
     "small",
     "tiny",
@@ -38,6 +42,7 @@ def __getattr__(name: str) -> Any:
     """Import what needs diffusers, which takes seconds, when it is asked for and no sooner."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vsad.models import adapter, local_contrast, valdm
+    from vsad.models import adapter, local_contrast, refined_rig, valdm
 
-    return next(found for module in (valdm, adapter, local_contrast) if (found := getattr(module, name, None)))
+    modules = (valdm, adapter, local_contrast, refined_rig)
+    return next(found for module in modules if (found := getattr(module, name, None)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vsad.config import parse_config
 from vsad.models.config import VALDMConfig
 from vsad.models.frm import FRM
+from vsad.models.homography_net import HomographyNet
 from vsad.models.mvam import MVAM, zero_
 
 # The level of the latents themselves, beside those of the UNet's stages.
@@ -64,11 +65,9 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         self.class_embedding: nn.Module | None = None
         if config.conditioning == "class":
             self.class_embedding = zero_(nn.Embedding(len(config.categories), time_channels))
-        self.homography_net: nn.Module | None = None
+        self.homography_net: HomographyNet | None = None
         if config.homographies in ("refined", "learned"):
-            from vsad.models.homography_net import HomographyNet
-
-            self.homography_net = HomographyNet(latent_channels)
+            self.homography_net = HomographyNet(latent_channels, search=config.homographies == "learned")
 
     @property
     def valdm(self) -> VALDMConfig:
