@@ -158,7 +158,7 @@ def _curves() -> list[Case]:
 def _others() -> list[Case]:
     """Shapes, types and options that the targets leave out."""
     cases = [align(1, 5, 640, 32, 32, 8), align(1, 5, 1280, 16, 16, 8), align(1, 64, 320, 32, 32, 8, N=4)]
-    # As much as a memory of 40 references of 5 views has to do: 205 pairs of a view and a slot, here with 19 values.
+    # About what a memory of 40 references of 5 views has to do: 205 pairs of view and slot, but 19 values and not 1.
     cases.append(align(1, 41, 19, 64, 64, 1, N=5, R=5, same_place=True))
     for dtype in ("bfloat16", "float16", "float64"):
         cases += [align(1, 5, 64, 64, 64, 4, dtype=dtype, backward=backward) for backward in (False, True)]

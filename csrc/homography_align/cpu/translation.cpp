@@ -1,6 +1,7 @@
 // The forward where every homography is a translation by integers, the identity included: samples of a camera that does
 // not move. Window cells lie on the centers of source pixels. So R^2 taps serve and not (R + 1)^2, none is mixed, and
-// lanes are neighboring pixels, which share everything but their data: no sums across lanes, heads of any size.
+// lanes are neighboring pixels, which share everything but their data: no sums across lanes. Few channels of
+// one head; then the softmax is most of the work.
 #include "homography_align/cpu/kernels.h"
 
 #include "cpu/dispatch.h"
@@ -12,13 +13,14 @@ namespace VSAD_ISA {
 namespace {
 
 constexpr int kMostWidth = 64, kMostHeight = 16;  // of a tile of target pixels
+constexpr std::int64_t kMostChannels = 80;        // of key and value together; with more, the other forward is as fast
 
 template <typename T>
 const T* homography_of(const AlignArguments& a, std::int64_t b, std::int64_t v, std::int64_t n) {
     return static_cast<const T*>(a.homography) + b * a.homography_batch + (v * a.N + n) * 9;
 }
 
-// Whether every pixel lands on the pixel `offset` from it, in the arithmetic that coordinates are computed in. The
+// Whether all pixels land on pixels, equally far from them, in the arithmetic that coordinates are computed in. The
 // zeros make x depend on x alone, and y on y.
 template <typename T>
 bool is_translation(const T* H, std::int64_t width, std::int64_t height) {
@@ -48,7 +50,7 @@ bool all_translations(const AlignArguments& a) {
 template <int kR>
 constexpr int kRows = kR <= 5 ? 2 : 1;
 
-// Tiles, and the planes of one tile and one head.
+// Tiles, and the planes of one.
 template <typename T>
 struct TranslationPlan {
     int R, across, down, width, height;  // tiles across and down; a tile's size, all lanes and pairs of rows filled
@@ -56,7 +58,7 @@ struct TranslationPlan {
     std::int64_t threads;
 
     explicit TranslationPlan(const AlignArguments& a) : R(a.window) {
-        const int C = int(a.C / a.heads), Cv = int(a.Cv / a.heads);
+        const int C = int(a.C), Cv = int(a.Cv);
         int most_width = kMostWidth, most_height = kMostHeight;
         for (;; (most_width < 2 * most_height ? most_height : most_width) /= 2) {
             across = int((a.W + most_width - 1) / most_width);
@@ -219,7 +221,7 @@ void attend(const TranslationScratch<T>& s, const AlignArguments& a, const Trans
 
 template <typename T, typename Element>
 void write_rows(const AlignArguments& a, const TranslationScratch<T>& s, const TranslationPlan<T>& plan, std::int64_t b,
-                std::int64_t v, std::int64_t head, Rectangle tile) {
+                std::int64_t v, Rectangle tile) {
     for (int y = 0; y < tile.height; ++y) {
         const std::int64_t first = y * plan.query.pitch;
         for (int x = 0; x < plan.width; x += kLanes<T>) {
@@ -231,38 +233,35 @@ void write_rows(const AlignArguments& a, const TranslationScratch<T>& s, const T
                 store(sum, load(sum) * inverse);
             }
         }
-        const std::int64_t row = (((b * a.V + v) * a.heads + head) * a.H + tile.y + y) * a.W + tile.x;
+        const std::int64_t row = ((b * a.V + v) * a.H + tile.y + y) * a.W + tile.x;
         __builtin_memcpy(static_cast<T*>(a.peak) + row, s.peak + first, tile.width * sizeof(T));
         __builtin_memcpy(static_cast<T*>(a.log_sum) + row, s.total + first, tile.width * sizeof(T));
-        Element* out = const_cast<Element*>(plane<Element>(a.out, b, v, head * plan.sum.channels));
+        Element* out = const_cast<Element*>(plane<Element>(a.out, b, v, 0));
         planes_to_row(out + (tile.y + y) * a.out.y + tile.x * a.out.x, a.out, s.sum + first, plan.sum.plane(),
                       tile.width, plan.sum.channels);
     }
 }
 
-// The place of an item, which is one tile of a view and a head.
+// The place of an item, which is one tile of a view.
 template <typename Element>
 struct TranslationItem {
     using T = typename Compute<Element>::type;
     const AlignArguments& a;
     const TranslationPlan<T> plan;
-    std::int64_t b, v, head;
+    std::int64_t b, v;
     Rectangle tile;
 
     TranslationItem(const AlignArguments& a, std::int64_t index) : a(a), plan(a) {
-        const std::int64_t tiles = plan.across * plan.down, t = index / a.heads % tiles;
-        head = index % a.heads;
-        v = index / a.heads / tiles % a.V;
-        b = index / a.heads / tiles / a.V;
+        const std::int64_t tiles = plan.across * plan.down, t = index % tiles;
+        v = index / tiles % a.V;
+        b = index / tiles / a.V;
         const int x = int(t % plan.across) * plan.width, y = int(t / plan.across) * plan.height;
         tile = {x, y, int(lesser<std::int64_t>(plan.width, a.W - x)), int(lesser<std::int64_t>(plan.height, a.H - y))};
     }
     std::int64_t source(std::int64_t n) const { return a.neighbors[v * a.N + n]; }
-    const Element* query() const { return plane<Element>(a.query, b, v, head * plan.query.channels); }
-    const Element* key(std::int64_t n) const { return plane<Element>(a.key, b, source(n), head * plan.key.channels); }
-    const Element* value(std::int64_t n) const {
-        return plane<Element>(a.value, b, source(n), head * plan.value.channels);
-    }
+    const Element* query() const { return plane<Element>(a.query, b, v, 0); }
+    const Element* key(std::int64_t n) const { return plane<Element>(a.key, b, source(n), 0); }
+    const Element* value(std::int64_t n) const { return plane<Element>(a.value, b, source(n), 0); }
     // The source pixels that the tile's windows touch.
     Rectangle box(std::int64_t n) const {
         const Projection<T> origin = project(homography_of<T>(a, b, v, n), T(0), T(0));
@@ -294,16 +293,16 @@ void translation_item(const void* arguments, std::int64_t index, char* scratch) 
         if (item.source(n) < 0) continue;
         const Rectangle box = item.box(n);
         if (!overlap(box.x, box.width, a.Ws) || !overlap(box.y, box.height, a.Hs)) continue;
-        const T* bias = static_cast<const T*>(a.bias) + (item.head * a.N + n) * kR * kR;
+        const T* bias = static_cast<const T*>(a.bias) + n * kR * kR;
         for (int j = 0; j < kR * kR; ++j) s.bias[j] = a.bias ? bias[j] : T(0);
         box_to_planes(s.key, plan.key, item.key(n), a.key, box, a.Ws, a.Hs);
         box_to_planes(s.value, plan.value, item.value(n), a.value, box, a.Ws, a.Hs);
         attend<T, kR>(s, a, plan, box);
     }
     if (a.out_dtype == a.dtype)
-        write_rows<T, Element>(a, s, plan, item.b, item.v, item.head, tile);
+        write_rows<T, Element>(a, s, plan, item.b, item.v, tile);
     else
-        write_rows<T, T>(a, s, plan, item.b, item.v, item.head, tile);
+        write_rows<T, T>(a, s, plan, item.b, item.v, tile);
 }
 
 template <typename Element>
@@ -316,12 +315,13 @@ Work translation_work(const AlignArguments& a) {
                      : a.window == 3 ? &translation_item<Element, 3>
                      : a.window == 5 ? &translation_item<Element, 5>
                                      : &translation_item<Element, 7>;
-    return {a.B * a.V * plan.across * plan.down * a.heads, plan.threads, arena.used(), run};
+    return {a.B * a.V * plan.across * plan.down, plan.threads, arena.used(), run};
 }
 
 }  // namespace
 
 bool homography_align_translates(const AlignArguments& a) {
+    if (a.heads != 1 || a.C + a.Cv > kMostChannels) return false;
     if (a.window != 1 && a.window != 3 && a.window != 5 && a.window != 7) return false;
     return a.dtype == Scalar::float64 ? all_translations<double>(a) : all_translations<float>(a);
 }
