@@ -12,7 +12,7 @@ from vsad.models.projection import Projection
 if TYPE_CHECKING:
     from vsad.models.adapter import MultiViewAdapter
     from vsad.models.local_contrast import LocalContrast
-    from vsad.models.refined_rig import refined_rig
+    from vsad.models.rig_refinement import refined_rig
     from vsad.models.valdm import VALDM, Denoised, new_model
 
 __all__ = [
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
     """Import what needs diffusers, which takes seconds, when it is asked for and no sooner."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vsad.models import adapter, local_contrast, refined_rig, valdm
+    from vsad.models import adapter, local_contrast, rig_refinement, valdm
 
-    modules = (valdm, adapter, local_contrast, refined_rig)
+    modules = (valdm, adapter, local_contrast, rig_refinement)
     return next(found for module in modules if (found := getattr(module, name, None)))
