@@ -78,6 +78,15 @@ def test_gradients_reach_every_parameter_the_latents_and_the_homography(search, 
         assert parameter.grad.isfinite().all(), name
 
 
+def test_autocast_changes_nothing():
+    net = woken(HomographyNet(6, width=8, search=True))
+    views, truth = shifted_pair(2)
+    expected = net(views, truth, PAIR)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net(views, truth, PAIR)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
 def test_corners_displace_the_pixels_as_derived():
     size = (8, 12)
     offsets = 1e-5 * randn(4, 2).double()

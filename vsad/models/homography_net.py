@@ -77,6 +77,10 @@ class HomographyNet(nn.Module):
 
     def forward(self, latents: Tensor, homography: Tensor, neighbors: Tensor) -> list[Tensor]:
         self._check(latents, homography, neighbors)
+        with torch.autocast(latents.device.type, enabled=False):  # geometry needs more than half precision
+            return self._correct(latents, homography, neighbors)
+
+    def _correct(self, latents: Tensor, homography: Tensor, neighbors: Tensor) -> list[Tensor]:
         B, V, _, h, w = latents.shape
         N = neighbors.shape[1]
         source = latents[:, neighbors.clamp(min=0).flatten()].flatten(0, 1)  # (S, C, h, w), S = B V N slots
@@ -96,8 +100,8 @@ class HomographyNet(nn.Module):
 
         results = []
         for level, match in enumerate(self.matches):
-            if level == 0 and self.search is not None:
-                H = moved(self.search, min(1, len(target) - 1), H)
+            if level == 0 and self.search is not None:  # with the finest features, which tell places apart best
+                H = moved(self.search, len(target) - 1, H)
             for _ in range(self.iterations):
                 H = moved(match, level, H)
             H = orient_homography(H, (h, w))
