@@ -16,6 +16,8 @@ GAIN = 10.0
 LEAST_OVERLAP = 0.2
 # Cells squared: a match is not more certain than the quantization of its features.
 LEAST_VARIANCE = 0.1
+# Against the information of all cells together: it keeps the corners where they are when no cell is seen.
+LEAST_DAMPING = 0.1
 # Logit of a source cell that the neighbor does not see, against cosines times the sharpness.
 UNSEEN = -1e4
 
@@ -209,7 +211,7 @@ class Match(nn.Module):
     covariance S(p) of d. The offsets solve the Gauss-Markov least squares ``sum_p r(p) |J(p) offsets - e(p)|^2`` in the
     metric ``S(p)^-1``, with J(p) the derivative of p's displacement with respect to the corners and r(p) a learned
     reliability. Along an edge a match is uncertain, and its covariance says so. Damping keeps corners that nothing
-    pulls. The result is ``gain * limit * tanh(offsets / limit)``.
+    pulls. The result is ``limit * tanh(gain * offsets / limit)``.
     """
 
     def __init__(self, width: int, window: int) -> None:
@@ -231,11 +233,12 @@ class Match(nn.Module):
         pull = (information @ mean[..., None])[..., 0]
         A = torch.einsum("yxai,syx,syxab,yxbj->sij", J, reliable[:, 0], information, J)  # (S, 8, 8)
         b = torch.einsum("yxai,syx,syxa->si", J, reliable[:, 0], pull)
-        damping = self.log_damping.exp() * A.diagonal(dim1=1, dim2=2).mean(-1) + LEAST_VARIANCE
+        damping = self.log_damping.exp() * A.diagonal(dim1=1, dim2=2).mean(-1) + LEAST_DAMPING
         A = A + damping[:, None, None] * torch.eye(8).to(A)
         offsets = torch.linalg.solve(A, b).unflatten(-1, (4, 2))
+        # Corners that move by less than a quarter of the side leave a convex quadrilateral, so that nothing folds.
         limit = min(h, w) / 4
-        return GAIN * self.gain * limit * torch.tanh(offsets / limit)
+        return limit * torch.tanh(GAIN * self.gain * offsets / limit)
 
     def matches(self, f: Tensor, g: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``(S, h, w, 2)`` and covariance ``(S, h, w, 2, 2)`` of the displacements of unit features."""
@@ -272,7 +275,6 @@ def displacement_by_corners(h: int, w: int) -> Tensor:
     To first order a homography displaces by ``(a + b x + c y + x q, d + e x + f y + y q)``, ``q = g x + h y``: eight
     motions, which the displacements of the four corners tell apart.
     """
-
     center = torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=torch.float64)
 
     def motions(points: Tensor) -> Tensor:
