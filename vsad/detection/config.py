@@ -17,6 +17,7 @@ class DetectorConfig(MemoryConfig):
             how well they separate practice defects from normal samples.
         smooth: deviation of the Gaussian that smooths the maps, in pixels of the finest features.
         agree: whether what other views see at the same surface point counts.
+        category: of the model's categories, where it is conditioned on them; None for the first.
         false_alarms: share of normal samples that may exceed the threshold.
     """
 
@@ -24,6 +25,7 @@ class DetectorConfig(MemoryConfig):
     weights: tuple[float, ...] | None = None
     smooth: float = 1.0
     agree: bool = True
+    category: str | None = None
     false_alarms: float = 0.05
 
     def __post_init__(self) -> None:

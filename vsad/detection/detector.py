@@ -55,6 +55,7 @@ class Detector(nn.Module):
     """
 
     reach: Tensor
+    category: Tensor
 
     def __init__(
         self,
@@ -73,6 +74,11 @@ class Detector(nn.Module):
         self.levels, self.glare, self.registration = nn.ModuleList(levels), glare, registration
         self.canonical_rig = canonical_rig(rig, registration)  # checked once, and not for every sample
         self.register_buffer("reach", reach)
+        known = model.config.categories
+        if config.category is not None and config.category not in known:
+            raise ValueError(f"detector: category must be one of the model's, {list(known)}, got {config.category!r}")
+        index = 0 if config.category is None else known.index(config.category)
+        self.register_buffer("category", torch.tensor([index], device=reach.device), persistent=False)
 
     @property
     def threshold(self) -> float:
@@ -202,7 +208,8 @@ class Detector(nn.Module):
 
     def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> list[Tensor]:
         """The levels of one sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
-        return [*(level[0] for level in self.model.features(latents[None], self.canonical_rig, stages=stages)), *maps]
+        found = self.model.features(latents[None], self.canonical_rig, self.category, stages=stages)
+        return [*(level[0] for level in found), *maps]
 
     @torch.no_grad()
     def decide(self, deviations: list[Tensor], placement: Placement, agree: bool | None = None) -> Detection:
@@ -233,7 +240,7 @@ class Detector(nn.Module):
         return Detection.of(maps, self.rig.size, reason, unjudged.float().mean((1, 2)), hearsay)
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
-        """What ``_fuse`` gives, brought from canonical pose to where the sample lies."""
+        """What ``fuse`` gives, brought from canonical pose to where the sample lies."""
         placement = placement.to(self.reach.device)
         own, known, shown = self.fuse(deviations, placement)
         if self.registration is not None and placement.pose is not None:

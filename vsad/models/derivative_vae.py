@@ -26,6 +26,8 @@ ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
 # In pixels; 3 x 3 blocks reach 6 pixels, 2.7 times the larger deviation.
 LUMA_SIGMAS, CHROMA_SIGMA = (1.2, 2.2), 2.2
 LATENTS = len(LUMA_SIGMAS) * len(ORDERS) + 2 * 3
+# Those of order zero: two of luma, then one of each chroma, which has the first three orders alone.
+SMOOTHED = [0, len(ORDERS), 2 * len(ORDERS), 2 * len(ORDERS) + 3]
 # Luma, red minus blue, and green minus magenta, as weights of red, green and blue.
 COLORS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 

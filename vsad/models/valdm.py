@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vsad.checks import check_images
 from vsad.geometry import Rig
-from vsad.models import components
+from vsad.models import components, derivative_vae
 from vsad.models.adapter import LATENTS, MultiViewAdapter
 from vsad.models.config import VALDMConfig
 from vsad.models.frm import Aligned, align_features
@@ -105,6 +105,13 @@ class VALDM(nn.Module):
     def standardize(self, raw: Tensor) -> Tensor:
         """Raw latents to those that the UNet works on: mean 0 and deviation 1 in every channel of normal samples."""
         return (raw - self.adapter.latent_mean) / self.adapter.latent_deviation
+
+    def appearance(self, latents: Tensor) -> Tensor:
+        """The channels of ``latents (B, V, c, h, w)`` that look alike however a camera is turned.
+
+        Of Gaussian derivatives those of order zero; of any other autoencoder all, for want of better knowledge.
+        """
+        return latents[:, :, derivative_vae.SMOOTHED] if self.config.vae == derivative_vae.CONFIG else latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """Standardized latents ``(B, V, c, h, w)`` to images ``(B, V, 3, H, W)`` in [0, 1]."""
