@@ -19,7 +19,7 @@ from vsad.models.local_contrast import LocalContrast
 from vsad.models.losses import alignment_loss, refine_loss
 from vsad.models.shortcut import Shortcut, skip_zero_branches
 from vsad.models.valdm import normalize
-from vsad.training import TrainConfig, encode, learn_latents, train
+from vsad.training import Station, TrainConfig, encode, learn_latents, train
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def trained(rig, images):
     latents = learn_latents(model, images)
     autoencoder = {name: value.clone() for name, value in model.vae.state_dict().items()}
     progress = Recorder()
-    train(model, latents, rig, TrainConfig(steps=6, seed=3), progress)
+    train(model, Station(latents, rig), TrainConfig(steps=6, seed=3), progress)
     assert all(torch.equal(autoencoder[name], value) for name, value in model.vae.state_dict().items())
     return model, latents, progress
 
@@ -195,7 +195,7 @@ def test_training_reports_every_loss_and_moves_off_the_identity(trained):
     assert progress.stages == [("train", 6, 6)]
     for text in progress.texts:
         losses = dict(part.split() for part in text.split(", "))
-        assert list(losses) == ["diffusion", "alignment", "refine"]
+        assert list(losses) == ["diffusion", "alignment", "refine", "steps/s"]
         assert np.isfinite([float(loss) for loss in losses.values()]).all()
     assert model.adapter.mvams["up1"].out.weight.abs().max() > 0
     assert model.adapter.frms["latents"].delta.weight.abs().max() > 0
@@ -208,7 +208,7 @@ def test_training_is_deterministic_and_reduces_the_loss(rig, images):
         model = VALDM(replace(tiny(), align_stages=("up0", "up1", "up2")))
         latents = learn_latents(model, images)
         progress = Recorder()
-        train(model, latents, rig, TrainConfig(steps=30, batch=4, lr=3e-3, seed=0), progress)
+        train(model, Station(latents, rig), TrainConfig(steps=30, batch=4, lr=3e-3, seed=0), progress)
         history = [float(text.split()[1].strip(",")) for text in progress.texts]
         results.append((history, model.features(latents[:1], rig)))
     assert results[0][0] == results[1][0]

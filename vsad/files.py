@@ -6,6 +6,8 @@ Every reader takes a ``remedy``, the words that end its errors: what the user do
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,24 @@ def read_array(path: str | Path, remedy: str) -> Tensor:
         return torch.from_numpy(np.load(path))
     except (ValueError, TypeError, EOFError) as error:
         raise ValueError(f"{path}: must be a .npy array of numbers, got {error}; {remedy}") from None
+
+
+def partial_folder(folder: str | Path) -> Path:
+    """Make an empty folder beside ``folder`` to write into, which ``publish`` renames once it is complete."""
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def publish(partial: Path, folder: str | Path) -> None:
+    """Give a complete folder its name, after its bytes are on the disk: whoever looks sees all of it or nothing."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    os.replace(partial, folder)
 
 
 def _with_folder(path: str | Path) -> Path:

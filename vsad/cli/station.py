@@ -95,7 +95,7 @@ def train(
     from vsad.models import new_model
     from vsad.pipeline import canonical_images, normal_samples, register_station
     from vsad.registration import canonical_rig
-    from vsad.training import learn_latents
+    from vsad.training import Station, learn_latents
     from vsad.training import train as fit_weights
 
     made = chosen(
@@ -114,7 +114,7 @@ def train(
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
-        fit_weights(model, latents, canonical_rig(cameras, places), made.train, bars)
+        fit_weights(model, Station(latents, canonical_rig(cameras, places)), made.train, bars)
     model.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     print(out)

@@ -1,4 +1,7 @@
-"""The losses of VALDM: predict the noise, agree with the neighboring views, refine toward what is common."""
+"""The losses of VALDM: predict the noise, agree with the neighboring views, refine toward what is common.
+
+Each is a mean over the samples of a batch, so a batch's loss is the mean of its parts'.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ def alignment_loss(levels: list[Tensor], aligned: list[Aligned]) -> Tensor:
     losses = []
     for level, (feature, seen) in zip(levels, aligned):
         disagreement = 1 - F.cosine_similarity(level, feature.detach(), dim=2)  # (B, V, H, W)
-        losses.append((disagreement * seen).sum() / seen.sum().clamp(min=1))
+        total = (disagreement * seen).sum((1, 2, 3))  # (B,)
+        losses.append((total / seen.sum((1, 2, 3)).clamp(min=1)).mean())
     return torch.stack(losses).mean()
 
 
@@ -37,7 +41,10 @@ def refine_loss(refined: list[Tensor], target: list[Tensor]) -> Tensor:
     ``mean over levels of |F'(z_t) - F(z_0)|^2 / |F(z_0)|^2``; the target is not a learner. What the noise took from
     one view its neighbors still have.
     """
-    losses = [F.mse_loss(r, t.detach()) / t.detach().square().mean() for r, t in zip(refined, target)]
+    losses = []
+    for r, t in zip(refined, target):
+        error = (r - t.detach()).square().mean((1, 2, 3, 4))  # (B,)
+        losses.append((error / t.detach().square().mean((1, 2, 3, 4))).mean())
     return torch.stack(losses).mean()
 
 
@@ -87,3 +94,38 @@ def _window_cosine(f: Tensor, g: Tensor, seen: Tensor, window: int) -> Tensor:
     f, g = ((x - average(x)) * seen for x in (f, g))
     dot, ff, gg = (average((a * b).sum(1, keepdim=True)) for a, b in ((f, g), (f, f), (g, g)))
     return seen * dot / (ff * gg + FLAT).sqrt()
+
+
+def adversarial_loss(fake: list[Tensor]) -> Tensor:
+    """What the model pays where an adversary tells its features from real ones: ``-mean(D(fake))`` over the levels.
+
+    Args:
+        fake: scores of refined features of noisy latents, one of any shape for each level.
+    """
+    return -torch.stack([score.mean() for score in fake]).mean()
+
+
+def discriminator_loss(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """The adversary's hinge loss, ``mean(max(0, 1 - D(real))) + mean(max(0, 1 + D(fake)))`` over the levels.
+
+    It is 2 for an adversary that knows nothing, and 0 for one that is sure of everything.
+
+    Args:
+        real: scores of features of clean latents, one of any shape for each level.
+        fake: scores of refined features of noisy ones.
+    """
+    losses = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake)]
+    return torch.stack(losses).mean()
+
+
+def reconstruction_loss(image: Tensor, target: Tensor) -> Tensor:
+    """What an autoencoder is trained by: ``|x - y| + |dx/du - dy/du| + |dx/dv - dy/dv|``, each a mean.
+
+    The differences of neighboring pixels along columns u and rows v keep edges sharp, which a mean absolute error
+    alone would blur.
+
+    Args:
+        image, target: ``(B, 3, H, W)``.
+    """
+    difference = image - target
+    return difference.abs().mean() + difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()

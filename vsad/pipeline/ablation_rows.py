@@ -22,7 +22,7 @@ from vsad.pipeline.run import MAIN
 from vsad.pipeline.steps import normal_samples, register_station
 from vsad.progress import SILENT
 from vsad.registration import Registration, canonical_rig
-from vsad.training import encode, learn_latents, train
+from vsad.training import Station, encode, learn_latents, train
 
 UNREGISTERED = "without registration"
 
@@ -108,7 +108,7 @@ class Rows:
         if key not in models:
             changed = changed_model(model, self.config.seed, **change.model)
             began = time.perf_counter()
-            train(changed, normal.latents, canonical_rig(self.rig, registration), self.config.train)
+            train(changed, Station(normal.latents, canonical_rig(self.rig, registration)), self.config.train)
             models[key] = changed, time.perf_counter() - began
         trained, train_s = models[key]
         began = time.perf_counter()

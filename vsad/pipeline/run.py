@@ -17,7 +17,7 @@ from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline,
 from vsad.pipeline.steps import normal_samples, register_station, report_detections, write_metrics
 from vsad.progress import SILENT, Progress
 from vsad.registration import canonical_rig
-from vsad.training import encode, learn_latents, train
+from vsad.training import Station, encode, learn_latents, train
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
 # The name of the model's own row in the table of metrics.
@@ -82,7 +82,7 @@ def _run_category(
     )
     test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images), network)
     canonical = canonical_rig(rig, registration)
-    train(model, train_set.latents, canonical, config.train, progress)
+    train(model, Station(train_set.latents, canonical), config.train, progress)
     detector = fit_detector(model, rig, train_set, registration, config.detector, progress, network)
     detector.save_pretrained(folder / DETECTOR)
     warn_of_extrapolation(detector.fitted)
@@ -90,7 +90,7 @@ def _run_category(
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
     if config.ablations:
         plain = changed_model(model, config.seed, align_stages=(), refine=False)
-        train(plain, train_set.latents, canonical, config.train, progress)
+        train(plain, Station(train_set.latents, canonical), config.train, progress)
         unaligned = fit_detector(plain, rig, train_set, registration, config.detector, progress, network)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)

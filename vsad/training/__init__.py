@@ -1,7 +1,20 @@
 """Training of VALDM and FRM on normal samples."""
 
-from vsad.training.config import TrainConfig
+from vsad.training.autoencoder import train_vae
+from vsad.training.config import TrainConfig, VAEConfig
 from vsad.training.latents import encode, learn_latents
 from vsad.training.loop import train
+from vsad.training.shards import LatentShards, write_latents
+from vsad.training.station import Station
 
-__all__ = ["TrainConfig", "encode", "learn_latents", "train"]
+__all__ = [
+    "LatentShards",
+    "Station",
+    "TrainConfig",
+    "VAEConfig",
+    "encode",
+    "learn_latents",
+    "train",
+    "train_vae",
+    "write_latents",
+]

@@ -2,79 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
-from vsad.geometry import Rig
-from vsad.models import VALDM, align_features
-from vsad.models.losses import alignment_loss, diffusion_loss, refine_loss
-from vsad.models.valdm import normalize
+from vsad.models import VALDM
 from vsad.progress import SILENT, Progress
+from vsad.training.checkpoints import Checkpoints, facts_of
 from vsad.training.config import TrainConfig
+from vsad.training.draws import Pass, Passes, Share
+from vsad.training.log import Log
+from vsad.training.optimization import Optimization, new_accelerator
+from vsad.training.pictures import write_picture
+from vsad.training.station import Station, check_stations
 
 
-def train(model: VALDM, latents: Tensor, rig: Rig, config: TrainConfig, progress: Progress = SILENT) -> None:
-    """Train the UNet, its MVAMs and the FRMs to denoise normal latents; the autoencoder stays as it is.
+def train(
+    model: VALDM,
+    stations: Station | Sequence[Station],
+    config: TrainConfig,
+    progress: Progress = SILENT,
+    *,
+    folder: str | Path | None = None,
+) -> None:
+    """Train a VALDM to denoise normal latents, on all devices that accelerate knows; the autoencoder stays as it is.
+
+    With a folder, which all processes share, it goes on by itself from the last checkpoint there. ``accelerate launch``
+    or ``torchrun`` start several processes; the result is the same for any number of them.
 
     Args:
-        model: trained in place, left in evaluation mode.
-        latents: latents of normal samples, ``(S, V, c, h, w)``.
-        rig: rig of the V views.
+        model: trained in place, left in evaluation mode; it ends with the average of its weights where there is one.
+        stations: one or several; a step is of one.
         config: how to train.
         progress: told of every step and its losses.
+        folder: for ``log.csv``, ``checkpoints/`` and ``pictures/``; None for none of them.
+
+    Raises:
+        ValueError: stations do not fit the model, the batch does not split evenly, a setting needs a folder or what
+            this machine has not, or the folder holds checkpoints of another training.
+        FloatingPointError: losses or gradients are not finite.
+
+    Example:
+        >>> from vsad.geometry import Rig
+        >>> from vsad.models import new_model
+        >>> shift = [[1, 0, 8], [0, 1, 0], [0, 0, 1]]
+        >>> rig = Rig.from_pairs(["left", "right"], (64, 64), {("left", "right"): shift})
+        >>> train(new_model("tiny", 0), Station(torch.rand(1, 2, 18, 16, 16), rig), TrainConfig(steps=1))
     """
-    accelerator = Accelerator()
-    generator = torch.Generator().manual_seed(config.seed)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps + 1, pct_start=0.2)
-    loader = DataLoader(TensorDataset(latents), config.batch, shuffle=True, generator=generator)
-    network, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    network.train()
-
-    with progress.stage("train", config.steps) as stage:
-        for (clean,) in _batches(loader, config.steps):
-            terms = _losses(model, network, clean, rig, config, generator)
-            accelerator.backward(torch.stack(list(terms.values())).sum())
-            accelerator.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            stage.advance(", ".join(f"{name} {float(term.detach()):.3f}" for name, term in terms.items()))
-    model.to(latents.device).eval()
-
-
-def _losses(
-    model: VALDM, network: nn.Module, clean: Tensor, rig: Rig, config: TrainConfig, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """The weighted losses of a batch of ``clean`` latents; ``network`` is the model as accelerate wraps it."""
-    noise = torch.randn(clean.shape, generator=generator).to(clean)
-    timesteps = torch.randint(config.max_timestep, (len(clean),), generator=generator).to(clean.device)
-    noisy = model.add_noise(clean, noise, timesteps)
-
-    found = network(noisy, timesteps, rig)
-    terms = {"diffusion": diffusion_loss(found.prediction, model.target(clean, noise, timesteps))}
-    if model.config.refine:
-        levels = [normalize(noisy), *found.levels]
-        aligned = [align_features(level, found.projections[-1]) for level in levels]
-        with torch.no_grad():
-            start = network(clean, torch.zeros_like(timesteps), rig, features_only=True)
-        target = [normalize(clean), *start.levels]
-        terms["alignment"] = config.alignment * alignment_loss(levels, aligned)
-        terms["refine"] = config.refine * refine_loss(model.refine(levels, aligned), target)
-    return terms
+    stations = check_stations(model, stations)
+    path = _checked_folder(folder, config)
+    tracked = {"log_with": "tensorboard", "project_dir": path} if config.tensorboard else {}
+    accelerator = new_accelerator(config, **tracked)
+    progress = progress if accelerator.is_main_process else SILENT
+    passes = Passes(stations, config, Share(accelerator.process_index, accelerator.num_processes))
+    home = next(model.parameters()).device
+    if config.checkpointing:
+        model.unet.enable_gradient_checkpointing()
+    try:
+        optimization = Optimization(model, stations, config, accelerator)
+        checkpoints, done = None, 0
+        if path is not None:
+            checkpoints = Checkpoints(path, optimization, facts_of(model, stations, config), config.keep)
+            done = checkpoints.resume()
+        if config.tensorboard:
+            accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
+        _steps(model, optimization, passes, checkpoints, done, path, progress)
+        if optimization.ema is not None:
+            optimization.ema.copy_to(optimization.trained.values())
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        if config.checkpointing:
+            model.unet.disable_gradient_checkpointing()
+        model.to(home).eval()
 
 
-def _batches(loader: DataLoader[tuple[Tensor, ...]], steps: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield ``steps`` batches, going through the loader as often as that takes."""
-    done = 0
-    while True:
-        for batch in loader:
-            if done == steps:
-                return
-            yield batch
-            done += 1
+def _steps(
+    model: VALDM,
+    optimization: Optimization,
+    passes: Passes,
+    checkpoints: Checkpoints | None,
+    done: int,
+    folder: Path | None,
+    progress: Progress,
+) -> None:
+    """Take the steps after those that are done."""
+    config, accelerator = optimization.config, optimization.accelerator
+    batches = _in_steps(passes, done, accelerator)
+    log = Log(folder, accelerator, done, config.batch)
+    with progress.stage("train", config.steps - done) as stage:
+        for step, batch in zip(range(done + 1, config.steps + 1), batches):
+            optimization.network.train()
+            lr = optimization.schedule.get_last_lr()[0]
+            losses = optimization.step(step, batch)
+            speed = log.write(step, losses, lr)
+            last = step == config.steps or (config.checkpoint_every and step % config.checkpoint_every == 0)
+            if checkpoints is not None and folder is not None and last:
+                checkpoints.save(step)
+                if accelerator.is_main_process:
+                    write_picture(folder / "pictures" / f"step-{step:08d}.png", model, optimization.stations[0])
+                accelerator.wait_for_everyone()
+            text = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+            stage.advance(f"{text}, steps/s {speed:.2f}")
+
+
+def _in_steps(passes: Passes, done: int, accelerator: Accelerator) -> Iterator[list[Pass]]:
+    """Yield the passes of every step that is not done yet."""
+    count = passes.config.accumulation
+    loader = DataLoader(
+        passes,
+        batch_size=None,
+        sampler=range(done * count, len(passes)),
+        num_workers=passes.config.workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    each = iter(loader)
+    return zip(*[each] * count)  # type: ignore[return-value]
+
+
+def _checked_folder(folder: str | Path | None, config: TrainConfig) -> Path | None:
+    if folder is None:
+        for name in ("checkpoint_every", "tensorboard"):
+            if getattr(config, name):
+                raise ValueError(
+                    f"train: {name} needs a folder, got {getattr(config, name)} without one; name a folder"
+                )
+        return None
+    if config.tensorboard and not find_spec("tensorboard"):
+        raise ValueError("train: tensorboard must be installed, and is not; pip install 'vsad[log]'")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)

@@ -1,0 +1,147 @@
+"""Checkpoints from which a training that was killed at any moment goes on, as if nothing had been."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vsad.files import partial_folder, publish, read_json, read_weights, write_json, write_weights
+from vsad.models import VALDM
+from vsad.training.config import TrainConfig
+from vsad.training.optimization import Optimization
+from vsad.training.shards import fingerprint
+from vsad.training.station import Station
+
+FOLDER, FACTS, MODEL, AVERAGE, DISCRIMINATOR = "checkpoints", "training.json", "model", "ema", "discriminator"
+REMEDY = "name another folder, or delete this one to begin anew"
+# What may differ when a training goes on: it changes how the training runs and not what it finds.
+_FREE = ("checkpoint_every", "keep", "workers", "tensorboard", "accumulation", "checkpointing")
+
+
+def facts_of(model: VALDM, stations: Sequence[Station], config: TrainConfig) -> dict[str, Any]:
+    """What a training is told apart by from others: its configuration, its model's and its data."""
+    data = {
+        str(index): {
+            "shape": list(latents.shape),
+            "latents": fingerprint(latents),
+            "rig": {"views": list(rig.views), "size": list(rig.size), "homographies": rig.homographies.tolist(),
+                    "neighbors": rig.neighbors.tolist()},
+            "category": category,
+        }
+        for index, (latents, rig, category) in enumerate(stations)
+    }  # fmt: skip
+    train = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    return {"train": train, "model": asdict(model.config), "stations": data}
+
+
+class Checkpoints:
+    """The checkpoints ``checkpoints/step-00000040`` of a training in a folder, each complete or not there.
+
+    Args:
+        folder: of the training.
+        optimization: whose state is kept.
+        facts: what the training is told apart by.
+        keep: number of the latest checkpoints that are kept.
+    """
+
+    def __init__(self, folder: Path, optimization: Optimization, facts: Mapping[str, Any], keep: int) -> None:
+        self.folder, self.optimization, self.facts, self.keep = folder / FOLDER, optimization, facts, keep
+        accelerator = optimization.accelerator
+        accelerator.register_save_state_pre_hook(self._write_weights)
+        accelerator.register_load_state_pre_hook(self._read_weights)
+
+    def resume(self) -> int:
+        """Load the latest checkpoint, and return its step; 0 where there is none.
+
+        Raises:
+            ValueError: it is of another training.
+        """
+        found = self.complete()
+        if not found:
+            return 0
+        last = found[-1]
+        content = read_json(last / FACTS, REMEDY)
+        different = list(differences(content.get("facts", {}), _plain(self.facts)))
+        if different:
+            more = f", and {len(different) - 3} more" if len(different) > 3 else ""
+            raise ValueError(f"{self.folder}: must be of this training, got {'; '.join(different[:3])}{more}; {REMEDY}")
+        self.optimization.accelerator.load_state(last)
+        step = int(content["step"])
+        if self.optimization.ema is not None:
+            self.optimization.ema.optimization_step = step
+        return step
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of a step, and delete those that are not kept any more."""
+        accelerator = self.optimization.accelerator
+        target = self.folder / f"step-{step:08d}"
+        partial = target.with_name(f".{target.name}.partial")
+        if accelerator.is_main_process:
+            partial = partial_folder(target)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(partial)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_json(partial / FACTS, {"step": step, "facts": self.facts})
+            publish(partial, target)
+            for old in [*self.complete()[: -self.keep], *self.folder.glob(".*.partial")]:
+                shutil.rmtree(old)
+        accelerator.wait_for_everyone()
+
+    def complete(self) -> list[Path]:
+        """The folders of all checkpoints, the earliest first."""
+        return sorted(self.folder.glob("step-*"))
+
+    def _parts(self) -> dict[str, dict[str, Tensor]]:
+        """What is kept as weights: those that are trained, their average, and the adversary's."""
+        optimization = self.optimization
+        parts: dict[str, dict[str, Tensor]] = {MODEL: {k: p.data for k, p in optimization.trained.items()}}
+        if optimization.ema is not None:
+            parts[AVERAGE] = dict(zip(optimization.trained, optimization.ema.shadow_params))
+        if optimization.discriminator is not None:
+            parts[DISCRIMINATOR] = {k: p.data for k, p in optimization.discriminator.named_parameters()}
+        return parts
+
+    def _write_weights(self, models: list[nn.Module], weights: list[Any], folder: str) -> None:
+        """Write the trained weights in accelerate's stead, which would add those of a frozen base."""
+        weights.clear()
+        if self.optimization.accelerator.is_main_process:
+            for name, part in self._parts().items():
+                write_weights(Path(folder) / f"{name}.safetensors", part)
+
+    def _read_weights(self, models: list[nn.Module], folder: str) -> None:
+        models.clear()
+        for name, part in self._parts().items():
+            file = Path(folder) / f"{name}.safetensors"
+            weights = read_weights(file, REMEDY)
+            if {k: w.shape for k, w in weights.items()} != {k: p.shape for k, p in part.items()}:
+                raise ValueError(f"{file}: must hold the weights of this model, got others; {REMEDY}")
+            with torch.no_grad():
+                for key, weight in weights.items():
+                    part[key].copy_(weight)
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Every field that differs, in words; both are nested mappings as JSON has them."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [*now, *(key for key in before if key not in now)]
+        return [
+            text for key in names for text in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    if before == now:
+        return []
+    short = max(len(str(before)), len(str(now))) <= 60
+    return [f"{name} {before!r}, now {now!r}" if short else f"another {name}"]
+
+
+def _plain(content: Any) -> Any:
+    """The same as JSON gives it back: lists for tuples."""
+    if isinstance(content, Mapping):
+        return {str(name): _plain(value) for name, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content

@@ -1,0 +1,161 @@
+"""One optimizer step: losses, gradients, and the one error where they are not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from vsad.models import VALDM
+from vsad.models.adapter import LATENTS
+from vsad.models.discriminator import Discriminator
+from vsad.models.losses import adversarial_loss, discriminator_loss
+from vsad.training.config import TrainConfig
+from vsad.training.draws import Pass, seeded
+from vsad.training.objective import Objective
+from vsad.training.station import Station
+
+# Decay of the adversary's gradient and of its square: a long memory of gradients makes adversaries swing.
+_BETAS = (0.5, 0.999)
+_ADVERSARY = 2
+
+
+def new_accelerator(config: TrainConfig, **more: Any) -> Accelerator:
+    """An accelerator of its own for a training: precision and accumulation are not those of an earlier one.
+
+    Raises:
+        ValueError: there is no such precision here.
+    """
+    AcceleratorState._reset_state()
+    try:
+        return Accelerator(
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=config.accumulation,
+            step_scheduler_with_optimizer=False,
+            **more,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"train: mixed_precision must be one that this device has, got {config.mixed_precision!r}, {error}; "
+            "choose 'no' or 'bf16'"
+        ) from None
+
+
+class Optimization:
+    """A model, its losses and optimizer, and its adversary where there is one, prepared for the devices at hand.
+
+    Args:
+        model: to be trained; what of it takes no gradient stays as it is.
+        stations: what it is trained on.
+        config: how.
+        accelerator: prepares network and optimizers.
+    """
+
+    def __init__(
+        self, model: VALDM, stations: Sequence[Station], config: TrainConfig, accelerator: Accelerator
+    ) -> None:
+        self.stations, self.config, self.accelerator = stations, config, accelerator
+        self.objective = Objective(model, config)
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.AdamW(self.trained.values(), lr=config.lr, weight_decay=config.weight_decay)
+        name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
+        warmup = round(config.warmup * config.steps)
+        schedule = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=config.steps)
+        self.network, self.optimizer, self.schedule = accelerator.prepare(self.objective, optimizer, schedule)
+        self.ema = EMAModel(self.trained.values(), decay=config.ema) if config.ema else None
+        self.discriminator: Discriminator | None = None
+        self.networks: list[nn.Module] = [self.network]
+        if config.adversarial:
+            self.discriminator = new_discriminator(model, config.seed)
+            adversary = torch.optim.AdamW(self.discriminator.parameters(), lr=config.discriminator_lr, betas=_BETAS)
+            self.judge, self.adversary = accelerator.prepare(self.discriminator, adversary)
+            self.networks.append(self.judge)
+
+    def step(self, number: int, passes: Sequence[Pass]) -> dict[str, float]:
+        """Take step ``number``, counted from 1, with all passes of this process; the mean losses of all processes.
+
+        Raises:
+            FloatingPointError: a loss or the gradient is not finite, in any process; no weight has changed.
+        """
+        totals: dict[str, Tensor] = {}
+        for batch in passes:
+            with self.accelerator.accumulate(*self.networks):
+                for name, term in self._backward(batch).items():
+                    totals[name] = totals.get(name, 0) + term.detach().float() / len(passes)
+                if self.accelerator.sync_gradients:
+                    return self._update(number, totals)
+        raise AssertionError("the passes of a step end with its update")
+
+    def _backward(self, batch: Pass) -> dict[str, Tensor]:
+        """Add the gradients of a pass; returns its losses."""
+        device = self.accelerator.device
+        _, rig, category = self.stations[batch.station]
+        clean, noise, timesteps = (part.to(device, non_blocking=True) for part in batch[1:])
+        terms, real, fake = self.network(clean, noise, timesteps, rig, category)
+        if self.discriminator is None:
+            self.accelerator.backward(torch.stack(list(terms.values())).sum())
+            return terms
+        self.discriminator.requires_grad_(False)
+        with self.accelerator.autocast():
+            terms["adversarial"] = self.config.adversarial * adversarial_loss(self.discriminator(fake))
+        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        self.discriminator.requires_grad_(True)
+        # One pass for both: a wrapper for several processes expects one before each backward pass.
+        scores = self.judge([torch.cat([r, f.detach()]) for r, f in zip(real, fake)])
+        halves = [score.chunk(2) for score in scores]
+        loss = discriminator_loss([real for real, _ in halves], [fake for _, fake in halves])
+        self.accelerator.backward(loss)
+        return terms | {"discriminator": loss}
+
+    def _update(self, number: int, totals: Mapping[str, Tensor]) -> dict[str, float]:
+        """Move the weights, after a look at the losses of all processes."""
+        mean = self.accelerator.reduce(torch.stack(list(totals.values())), reduction="mean").tolist()
+        losses = dict(zip(totals, mean))
+        norm = float(self.accelerator.clip_grad_norm_(self.trained.values(), self.config.clip))
+        # A gradient that overflows in float16 is no error: the step is skipped and the losses are scaled down.
+        overflow = self.config.mixed_precision == "fp16" and not math.isfinite(norm)
+        if not all(map(math.isfinite, losses.values())) or not (math.isfinite(norm) or overflow):
+            self._refuse(number, {**losses, "gradient": norm})
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        if self.discriminator is not None:
+            self.accelerator.clip_grad_norm_(self.discriminator.parameters(), self.config.clip)
+            self.adversary.step()
+            self.adversary.zero_grad()
+        if self.ema is not None:
+            self.ema.step(self.trained.values())
+        return losses
+
+    def _refuse(self, number: int, found: Mapping[str, float]) -> None:
+        config = self.config
+        precision = (
+            "" if config.mixed_precision == "no" else f", or mixed_precision 'no', not {config.mixed_precision!r}"
+        )
+        raise FloatingPointError(
+            f"train: losses and gradient must be finite, got {', '.join(f'{k} {v:.3g}' for k, v in found.items())} in "
+            f"step {number}, whose weights were left as they were; check the latents for NaN, or choose a lr below "
+            f"{config.lr:g}{precision}"
+        )
+
+
+def new_discriminator(model: VALDM, seed: int) -> Discriminator:
+    """A new adversary for the levels of a model's features; torch's own generator is left as it is.
+
+    Raises:
+        ValueError: the model refines nothing.
+    """
+    config = model.adapter.config
+    if not model.config.refine:
+        raise ValueError("train: adversarial must be 0 for a model without FRMs, got more; set refine in the model")
+    stages = {stage: config["stage_channels"][stage] for stage in model.config.feature_stages}
+    with torch.random.fork_rng():
+        torch.manual_seed(seeded(seed, _ADVERSARY).initial_seed())
+        return Discriminator({LATENTS: config["latent_channels"], **stages})

@@ -1,0 +1,132 @@
+"""Latents on disk, which need not fit into memory: safetensors files of which single samples are mapped when asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vsad.files import partial_folder, publish, read_json, write_json, write_weights
+
+INDEX, NAME = "index.json", "latents"
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+REMEDY = "write the folder anew with `write_latents`"
+
+
+class LatentShards:
+    """Latents of samples in a folder that ``write_latents`` wrote, read one by one.
+
+    A file is open only while a sample is read, so memory and address space hold one shard at a time at most.
+
+    Args:
+        folder: with ``index.json`` and its shards.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the index is broken.
+
+    Example:
+        >>> shards = write_latents("latents", torch.rand(5, 2, 3, 8, 8), shard_samples=2)
+        >>> len(shards), shards[4].shape
+        (5, torch.Size([2, 3, 8, 8]))
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        index = read_json(self.folder / INDEX, REMEDY)
+        try:
+            self.shape = torch.Size([int(size) for size in index["shape"]])
+            self.shard_samples = int(index["shard_samples"])
+            self.hashes = {str(name): str(value) for name, value in index["shards"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{self.folder / INDEX}: must hold shape, shard_samples and shards, got {type(error).__name__} "
+                f"{error}; {REMEDY}"
+            ) from None
+        self._files = [self.folder / name for name in self.hashes]
+        for file in self._files:
+            if not file.is_file():
+                raise FileNotFoundError(f"{file} is missing: {REMEDY}")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The latents ``(V, c, h, w)`` of a sample, float32."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"LatentShards: index must be from 0 to {len(self) - 1}, got {index}")
+        shard, row = divmod(index % len(self), self.shard_samples)
+        file = self._files[shard]
+        try:
+            with safe_open(file, "pt") as opened:
+                return opened.get_slice(NAME)[row].to(torch.float32, copy=True)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file}: must be a safetensors file with {NAME!r}, got {error}; {REMEDY}") from None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+
+def write_latents(
+    folder: str | Path, latents: Iterable[Tensor], shard_samples: int = 64, *, dtype: torch.dtype = torch.float32
+) -> LatentShards:
+    """Write the latents of samples, of which at most ``shard_samples`` are in memory at a time.
+
+    The folder appears when it is complete: what was interrupted leaves nothing that could be read by mistake.
+
+    Args:
+        folder: new or empty.
+        latents: of each sample ``(V, c, h, w)``, all of one shape.
+        shard_samples: samples in a file.
+        dtype: float32 or float16, of which 65504 is the greatest number.
+
+    Raises:
+        FileExistsError: the folder holds something.
+        ValueError: there are no samples, their shapes differ, their values are not finite as ``dtype``, or it or
+            ``shard_samples`` is none of the above.
+    """
+    folder = Path(folder)
+    if dtype not in DTYPES.values() or shard_samples < 1:
+        raise ValueError(
+            f"write_latents: dtype must be one of {list(DTYPES)} and shard_samples at least 1, "
+            f"got {dtype} and {shard_samples}"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder}: must be a new or empty folder; delete it or name another")
+    partial = partial_folder(folder)
+    samples, count, shape = iter(latents), 0, torch.Size()
+    hashes: dict[str, str] = {}
+    while chunk := list(islice(samples, shard_samples)):
+        shape = shape or chunk[0].shape
+        wrong = next((sample.shape for sample in chunk if sample.shape != shape or sample.ndim != 4), None)
+        if wrong is not None:
+            raise ValueError(f"write_latents: latents must be (V, c, h, w) of one shape, {shape}, got {wrong}")
+        shard = torch.stack(chunk).to("cpu", dtype)  # (n, V, c, h, w)
+        if not shard.isfinite().all():
+            raise ValueError(f"write_latents: latents must be finite as {dtype}, got NaN or infinity; choose float32")
+        file = write_weights(partial / f"shard-{len(hashes):05d}.safetensors", {NAME: shard})
+        hashes[file.name] = hashlib.sha256(shard.numpy().data).hexdigest()
+        count += len(chunk)
+    if not count:
+        raise ValueError("write_latents: latents must be of at least one sample, got none")
+    index: dict[str, Any] = {"shape": [count, *shape], "shard_samples": shard_samples, "shards": hashes}
+    write_json(partial / INDEX, index)
+    publish(partial, folder)
+    return LatentShards(folder)
+
+
+def fingerprint(latents: Tensor | LatentShards) -> str:
+    """A hash by which latents are known again; of shards it is that of the hashes in their index."""
+    hashed = hashlib.sha256(str(tuple(latents.shape)).encode())
+    if isinstance(latents, LatentShards):
+        hashed.update("".join(latents.hashes.values()).encode())
+    else:
+        for sample in latents:
+            hashed.update(sample.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return hashed.hexdigest()
