@@ -9,7 +9,7 @@ from typing import Any
 import rich.progress
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from typer.core import TyperCommand
 
@@ -31,7 +31,8 @@ class Bars(Progress):
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
+            # The time that is left, and at the end the time that it took.
+            TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[text]}", table_column=rest_of_line),
             console=console,
             expand=True,

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from vsad.checks import check_images
@@ -16,7 +15,7 @@ from vsad.models.losses import reconstruction_loss
 from vsad.progress import SILENT, Progress
 from vsad.training.config import TrainConfig, VAEConfig
 from vsad.training.draws import seeded
-from vsad.training.optimization import new_accelerator
+from vsad.training.optimization import new_accelerator, new_schedule
 
 _CROPS = 3
 _WARMUP = 0.1
@@ -69,9 +68,7 @@ def train_vae(model: VALDM, images: Sequence[Tensor] | Tensor, config: VAEConfig
     parts = [vae.decoder, vae.post_quant_conv, *([vae.encoder, vae.quant_conv] if learns else [])]
     parameters = [p for part in parts if part is not None for p in part.requires_grad_(True).parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
-    schedule = get_scheduler(
-        "cosine", optimizer, num_warmup_steps=round(_WARMUP * config.steps), num_training_steps=config.steps
-    )
+    schedule = new_schedule(optimizer, "cosine", config.steps, _WARMUP)
     network, optimizer, schedule = accelerator.prepare(_Reconstruction(vae, learns, config.kl), optimizer, schedule)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     progress = progress if accelerator.is_main_process else SILENT

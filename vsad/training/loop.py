@@ -53,6 +53,11 @@ def train(
         >>> train(new_model("tiny", 0), Station(torch.rand(1, 2, 18, 16, 16), rig), TrainConfig(steps=1))
     """
     stations = check_stations(model, stations)
+    noisiest = model.scheduler.config["num_train_timesteps"]
+    if config.max_timestep > noisiest:
+        raise ValueError(
+            f"train: max_timestep must be at most {noisiest}, as the noise schedule has, got {config.max_timestep}"
+        )
     path = _checked_folder(folder, config)
     tracked = {"log_with": "tensorboard", "project_dir": path} if config.tensorboard else {}
     accelerator = new_accelerator(config, **tracked)

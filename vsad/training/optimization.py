@@ -31,21 +31,20 @@ def new_accelerator(config: TrainConfig, **more: Any) -> Accelerator:
     """An accelerator of its own for a training: precision and accumulation are not those of an earlier one.
 
     Raises:
-        ValueError: there is no such precision here.
+        ValueError: this device has no such precision.
     """
+    # Without "cpu" accelerate takes the processes of torchrun for single ones where there is no GPU.
+    cpu = not torch.accelerator.is_available()
+    if cpu and config.mixed_precision == "fp16":
+        raise ValueError("train: mixed_precision must be 'no' or 'bf16' on a CPU, got 'fp16'; choose one of them")
     AcceleratorState._reset_state()
-    try:
-        return Accelerator(
-            mixed_precision=config.mixed_precision,
-            gradient_accumulation_steps=config.accumulation,
-            step_scheduler_with_optimizer=False,
-            **more,
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"train: mixed_precision must be one that this device has, got {config.mixed_precision!r}, {error}; "
-            "choose 'no' or 'bf16'"
-        ) from None
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.accumulation,
+        step_scheduler_with_optimizer=False,
+        **more,
+    )
 
 
 class Optimization:
@@ -65,9 +64,7 @@ class Optimization:
         self.objective = Objective(model, config)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(self.trained.values(), lr=config.lr, weight_decay=config.weight_decay)
-        name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-        warmup = round(config.warmup * config.steps)
-        schedule = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=config.steps)
+        schedule = new_schedule(optimizer, config.schedule, config.steps, config.warmup)
         self.network, self.optimizer, self.schedule = accelerator.prepare(self.objective, optimizer, schedule)
         self.ema = EMAModel(self.trained.values(), decay=config.ema) if config.ema else None
         self.discriminator: Discriminator | None = None
@@ -144,6 +141,16 @@ class Optimization:
             f"step {number}, whose weights were left as they were; check the latents for NaN, or choose a lr below "
             f"{config.lr:g}{precision}"
         )
+
+
+def new_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int, warmup: float) -> Any:
+    """The schedule of a learning rate that rises in a share ``warmup`` of the steps and then falls, by its name."""
+    name = "constant_with_warmup" if name == "constant" else name
+    # Steps are counted from 1 to ``steps``: at 0 the rate would be zero, as at the end, and the step wasted.
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    rising = round(warmup * steps)
+    return get_scheduler(name, optimizer, num_warmup_steps=rising, num_training_steps=steps + 1, last_epoch=0)
 
 
 def new_discriminator(model: VALDM, seed: int) -> Discriminator:
