@@ -12,16 +12,16 @@ from vsad.models import VALDM, derivative_vae
 from vsad.training import VAEConfig, train_vae
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CONFIG = VAEConfig(steps=50, batch=2, crop=32, lr=5e-3)
+CONFIG = VAEConfig(steps=60, batch=2, crop=24, lr=5e-3)
 
 
 @pytest.fixture(scope="module")
 def images():
-    """Six samples of two views of smooth scenes."""
+    """Six samples of two views of a smooth product."""
     generator = torch.Generator().manual_seed(0)
-    scenes = torch.rand(6, 3, 6, 7, generator=generator)
-    scenes = torch.nn.functional.interpolate(scenes, (48, 56), mode="bicubic").clamp(0, 1)
-    return torch.stack([scenes[..., :48], scenes[..., 8:]], dim=1)
+    scenes = torch.rand(1, 3, 4, 5, generator=generator) + 0.1 * torch.rand(6, 3, 4, 5, generator=generator)
+    scenes = torch.nn.functional.interpolate(scenes / 1.1, (32, 40), mode="bicubic").clamp(0, 1)
+    return torch.stack([scenes[..., :32], scenes[..., 8:]], dim=1)
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def test_a_decoder_learns_to_undo_an_encoder_of_derivatives(images, tmp_path):
     before = error_of(model, images)
     train_vae(model, images, CONFIG, progress)
     after = error_of(model, images)
-    assert after < 0.2 * before
+    assert after < 0.1 * before
     assert same(encoder, model.vae.encoder)
     assert same(quantized, model.vae.quant_conv)
     assert not same(decoder, model.vae.decoder)
@@ -68,7 +68,7 @@ def test_any_other_encoder_learns_too_unless_it_is_told_not_to(images):
     model = small_model()
     before, encoder = error_of(model, images), state_of(model.vae.encoder)
     train_vae(model, list(images), CONFIG)
-    assert error_of(model, images) < 0.5 * before
+    assert error_of(model, images) < 0.25 * before
     assert not same(encoder, model.vae.encoder)
     encoder = state_of(model.vae.encoder)
     train_vae(model, images, replace(CONFIG, steps=1, train_encoder=False))
@@ -86,8 +86,8 @@ def test_what_cannot_be_trained_on_is_refused(images):
     model = small_model()
     with pytest.raises(ValueError, match="images must be of at least one sample, got none"):
         train_vae(model, [], CONFIG)
-    with pytest.raises(ValueError, match="sides divisible by 4, got 46 x 48"):
-        train_vae(model, images[..., :46, :], CONFIG)
+    with pytest.raises(ValueError, match="sides divisible by 4, got 30 x 32"):
+        train_vae(model, images[..., :30, :], CONFIG)
     with pytest.raises(ValueError, match="train_vae: images must be finite and in"):
         train_vae(model, 255 * images, CONFIG)
     assert not any(parameter.requires_grad for parameter in model.vae.parameters())

@@ -224,6 +224,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_harms_the_weights
         ("lr=-1", "train: lr must be positive, got -1"),
         ("lr=.nan", "train: lr must be positive, got nan"),
         ("ema=1", "train: ema must be at least 0 and less than 1, got 1"),
+        ("betas=[0.9, 1]", r"train: betas must be at least 0 and less than 1, got \(0.9, 1.0\)"),
         ("warmup=1.5", "train: warmup must be at least 0 and less than 1, got 1.5"),
         ("accumulation=2", "train: batch must be a multiple of accumulation, 2, got 1; change either"),
         ("keep=0", "train: keep must be at least 1, got 0"),

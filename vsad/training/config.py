@@ -20,7 +20,8 @@ class TrainConfig(Strict):
         lr: peak of the learning rate.
         warmup: share of the steps in which it rises.
         schedule: how it falls afterwards, to zero or, where it is "constant", not at all.
-        weight_decay: of AdamW.
+        betas, weight_decay: of AdamW. The memory of gradients is short, since trainings are: with 0.9 and 0.999 the
+            first hundred steps learn half as much.
         max_timestep: noise levels are drawn below it; features are read at 0, so a short training dwells near it.
         alignment, refine, adversarial, homography: weights of the losses; the diffusion loss has weight 1. Without FRMs
             there is the diffusion loss alone, and the homography's needs a HomographyNet.
@@ -43,6 +44,7 @@ class TrainConfig(Strict):
     lr: float = 2e-3
     warmup: float = 0.2
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.85, 0.99)
     weight_decay: float = 1e-4
     max_timestep: int = 400
     alignment: float = 0.1
@@ -68,6 +70,8 @@ class TrainConfig(Strict):
         for name in ("warmup", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"train: {name} must be at least 0 and less than 1, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"train: betas must be at least 0 and less than 1, got {self.betas}")
         if self.batch % self.accumulation:
             raise ValueError(
                 f"train: batch must be a multiple of accumulation, {self.accumulation}, got {self.batch}; change either"
@@ -87,7 +91,7 @@ class VAEConfig(Strict):
         seed: seed of the order and the crops.
     """
 
-    steps: int = 600
+    steps: int = 300
     batch: int = 4
     lr: float = 2e-3
     kl: float = 1e-6

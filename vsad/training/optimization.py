@@ -63,7 +63,9 @@ class Optimization:
         self.stations, self.config, self.accelerator = stations, config, accelerator
         self.objective = Objective(model, config)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.AdamW(self.trained.values(), lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.trained.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
         schedule = new_schedule(optimizer, config.schedule, config.steps, config.warmup)
         self.network, self.optimizer, self.schedule = accelerator.prepare(self.objective, optimizer, schedule)
         self.ema = EMAModel(self.trained.values(), decay=config.ema) if config.ema else None
