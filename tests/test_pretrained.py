@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from tests.pretrained import save_pipeline
 from vsad.models import VALDM, VALDMConfig, new_model, sd, tiny
-from vsad.training import TrainConfig, learn_latents, train
+from vsad.training import Station, TrainConfig, learn_latents, train
 
 LAYOUTS = ("1.5", "2.1")
 STAGES = ("down0", "down2", "mid", "up0", "up1", "up3")
@@ -67,7 +67,7 @@ def test_only_what_is_chosen_is_trained_and_saved(pipelines, rig, tmp_path, tune
     model = model_on(pipelines["1.5"], tune=tune)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     latents = inputs(batch=2)[0]
-    train(model, latents, rig, TrainConfig(steps=2, lr=1e-2))
+    train(model, Station(latents, rig), TrainConfig(steps=2, lr=1e-2))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("adapter.") for name in changed)
     assert not any(name.startswith("vae.") for name in changed)
@@ -111,7 +111,7 @@ def test_a_model_whose_base_is_gone_names_it(pipelines, tmp_path):
 def test_folders_that_are_no_model_get_one_clear_error(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"adapter/config\.json is missing: name a folder"):
         VALDM.from_pretrained(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="the hub has no such repository or cannot be reached"):
         VALDM.from_pretrained("nobody/nothing")
 

@@ -72,7 +72,7 @@ def test_a_discriminator_learns_and_a_model_learns_to_deceive_a_frozen_one():
     discriminator.requires_grad_(False)
     optimizer = torch.optim.Adam(model.adapter.frms.parameters(), 5e-3)
     history = []
-    for _ in range(10):
+    for _ in range(25):
         loss = adversarial_loss(discriminator(objective(clean, noise, timesteps, station.rig, 0).fake))
         optimizer.zero_grad()
         loss.backward()

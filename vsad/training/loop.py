@@ -47,10 +47,10 @@ def train(
 
     Example:
         >>> from vsad.geometry import Rig
-        >>> from vsad.models import new_model
+        >>> from vsad.models import new_model, tiny
         >>> shift = [[1, 0, 8], [0, 1, 0], [0, 0, 1]]
         >>> rig = Rig.from_pairs(["left", "right"], (64, 64), {("left", "right"): shift})
-        >>> train(new_model("tiny", 0), Station(torch.rand(1, 2, 18, 16, 16), rig), TrainConfig(steps=1))
+        >>> train(new_model(tiny(), 0), Station(torch.rand(1, 2, 18, 16, 16), rig), TrainConfig(steps=1))
     """
     stations = check_stations(model, stations)
     noisiest = model.scheduler.config["num_train_timesteps"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vsad.geometry import Rig
 from vsad.models import VALDM, align_features
-from vsad.models.losses import alignment_loss, diffusion_loss, refine_loss
+from vsad.models.losses import alignment_loss, diffusion_loss, homography_loss, refine_loss
 from vsad.models.valdm import normalize
 from vsad.training.config import TrainConfig
 
@@ -47,6 +47,10 @@ class Objective(nn.Module):
         noisy = model.add_noise(clean, noise, timesteps)
         found = model(noisy, timesteps, rig, categories)
         terms = {"diffusion": diffusion_loss(found.prediction, model.target(clean, noise, timesteps))}
+        if model.adapter.homography_net is not None:
+            homographies = [projection.homography for projection in found.projections]
+            neighbors = found.projections[-1].neighbors
+            terms["homography"] = config.homography * homography_loss(model.appearance(clean), homographies, neighbors)
         if not model.config.refine:
             return Losses(terms, [], [])
         levels = [normalize(noisy), *found.levels]
@@ -56,6 +60,4 @@ class Objective(nn.Module):
         real, fake = [normalize(clean), *start.levels], model.refine(levels, aligned)
         terms["alignment"] = config.alignment * alignment_loss(levels, aligned)
         terms["refine"] = config.refine * refine_loss(fake, real)
-        # A HomographyNet's own loss belongs here, where model.adapter.homography_net is not None:
-        # terms["homography"] = config.homography * homography_loss(...)
         return Losses(terms, real, fake)
