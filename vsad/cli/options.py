@@ -44,6 +44,9 @@ FalseAlarms = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Device of the model: cpu, cuda, cuda:1.", show_default="a GPU where there is one")
 ]
+Autoencoder = Annotated[
+    bool, typer.Option("--vae", help="Train the autoencoder too, so that reconstructions can be looked at.")
+]
 File = Annotated[
     Path | None, typer.Option("--config", help="YAML or JSON file of `vsad config`; options count more than it does.")
 ]

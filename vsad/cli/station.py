@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from vsad.cli.app import app
 from vsad.cli.options import (
+    Autoencoder,
     Category,
     Changes,
     Data,
@@ -85,6 +87,7 @@ def train(
     size: Size = None,
     preset: Preset = None,
     steps: Steps = None,
+    vae: Autoencoder = False,
     registration: Registered = None,
     seed: Seed = None,
     device: Device = None,
@@ -93,9 +96,9 @@ def train(
 ) -> None:
     """Train VALDM and FRM on normal images."""
     from vsad.models import new_model
-    from vsad.pipeline import canonical_images, normal_samples, register_station
+    from vsad.pipeline import Canonical, canonical_images, normal_samples, register_station
     from vsad.registration import canonical_rig
-    from vsad.training import Station, learn_latents
+    from vsad.training import Station, learn_latents, train_vae
     from vsad.training import train as fit_weights
 
     made = chosen(
@@ -106,15 +109,18 @@ def train(
         steps=steps,
         registration=registration,
         seed=seed,
-        device=device,
-    )
+        device=device, vae={} if vae else None,
+    )  # fmt: skip
     cameras = _rig(rig, made.size)
     dataset = normal_samples(data, category, made.size)
     model = new_model(made.valdm, made.seed).to(made.chosen_device)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
+        if made.vae is not None:
+            train_vae(model, Canonical([(dataset, places)]), made.vae, bars)
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
-        fit_weights(model, Station(latents, canonical_rig(cameras, places)), made.train, bars)
+        station = Station(latents, canonical_rig(cameras, places))
+        fit_weights(model, station, made.train, bars, folder=out / "training")
     model.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     print(out)
@@ -155,7 +161,9 @@ def fit(
         split = Split.to_fit(
             dataset, places, trained, cameras, bars, lambda images: encode(trained, images), frozen, made.seed
         )
-        fitted = fit_detector(trained, cameras, split, places, made.detector, bars, frozen)
+        category = dataset.category if trained.config.conditioning != "none" else None
+        told = replace(made.detector, category=category)
+        fitted = fit_detector(trained, cameras, split, places, told, bars, frozen)
         fitted.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     warn_of_extrapolation(fitted.fitted)
@@ -224,6 +232,7 @@ def run(
     steps: Steps = None,
     memory: Memory = None,
     false_alarms: FalseAlarms = None,
+    vae: Autoencoder = False,
     ablations: Annotated[bool, typer.Option(help="Also measure the model without alignment and a plain bank.")] = False,
     network: Network = None,
     seed: Seed = None,
@@ -237,7 +246,8 @@ def run(
 
     made = chosen(
         file, changes, size=size, graph=graph, registration=registration, preset=preset, steps=steps, memory=memory,
-        false_alarms=false_alarms, ablations=ablations or None, network=network, seed=seed, device=device,
+        false_alarms=false_alarms, ablations=ablations or None, vae={} if vae else None, network=network, seed=seed,
+        device=device,
     )  # fmt: skip
     with Bars() as bars:
         results = run_all(data, out, made, bars)

@@ -106,6 +106,10 @@ class VALDM(nn.Module):
         """Raw latents to those that the UNet works on: mean 0 and deviation 1 in every channel of normal samples."""
         return (raw - self.adapter.latent_mean) / self.adapter.latent_deviation
 
+    def unstandardize(self, latents: Tensor) -> Tensor:
+        """Standardized latents to raw ones."""
+        return latents * self.adapter.latent_deviation + self.adapter.latent_mean
+
     def appearance(self, latents: Tensor) -> Tensor:
         """The channels of ``latents (B, V, c, h, w)`` that look alike however a camera is turned.
 
@@ -115,8 +119,7 @@ class VALDM(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Standardized latents ``(B, V, c, h, w)`` to images ``(B, V, 3, H, W)`` in [0, 1]."""
-        raw = latents * self.adapter.latent_deviation + self.adapter.latent_mean
-        images: Tensor = self.vae.decode(raw.flatten(0, 1)).sample
+        images: Tensor = self.vae.decode(self.unstandardize(latents).flatten(0, 1)).sample
         return (0.5 * (images + 1)).clamp(0, 1).unflatten(0, latents.shape[:2])
 
     def forward(
@@ -232,6 +235,25 @@ class VALDM(nn.Module):
             return levels
         projection = projection or self.project(latents, rig)[-1]
         return self.refine(levels, [align_features(level, projection) for level in levels])
+
+    @property
+    def draws(self) -> bool:
+        """Whether the autoencoder's decoder has learned to draw pictures."""
+        return self.vae_is_tuned or self.config.base is not None
+
+    def reconstruct(
+        self, latents: Tensor, rig: Rig, category: Tensor | None = None, *, timestep: int = 100, seed: int = 0
+    ) -> Tensor:
+        """Pictures ``(B, V, 3, H, W)`` of what the model takes for clean in ``latents`` with noise of a time step.
+
+        The more noise, the less remains of what normal samples do not show.
+        """
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+        noisy = self.add_noise(latents, noise, timestep)
+        times = torch.full((len(latents),), timestep, device=latents.device)
+        prediction = self(noisy, times, rig, category).prediction
+        assert prediction is not None
+        return self.decode(self.clean_and_noise(noisy, prediction, timestep)[0])
 
     def clean_and_noise(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor | int) -> tuple[Tensor, Tensor]:
         """``x_0`` and ``e`` of ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e``, by what the UNet predicts."""

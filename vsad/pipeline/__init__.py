@@ -9,6 +9,7 @@ from vsad.pipeline.parts import Split, fit_detector
 from vsad.pipeline.run import METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import (
     REGISTRATION,
+    Canonical,
     canonical_images,
     detect_all,
     images_of,
@@ -25,6 +26,7 @@ __all__ = [
     "REPORT",
     "ROWS",
     "TABLES",
+    "Canonical",
     "Detections",
     "Outcome",
     "RunConfig",

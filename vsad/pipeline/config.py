@@ -14,7 +14,7 @@ from vsad.config import Strict, parse_config, read_fields
 from vsad.detection import DetectorConfig
 from vsad.models import VALDMConfig, model_config
 from vsad.pipeline.steps import REGISTRATION
-from vsad.training import TrainConfig
+from vsad.training import TrainConfig, VAEConfig
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class RunConfig(Strict):
         graph: graph of the rig: "overlap", "ring" or "star".
         registration: whether samples are brought into one pose: "auto", where it helps, "on" or "off".
         train, detector: of those steps.
+        vae: how the autoencoder is trained before, so that reconstructions can be looked at; None leaves it as it is.
         ablations: whether the same model without alignment and a plain bank are measured beside it.
         seed: seed of every random choice.
         device: device of the model and the detector, such as cpu, cuda or cuda:1; None for a GPU where there is one.
@@ -41,6 +42,7 @@ class RunConfig(Strict):
     registration: str = "auto"
     train: TrainConfig = field(default_factory=TrainConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
+    vae: VAEConfig | None = None
     ablations: bool = False
     seed: int = 0
     network: str | None = "contrast"
@@ -105,7 +107,7 @@ def run_config(
     content = read_fields(path, [*given, *changes])
     if content.get("network") == "none":
         content["network"] = None
-    for part in ("train", "detector"):
+    for part in ("train", "detector", *(["vae"] if content.get("vae") is not None else [])):
         if isinstance(content.setdefault(part, {}), dict):
             content[part].setdefault("seed", content.get("seed", 0))
     return parse_config(RunConfig, content, "" if path is None else f"{path}: ")

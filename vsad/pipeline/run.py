@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, list_categories, open_dataset
-from vsad.detection import Detector, FrozenNetwork, load_network, warn_of_extrapolation
+from vsad.detection import Detector, FrozenNetwork, load_network, place, warn_of_extrapolation
 from vsad.evaluation import Result
-from vsad.models import new_model
+from vsad.geometry import Rig
+from vsad.models import VALDM, new_model
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
-from vsad.pipeline.steps import normal_samples, register_station, report_detections, write_metrics
+from vsad.pipeline.steps import Canonical, normal_samples, register_station, report_detections, write_metrics
 from vsad.progress import SILENT, Progress
-from vsad.registration import canonical_rig
-from vsad.training import Station, encode, learn_latents, train
+from vsad.registration import Registration, canonical_rig
+from vsad.report import Reconstruction
+from vsad.training import Station, encode, learn_latents, train, train_vae
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
 # The name of the model's own row in the table of metrics.
 MAIN = "VSAD"
+# Samples whose reconstructions a report shows, at most.
+_DRAWN = 6
 
 
 class Outcome(NamedTuple):
@@ -49,14 +58,62 @@ def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress
     """
     root, out = Path(root), Path(out)
     categories = list_categories(root)
+    if config.valdm.conditioning != "none":
+        unknown = sorted(set(categories) - set(config.valdm.categories))
+        if unknown:
+            raise ValueError(
+                f"run: model.categories must name every category of {root}, got {list(config.valdm.categories)}; "
+                f"add {', '.join(unknown)}"
+            )
     network = None if config.network is None else load_network(config.network).to(config.chosen_device)
-    results = {}
-    for category in categories:
-        folder = out / category if len(categories) > 1 else out
-        folder.mkdir(parents=True, exist_ok=True)
-        results[category] = _run_category(root, category, folder, config, network, progress)
+    folders = {name: out / name if len(categories) > 1 else out for name in categories}
+    products = (_Product.of(root, name, folder, config, progress) for name, folder in folders.items())
+    results: dict[str, Outcome] = {}
+    # A conditioned model learns all categories together; otherwise each has a model of its own, and is done with first.
+    for group in [list(products)] if config.valdm.conditioning != "none" else ([each] for each in products):
+        results |= _run_together(group, config, network, progress)
     write_metrics(out / METRICS, {name: outcome.rows[0][1] for name, outcome in results.items()})
     return results
+
+
+class _Product(NamedTuple):
+    """A category, calibrated and registered."""
+
+    category: str
+    root: Path
+    folder: Path
+    normal: MultiViewDataset
+    test: MultiViewDataset
+    rig: Rig
+    registration: Registration | None
+    why: str
+
+    @classmethod
+    def of(cls, root: Path, category: str, folder: Path, config: RunConfig, progress: Progress) -> _Product:
+        normal = normal_samples(root, category, config.size)
+        test = open_dataset(root, "test", category=category, size=config.size)
+        folder.mkdir(parents=True, exist_ok=True)
+        rig, _ = calibrate(normal, graph=config.graph, seed=config.seed, progress=progress)
+        rig.save(folder / RIG)
+        registration, why = register_station(normal, rig, config.registration, progress)
+        return cls(category, root, folder, normal, test, rig, registration, why)
+
+    def split(
+        self,
+        model: VALDM,
+        encoded: Callable[[Iterable[Tensor]], Tensor],
+        network: FrozenNetwork | None,
+        config: RunConfig,
+        progress: Progress,
+    ) -> Split:
+        """The normal samples, encoded."""
+        return Split.to_fit(self.normal, self.registration, model, self.rig, progress, encoded, network, config.seed)
+
+    def station(self, model: VALDM, split: Split) -> Station:
+        """What is trained on."""
+        known = model.config.categories
+        index = known.index(self.category) if self.category in known else 0
+        return Station(split.latents, canonical_rig(self.rig, self.registration), index)
 
 
 class _Variant(NamedTuple):
@@ -66,51 +123,108 @@ class _Variant(NamedTuple):
     agree: bool | None = None
 
 
-def _run_category(
-    root: Path, category: str, folder: Path, config: RunConfig, network: FrozenNetwork | None, progress: Progress
-) -> Outcome:
+def _run_together(
+    products: Sequence[_Product], config: RunConfig, network: FrozenNetwork | None, progress: Progress
+) -> dict[str, Outcome]:
+    """Train one model on some products, and judge each."""
     began = time.perf_counter()
-    normal = normal_samples(root, category, config.size)
-    test = open_dataset(root, "test", category=category, size=config.size)
-    rig, _ = calibrate(normal, graph=config.graph, seed=config.seed, progress=progress)
-    rig.save(folder / RIG)
-
-    registration, why = register_station(normal, rig, config.registration, progress)
     model = new_model(config.valdm, config.seed).to(config.chosen_device)
-    train_set = Split.to_fit(
-        normal, registration, model, rig, progress, lambda images: learn_latents(model, images), network, config.seed
-    )
-    test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images), network)
-    canonical = canonical_rig(rig, registration)
-    train(model, Station(train_set.latents, canonical), config.train, progress)
-    detector = fit_detector(model, rig, train_set, registration, config.detector, progress, network)
-    detector.save_pretrained(folder / DETECTOR)
+    if config.vae is not None:
+        train_vae(model, Canonical([(p.normal, p.registration) for p in products]), config.vae, progress)
+    splits = _encode(products, model, network, config, progress)
+    train(model, [p.station(model, split) for p, split in zip(products, splits)], config.train, progress)
+    plain = None
+    if config.ablations:
+        plain = changed_model(model, config.seed, align_stages=(), refine=False)
+        train(plain, [p.station(plain, split) for p, split in zip(products, splits)], config.train, progress)
+    shared_s = time.perf_counter() - began
+    return {
+        product.category: _judge(product, split, model, plain, config, network, shared_s, progress)
+        for product, split in zip(products, splits)
+    }
+
+
+def _encode(
+    products: Sequence[_Product], model: VALDM, network: FrozenNetwork | None, config: RunConfig, progress: Progress
+) -> list[Split]:
+    """The normal samples of every product, in latents that are standardized on all of them."""
+    if len(products) == 1:
+        learnt = products[0].split(model, lambda images: learn_latents(model, images), network, config, progress)
+        return [learnt]
+    splits = [p.split(model, lambda images: encode(model, images), network, config, progress) for p in products]
+    raw = [model.unstandardize(split.latents).flatten(0, 1) for split in splits]
+    practice = [model.unstandardize(split.practice.latents) for split in splits if split.practice is not None]
+    model.learn_latent_statistics(torch.cat(raw)[None])
+    return [
+        split._replace(
+            latents=model.standardize(views.unflatten(0, split.latents.shape[:2])),
+            practice=split.practice._replace(latents=model.standardize(painted)) if split.practice else None,
+        )
+        for split, views, painted in zip(splits, raw, practice)
+    ]
+
+
+def _judge(
+    product: _Product,
+    normal: Split,
+    model: VALDM,
+    plain: VALDM | None,
+    config: RunConfig,
+    network: FrozenNetwork | None,
+    shared_s: float,
+    progress: Progress,
+) -> Outcome:
+    """Fit detectors to a product, inspect its test samples, measure and report."""
+    began = time.perf_counter()
+    category = product.category if model.config.conditioning != "none" else None
+    chosen = replace(config.detector, category=category)
+    rig, registration, test = product.rig, product.registration, product.test
+    detector = fit_detector(model, rig, normal, registration, chosen, progress, network)
+    detector.save_pretrained(product.folder / DETECTOR)
     warn_of_extrapolation(detector.fitted)
 
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
-    if config.ablations:
-        plain = changed_model(model, config.seed, align_stages=(), refine=False)
-        train(plain, Station(train_set.latents, canonical), config.train, progress)
-        unaligned = fit_detector(plain, rig, train_set, registration, config.detector, progress, network)
+    if plain is not None:
+        unaligned = fit_detector(plain, rig, normal, registration, chosen, progress, network)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)
         variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
+    test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images), network)
     found = _detect_variants(variants, test, test_set, progress)
-    found[MAIN].save(folder / DETECTIONS)
-    if config.ablations:
-        found[BASELINE] = detect_baseline(normal, test, config.seed, progress)
+    found[MAIN].save(product.folder / DETECTIONS)
+    if plain is not None:
+        found[BASELINE] = detect_baseline(product.normal, test, config.seed, progress)
 
     truth = Truth.of(test)
     rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
-    facts = {"data": str(root), "model": config.preset, "training": f"{config.train.steps} steps, seed {config.seed}"}
+    facts = {"data": str(product.root), "model": config.preset}
+    facts["training"] = f"{config.train.steps} steps, seed {config.seed}"
     facts["weights of the levels, latents first"] = ", ".join(f"{weight:g}" for weight in detector.config.weights or ())
     called, good = found[MAIN].false_alarms()
-    facts |= {"registration": why, "false alarms": f"{called} of {good} good samples"}
+    facts |= {"registration": product.why, "false alarms": f"{called} of {good} good samples"}
     facts["threshold"] = detector.fitted.describe()
-    facts["seconds"] = f"{time.perf_counter() - began:.0f}"
+    facts["seconds"] = f"{shared_s + time.perf_counter() - began:.0f}"
     with progress.stage("report", 1):
-        report_detections(folder / REPORT, found[MAIN], rows, rig, facts)
+        drawn = _reconstructions(detector, test, test_set) if model.draws else []
+        report_detections(product.folder / REPORT, found[MAIN], rows, rig, facts, drawn)
     return Outcome(rows, (called, good), tuple(found[MAIN].warnings()))
+
+
+@torch.no_grad()
+def _reconstructions(detector: Detector, test: MultiViewDataset, split: Split) -> list[Reconstruction]:
+    """What the model makes of the first good sample and the first of every kind of defect."""
+    kinds: dict[str, int] = {}
+    for index, sample in enumerate(test.samples):
+        kinds.setdefault(sample.defect, index)
+    found = []
+    for index in [*kinds.values()][:_DRAWN]:
+        images = place(test[index]["images"], detector.registration)[0]
+        latents = split.latents[index][None]
+        drawn = detector.model.reconstruct(latents, detector.canonical_rig, detector.category)[0]
+        found.append(
+            Reconstruction(f"{test.samples[index].defect}/{test.samples[index].id}", images.cpu(), drawn.cpu())
+        )
+    return found
 
 
 def _detect_variants(

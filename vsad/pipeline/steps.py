@@ -13,14 +13,14 @@ from torch import Tensor
 
 import vsad
 from vsad.data import GOOD, MultiViewDataset, open_dataset
-from vsad.detection import Detector, Placement, place_all
+from vsad.detection import Detector, Placement, place, place_all
 from vsad.evaluation import Result, summarize
 from vsad.files import write_json
 from vsad.geometry import Rig
 from vsad.pipeline.detections import Detections
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, choose_canonical, choose_margin, registration_helps
-from vsad.report import Report, ReportSample, write_report
+from vsad.report import Reconstruction, Report, ReportSample, write_report
 
 REGISTRATION = ("auto", "on", "off")
 # Normal samples that tell the product from its background.
@@ -97,6 +97,24 @@ class _Images(Sequence[Tensor]):
         return self.dataset[index]["images"]
 
 
+class Canonical(Sequence[Tensor]):
+    """The images of data sets' samples in canonical pose, one data set after the other, read when they are asked for.
+
+    Args:
+        parts: data sets and their registrations.
+    """
+
+    def __init__(self, parts: Sequence[tuple[MultiViewDataset, Registration | None]]) -> None:
+        self.samples = [(dataset, index, places) for dataset, places in parts for index in range(len(dataset))]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        dataset, sample, registration = self.samples[index]
+        return place(dataset[sample]["images"], registration)[0]
+
+
 def canonical_images(
     dataset: MultiViewDataset,
     registration: Registration | None,
@@ -115,7 +133,12 @@ def detect_all(detector: Detector, dataset: MultiViewDataset, progress: Progress
 
 
 def report_detections(
-    path: Path, detections: Detections, rows: Sequence[tuple[str, Result]], rig: Rig, facts: dict[str, str]
+    path: Path,
+    detections: Detections,
+    rows: Sequence[tuple[str, Result]],
+    rig: Rig,
+    facts: dict[str, str],
+    reconstructions: Sequence[Reconstruction] = (),
 ) -> None:
     """Write the HTML report; ``rows`` are named metrics, this run's first."""
     samples = []
@@ -135,6 +158,7 @@ def report_detections(
         path,
         Report(
             title, detections.dataset.views, samples, detections.threshold, metrics=list(rows), calibration=rig.pairs,
+            reconstructions=reconstructions,
             facts={**facts, **machine, "vsad": vsad.__version__, "date": time.strftime("%Y-%m-%d %H:%M")},
         ),
     )  # fmt: skip

@@ -41,6 +41,21 @@ class ReportSample:
 
 
 @dataclass(frozen=True)
+class Reconstruction:
+    """What a model makes of a sample.
+
+    Args:
+        id: the sample's name.
+        images: (V, 3, H, W) RGB, float in [0, 1] or uint8, in canonical pose where samples are registered.
+        drawn: the model's, likewise.
+    """
+
+    id: str
+    images: Array
+    drawn: Array
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything the page shows.
 
@@ -51,6 +66,7 @@ class Report:
         threshold: a sample or view whose score is at least this is a DEFECT.
         metrics: rows (name, result of ``vsad.evaluation.evaluate``), this run first, then its comparisons.
         calibration: the pairs of the rig.
+        reconstructions: of a few samples, by a model whose autoencoder draws pictures.
         facts: what, where and when: data set, category, model, date, machine, version, seconds.
     """
 
@@ -60,4 +76,5 @@ class Report:
     threshold: float
     metrics: Sequence[tuple[str, Result]] = ()
     calibration: Sequence[RigPair] = ()
+    reconstructions: Sequence[Reconstruction] = ()
     facts: Mapping[str, object] = field(default_factory=dict)

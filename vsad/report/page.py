@@ -19,7 +19,7 @@ from vsad.files import write_text
 from vsad.report.cards import Card, kinds_of_sample
 from vsad.report.charts import charts
 from vsad.report.content import Report
-from vsad.report.pictures import Scale
+from vsad.report.pictures import Scale, photograph
 
 TEMPLATES = Path(__file__).parent / "templates"
 METRIC_NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "aupro": "AUPRO"}
@@ -64,6 +64,13 @@ def write_report(path: str | Path, report: Report, *, image_size: int = 256, max
         report=report,
         cards=cards,
         pictures=[card.pictures(scale, image_size) for card in cards[:max_pictures]],
+        drawn=[
+            [
+                (photograph(x, image_size), photograph(y, image_size))
+                for x, y in zip(as_numpy(r.images), as_numpy(r.drawn))
+            ]
+            for r in report.reconstructions
+        ],
         outcomes=Counter(card.outcome for card in cards),
         categories=sorted({s.category for s in report.samples if s.category}),
         unjudged=any(share for card in cards for share in card.unjudged),
