@@ -28,7 +28,6 @@ from vsad.files import read_json
 from vsad.geometry import (
     corners_to_homography,
     orient_homography,
-    overlap_fraction,
     scale_homography,
     transform_points,
 )
@@ -51,7 +50,9 @@ HELD_OUT = (
     "circuit_board", "coins", "skimage:astronaut", "skimage:retina", "skimage:clock_motion", "skimage:text",
 )  # fmt: skip
 PERTURBATION = 8.0  # image pixels by which each corner of the target is displaced, in a direction of its own
-SHARED = (0.3, 0.45)  # share of their area that two held-out windows have in common
+# Share of their area that two windows have in common. The loss has no slope toward what is far off, so training takes
+# near ones; a search votes alike for near and far, so it finds far ones too.
+NEAR, FAR = (0.75, 0.95), (0.3, 0.45)
 JITTER = 12.0  # image pixels by which the corners of a window are off a square, as of a camera that is a little tilted
 
 
@@ -125,12 +126,10 @@ def train(net: HomographyNet, scenes: list[Scene], *, steps: int, seed: int = 0,
     """Train by ``homography_loss`` alone.
 
     With rigs (stations), each step takes two slots of every view, perturbed by up to 8 pixels. Without (a net that
-    searches), each step takes five pairs from the identity; it begins with large overlaps, because the loss has no
-    slope toward what is far off.
+    searches), each step takes five pairs from the identity.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
-    overlaps = np.array([overlap_fraction(scene.truth, IMAGE).min() for scene in scenes])
     started, losses = time.process_time(), []
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -144,8 +143,7 @@ def train(net: HomographyNet, scenes: list[Scene], *, steps: int, seed: int = 0,
             view = torch.arange(V)[:, None]
             start, neighbors = scale_homography(off[view, slots], IMAGE, LATENT), scene.neighbors[view, slots]
         else:
-            easy = np.flatnonzero(overlaps >= max(0.28, min(0.8, 1.3 - 1.2 * step / steps)))
-            chosen = [scenes[i] for i in rng.choice(easy, 5, replace=False)]
+            chosen = [scenes[i] for i in rng.choice(len(scenes), 5, replace=False)]
             latents, neighbors = torch.cat([scene.latents for scene in chosen]), chosen[0].neighbors
             start = torch.eye(3).expand(2, 1, 3, 3)
         loss = homography_loss(latents[:, :, SMOOTHED], net(latents, start[None].float(), neighbors), neighbors)
@@ -193,8 +191,8 @@ def run(mode: str, steps: int, width: int = 16, seed: int = 0) -> tuple[Homograp
     if mode == "refined":
         train(net, stations(TRAINING, range(16)), steps=steps, seed=seed)
         return net, measure(net, stations(HELD_OUT, range(50, 62)))
-    train(net, pairs(TRAINING, 16, (0.3, 0.95), seed=0), steps=steps, seed=seed)
-    return net, measure(net, pairs(HELD_OUT, 10, SHARED, seed=1))
+    train(net, pairs(TRAINING, 6, NEAR, seed=0), steps=steps, seed=seed)
+    return net, measure(net, pairs(HELD_OUT, 8, FAR, seed=1))
 
 
 def _windows(photo: np.ndarray, rng: np.random.Generator, share: float) -> tuple[Tensor, Tensor] | None:

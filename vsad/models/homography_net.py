@@ -11,6 +11,8 @@ from vsad.ops import homography_align, homography_warp
 
 # The gains start at zero and belong near one. This factor lets the learning rate of the convolutions suit them too.
 GAIN = 10.0
+# The search is worth its whole translation or nothing, and a part of it leads nowhere: its gain passes quickly to one.
+SEARCH_GAIN = 30.0
 # The search leaves out translations that would leave less than this share of the largest possible overlap: a few
 # cells agree by chance.
 LEAST_OVERLAP = 0.2
@@ -201,7 +203,7 @@ class Search(nn.Module):
         votes = torch.softmax(logits.flatten(1), 1).view(-1, *size)
         dy, dx = (torch.fft.fftfreq(side, 1 / side).to(target) for side in size)
         translation = torch.stack([votes.sum(1) @ dx, votes.sum(2) @ dy], -1)  # (S, 2)
-        return torch.tanh(GAIN * self.gain) * translation[:, None].expand(-1, 4, 2)
+        return torch.tanh(SEARCH_GAIN * self.gain) * translation[:, None].expand(-1, 4, 2)
 
 
 class Match(nn.Module):
