@@ -1,7 +1,8 @@
 """Trains a HomographyNet without labels and measures it on stations and photographs that it has never seen.
 
-    python -m tests.homography_experiment refined     # pull back a rig that is 8 pixels off
-    python -m tests.homography_experiment learned     # find neighbors without a rig
+    python -m tests.homography_experiment refined --save refined.pt      # pull back a rig that is 8 pixels off
+    python -m tests.homography_experiment learned --weights refined.pt   # find neighbors without a rig
+    python -m tests.homography_experiment learned --steps 80             # the same, trained without a rig too
 
 Truth is used to make the data and to measure, never to train. Errors are distances in source pixels of 256 x 256
 images between where the true and the found homography put a point, the mean over a grid in the true overlap.
@@ -184,15 +185,26 @@ def table(measured: dict[str, Tensor], goal: float) -> str:
     return "\n".join(lines)
 
 
-def run(mode: str, steps: int, width: int = 16, seed: int = 0) -> tuple[HomographyNet, dict[str, Tensor]]:
+def run(mode: str, steps: int, *, width: int = 16, seed: int = 0) -> tuple[HomographyNet, dict[str, Tensor]]:
     """Train and measure one mode, "refined" or "learned"."""
     torch.manual_seed(seed)
     net = HomographyNet(LATENTS, width=width, search=mode == "learned")
-    if mode == "refined":
-        train(net, stations(TRAINING, range(16)), steps=steps, seed=seed)
-        return net, measure(net, stations(HELD_OUT, range(50, 62)))
-    train(net, pairs(TRAINING, 6, NEAR, seed=0), steps=steps, seed=seed)
-    return net, measure(net, pairs(HELD_OUT, 8, FAR, seed=1))
+    scenes = stations(TRAINING, range(16)) if mode == "refined" else pairs(TRAINING, 6, NEAR, seed=0)
+    train(net, scenes, steps=steps, seed=seed)
+    return net, measure(net, held_out(mode))
+
+
+def held_out(mode: str) -> list[Scene]:
+    """What a mode is measured on."""
+    return stations(HELD_OUT, range(50, 62)) if mode == "refined" else pairs(HELD_OUT, 8, FAR, seed=1)
+
+
+def searching(refined: HomographyNet, width: int = 16) -> HomographyNet:
+    """Give a network that was trained with rigs a search, which has nothing to learn but that it is wanted."""
+    net = HomographyNet(LATENTS, width=width, search=True)
+    net.load_state_dict(refined.state_dict(), strict=False)
+    net.search.gain.data.fill_(1.0)
+    return net
 
 
 def _windows(photo: np.ndarray, rng: np.random.Generator, share: float) -> tuple[Tensor, Tensor] | None:
@@ -231,12 +243,19 @@ def _model() -> VALDM:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=["refined", "learned"])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", type=Path)
+    parser.add_argument("--save", type=Path, help="where to write the weights")
+    parser.add_argument("--weights", type=Path, help="of the mode refined: learned then only adds a search to them")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    net, measured = run(arguments.mode, arguments.steps, seed=arguments.seed)
+    if arguments.weights:
+        network = HomographyNet(LATENTS, width=16)
+        network.load_state_dict(torch.load(arguments.weights))
+        network = searching(network) if arguments.mode == "learned" else network
+        measured = measure(network, held_out(arguments.mode))
+    else:
+        network, measured = run(arguments.mode, arguments.steps, seed=arguments.seed)
     print(table(measured, 2.0 if arguments.mode == "refined" else 4.0))
     if arguments.save:
-        torch.save(net.state_dict(), arguments.save)
+        torch.save(network.state_dict(), arguments.save)

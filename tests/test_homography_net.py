@@ -26,7 +26,7 @@ def woken(net, gain=0.1):
     """The network with gains of one, as training finds them."""
     for name, parameter in net.named_parameters():
         if name.endswith("gain"):
-            parameter.data.fill_(0.2 if "search" in name else gain)
+            parameter.data.fill_(0.1 if "search" in name else gain)
     return net
 
 
@@ -152,15 +152,17 @@ def test_wrong_arguments_are_refused_in_words(latents, homography, neighbors, me
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "steps", "goal"), [("refined", 300, 2.0), ("learned", 300, 4.0)])
-def test_held_out_stations_and_photographs_are_aligned(mode, steps, goal, threads):
+def test_held_out_stations_and_photographs_are_aligned(threads):
+    """Five minutes of one core; docs/homography_net.md has the figures."""
     pytest.importorskip("skimage")
-    from tests.homography_experiment import run
+    from tests.homography_experiment import held_out, measure, run, searching
 
     threads(1)
-    _, measured = run(mode, steps)
-    for name in ("circuit_board", "coins"):
-        assert measured[name][-1].median() < goal / 2, name
-    everything = torch.cat(list(measured.values()), 1)[-1]
-    assert everything.median() < goal / 2
-    assert (everything < goal).double().mean() > 0.85
+    net, refined = run("refined", steps=250)
+    learned = measure(searching(net), held_out("learned"))
+    for measured, goal in ((refined, 2.0), (learned, 4.0)):
+        for name in ("circuit_board", "coins"):
+            assert measured[name][-1].max() < goal, name
+        every = torch.cat(list(measured.values()), 1)[-1]
+        assert every.median() < goal / 2
+        assert (every < goal).double().mean() > 0.8
