@@ -38,7 +38,8 @@ class HomographyNet(nn.Module):
         stages: number of stages; the last works at the latents' resolution, each one before at half of the next's.
         width: channels of the features.
         search: whether the first stage starts with a search for the translation over the whole image (``Search``),
-            for views that no rig relates.
+            for views that no rig relates. It matches with features that are learned as well from rigs that are a
+            little off; after such training, ``net.search.gain.data.fill_(1.0)`` switches it on.
         window: odd side of the window in which ``Match`` looks for a cell, in cells of its stage.
         iterations: number of ``Match`` steps at each stage, with shared weights.
 
