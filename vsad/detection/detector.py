@@ -104,7 +104,8 @@ class Detector(nn.Module):
         """Fill the memory with the features of normal samples and choose the threshold.
 
         Every normal sample is scored as if the memory and its statistics did not know it, and the canonical sample of
-        the registration not at all; the threshold is that of ``fit_threshold`` for these scores.
+        the registration not at all; the threshold is that of ``fit_threshold`` for these scores. Where the model
+        corrects homographies, the detector's rig is the one that it sees in the normal samples.
 
         Args:
             model: trained.
@@ -119,6 +120,11 @@ class Detector(nn.Module):
             maps: that it gives of the normal samples in canonical pose, each ``(S, V, C, h, w)``.
             progress: told of every sample and level.
         """
+        from vsad.models import refined_rig  # diffusers takes seconds to import
+
+        if model.adapter.homography_net is not None:
+            wide = canonical_rig(rig, registration)
+            rig = refined_rig(model, latents, wide).cropped((wide.size[0] - rig.size[0]) // 2)
         config = config or DetectorConfig()
         config = replace(config, window=config.window or (3 if registration else 5))
         size = (latents.shape[-2], latents.shape[-1])
@@ -208,7 +214,8 @@ class Detector(nn.Module):
 
     def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> list[Tensor]:
         """The levels of one sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
-        found = self.model.features(latents[None], self.canonical_rig, self.category, stages=stages)
+        settled = self.model.adapter.homography_net is not None  # fit took what it makes of the rig
+        found = self.model.features(latents[None], self.canonical_rig, self.category, stages=stages, settled=settled)
         return [*(level[0] for level in found), *maps]
 
     @torch.no_grad()

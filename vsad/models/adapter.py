@@ -67,7 +67,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
             self.class_embedding = zero_(nn.Embedding(len(config.categories), time_channels))
         self.homography_net: HomographyNet | None = None
         if config.homographies in ("refined", "learned"):
-            self.homography_net = HomographyNet(latent_channels, search=config.homographies == "learned")
+            self.homography_net = HomographyNet(latent_channels, width=16, search=config.homographies == "learned")
 
     @property
     def valdm(self) -> VALDMConfig:

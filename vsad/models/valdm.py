@@ -130,6 +130,7 @@ class VALDM(nn.Module):
         category: Tensor | None = None,
         *,
         features_only: bool = False,
+        settled: bool = False,
     ) -> Denoised:
         """Predict the noise in all views' latents.
 
@@ -139,10 +140,11 @@ class VALDM(nn.Module):
             rig: rig of these V views.
             category: ``(B,)`` int64, indices of the configuration's categories; None for the first.
             features_only: whether to end after the last feature stage.
+            settled: whether the rig is a ``refined_rig`` already, and a HomographyNet is not asked again.
         """
         B, V = latents.shape[:2]
         config, unet, x = self.config, self.unet, latents.flatten(0, 1)
-        projections = self.project(latents, rig)
+        projections = self.project(latents, rig, settled=settled)
         time, context = self._condition(x, timesteps, category, V)
         wanted = {*config.feature_stages}
         levels: list[Tensor] = []
@@ -177,9 +179,11 @@ class VALDM(nn.Module):
         prediction = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
         return Denoised(prediction.unflatten(0, (B, V)), levels, projections)
 
-    def project(self, latents: Tensor, rig: Rig) -> list[Projection]:
+    def project(self, latents: Tensor, rig: Rig, *, settled: bool = False) -> list[Projection]:
         """The homographies between the views, coarse to fine: the rig's, or what the HomographyNet makes of them."""
         given = Projection.of(rig, (latents.shape[-2], latents.shape[-1]), latents.device)
+        if settled:
+            return [given]
         start = given.unknown() if self.config.homographies in ("identity", "learned") else given
         if self.adapter.homography_net is None:
             return [start]
@@ -209,7 +213,13 @@ class VALDM(nn.Module):
         return [frm(level, a.feature) for frm, level, a in zip(frms, levels, aligned)]
 
     def features(
-        self, latents: Tensor, rig: Rig, category: Tensor | None = None, *, stages: bool = True
+        self,
+        latents: Tensor,
+        rig: Rig,
+        category: Tensor | None = None,
+        *,
+        stages: bool = True,
+        settled: bool = False,
     ) -> list[Tensor]:
         """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``, refined where there are FRMs.
 
@@ -225,7 +235,7 @@ class VALDM(nn.Module):
             steps = wanted if wanted[0] == 0 else (0, *wanted)
             for step, following in zip(steps, (*steps[1:], None)):
                 times = torch.full((len(x),), step, device=x.device)
-                found = self(x, times, rig, category, features_only=following is None)
+                found = self(x, times, rig, category, features_only=following is None, settled=settled)
                 projection = found.projections[-1]
                 if step in wanted:
                     levels += found.levels
@@ -233,7 +243,7 @@ class VALDM(nn.Module):
                     x = self.invert(x, found.prediction, step, following)
         if not self.config.refine:
             return levels
-        projection = projection or self.project(latents, rig)[-1]
+        projection = projection or self.project(latents, rig, settled=settled)[-1]
         return self.refine(levels, [align_features(level, projection) for level in levels])
 
     @property

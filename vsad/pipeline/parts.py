@@ -21,7 +21,7 @@ from vsad.detection import (
     paint_defects,
 )
 from vsad.geometry import Rig
-from vsad.models import VALDM, new_model, refined_rig
+from vsad.models import VALDM, new_model
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.steps import canonical_images, images_of
 from vsad.progress import SILENT, Progress
@@ -145,13 +145,7 @@ def fit_detector(
     progress: Progress = SILENT,
     network: FrozenNetwork | None = None,
 ) -> Detector:
-    """Fit a detector to a trained model, and perhaps a frozen network, on the normal samples.
-
-    Where the model corrects homographies, the detector's rig is the one that it sees in the normal samples.
-    """
-    if model.adapter.homography_net is not None:
-        wide = canonical_rig(rig, registration)
-        rig = refined_rig(model, split.latents, wide).cropped((wide.size[0] - rig.size[0]) // 2)
+    """Fit a detector to a trained model, and perhaps a frozen network, on the normal samples."""
     return Detector.fit(
         model, rig, split.latents, config, placements=split.placements, registration=registration,
         practice=split.practice, network=network, maps=split.maps, progress=progress,
