@@ -79,7 +79,7 @@ def test_a_discriminator_learns_and_a_model_learns_to_deceive_a_frozen_one():
         optimizer.step()
         history.append(float(loss.detach()))
     assert history[0] > 0  # the discriminator finds out every fake
-    assert history[-1] < 0.5 * history[0]
+    assert history[-1] < 0.7 * history[0]
 
 
 def test_a_patch_discriminator_scores_patches_of_single_samples():
