@@ -239,6 +239,11 @@ def test_settings_are_checked_in_words(change, message):
         read_config(TrainConfig, changes=[change])
 
 
+def test_an_adversary_is_refused_where_its_gradients_would_be_wrong():
+    with pytest.raises(ValueError, match="adversarial must be 0 with mixed_precision 'fp16', got more; choose 'bf16'"):
+        TrainConfig(adversarial=0.1, mixed_precision="fp16")
+
+
 def test_what_does_not_fit_is_refused_in_words():
     model, station = small_model(), small_station()
     for stations, message in [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +81,7 @@ class Passes(Dataset[Pass]):
         for station in range(len(stations)):
             mine = self.turns == station
             self.before[mine] = np.arange(mine.sum())
-        self._order = lru_cache(maxsize=2 * len(stations))(self._draw_order)
+        self._orders: dict[int, tuple[int, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.config.steps * self.config.accumulation
@@ -108,6 +107,11 @@ class Passes(Dataset[Pass]):
         epoch, row = divmod(place, len(self.stations[station].latents))
         return int(self._order(station, epoch)[row])
 
-    def _draw_order(self, station: int, epoch: int) -> Tensor:
-        generator = seeded(self.config.seed, _ORDER, station, epoch)
-        return torch.randperm(len(self.stations[station].latents), generator=generator)
+    def _order(self, station: int, epoch: int) -> Tensor:
+        """The order of a station's samples in an epoch; the last one is remembered."""
+        known, order = self._orders.get(station, (-1, torch.empty(0)))
+        if known != epoch:
+            generator = seeded(self.config.seed, _ORDER, station, epoch)
+            order = torch.randperm(len(self.stations[station].latents), generator=generator)
+            self._orders[station] = (epoch, order)
+        return order

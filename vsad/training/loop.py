@@ -64,7 +64,8 @@ def train(
     progress = progress if accelerator.is_main_process else SILENT
     passes = Passes(stations, config, Share(accelerator.process_index, accelerator.num_processes))
     home = next(model.parameters()).device
-    if config.checkpointing:
+    turned_on = config.checkpointing and not model.unet.is_gradient_checkpointing
+    if turned_on:
         model.unet.enable_gradient_checkpointing()
     try:
         optimization = Optimization(model, stations, config, accelerator)
@@ -80,7 +81,7 @@ def train(
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
-        if config.checkpointing:
+        if turned_on:
             model.unet.disable_gradient_checkpointing()
         model.to(home).eval()
 
