@@ -21,7 +21,7 @@ class TrainConfig(Strict):
         warmup: share of the steps in which it rises.
         schedule: how it falls afterwards, to zero or, where it is "constant", not at all.
         betas, weight_decay: of AdamW. The memory of gradients is short, since trainings are: with 0.9 and 0.999 the
-            first hundred steps learn half as much.
+            first hundred steps learn less than half as much.
         max_timestep: noise levels are drawn below it; features are read at 0, so a short training dwells near it.
         alignment, refine, adversarial, homography: weights of the losses; the diffusion loss has weight 1. Without FRMs
             there is the diffusion loss alone, and the homography's needs a HomographyNet.
