@@ -96,7 +96,7 @@ def train(
 ) -> None:
     """Train VALDM and FRM on normal images."""
     from vsad.models import new_model
-    from vsad.pipeline import Canonical, canonical_images, normal_samples, register_station
+    from vsad.pipeline import Images, canonical_images, normal_samples, register_station
     from vsad.registration import canonical_rig
     from vsad.training import Station, learn_latents, train_vae
     from vsad.training import train as fit_weights
@@ -117,7 +117,7 @@ def train(
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
         if made.vae is not None:
-            train_vae(model, Canonical([(dataset, places)]), made.vae, bars)
+            train_vae(model, Images(dataset), made.vae, bars)
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
         station = Station(latents, canonical_rig(cameras, places))
         fit_weights(model, station, made.train, bars, folder=out / "training")

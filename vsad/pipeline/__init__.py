@@ -9,7 +9,7 @@ from vsad.pipeline.parts import Split, fit_detector
 from vsad.pipeline.run import METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import (
     REGISTRATION,
-    Canonical,
+    Images,
     canonical_images,
     detect_all,
     images_of,
@@ -26,8 +26,8 @@ __all__ = [
     "REPORT",
     "ROWS",
     "TABLES",
-    "Canonical",
     "Detections",
+    "Images",
     "Outcome",
     "RunConfig",
     "Split",

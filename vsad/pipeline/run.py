@@ -20,7 +20,7 @@ from vsad.models import VALDM, new_model
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
-from vsad.pipeline.steps import Canonical, normal_samples, register_station, report_detections, write_metrics
+from vsad.pipeline.steps import Images, normal_samples, register_station, report_detections, write_metrics
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
 from vsad.report import Reconstruction
@@ -130,7 +130,7 @@ def _run_together(
     began = time.perf_counter()
     model = new_model(config.valdm, config.seed).to(config.chosen_device)
     if config.vae is not None:
-        train_vae(model, Canonical([(p.normal, p.registration) for p in products]), config.vae, progress)
+        train_vae(model, Images(*(product.normal for product in products)), config.vae, progress)
     splits = _encode(products, model, network, config, progress)
     train(model, [p.station(model, split) for p, split in zip(products, splits)], config.train, progress)
     plain = None

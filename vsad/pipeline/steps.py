@@ -13,7 +13,7 @@ from torch import Tensor
 
 import vsad
 from vsad.data import GOOD, MultiViewDataset, open_dataset
-from vsad.detection import Detector, Placement, place, place_all
+from vsad.detection import Detector, Placement, place_all
 from vsad.evaluation import Result, summarize
 from vsad.files import write_json
 from vsad.geometry import Rig
@@ -68,7 +68,7 @@ def register_station(
         raise ValueError(f"registration must be one of {list(REGISTRATION)}, got {mode!r}")
     if mode == "off":
         return None, "off: as asked"
-    samples = _Images(normal)
+    samples = Images(normal)
     canonical = choose_canonical(samples, rig, progress=progress)
     others = [samples[index] for index in range(min(len(samples), _OTHERS)) if index != canonical]
     registration = Registration.fit(samples[canonical], rig, others=others)
@@ -84,35 +84,18 @@ def register_station(
     )
 
 
-class _Images(Sequence[Tensor]):
-    """The images of a data set's samples, read when they are asked for."""
+class Images(Sequence[Tensor]):
+    """The images of the samples of data sets, one data set after the other, read when they are asked for."""
 
-    def __init__(self, dataset: MultiViewDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.dataset[index]["images"]
-
-
-class Canonical(Sequence[Tensor]):
-    """The images of data sets' samples in canonical pose, one data set after the other, read when they are asked for.
-
-    Args:
-        parts: data sets and their registrations.
-    """
-
-    def __init__(self, parts: Sequence[tuple[MultiViewDataset, Registration | None]]) -> None:
-        self.samples = [(dataset, index, places) for dataset, places in parts for index in range(len(dataset))]
+    def __init__(self, *datasets: MultiViewDataset) -> None:
+        self.samples = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: Any) -> Any:
-        dataset, sample, registration = self.samples[index]
-        return place(dataset[sample]["images"], registration)[0]
+        dataset, sample = self.samples[index]
+        return dataset[sample]["images"]
 
 
 def canonical_images(
