@@ -2,6 +2,7 @@
 
 import json
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.recorder import Recorder
 from vsad.data import SynthConfig, open_dataset, synthesize
 from vsad.detection import Detection, Detector
 from vsad.pipeline import Detections, RunConfig, run
-from vsad.training import TrainConfig
+from vsad.training import TrainConfig, VAEConfig
 
 
 @pytest.mark.parametrize("scaling_factor", [pytest.param(1.0, marks=pytest.mark.slow), 0.18215])
@@ -61,3 +62,26 @@ def test_what_was_not_judged_is_saved_and_said(tmp_path):
     assert list(made.warnings()) == expected
     made.save(tmp_path)
     assert list(Detections.load(tmp_path, dataset).warnings()) == expected
+
+
+def test_one_conditioned_model_learns_all_categories_and_draws_them(tmp_path):
+    categories = ("brick", "coins")
+    config = SynthConfig(categories, train=3, test_good=1, test_defect=1, size=64)
+    root = synthesize(tmp_path / "data", config)
+    conditioned = {"conditioning": "class", "categories": ["brick", "coins"]}
+    made = RunConfig(model=conditioned, train=TrainConfig(steps=4), vae=VAEConfig(steps=2), registration="off")
+    run(root, tmp_path / "out", made)
+    detectors = [Detector.from_pretrained(tmp_path / "out" / name / "detector") for name in categories]
+    assert [int(d.category) for d in detectors] == [0, 1]
+    first, second = (d.model.state_dict() for d in detectors)
+    assert all(torch.equal(first[name], second[name]) for name in first)  # one model
+    assert detectors[0].model.adapter.class_embedding.weight.abs().amax(1).min() > 0  # both were learned
+    latents = torch.cat([d.model.encode(item["images"][None]) for d, name in zip(detectors, categories)
+                         for item in open_dataset(root, "train", category=name)])  # fmt: skip
+    torch.testing.assert_close(latents.mean((0, 1, 3, 4)), torch.zeros(18), atol=1e-3, rtol=0)
+    for name in categories:
+        page = (tmp_path / "out" / name / "report.html").read_text(encoding="utf-8")
+        assert "Reconstructions" in page
+    with pytest.raises(ValueError, match=r"must name every category of .*, got \['brick'\]; add coins"):
+        run(root, tmp_path / "no", replace(made, model={**conditioned, "categories": ["brick"]}))
+    assert not (tmp_path / "no").exists()

@@ -31,6 +31,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         stage_channels: of the UNet's stages, by their names.
         time_channels: of the UNet's embedding of time, to which a class's is added.
         context_shape: ``(K, T, D)`` of the UNet's cross-attention input, for one or all categories; None without it.
+        vae_is_tuned: whether the autoencoder was trained here.
         scale, shift: by which the autoencoder's latents became those of a pretrained UNet, ``scale (x - shift)``.
     """
 
@@ -47,6 +48,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         context_shape: tuple[int, int, int] | None = None,
         scale: float = 1.0,
         shift: float = 0.0,
+        vae_is_tuned: bool = False,
     ) -> None:
         super().__init__()
         config = self.valdm

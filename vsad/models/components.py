@@ -144,8 +144,7 @@ def load(
     added = _read(MultiViewAdapter, source, ADAPTER, files)
     config = added.valdm
     parts: dict[str, Any] = {"adapter": added, "scheduler": _schedule(source, revision)}
-    tuned = _exists(source, VAE, "config.json", revision)
-    if tuned:
+    if _exists(source, VAE, "config.json", revision):
         parts["vae"] = _read(AutoencoderKL, source, VAE, files)
     if _exists(source, UNET, "config.json", revision):
         parts["unet"] = _read(UNet2DConditionModel, source, UNET, files)
@@ -156,9 +155,7 @@ def load(
         )
     elif config.base is None:
         raise FileNotFoundError(f"{Path(source) / UNET / 'config.json'} is missing: {REMEDY}")
-    model = kind(config, **parts)
-    model.vae_is_tuned = tuned and config.base is not None
-    return model
+    return kind(config, **parts)
 
 
 def _schedule(source: str, revision: str | None) -> DDIMScheduler:

@@ -63,7 +63,15 @@ class VALDM(nn.Module):
         self.scheduler = scheduler or components.schedule(config)
         self.adapter = adapter or components.adapter(config, self.vae, self.unet)
         components.choose_trained(config, self.unet)
-        self.vae_is_tuned = False
+
+    @property
+    def vae_is_tuned(self) -> bool:
+        """Whether the autoencoder was trained here, and is neither new nor the base's as it was."""
+        return bool(self.adapter.config["vae_is_tuned"])
+
+    @vae_is_tuned.setter
+    def vae_is_tuned(self, value: bool) -> None:
+        self.adapter.register_to_config(vae_is_tuned=value)
 
     @property
     def device(self) -> torch.device:
