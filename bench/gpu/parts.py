@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,14 @@ def _profile(places: Places) -> list[Job]:
     ]  # fmt: skip
 
 
+def _model(places: Places) -> list[Job]:
+    """Train, fit and detect on the GPU, and compare with the CPU."""
+    absent = [name for name in ("diffusers", "accelerate", "cv2") if find_spec(name) is None]
+    missing = f"{', '.join(absent)} not installed" if absent else None
+    command = (sys.executable, "-m", "vsad.bench.gpu.whole", "--device", "cuda")
+    return [Job("whole", command, missing=missing, expected_s=60)]
+
+
 def _measure(peers: str, expected_s: float, *options: str) -> Callable[[Places], list[Job]]:
     def jobs(places: Places) -> list[Job]:
         """The measured cases are named in a file, so that only a case that was cut off begins anew."""
@@ -283,6 +292,7 @@ PARTS = {
         Part("speed", "our CUDA kernels beside what memory and tensor cores need", 120, _measure("kernels", 40)),
         Part("profile", "Nsight Compute on the kernels that matter most", 50, _profile),
         Part("tests", "the matrix against float64, and what the kernels promise beyond it", 90, _TESTS, _SOME),
+        Part("model", "train, fit and detect on the GPU, and compare with the CPU", 120, _model),
         Part("bench", "the suite with its peers, but those that run a compiler", 120, _measure("eager", 60)),
         Part("more", "derivatives, compilers, tensors beyond 2^31 elements, memcheck and racecheck", 120, _MORE, _SOME),
         Part("triton", "the matrix of the Triton kernels", 100, _triton, _SOME),

@@ -6,7 +6,7 @@ from vsad.pipeline.ablation_table import ablation_tables
 from vsad.pipeline.config import RunConfig, choose_device, run_config
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import Split, fit_detector
-from vsad.pipeline.run import METRICS, REPORT, Outcome, run
+from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import (
     REGISTRATION,
     Images,
@@ -21,6 +21,7 @@ from vsad.pipeline.steps import (
 )
 
 __all__ = [
+    "DETECTOR",
     "METRICS",
     "REGISTRATION",
     "REPORT",
