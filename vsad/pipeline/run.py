@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vsad.calibration import calibrate
-from vsad.data import MultiViewDataset, list_categories, open_dataset
+from vsad.data import GOOD, MultiViewDataset, list_categories, open_dataset
 from vsad.detection import Detector, FrozenNetwork, load_network, place, warn_of_extrapolation
 from vsad.evaluation import Result
 from vsad.geometry import Rig
@@ -217,7 +217,7 @@ def _reconstructions(detector: Detector, test: MultiViewDataset, split: Split) -
     for index, sample in enumerate(test.samples):
         kinds.setdefault(sample.defect, index)
     found = []
-    for index in [*kinds.values()][:_DRAWN]:
+    for _, index in sorted(kinds.items(), key=lambda kind: kind[0] != GOOD)[:_DRAWN]:
         images = place(test[index]["images"], detector.registration)[0]
         latents = split.latents[index][None]
         drawn = detector.model.reconstruct(latents, detector.canonical_rig, detector.category)[0]
