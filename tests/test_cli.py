@@ -214,6 +214,7 @@ MISTAKES = {
     "broken detector": (["detect", "data"], lambda f: (f / "detector/detector.json").write_text("{"), "detector.json"),
     "no detections": (["eval", "data", "--detections", "none"], lambda f: None, "none"),
     "unknown preset": (["train", "data", "--preset", "huge"], lambda f: None, "preset must be one of ['tiny', 'small'"),
+    "diverged": (["train", "data", "--set", "train.lr=1e9", "--out", "diverged"], lambda f: None, "must be finite"),
     "no such device": (
         ["detect", "data", "--device", "cuda:77"],
         lambda f: None,
