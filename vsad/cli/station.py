@@ -98,7 +98,7 @@ def train(
     from vsad.models import new_model
     from vsad.pipeline import Images, canonical_images, normal_samples, register_station
     from vsad.registration import canonical_rig
-    from vsad.training import Station, learn_latents, train_vae
+    from vsad.training import Station, is_main_process, learn_latents, train_vae
     from vsad.training import train as fit_weights
 
     made = chosen(
@@ -121,6 +121,8 @@ def train(
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
         station = Station(latents, canonical_rig(cameras, places))
         fit_weights(model, station, made.train, bars, folder=out / "training")
+    if not is_main_process():
+        return
     model.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     print(out)

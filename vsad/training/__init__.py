@@ -4,6 +4,7 @@ from vsad.training.autoencoder import train_vae
 from vsad.training.config import TrainConfig, VAEConfig
 from vsad.training.latents import encode, learn_latents
 from vsad.training.loop import train
+from vsad.training.optimization import is_main_process
 from vsad.training.shards import LatentShards, write_latents
 from vsad.training.station import Station
 
@@ -13,6 +14,7 @@ __all__ = [
     "TrainConfig",
     "VAEConfig",
     "encode",
+    "is_main_process",
     "learn_latents",
     "train",
     "train_vae",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -168,3 +168,8 @@ def new_discriminator(model: VALDM, seed: int) -> Discriminator:
     with torch.random.fork_rng():
         torch.manual_seed(seeded(seed, _ADVERSARY).initial_seed())
         return Discriminator({LATENTS: config["latent_channels"], **stages})
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes files and speaks, of those that train together."""
+    return bool(PartialState().is_main_process)
