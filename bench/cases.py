@@ -11,6 +11,7 @@ SHAPES = {
     "homography_warp": ("B", "C", "H", "W"),
     "prototype_distance": ("M", "C"),
     "greedy_coreset": ("M", "C"),
+    "model": ("step", "preset", "V", "H", "W"),
 }
 
 
@@ -20,10 +21,12 @@ COPY, PRODUCT = "copy of as many bytes", "bf16 product alone"
 
 @dataclass(frozen=True)
 class Target:
-    """At least ``ratio`` times the speed of the fastest of ``against``; with a yardstick, a share of its speed."""
+    """At least ``ratio`` times the speed of the fastest of ``against``; with a yardstick, a share of its speed; and
+    with ``memory`` at most that share of the memory of the leanest of them."""
 
     ratio: float
     against: tuple[str, ...]
+    memory: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,18 @@ def coreset(M: int, C: int, size: int, data: str = "gaussian", **options: Any) -
     return Case("greedy_coreset", {"M": M, "C": C, "size": size, "data": data}, **options)
 
 
+def detect(preset: str, references: int, V: int = 5, side: int = 64, N: int = 2, **options: Any) -> Case:
+    """``vsad detect`` of one sample: its images to maps."""
+    sizes = {"step": "detect", "preset": preset, "V": V, "H": side, "W": side, "N": N, "references": references}
+    return Case("model", sizes, **options)
+
+
+def train(preset: str, V: int = 5, side: int = 64, N: int = 2, **options: Any) -> Case:
+    """One step of training on one sample: losses, gradients, new weights."""
+    sizes = {"step": "train", "preset": preset, "V": V, "H": side, "W": side, "N": N}
+    return Case("model", sizes, backward=True, **options)
+
+
 def _targets() -> list[Case]:
     """What we set out to reach, against the best way to do the same with public libraries.
 
@@ -140,6 +155,15 @@ def _targets() -> list[Case]:
     # Gaussian points are the hardest: all lie equally far apart, and hardly any can be skipped.
     cases.append(coreset(50000, 128, 5000, target=Target(20, ("torch loop",))))
     return cases
+
+
+def _models() -> list[Case]:
+    """Whole models, whose convolutions take the same time whatever the operators are.
+
+    A memory of 40 references, as many as a detector keeps at most, would need 13 GB unfused.
+    """
+    whole = Target(3, ("unfused model", "vsad torch"), memory=1 / 3)
+    return [detect("small", 8, target=whole), train("small", target=whole)]
 
 
 def _curves() -> list[Case]:
@@ -226,6 +250,6 @@ def _join(cases: list[Case]) -> tuple[Case, ...]:
     return tuple(by_id.values())
 
 
-CASES = _join(_targets() + _curves() + _others())
+CASES = _join(_targets() + _models() + _curves() + _others())
 CUDA_CASES = _join(_cuda())
 ALL_CASES = CASES + CUDA_CASES

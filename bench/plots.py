@@ -20,6 +20,7 @@ STYLES = {
     "vsad torch": ("#999999", "o"),
     "unfused": ("#D55E00", "s"),
     "unfused, compiled": ("#E69F00", "D"),
+    "unfused model": ("#D55E00", "s"),
     "MVDiffusion loop": ("#0072B2", "^"),
     "grid_sample": ("#D55E00", "s"),
     "kornia": ("#009E73", "v"),
@@ -51,6 +52,7 @@ SHORT = {
     "homography_warp": "warp",
     "prototype_distance": "nearest prototype",
     "greedy_coreset": "coreset",
+    "model": "model",
 }
 
 TIME = "time of one call, ms\n(dotted: linear growth)"

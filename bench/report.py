@@ -22,11 +22,16 @@ def ours(rows: Iterable[Row]) -> Row | None:
 
 
 def rival(rows: Iterable[Row], names: Iterable[str] | None = None) -> Row | None:
-    """The fastest of the others, or of those named; a yardstick only where it is named."""
+    """The fastest of the others, or of those named; a yardstick and our reference only where they are named."""
+    return min(_rivals(rows, names), key=lambda row: row.median_s or 0, default=None)
+
+
+def _rivals(rows: Iterable[Row], names: Iterable[str] | None) -> list[Row]:
     names = None if names is None else set(names)
-    timed = [row for row in rows if row.state == "timed" and not is_ours(row.peer)]
-    wanted = [row for row in timed if (row.peer in names if names is not None else not is_yardstick(row.peer))]
-    return min(wanted, key=lambda row: row.median_s or 0, default=None)
+    timed = [row for row in rows if row.state == "timed"]
+    if names is not None:
+        return [row for row in timed if row.peer in names]
+    return [row for row in timed if not is_ours(row.peer) and not is_yardstick(row.peer)]
 
 
 def ratio(mine: Row | None, other: Row | None) -> float | None:
@@ -70,7 +75,7 @@ def target_table(results: Results) -> str:
             f"| {name(case)} | {seconds(mine.median_s) if mine else '-'} | {against} "
             f"| {'-' if times is None else times_text(times)} | {target.ratio:g}{reached} | {nearer or '-'} |"
         )
-    return "\n".join([*lines, *rate_lines(results), "", where(results)])
+    return "\n".join([*lines, *rate_lines(results), *memory_lines(results), "", where(results)])
 
 
 def rate_lines(results: Results) -> list[str]:
@@ -85,6 +90,26 @@ def rate_lines(results: Results) -> list[str]:
                 f"| {name(case)} | {seconds(mine.median_s) if mine else '-'} | operations a second "
                 f"| {'-' if rate is None else f'{rate:.0f} TFLOP/s'} | {case.tflops:g} TFLOP/s{reached} | - |"
             )
+    return lines
+
+
+def memory_lines(results: Results) -> list[str]:
+    """A line for each target in memory."""
+    lines = []
+    for case, target, mine, _, _ in targets(results):
+        if target.memory is None:
+            continue
+        found = [row for row in _rivals(results.of_case(case.id).values(), target.against) if row.peak_bytes]
+        leanest = min(found, key=lambda row: row.peak_bytes or 0, default=None)
+        share = None
+        if mine is not None and mine.peak_bytes and leanest is not None and leanest.peak_bytes:
+            share = mine.peak_bytes / leanest.peak_bytes
+        reached = "" if share is None or share <= target.memory else ", not reached"
+        against = f"{leanest.peer} {megabytes(leanest.peak_bytes)}" if leanest else " / ".join(target.against) + " -"
+        lines.append(
+            f"| {name(case)}, memory | {megabytes(mine.peak_bytes) if mine else '-'} | {against} "
+            f"| {'-' if share is None else f'{share:.2g} of it'} | {target.memory:.2g} of it{reached} | - |"
+        )
     return lines
 
 

@@ -13,7 +13,7 @@ import torch
 
 from tests.test_cli import vsad
 from vsad.bench import here, machine, memory, operators
-from vsad.bench.cases import CASES, align, coreset, nearest, warp
+from vsad.bench.cases import CASES, align, coreset, detect, nearest, train, warp
 from vsad.bench.here import Shapes
 from vsad.bench.peers import Peer, all_peers
 from vsad.bench.results import load
@@ -32,6 +32,8 @@ SMALL = {
     "prototype_distance cosine": nearest(20, 30, 8, k=9, metric="cosine"),
     "greedy_coreset": coreset(60, 5, 12),
     "greedy_coreset clusters": coreset(900, 4, 20, data="clustered"),
+    "model": detect("tiny", 3, V=3, side=16, N=2),
+    "model training": train("tiny", V=3, side=16, N=2),
 }
 CEILINGS = {"float32": 100.0, "bfloat16": 100.0, "int8": None, "copy": {str(1 << 20): 10.0}}
 BRIEF = Effort(seconds=0.0, most_rounds=2, compiled=False)
@@ -190,6 +192,9 @@ def test_the_cases_are_those_of_the_target_table():
         expected.add(("prototype_distance", False, "channels last", "float32", sizes, ratio, ("faiss",)))
     sizes = (50000, 128, 5000, "gaussian")
     expected.add(("greedy_coreset", False, "channels last", "float32", sizes, 20, ("torch loop",)))
+    for case in (detect("small", 8), train("small")):
+        sizes = tuple(case.sizes.values())
+        expected.add(("model", case.backward, "channels last", "float32", sizes, 3, ("unfused model", "vsad torch")))
     assert rows == expected
 
 

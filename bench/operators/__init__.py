@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vsad.bench.cases import Case
 
@@ -24,11 +24,13 @@ class WrongError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """A case and the tensors to solve it with; ``cotangent`` is the gradient of the output, None for forward only."""
+    """A case and the tensors to solve it with; ``cotangent`` is the gradient of the output, None for forward only;
+    ``module`` is what a case of a whole model runs."""
 
     case: Case
     tensors: dict[str, Tensor]
     cotangent: Tensor | None = None
+    module: nn.Module | None = None
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from vsad import ops
 from vsad.bench.operators import Problem
+from vsad.bench.operators.model import reference_bytes
+from vsad.bench.operators.model import step as step_of
 from vsad.ops.common.registry import OPERATORS, REFERENCE
 
-from . import Peer, Run, UnsupportedError, run_of
+from . import Peer, Run, UnsupportedError, fits, run_of
 
 
 def homography_align(problem: Problem, backend: str) -> Run:
@@ -61,9 +63,21 @@ def greedy_coreset(problem: Problem, backend: str) -> Run:
     return lambda: ops.greedy_coreset(points, size, start=0, backend=backend)
 
 
+def model(problem: Problem, backend: str) -> Run:
+    """Every operator of a model on one backend."""
+    fits(reference_bytes(problem.case) if backend == REFERENCE else 0, problem.case.device)
+    step = step_of(problem)
+
+    def run() -> Any:
+        with ops.using(backend):
+            return step()
+
+    return run
+
+
 SLOW = {"homography_align": 0.5, "prototype_distance": 1.0}  # the reference
 SLOW_ON_GPU = {"homography_align": 200.0, "prototype_distance": 1000.0, "greedy_coreset": 100.0}
-FUNCTIONS = {f.__name__: f for f in (homography_align, homography_warp, prototype_distance, greedy_coreset)}
+FUNCTIONS = {f.__name__: f for f in (homography_align, homography_warp, prototype_distance, greedy_coreset, model)}
 
 
 def _peers() -> list[Peer]:
@@ -79,7 +93,7 @@ def _peers() -> list[Peer]:
 
 
 def _peer(backend: str, reasons: dict[str, str | None], devices: set[str]) -> Peer:
-    operators = {op: partial(FUNCTIONS[op], backend=backend) for op in reasons if op in FUNCTIONS}
+    operators = {op: partial(FUNCTIONS[op], backend=backend) for op in (*reasons, "model") if op in FUNCTIONS}
     missing = None if None in reasons.values() else next(iter(reasons.values()))
     slow, slow_on_gpu = (SLOW, SLOW_ON_GPU) if backend == REFERENCE else ({}, {})
     return Peer(
