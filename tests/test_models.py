@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tests.recorder import Recorder
 from vsad.models import FRM, MVAM, VALDM, Projection, align_features, tiny
 from vsad.models.derivative_vae import CONFIG, LATENTS, derivative_vae
+from vsad.models.folding import _fold, encode_mean
 from vsad.models.local_contrast import LocalContrast
 from vsad.models.losses import alignment_loss, refine_loss
 from vsad.models.shortcut import Shortcut, skip_zero_branches
@@ -142,6 +143,45 @@ def test_branches_of_zeros_learn(images):
     skip_zero_branches(vae)
     vae.encode(images[0]).latent_dist.mode().square().sum().backward()
     assert vae.encoder.mid_block.resnets[0].conv2.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+def test_linear_layers_of_the_encoder_are_one(images, quantized):
+    """Up to rounding the same latents, of weights that move blocks of pixels; of any others bit for bit the same."""
+    vae = derivative_vae().requires_grad_(False)
+    if not quantized:
+        vae.quant_conv = None
+    skip_zero_branches(vae)
+    encoder, generator = vae.encoder, torch.Generator().manual_seed(0)
+    for layer in (encoder.conv_in, encoder.down_blocks[0].downsamplers[0].conv, encoder.conv_out):
+        layer.bias.data = torch.randn(layer.bias.shape, generator=generator)
+
+    def check(folded):
+        assert (_fold(encoder) is not None) == folded
+        got, expected = encode_mean(vae, images[0]), computed_in_full(vae).encode(images[0]).latent_dist.mode()
+        exact = computed_in_full(vae).double().encode(images[0].double()).latent_dist.mode()
+        assert torch.equal(got, expected) or folded
+        budget = 2 * (expected - exact).abs().max() + 10 * torch.finfo(torch.float32).eps * exact.abs().max()
+        assert (got - exact).abs().max() <= budget
+
+    check(folded=True)
+    for weight in (
+        encoder.conv_in.weight[2, 1, 0],  # reads the padding
+        encoder.down_blocks[1].downsamplers[0].conv.weight[7, 3, :, 2],  # reads the next square
+        encoder.down_blocks[2].resnets[0].conv2.weight[5],  # a branch that is not zero
+    ):
+        before = weight.clone()
+        weight.fill_(0.1)
+        check(folded=False)
+        weight.copy_(before)
+    check(folded=True)
+
+
+def test_an_encoder_that_is_trained_runs_layer_by_layer(images):
+    vae = derivative_vae()
+    skip_zero_branches(vae)
+    encode_mean(vae, images[0]).square().sum().backward()
+    assert vae.encoder.conv_in.weight.grad[0, 0, 0, 0] != 0  # a tap that is zero learns too
 
 
 def test_local_contrast_hardly_sees_light(images):

@@ -25,13 +25,14 @@ class Shortcut(ResnetBlock2D):
     """
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None, *args: Any, **options: Any) -> Tensor:
-        if not self._branch_is_zero():
+        if not self.branch_is_zero():
             full: Tensor = super().forward(input_tensor, temb, *args, **options)
             return full
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
         return shortcut / self.output_scale_factor
 
-    def _branch_is_zero(self) -> bool:
+    def branch_is_zero(self) -> bool:
+        """Whether the block is its shortcut alone, and nobody needs to see more."""
         last = list(self.conv2.parameters())
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         resampled = self.upsample is not None or self.downsample is not None

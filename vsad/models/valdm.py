@@ -15,6 +15,7 @@ from vsad.geometry import Rig
 from vsad.models import components, derivative_vae
 from vsad.models.adapter import LATENTS, MultiViewAdapter
 from vsad.models.config import VALDMConfig
+from vsad.models.folding import encode_mean
 from vsad.models.frm import Aligned, align_features
 from vsad.models.projection import Projection
 from vsad.models.shortcut import skip_zero_branches
@@ -97,8 +98,7 @@ class VALDM(nn.Module):
                 f"VALDM: images must have sides divisible by {factor}, got {list(images.shape)}; resize them"
             )
         flat = (2 * images.to(self.device) - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        latents: Tensor = self.vae.encode(flat).latent_dist.mode()
-        return latents.unflatten(0, images.shape[:2])
+        return encode_mean(self.vae, flat).unflatten(0, images.shape[:2])
 
     def learn_latent_statistics(self, raw: Tensor) -> None:
         """Set mean and deviation, by which ``standardize`` works from now on, to those of ``raw (S, V, c, h, w)``.
