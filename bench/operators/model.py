@@ -27,12 +27,14 @@ WINDOW = AlignCall._fields.index("window")
 
 
 def inputs(case: Case) -> Problem:
-    """V cameras that see the same plane; ``references`` normal samples are in the detector's memory.
+    """V cameras that see the same plane; ``references`` normal samples are in the detector's memory, and the maps of a
+    frozen ``network`` too, where one is named.
 
     The weights of new output layers, which are zero, are drawn too: their gradients would say nothing of the operators.
     """
     from vsad.detection import Detector, DetectorConfig
     from vsad.detection.glare import Glare
+    from vsad.detection.network import load_network
     from vsad.detection.placement import place
     from vsad.detection.threshold import fit_threshold
     from vsad.models.presets import model_config
@@ -50,11 +52,15 @@ def inputs(case: Case) -> Problem:
     config = DetectorConfig(weights=(1.0,), window=5)
     _, placement = place(images, None)
     none, reach = fit_threshold([1.0], config.false_alarms), torch.ones(2, V)
-    detector = Detector(model, rig, [], Glare.fit([placement] * 2, (s["H"], s["W"])), reach, None, none, config).eval()
+    glare = Glare.fit([placement] * 2, (s["H"], s["W"]))
+    network = load_network(s["network"]) if "network" in s else None
+    detector = Detector(model, rig, [], glare, reach, None, none, config, network).eval()
     with torch.no_grad():
         latents = model.encode(images[None])
-        for level in model.features(latents, rig) if s.get("references") else []:
-            detector.levels.append(remembered(level, s["references"], g, config))
+        if s.get("references"):
+            maps = [level[None] for level in network(images)] if network is not None else []
+            for level in [*model.features(latents, rig), *maps]:
+                detector.levels.append(remembered(level, s["references"], g, config))
     noise = torch.randn(latents.shape, generator=g)
     return Problem(case, {"images": images, "latents": latents, "noise": noise}, module=detector)
 
