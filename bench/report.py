@@ -94,20 +94,20 @@ def rate_lines(results: Results) -> list[str]:
 
 
 def memory_lines(results: Results) -> list[str]:
-    """A line for each target in memory."""
+    """A line for each target in memory that was measured."""
     lines = []
     for case, target, mine, _, _ in targets(results):
-        if target.memory is None:
+        if target.memory is None or mine is None:
             continue
         found = [row for row in _rivals(results.of_case(case.id).values(), target.against) if row.peak_bytes]
         leanest = min(found, key=lambda row: row.peak_bytes or 0, default=None)
         share = None
-        if mine is not None and mine.peak_bytes and leanest is not None and leanest.peak_bytes:
+        if mine.peak_bytes and leanest is not None and leanest.peak_bytes:
             share = mine.peak_bytes / leanest.peak_bytes
         reached = "" if share is None or share <= target.memory else ", not reached"
         against = f"{leanest.peer} {megabytes(leanest.peak_bytes)}" if leanest else " / ".join(target.against) + " -"
         lines.append(
-            f"| {name(case)}, memory | {megabytes(mine.peak_bytes) if mine else '-'} | {against} "
+            f"| {name(case)}, memory | {megabytes(mine.peak_bytes)} | {against} "
             f"| {'-' if share is None else f'{share:.2g} of it'} | {target.memory:.2g} of it{reached} | - |"
         )
     return lines

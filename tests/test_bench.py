@@ -16,6 +16,7 @@ from vsad.bench import here, machine, memory, operators
 from vsad.bench.cases import CASES, align, coreset, detect, nearest, train, warp
 from vsad.bench.here import Shapes
 from vsad.bench.peers import Peer, all_peers
+from vsad.bench.profile import OTHER, profile, table
 from vsad.bench.results import load
 from vsad.bench.run import Effort, Runner, in_turns, quantile
 
@@ -196,6 +197,26 @@ def test_the_cases_are_those_of_the_target_table():
         sizes = tuple(case.sizes.values())
         expected.add(("model", case.backward, "channels last", "float32", sizes, 3, ("unfused model", "vsad torch")))
     assert rows == expected
+
+
+def test_operators_are_replaced_for_the_measurement_only():
+    from vsad.bench.peers import composed
+    from vsad.models import mvam
+
+    kept = mvam.homography_align
+    with composed.in_place_of_operators(composed.homography_align, composed.homography_warp):
+        assert mvam.homography_align is composed.homography_align
+    assert mvam.homography_align is kept
+
+
+def test_the_profile_counts_every_moment_once():
+    case = detect("tiny", 3, V=3, side=16, N=2)
+    parts = profile(operators.of(case).step(operators.of(case).inputs(case)), rounds=1)
+    assert {"autoencoder", "UNet and MVAM: convolutions", "homography_align", "memory", OTHER} <= set(parts)
+    start = time.perf_counter()
+    inner = profile(lambda: torch.nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2)) if time.sleep(0.02) is None else 0, 1)
+    assert 20 <= sum(clock for clock, _ in inner.values()) <= 1e3 * (time.perf_counter() - start)
+    assert "| **all** |" in table("small", parts)
 
 
 def test_cases_are_distinct_and_reach_from_small_to_large():

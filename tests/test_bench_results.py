@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from vsad.bench import here, machine
-from vsad.bench.cases import CASES
+from vsad.bench.cases import CASES, Target, detect
 from vsad.bench.here import verdict
 from vsad.bench.report import END, START, full_table, replace_between, target_table
 from vsad.bench.results import Results, Row, load, save
@@ -87,6 +87,17 @@ def test_tables_keep_what_we_lose_and_what_is_wrong():
     assert "skipped: none" in full
     assert verdict(found.of_case(lost.id).values()) == "unfused, einsum wins: 4.0 times as fast as vsad cpu"
     assert verdict(found.of_case(won.id).values()) == "vsad cpu wins: 50 times as fast as unfused"
+
+
+def test_a_target_in_memory_has_a_line_and_may_be_against_the_reference():
+    case = detect("small", 8, target=Target(3, ("unfused model", "vsad torch"), memory=1 / 3))
+    assert case in CASES
+    table = target_table(results(
+        row(case, "vsad cpu", 1.0, peak_bytes=10**8), row(case, "vsad torch", 2.0, peak_bytes=5 * 10**8),
+        row(case, "unfused model", 4.0, peak_bytes=2 * 10**8),
+    ))  # fmt: skip
+    assert "| 1 s | vsad torch 2 s | 2.0 | 3, not reached | unfused model 4 s, 4.0 times |" in table
+    assert "memory | 100 MB | unfused model 200 MB | 0.5 of it | 0.33 of it, not reached | - |" in table
 
 
 def test_the_readme_has_a_place_for_the_table():
