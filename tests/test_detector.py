@@ -12,11 +12,11 @@ from tests.small_station import SIZE, randn
 from vsad.detection import Detector, DetectorConfig, GaussianBank, agree, gaussian_derivatives, place
 from vsad.detection.agreement import peaks
 from vsad.detection.detection import Detection
-from vsad.detection.glare import Glare
+from vsad.detection.glare import Glare, any_pixel
 from vsad.detection.memory import AlignedMemory, MemoryConfig, PrototypeMemory
 from vsad.detection.memory.scaling import scaling
 from vsad.detection.placement import spread
-from vsad.detection.smoothing import extend, gaussian
+from vsad.detection.smoothing import extend, gaussian, known_gaussian
 
 
 def everywhere(features):
@@ -285,6 +285,18 @@ def test_a_views_score_is_not_what_others_say_of_its_rim():
     assert found.view_scores.tolist() == [0, 3]
     assert float(found.sample_score) == 5
     assert torch.equal(found.maps, maps)
+
+
+@pytest.mark.parametrize("size", [(16, 12), (5, 7), (64, 48)])
+def test_any_pixel_of_a_block(size):
+    mask = torch.rand(3, 64, 48, generator=torch.Generator().manual_seed(0)) > 0.97
+    assert torch.equal(any_pixel(mask, size), F.adaptive_max_pool2d(mask.float(), size) > 0)
+
+
+def test_several_masks_are_smoothed_as_one_by_one():
+    maps, masks = randn(3, 20, 16), randn(2, 3, 20, 16, seed=1) > -1
+    both = known_gaussian(maps.expand(masks.shape), masks, 1.0)
+    torch.testing.assert_close(both, torch.stack([known_gaussian(maps, mask, 1.0) for mask in masks]))
 
 
 def test_gaussian_keeps_the_mean_and_spreads():

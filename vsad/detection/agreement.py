@@ -76,11 +76,9 @@ def neighbors_mean(maps: Tensor, known: Tensor, rig: Rig) -> tuple[Tensor, Tenso
     """
     homography, neighbors = rig.to_operator((maps.shape[-2], maps.shape[-1]), device=maps.device)
     evidence = torch.stack([torch.where(known, maps, 0), known.to(maps)], dim=1)  # (V, 2, h, w)
-    total, seen = torch.zeros_like(maps), torch.zeros_like(maps)
-    for slot in range(neighbors.shape[1]):
-        warped = homography_warp(evidence[neighbors[:, slot].clamp(min=0)], homography[:, slot])
-        # A value interpolated with unknown ones would be too small.
-        mask = (warped[:, 1] > 0.99) & (neighbors[:, slot] >= 0)[:, None, None]
-        total += torch.where(mask, warped[:, 0], 0)
-        seen += mask
+    V, N = neighbors.shape
+    warped = homography_warp(evidence[neighbors.clamp(min=0).flatten()], homography.flatten(0, 1)).unflatten(0, (V, N))
+    # A value interpolated with unknown ones would be too small.
+    mask = (warped[:, :, 1] > 0.99) & (neighbors >= 0)[:, :, None, None]
+    total, seen = torch.where(mask, warped[:, :, 0], 0).sum(1), mask.sum(1)
     return total / seen.clamp(min=1), seen > 0

@@ -278,7 +278,8 @@ class Detector(nn.Module):
             assert isinstance(level, Level)
             shown = shown & ~any_pixel(~level.known, size)
         known = shown & ~self._dazzled(placement, size)
-        sure, doubtful = (known_gaussian(fused, mask, self.config.smooth) for mask in (known, shown))
+        masks = torch.stack([known, shown])
+        sure, doubtful = known_gaussian(fused.expand(masks.shape), masks, self.config.smooth)
         return torch.where(known, sure, doubtful), known, shown
 
     def _seen(self, placement: Placement, size: Sequence[int]) -> Tensor:

@@ -25,8 +25,8 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
 def known_gaussian(maps: Tensor, known: Tensor, sigma: float) -> Tensor:
     """The same of the ``known (*, h, w)`` pixels alone, ``G(known * maps) / G(known)``; 0 elsewhere."""
     weight = known.to(maps)
-    smooth = gaussian(torch.where(known, maps, 0), sigma) / gaussian(weight, sigma).clamp(min=1e-3)
-    return torch.where(known, smooth, 0)
+    total, share = gaussian(torch.stack([torch.where(known, maps, 0), weight]), sigma)
+    return torch.where(known, total / share.clamp(min=1e-3), 0)
 
 
 def extend(maps: Tensor, known: Tensor) -> Tensor:
