@@ -16,7 +16,7 @@ from tests.recorder import Recorder
 from vsad.models import FRM, MVAM, VALDM, Projection, align_features, tiny
 from vsad.models.derivative_vae import CONFIG, LATENTS, derivative_vae
 from vsad.models.folding import _fold, encode_mean
-from vsad.models.local_contrast import LocalContrast
+from vsad.models.local_contrast import WINDOW, LocalContrast, _mean
 from vsad.models.losses import alignment_loss, refine_loss
 from vsad.models.shortcut import Shortcut, skip_zero_branches
 from vsad.models.valdm import normalize
@@ -202,6 +202,24 @@ def test_local_contrast_hardly_sees_light(images):
     theirs = derivative_vae().encode(impulse).latent_dist.mode()[0, :12]
     theirs = theirs - theirs[:, :1, :1]  # the encoder's mean of the background
     torch.testing.assert_close(ours / ours.norm(), theirs / theirs.norm(), atol=1e-4, rtol=0)
+
+
+def test_means_of_windows_are_as_pooled():
+    images = torch.rand(2, 3, 37, 64, generator=torch.Generator().manual_seed(0))
+    exact = F.avg_pool2d(F.pad(images.double(), [WINDOW // 2] * 4, mode="reflect"), WINDOW, 1)
+    assert (_mean(images) - exact).abs().max() < 4 * torch.finfo(torch.float32).eps
+
+
+def test_normalize_divides_by_the_deviation_and_a_constant_channel_has_no_gradient():
+    level = 5 * randn(2, 3, 4, 8, 8) + 2
+    deviation = level.double().std((1, 3, 4), keepdim=True, correction=0)
+    x = (level.double() - level.double().mean((1, 3, 4), keepdim=True)) / (deviation + 1e-5)
+    exact = x / (1 + x.square()).sqrt()
+    assert (normalize(level) - exact).abs().max() < 10 * torch.finfo(torch.float32).eps
+    level[:, :, 1] = 3.0
+    normalize(level.requires_grad_()).sum().backward()
+    assert torch.isfinite(level.grad).all()
+    assert torch.isfinite(normalize(300 * randn(1, 2, 3, 8, 8).half())).all()
 
 
 def test_normalize_is_bounded_and_ignores_gain_and_offset():

@@ -47,14 +47,19 @@ class LocalContrast(nn.Module):
 
 
 def _mean(images: Tensor) -> Tensor:
-    """The mean over the window around every pixel, by running sums: pooling takes ten times as long."""
-    means = F.pad(images, [WINDOW // 2] * 4, mode="reflect")
+    """The mean over the window around every pixel, by sums of 2, 4, 8, ... pixels: pooling takes 15 times as long.
+
+    Sums that run from the border, and their differences, take half as long again, and round eight times as much.
+    """
+    sums = F.pad(images, [WINDOW // 2] * 4, mode="reflect")
     for dim in (-1, -2):
-        sums = means.cumsum(dim)
-        sums = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums], dim)
-        count = sums.shape[dim] - WINDOW
-        means = (sums.narrow(dim, WINDOW, count) - sums.narrow(dim, 0, count)) / WINDOW
-    return means
+        wide = sums
+        for reach in (1, 2, 4, 8):
+            count = wide.shape[dim] - reach
+            wide = wide.narrow(dim, 0, count) + wide.narrow(dim, reach, count)
+        count = wide.shape[dim] - 1
+        sums = wide.narrow(dim, 0, count) + sums.narrow(dim, WINDOW - 1, count)  # 16 pixels and the last
+    return sums / WINDOW**2
 
 
 def _filters() -> Tensor:

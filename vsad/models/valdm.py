@@ -357,7 +357,9 @@ def normalize(level: Tensor) -> Tensor:
     Without the first a channel's constant part would make any two features similar, without the second a few
     high-contrast edges would outweigh everything else.
     """
-    mean = level.mean((1, 3, 4), keepdim=True)
-    deviation = level.std((1, 3, 4), keepdim=True, correction=0)
-    x = (level - mean) / (deviation + 1e-5)
+    x = level - level.mean((1, 3, 4), keepdim=True)
+    wide = torch.promote_types(level.dtype, torch.float32)  # squares of float16 would overflow
+    variance = x.to(wide).square().mean((1, 3, 4), keepdim=True)  # torch's own takes three times as long
+    deviation = variance.clamp(min=torch.finfo(wide).tiny).sqrt().to(level.dtype)  # a root of 0 has no gradient
+    x = x / (deviation + 1e-5)
     return x * torch.rsqrt(1 + x.square())
