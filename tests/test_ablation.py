@@ -110,6 +110,8 @@ def test_a_row_that_was_measured_is_not_lost_when_a_later_one_is_stopped(tmp_pat
 
     done = []
     monkeypatch.setattr(Rows, "_row", stopped)
+    monkeypatch.setattr(ablation, "synthesize", lambda folder, config: folder)
+    monkeypatch.setattr(Rows, "of", lambda root, config: Rows(*[None] * 5, "off: as asked", None, config))
     names = ["without agreement", "window 1"]
     with pytest.raises(KeyboardInterrupt):
         ablate(["glare"], [0], "development", tmp_path, CONFIG, rows=names)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import gpu_smoke
-from vsad.bench.cases import CUDA_CASES, SHAPES
+from vsad.bench.cases import CUDA_CASES
 from vsad.bench.gpu import check as gpu_check
 from vsad.bench.gpu import parts, processes, summary
 from vsad.bench.gpu import state as states
@@ -226,7 +226,7 @@ def test_the_parts_name_tests_families_and_cases_that_exist(tmp_path):
     families = {job.family for p in PARTS.values() for job in p.jobs(here(tmp_path))} - {None}
     assert all(any(name.startswith(family) for name in parts.SMOKE) for family in families)
     names = [job.name for part in ("tests", "triton") for job in PARTS[part].jobs(here(tmp_path))]
-    for op in SHAPES:
+    for op in parts.FAMILIES:
         assert {n.removeprefix("matrix-") for n in names if n.startswith((op, f"matrix-{op}"))} == {
             *(f"{op}-triton-cuda-{dtype}" for dtype in ("float32", "float16", "bfloat16")),
             f"{op}-cuda-cuda", f"{op}-torch-cuda",

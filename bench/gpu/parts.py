@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import vsad
-from vsad.bench.cases import SHAPES
 
 ROOT = Path(vsad.__file__).resolve().parents[1]
 GPU_BACKENDS = ("cuda", "triton")
@@ -161,14 +160,14 @@ def _pytest(name: str, *arguments: str, expected_s: float = 60, **options: Any) 
 def _kernels(places: Places) -> list[Job]:
     """What the CUDA kernels promise beyond the matrix."""
     files = sorted((ROOT / "tests").glob("test_cuda_*.py"))
-    family = {f"test_cuda_{op}": FAMILIES[op] for op in SHAPES}
+    family = {f"test_cuda_{op}": name for op, name in FAMILIES.items()}
     return [
         _pytest(f.stem, f"tests/{f.name}", family=family.get(f.stem)) for f in files if f.stem != "test_cuda_on_cpu"
     ]
 
 
 def _matrix(places: Places) -> list[Job]:
-    names = {f"{op}-{backend}-cuda": op for op in SHAPES for backend in ("cuda", "torch")}
+    names = {f"{op}-{backend}-cuda": op for op in FAMILIES for backend in ("cuda", "torch")}
     return [
         _pytest(name, "tests/test_ops.py", "-k", name, family=FAMILIES[op] if "cuda-cuda" in name else None)
         for name, op in names.items()
@@ -177,7 +176,7 @@ def _matrix(places: Places) -> list[Job]:
 
 def _triton(places: Places) -> list[Job]:
     """Triton compiles for every dtype and most samples, which takes long: its jobs are split by dtype."""
-    names = [f"{op}-triton-cuda-{dtype}" for op in SHAPES for dtype in DTYPES]
+    names = [f"{op}-triton-cuda-{dtype}" for op in FAMILIES for dtype in DTYPES]
     return [_pytest(name, "tests/test_ops.py", "-k", name, expected_s=100) for name in names]
 
 
@@ -190,7 +189,7 @@ def _contracts(places: Places) -> list[Job]:
             family=FAMILIES[op] if backend == "cuda" else None,
         )
         for backend in GPU_BACKENDS
-        for op in SHAPES
+        for op in FAMILIES
     ]  # fmt: skip
 
 
@@ -228,7 +227,7 @@ def _sanitizer(places: Places) -> list[Job]:
         job(f"{op}-{backend}", check, FAMILIES[op] if backend == "cuda" else None, "tests.gpu_small", op, backend)
         for backend in GPU_BACKENDS
         for check in SANITIZERS
-        for op in SHAPES
+        for op in FAMILIES
     ]
 
 

@@ -324,8 +324,8 @@ class VALDM(nn.Module):
         """Read what ``save_pretrained`` wrote, or make a new model on a pretrained pipeline.
 
         Args:
-            source: folder or hub id of either: of a model of ours, or of a pipeline in the layout of Stable Diffusion
-                1.5 or 2.1, in safetensors.
+            source: folder or, as a string, perhaps a hub id: of a model of ours, or of a pipeline in the layout of
+                Stable Diffusion 1.5 or 2.1, in safetensors.
             config: what is added to a pipeline; default the preset ``sd``.
             variant: of the pipeline's files, such as ``fp16``.
             revision: branch, tag or commit, on the hub.
@@ -334,7 +334,8 @@ class VALDM(nn.Module):
             FileNotFoundError: a file is missing; the message names it.
             ValueError: a file is broken, or the weights do not fit the configuration.
         """
-        return components.load(cls, str(source), config, variant, revision).eval()
+        name = str(source.resolve()) if isinstance(source, Path) else source  # a path is never a name on the hub
+        return components.load(cls, name, config, variant, revision).eval()
 
 
 def new_model(config: VALDMConfig, seed: int) -> VALDM:
