@@ -100,7 +100,7 @@ def _described(config: Any, indent: str = "") -> Iterator[str]:
             yield from _described(value, indent + "  ")
             continue
         flow = None if isinstance(value, (dict, list, tuple)) and value else False  # inner lists on one line
-        content = yaml.safe_dump({each.name: _plain(value)}, default_flow_style=flow, width=110, allow_unicode=True)
+        content = yaml.safe_dump({each.name: plain(value)}, default_flow_style=flow, width=110, allow_unicode=True)
         yield from (indent + line for line in content.splitlines())
 
 
@@ -149,8 +149,8 @@ def _said(error: Mapping[str, Any], inside: str) -> str:
     return f"config: {name or 'the content'} is wrong, got {error['input']!r}; {error['msg'].lower()}"
 
 
-def _plain(content: Any) -> Any:
-    """The same with lists for tuples, which YAML has not."""
+def plain(content: Any) -> Any:
+    """Nested mappings and sequences as YAML and JSON give them back: lists for tuples."""
     if isinstance(content, dict):
-        return {name: _plain(value) for name, value in content.items()}
-    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content
+        return {name: plain(value) for name, value in content.items()}
+    return [plain(value) for value in content] if isinstance(content, (list, tuple)) else content

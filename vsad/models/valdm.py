@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -348,7 +349,7 @@ def new_model(config: VALDMConfig, seed: int) -> VALDM:
 def nearest(projections: Sequence[Projection], size: tuple[int, int]) -> Projection:
     """Of projections coarse to fine, each for features of twice the size, the one for features of ``size``."""
     finest = projections[-1]
-    coarser = max(0, round(torch.tensor(finest.size[0] / size[0]).log2().item()))
+    coarser = max(0, round(math.log2(finest.size[0] / size[0])))
     return projections[max(0, len(projections) - 1 - coarser)].at(size)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset, open_dataset
-from vsad.detection import FrozenNetwork, load_network
+from vsad.detection import FrozenNetwork
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.ablation_table import LEVELS
@@ -79,7 +79,7 @@ class Rows:
         test = open_dataset(root, "test", size=config.size)
         rig, _ = calibrate(normal, graph=config.graph, seed=config.seed)
         registration, why = register_station(normal, rig, config.registration)
-        network = None if config.network is None else load_network(config.network).to(config.chosen_device)
+        network = config.frozen_network()
         return cls(normal, test, Truth.of(test), rig, registration, why, network, config)
 
     def measure(self, names: Sequence[str] = ROWS) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vsad.config import Strict, parse_config, read_fields
-from vsad.detection import DetectorConfig
+from vsad.detection import DetectorConfig, FrozenNetwork, load_network
 from vsad.models import VALDMConfig, model_config
 from vsad.pipeline.steps import REGISTRATION
 from vsad.training import TrainConfig, VAEConfig
@@ -49,7 +49,9 @@ class RunConfig(Strict):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        self.valdm, self.chosen_device  # noqa: B018 (what is wrong is refused here, before work starts)
+        # What is wrong is refused here, before work starts.
+        model_config(self.preset, self.model)
+        choose_device(self.device)
         if self.registration not in REGISTRATION:
             raise ValueError(f"run: registration must be one of {list(REGISTRATION)}, got {self.registration!r}")
         if self.size is not None and self.size < 1:
@@ -63,6 +65,10 @@ class RunConfig(Strict):
             ValueError: there is no such device, or it is not usable here.
         """
         return choose_device(self.device)
+
+    def frozen_network(self) -> FrozenNetwork | None:
+        """The frozen networks, on the device in use; None for none."""
+        return None if self.network is None else load_network(self.network).to(self.chosen_device)
 
     @property
     def valdm(self) -> VALDMConfig:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vsad.config import plain
 from vsad.files import partial_folder, publish, read_json, read_weights, write_json, write_weights
 from vsad.models import VALDM
 from vsad.training.config import TrainConfig
@@ -67,7 +68,7 @@ class Checkpoints:
             return 0
         last = found[-1]
         content = read_json(last / FACTS, REMEDY)
-        different = list(differences(content.get("facts", {}), _plain(self.facts)))
+        different = list(differences(content.get("facts", {}), plain(self.facts)))
         if different:
             more = f", and {len(different) - 3} more" if len(different) > 3 else ""
             raise ValueError(f"{self.folder}: must be of this training, got {'; '.join(different[:3])}{more}; {REMEDY}")
@@ -138,10 +139,3 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
         return []
     short = max(len(str(before)), len(str(now))) <= 60
     return [f"{name} {before!r}, now {now!r}" if short else f"another {name}"]
-
-
-def _plain(content: Any) -> Any:
-    """The same as JSON gives it back: lists for tuples."""
-    if isinstance(content, Mapping):
-        return {str(name): _plain(value) for name, value in content.items()}
-    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content

@@ -49,6 +49,10 @@ class Share(NamedTuple):
     processes: int = 1
 
 
+# A process that trains alone.
+ALONE = Share()
+
+
 class Passes(Dataset[Pass]):
     """All passes of this process in all steps, in order: item ``step * accumulation + k`` is the k-th of a step.
 
@@ -65,7 +69,7 @@ class Passes(Dataset[Pass]):
         ValueError: the batch does not split evenly.
     """
 
-    def __init__(self, stations: Sequence[Station], config: TrainConfig, share: Share = Share()) -> None:  # noqa: B008
+    def __init__(self, stations: Sequence[Station], config: TrainConfig, share: Share = ALONE) -> None:
         parts = share.processes * config.accumulation
         if config.batch % parts:
             raise ValueError(

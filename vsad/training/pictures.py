@@ -47,8 +47,7 @@ def draw_sample(model: VALDM, station: Station, index: int = 0) -> np.ndarray:
     found = model(clean, zero, station.rig, zero + station.category, features_only=True)
     level = [normalize(clean), *found.levels][-1]
     aligned = align_features(level, found.projections[-1]).feature
-    decodes = model.draws
-    first = model.decode(clean)[0] if decodes else colors(clean[0], clean[0])
+    first = model.decode(clean)[0] if model.draws else colors(clean[0], clean[0])
     model.train(training)
     columns = [first, colors(level[0], level[0]), colors(aligned[0], level[0])]
     size = (4 * clean.shape[-2], 4 * clean.shape[-1])
