@@ -215,6 +215,11 @@ MISTAKES = {
     "no detections": (["eval", "data", "--detections", "none"], lambda f: None, "none"),
     "unknown preset": (["train", "data", "--preset", "huge"], lambda f: None, "preset must be one of ['tiny', 'small'"),
     "diverged": (["train", "data", "--set", "train.lr=1e9", "--out", "diverged"], lambda f: None, "must be finite"),
+    "unknown product": (
+        ["train", "data", "--set", "model.conditioning=class", "--set", "model.categories=[other]"],
+        lambda f: None,
+        "category must be one of ['other'], got 'data'",
+    ),
     "no such device": (
         ["detect", "data", "--device", "cuda:77"],
         lambda f: None,

@@ -210,6 +210,14 @@ def test_configurations_that_cannot_be_are_refused(changes, message):
         replace(tiny(), **changes)
 
 
+def test_a_category_has_its_own_number_or_none():
+    config = replace(tiny(), conditioning="class", categories=("cable", "screw"))
+    assert [config.index_of(name) for name in ("cable", "screw", None)] == [0, 1, 0]
+    assert tiny().index_of("anything") == 0
+    with pytest.raises(ValueError, match=r"category must be one of \['cable', 'screw'\], got 'bolt'; add it"):
+        config.index_of("bolt")
+
+
 def test_unknown_stages_are_refused():
     with pytest.raises(ValueError, match=r"align_stages must be of \['down0'.*got \['up7'\]"):
         VALDM(replace(tiny(), align_stages=("up7",)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,24 +101,19 @@ def train(
     from vsad.training import train as fit_weights
 
     made = chosen(
-        file,
-        changes,
-        size=size,
-        preset=preset,
-        steps=steps,
-        registration=registration,
-        seed=seed,
-        device=device, vae={} if vae else None,
+        file, changes, size=size, preset=preset, steps=steps, registration=registration, seed=seed, device=device,
+        vae={} if vae else None,
     )  # fmt: skip
     cameras = _rig(rig, made.size)
     dataset = normal_samples(data, category, made.size)
+    product = made.valdm.index_of(dataset.category)
     model = new_model(made.valdm, made.seed).to(made.chosen_device)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
         if made.vae is not None:
             train_vae(model, Images(dataset), made.vae, bars)
         latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
-        station = Station(latents, canonical_rig(cameras, places))
+        station = Station(latents, canonical_rig(cameras, places), product)
         fit_weights(model, station, made.train, bars, folder=out / "training")
     if not is_main_process():
         return
@@ -146,7 +140,7 @@ def fit(
     changes: Changes = None,
 ) -> None:
     """Fill the memory with normal images, choose the levels and the threshold."""
-    from vsad.detection import load_network, warn_of_extrapolation
+    from vsad.detection import warn_of_extrapolation
     from vsad.models import VALDM
     from vsad.pipeline import Split, fit_detector, normal_samples, register_station
     from vsad.training import encode
@@ -156,16 +150,14 @@ def fit(
         seed=seed, device=device,
     )  # fmt: skip
     cameras, trained = _rig(rig, made.size), VALDM.from_pretrained(model).to(made.chosen_device)
-    frozen = None if made.network is None else load_network(made.network).to(made.chosen_device)
+    frozen = made.frozen_network()
     dataset = normal_samples(data, category, made.size)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
         split = Split.to_fit(
             dataset, places, trained, cameras, bars, lambda images: encode(trained, images), frozen, made.seed
         )
-        category = dataset.category if trained.config.conditioning != "none" else None
-        told = replace(made.detector, category=category)
-        fitted = fit_detector(trained, cameras, split, places, told, bars, frozen)
+        fitted = fit_detector(trained, cameras, split, places, made.detector, bars, frozen, dataset.category)
         fitted.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)
     warn_of_extrapolation(fitted.fitted)

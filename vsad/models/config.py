@@ -58,6 +58,18 @@ class VALDMConfig(Strict):
     categories: tuple[str, ...] = ()
     prompt: str = "a photo of a {category}"
 
+    def index_of(self, category: str | None) -> int:
+        """The number of a category among the model's; 0, the only one, for a model that is not conditioned.
+
+        Raises:
+            ValueError: the model is conditioned, and has no such category.
+        """
+        if self.conditioning == "none" or category is None:
+            return 0
+        if category not in self.categories:
+            raise ValueError(f"model: category must be one of {list(self.categories)}, got {category!r}; add it")
+        return self.categories.index(category)
+
     def __post_init__(self) -> None:
         if self.base is None and self.tune != "all":
             raise ValueError(f"model: tune must be 'all' where there is no base, got {self.tune!r}; name a base")

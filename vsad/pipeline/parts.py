@@ -144,8 +144,13 @@ def fit_detector(
     config: DetectorConfig,
     progress: Progress = SILENT,
     network: FrozenNetwork | None = None,
+    category: str | None = None,
 ) -> Detector:
-    """Fit a detector to a trained model, and perhaps a frozen network, on the normal samples."""
+    """Fit a detector to a trained model, and perhaps a frozen network, on the normal samples.
+
+    The ``category`` is the product's, which counts where the model is conditioned.
+    """
+    config = replace(config, category=category if model.config.conditioning != "none" else None)
     return Detector.fit(
         model, rig, split.latents, config, placements=split.placements, registration=registration,
         practice=split.practice, network=network, maps=split.maps, progress=progress,

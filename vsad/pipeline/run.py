@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from vsad.calibration import calibrate
 from vsad.data import GOOD, MultiViewDataset, list_categories, open_dataset
-from vsad.detection import Detector, FrozenNetwork, load_network, place, warn_of_extrapolation
+from vsad.detection import Detector, FrozenNetwork, place, warn_of_extrapolation
 from vsad.evaluation import Result
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
@@ -65,7 +64,7 @@ def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress
                 f"run: model.categories must name every category of {root}, got {list(config.valdm.categories)}; "
                 f"add {', '.join(unknown)}"
             )
-    network = None if config.network is None else load_network(config.network).to(config.chosen_device)
+    network = config.frozen_network()
     folders = {name: out / name if len(categories) > 1 else out for name in categories}
     products = (_Product.of(root, name, folder, config, progress) for name, folder in folders.items())
     results: dict[str, Outcome] = {}
@@ -111,8 +110,7 @@ class _Product(NamedTuple):
 
     def station(self, model: VALDM, split: Split) -> Station:
         """What is trained on."""
-        known = model.config.categories
-        index = known.index(self.category) if self.category in known else 0
+        index = model.config.index_of(self.category)
         return Station(split.latents, canonical_rig(self.rig, self.registration), index)
 
 
@@ -176,16 +174,14 @@ def _judge(
 ) -> Outcome:
     """Fit detectors to a product, inspect its test samples, measure and report."""
     began = time.perf_counter()
-    category = product.category if model.config.conditioning != "none" else None
-    chosen = replace(config.detector, category=category)
     rig, registration, test = product.rig, product.registration, product.test
-    detector = fit_detector(model, rig, normal, registration, chosen, progress, network)
+    detector = fit_detector(model, rig, normal, registration, config.detector, progress, network, product.category)
     detector.save_pretrained(product.folder / DETECTOR)
     warn_of_extrapolation(detector.fitted)
 
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
     if plain is not None:
-        unaligned = fit_detector(plain, rig, normal, registration, chosen, progress, network)
+        unaligned = fit_detector(plain, rig, normal, registration, config.detector, progress, network, product.category)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)
         variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
