@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+import torch
 
 from vsad.detection.memory import MEMORIES, MemoryConfig
 
@@ -17,6 +20,10 @@ class DetectorConfig(MemoryConfig):
             how well they separate practice defects from normal samples.
         smooth: deviation of the Gaussian that smooths the maps, in pixels of the finest features.
         agree: whether what other views see at the same surface point counts.
+        batch: samples that the UNet takes at once, where there are many; None takes 8 on a GPU, and 1 on a CPU, whose
+            caches hold no more.
+        mixed_precision: what the UNet computes its features in: "no" is float32, "auto" is bf16 on a GPU that has it,
+            and float32 elsewhere.
         category: of the model's categories, where it is conditioned on them; None for the first.
         false_alarms: share of normal samples that may exceed the threshold.
     """
@@ -25,13 +32,28 @@ class DetectorConfig(MemoryConfig):
     weights: tuple[float, ...] | None = None
     smooth: float = 1.0
     agree: bool = True
+    batch: int | None = None
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     category: str | None = None
     false_alarms: float = 0.05
 
     def __post_init__(self) -> None:
         if self.memory not in MEMORIES:
             raise ValueError(f"detector: memory must be one of {list(MEMORIES)}, got {self.memory!r}")
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"detector: batch must be at least 1, got {self.batch}")
         if not 0 < self.false_alarms < 1:
             raise ValueError(f"detector: false_alarms must lie between 0 and 1, got {self.false_alarms}")
         if self.weights is not None and (not self.weights or min(self.weights) < 0 or sum(self.weights) == 0):
             raise ValueError(f"detector: weights must not be negative, nor all zero, got {self.weights}")
+
+    def unet_batch(self, device: torch.device) -> int:
+        """The number of samples that the UNet takes at once on a device."""
+        return self.batch or (1 if device.type == "cpu" else 8)
+
+    def unet_precision(self, device: torch.device) -> torch.dtype | None:
+        """The floating type that the UNet's passes are cast to on a device; None for the weights' own."""
+        named = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+        if self.mixed_precision != "auto":
+            return named[self.mixed_precision]
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None

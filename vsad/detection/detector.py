@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,8 +138,8 @@ class Detector(nn.Module):
         detector = cls(model, rig, [], glare, reach, registration, none, config, network)
         practice = practice or Practice(latents[:0], (), latents.new_zeros(0, 0, *latents.shape[1:2], 1, 1))
         practice, maps = practice.to(latents.device), [level.to(latents.device) for level in maps]
-        samples = [*zip(latents, *maps), *zip(practice.latents, *practice.maps)]
-        features = [detector._features(*sample) for sample in progress.track(samples, "features")]
+        samples = chain(detector._features(latents, *maps), detector._features(practice.latents, *practice.maps))
+        features = [*progress.track(samples, "features", len(latents) + len(practice.latents))]
         deviations = []
         for index, parts in enumerate(zip(*features)):
             normal, painted = torch.stack(parts[: len(latents)]), parts[len(latents) :]
@@ -189,7 +190,6 @@ class Detector(nn.Module):
         maps = self.network(moved) if self.network is not None else ()
         return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
 
-    @torch.no_grad()
     def deviations(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
         """Deviations from normal at every level, ``(V, h_i, w_i)``; zeros at one that does not count.
 
@@ -197,26 +197,41 @@ class Detector(nn.Module):
             latents: of one sample, ``(V, c, h, w)``.
             maps: those of the frozen network, ``(V, C, h, w)`` each.
         """
+        return next(self.deviations_of(latents[None], *(level[None] for level in maps)))
+
+    @torch.no_grad()
+    def deviations_of(self, latents: Tensor, *maps: Tensor) -> Iterator[list[Tensor]]:
+        """What ``deviations`` gives of each of many samples, ``(S, V, c, h, w)`` and ``(S, V, C, h, w)``.
+
+        The UNet takes ``config.unet_batch`` of them at once.
+        """
         weights, own = self._weights(), len(self.levels) - len(maps)
         stages = any(weights[1:own])
         numbers = [*range(own if stages else 1), *range(own, len(self.levels))]
-        features = dict(zip(numbers, self._features(latents, *maps, stages=stages)))
-        # A level that does not count is not compared.
-        return [
-            level(features[number]) if weights[number] > 0 else torch.zeros_like(level.get_buffer("mean"))
-            for number, level in enumerate(self.levels)
-        ]
+        for sample in self._features(latents, *maps, stages=stages):
+            features = dict(zip(numbers, sample))
+            # A level that does not count is not compared.
+            yield [
+                level(features[number]) if weights[number] > 0 else torch.zeros_like(level.get_buffer("mean"))
+                for number, level in enumerate(self.levels)
+            ]
 
     def _weights(self, weights: Sequence[float] | None = None) -> list[float]:
         """A weight for every level, of those given or else the configuration's."""
         weights = weights or self.config.weights or (1.0,)
         return [weights[min(i, len(weights) - 1)] for i in range(len(self.levels))]
 
-    def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> list[Tensor]:
-        """The levels of one sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
+    def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> Iterator[list[Tensor]]:
+        """The levels of every sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
         settled = self.model.adapter.homography_net is not None  # fit took what it makes of the rig
-        found = self.model.features(latents[None], self.canonical_rig, self.category, stages=stages, settled=settled)
-        return [*(level[0] for level in found), *maps]
+        batch, precision = self.config.unet_batch(latents.device), self.config.unet_precision(latents.device)
+        for start in range(0, len(latents), batch):
+            part, *own = (level[start : start + batch] for level in (latents, *maps))
+            found = self.model.features(
+                part, self.canonical_rig, self.category.expand(len(part)),
+                stages=stages, settled=settled, precision=precision,
+            )  # fmt: skip
+            yield from map(list, zip(*found, *own))
 
     @torch.no_grad()
     def decide(self, deviations: list[Tensor], placement: Placement, agree: bool | None = None) -> Detection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,13 +230,15 @@ class VALDM(nn.Module):
         *,
         stages: bool = True,
         settled: bool = False,
+        precision: torch.dtype | None = None,
     ) -> list[Tensor]:
         """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``, refined where there are FRMs.
 
         They are the latents, and the feature stages at every one of the configuration's time steps, which DDIM
         inversion reaches, ``x_s = sqrt(a_s) x_0(x_t) + sqrt(1 - a_s) e(x_t)``: one pass of the UNet for each.
 
-        Without the UNet's ``stages`` it is the latents' level alone, which needs no pass of the UNet.
+        Without the UNet's ``stages`` it is the latents' level alone, which needs no pass of the UNet. With a
+        ``precision`` the UNet's passes are cast to it, as ``torch.autocast`` does; all else is as the latents are.
         """
         levels = [normalize(latents)]
         projection = None
@@ -244,10 +247,11 @@ class VALDM(nn.Module):
             steps = wanted if wanted[0] == 0 else (0, *wanted)
             for step, following in zip(steps, (*steps[1:], None)):
                 times = torch.full((len(x),), step, device=x.device)
-                found = self(x, times, rig, category, features_only=following is None, settled=settled)
+                with nullcontext() if precision is None else torch.autocast(x.device.type, precision):
+                    found = self(x, times, rig, category, features_only=following is None, settled=settled)
                 projection = found.projections[-1]
                 if step in wanted:
-                    levels += found.levels
+                    levels += [level.to(latents) for level in found.levels]
                 if following is not None:
                     x = self.invert(x, found.prediction, step, following)
         if not self.config.refine:

@@ -159,8 +159,7 @@ def fit_detector(
 
 def deviations_of(detector: Detector, split: Split, progress: Progress = SILENT) -> Iterator[list[Tensor]]:
     """The deviations of every sample of a split, as ``decide`` takes them."""
-    for sample in progress.track([*zip(split.latents, *split.maps)], "detect"):
-        yield detector.deviations(*sample)
+    return progress.track(detector.deviations_of(split.latents, *split.maps), "detect", len(split.latents))
 
 
 @torch.no_grad()
