@@ -284,8 +284,6 @@ def test_the_unet_computes_in_the_precision_that_is_asked_for(station, rig):
     difference = (found[1] - before[1]).square().mean().sqrt()
     assert 0 < difference < 0.05 * before[1].std()
     rounded = DetectorConfig(mixed_precision="bf16")
-    assert rounded.unet_precision(torch.device("cpu")) == torch.bfloat16
-    assert DetectorConfig().unet_precision(torch.device("cpu")) is None
     plain, detector = (Detector.fit(model, rig, latents, config) for config in (DetectorConfig(), rounded))
     assert detector.threshold == pytest.approx(plain.threshold, rel=0.1)
 

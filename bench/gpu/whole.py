@@ -9,6 +9,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from vsad.data.synth import SynthConfig, synthesize
@@ -44,13 +45,16 @@ def main() -> None:
                 raise SystemExit(f"{options.device} and the CPU disagree by {error:.3g}, more than {AGREES}")
         there.registration = None  # its features are found on the CPU
         batch = samples[0].to(options.device)
-        seconds = []
-        for _ in range(options.repeats):
-            began = time.perf_counter()
-            there(batch).cpu()
-            seconds.append(time.perf_counter() - began)
         views = len(there.rig.views)
-        print(f"detect without registration: {1e3 * statistics.median(seconds) / views:.2f} ms a view of {views}")
+        for weights, mixed_precision in (there.config.weights, "no"), ((1.0,), "no"), ((1.0,), "bf16"):
+            there.config = replace(there.config, weights=weights, mixed_precision=mixed_precision)
+            seconds = []
+            for _ in range(options.repeats):
+                began = time.perf_counter()
+                there(batch).cpu()
+                seconds.append(time.perf_counter() - began)
+            median = 1e3 * statistics.median(seconds) / views
+            print(f"detect, {weights=}, {mixed_precision=}: {median:.2f} ms a view of {views}, without registration")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ class DetectorConfig(MemoryConfig):
         agree: whether what other views see at the same surface point counts.
         batch: samples that the UNet takes at once, where there are many; None takes 8 on a GPU, and 1 on a CPU, whose
             caches hold no more.
-        mixed_precision: what the UNet computes its features in: "no" is float32, "auto" is bf16 on a GPU that has it,
-            and float32 elsewhere.
+        mixed_precision: what the UNet computes its features in, when the detector is fitted and ever after; "no" is the
+            float32 of its weights.
         category: of the model's categories, where it is conditioned on them; None for the first.
         false_alarms: share of normal samples that may exceed the threshold.
     """
@@ -33,7 +33,7 @@ class DetectorConfig(MemoryConfig):
     smooth: float = 1.0
     agree: bool = True
     batch: int | None = None
-    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     category: str | None = None
     false_alarms: float = 0.05
 
@@ -51,9 +51,7 @@ class DetectorConfig(MemoryConfig):
         """The number of samples that the UNet takes at once on a device."""
         return self.batch or (1 if device.type == "cpu" else 8)
 
-    def unet_precision(self, device: torch.device) -> torch.dtype | None:
-        """The floating type that the UNet's passes are cast to on a device; None for the weights' own."""
-        named = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-        if self.mixed_precision != "auto":
-            return named[self.mixed_precision]
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    @property
+    def unet_precision(self) -> torch.dtype | None:
+        """The floating type that the UNet's passes are cast to; None for the weights' own."""
+        return {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[self.mixed_precision]

@@ -224,7 +224,7 @@ class Detector(nn.Module):
     def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> Iterator[list[Tensor]]:
         """The levels of every sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
         settled = self.model.adapter.homography_net is not None  # fit took what it makes of the rig
-        batch, precision = self.config.unet_batch(latents.device), self.config.unet_precision(latents.device)
+        batch, precision = self.config.unet_batch(latents.device), self.config.unet_precision
         for start in range(0, len(latents), batch):
             part, *own = (level[start : start + batch] for level in (latents, *maps))
             found = self.model.features(
