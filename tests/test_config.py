@@ -79,3 +79,17 @@ def test_presets_differ_and_a_change_reaches_into_the_unet():
     assert len({str(model_config(preset)) for preset in PRESETS}) == len(PRESETS)
     changed = model_config("tiny", {"unet": {"layers_per_block": 2}})
     assert changed.unet == {**PRESETS["tiny"]().unet, "layers_per_block": 2}
+
+
+def test_no_and_on_are_words_and_true_is_not(tmp_path):
+    changed = run_config(changes=["train.mixed_precision=no", "registration=on", "ablations=true"])
+    assert (changed.train.mixed_precision, changed.registration, changed.ablations) == ("no", "on", True)
+    (tmp_path / "a.yaml").write_text("registration: off\nablations: True\n")
+    read = run_config(tmp_path / "a.yaml")
+    assert (read.registration, read.ablations) == ("off", True)
+
+
+def test_feature_stages_come_in_the_order_in_which_they_run():
+    assert model_config("tiny", {"feature_stages": ["up2", "mid", "up1", "down0"]}).feature_stages == (
+        "down0", "mid", "up1", "up2",
+    )  # fmt: skip

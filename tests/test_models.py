@@ -13,7 +13,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch.nn import functional as F
 
 from tests.recorder import Recorder
-from vsad.models import FRM, MVAM, VALDM, Projection, align_features, tiny
+from vsad.models import FRM, MVAM, VALDM, Projection, align_features, model_config, new_model, tiny
 from vsad.models.derivative_vae import CONFIG, LATENTS, derivative_vae
 from vsad.models.folding import _fold, encode_mean
 from vsad.models.local_contrast import WINDOW, LocalContrast, _mean
@@ -323,3 +323,15 @@ def test_bad_images_and_settings_are_refused():
         TrainConfig(steps=0)
     with pytest.raises(ValueError, match="train: lr must be positive"):
         TrainConfig(lr=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction", "epsilon"])
+def test_inversion_is_finite_in_half_precision(rig, prediction, dtype):
+    model = new_model(model_config("tiny", {"prediction": prediction, "timesteps": [0, 100]}), 0).to(dtype)
+    latents = randn(1, 3, LATENTS, 16, 20).to(dtype)
+    with torch.no_grad():
+        found = model.features(latents, rig)
+        exact = model.double().features(latents.double(), rig)
+    for level, wanted in zip(found, exact):
+        assert (level.double() - wanted).square().mean().sqrt() < 0.05 * wanted.std()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 
 from tests.pretrained import save_pipeline
 from vsad.models import VALDM, VALDMConfig, new_model, sd, tiny
@@ -222,3 +223,33 @@ def test_unknown_stages_are_refused():
     with pytest.raises(ValueError, match=r"align_stages must be of \['down0'.*got \['up7'\]"):
         VALDM(replace(tiny(), align_stages=("up7",)))
     assert VALDMConfig().align_stages == ("up0", "up1")
+
+
+def test_nothing_of_an_older_model_in_the_folder_is_read(tmp_path):
+    base = save_pipeline(tmp_path / "base")
+    older = model_on(base, tune="all")
+    with torch.no_grad():
+        older.unet.conv_in.weight.mul_(2)
+    older.vae_is_tuned = True
+    older.save_pretrained(tmp_path / "model")
+    newer = model_on(base)
+    newer.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model" / "unet").exists()
+    assert not (tmp_path / "model" / "vae").exists()
+    again = VALDM.from_pretrained(tmp_path / "model")
+    assert torch.equal(again.unet.conv_in.weight, newer.unet.conv_in.weight)
+    newer.save_pretrained(base)  # what is a pipeline's stays
+    assert (base / "unet" / "config.json").is_file()
+
+
+def test_an_incomplete_text_encoder_or_tokenizer_is_refused(tmp_path):
+    base = save_pipeline(tmp_path / "base")
+    file = base / "text_encoder" / "model.safetensors"
+    weights = load_file(file)
+    save_file({name: w for name, w in weights.items() if "mlp.fc1.weight" not in name}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match="text_encoder must have all its weights"):
+        model_on(base)
+    save_file(weights, file, {"format": "pt"})
+    (base / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="tokenizer must have all its files, 2 words found"):
+        model_on(base)

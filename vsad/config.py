@@ -112,12 +112,28 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {REMEDY}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _loader())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: must be YAML, got {' '.join(str(error).split())}; {REMEDY}") from None
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path}: must hold fields and their values, got {type(content).__name__}; {REMEDY}")
     return content or {}
+
+
+def _loader() -> Any:
+    """YAML 1.2's booleans: ``no`` and ``off`` are words, and names of ours."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":bool")]
+            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+    )
+    return Loader
 
 
 def _set(content: dict[str, Any], change: str) -> None:
@@ -134,7 +150,7 @@ def _set(content: dict[str, Any], change: str) -> None:
             raise ValueError(f"config: {part} must hold fields to set {name}, got {inner!r}")
         content = inner
     try:
-        content[last] = yaml.safe_load(text)
+        content[last] = yaml.load(text, _loader())
     except yaml.YAMLError:
         content[last] = text
 

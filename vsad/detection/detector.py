@@ -226,7 +226,7 @@ class Detector(nn.Module):
         settled = self.model.adapter.homography_net is not None  # fit took what it makes of the rig
         batch, precision = self.config.unet_batch(latents.device), self.config.unet_precision
         for start in range(0, len(latents), batch):
-            part, *own = (level[start : start + batch] for level in (latents, *maps))
+            part, *own = (level[start : start + batch].to(latents) for level in (latents, *maps))
             found = self.model.features(
                 part, self.canonical_rig, self.category.expand(len(part)),
                 stages=stages, settled=settled, precision=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -115,8 +116,14 @@ def choose_trained(config: VALDMConfig, unet: UNet2DConditionModel) -> None:
 
 
 def save(model: VALDM, folder: Path) -> None:
-    """Write every part that is not the base's as it was into a folder of its own."""
+    """Write every part that is not the base's as it was into a folder of its own.
+
+    Of a model that was there before nothing is left that would be read as this one's.
+    """
     config = model.config
+    if (folder / ADAPTER / "config.json").is_file() and not (folder / PIPELINE).is_file():
+        for part in (VAE, UNET, LORA):
+            shutil.rmtree(folder / part, ignore_errors=True)
     model.adapter.save_pretrained(folder / ADAPTER)
     model.scheduler.save_pretrained(folder / SCHEDULER)
     if config.base is None or model.vae_is_tuned:

@@ -71,6 +71,8 @@ class VALDMConfig(Strict):
         return self.categories.index(category)
 
     def __post_init__(self) -> None:
+        # In the order in which they run: levels are made in it.
+        object.__setattr__(self, "feature_stages", tuple(sorted({*self.feature_stages}, key=_running_order)))
         if self.base is None and self.tune != "all":
             raise ValueError(f"model: tune must be 'all' where there is no base, got {self.tune!r}; name a base")
         if self.conditioning != "none" and not self.categories:
@@ -85,3 +87,9 @@ class VALDMConfig(Strict):
                 raise ValueError(f"model: {name} must be at least 1, got {getattr(self, name)}")
         if self.window < 1 or self.window % 2 == 0:
             raise ValueError(f"model: window must be odd, got {self.window}")
+
+
+def _running_order(stage: str) -> tuple[int, int]:
+    """By which names of stages sort as the stages run; names that are no stage's come last."""
+    part, number = stage.rstrip("0123456789"), stage[len(stage.rstrip("0123456789")) :]
+    return {"down": 0, "mid": 1, "up": 2}.get(part, 3), int(number or 0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 
@@ -25,7 +26,7 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
 
     Raises:
         ImportError: transformers is not installed.
-        OSError: the base has no text encoder or tokenizer.
+        ValueError: the base has no text encoder or tokenizer, or one that is not complete.
     """
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
@@ -33,8 +34,24 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
         raise ImportError(
             "model: a pretrained base needs transformers for its text encoder; pip install 'vsad[pretrained]'"
         ) from error
-    tokenizer = CLIPTokenizer.from_pretrained(base, subfolder="tokenizer", revision=files.get("revision") or "main")
-    encoder = CLIPTextModel.from_pretrained(base, subfolder="text_encoder", use_safetensors=True, **files).eval()
+    classes: tuple[Any, Any] = (CLIPTokenizer, CLIPTextModel)
+    try:
+        tokenizer = classes[0].from_pretrained(base, subfolder="tokenizer", revision=files.get("revision") or "main")
+        encoder, found = classes[1].from_pretrained(
+            base, subfolder="text_encoder", use_safetensors=True, output_loading_info=True, **files
+        )
+    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"model: the base {base} must have a text encoder and a tokenizer, {said}; mend it") from None
+    # What is not there transformers draws at random or makes up.
+    lost = sorted([*found["missing_keys"], *found["mismatched_keys"]])
+    if lost:
+        raise ValueError(f"model: {base}/text_encoder must have all its weights, {lost[0]} is missing; mend the base")
+    if len(tokenizer) <= 2 or tokenizer.model_max_length > 10_000:
+        raise ValueError(
+            f"model: {base}/tokenizer must have all its files, {len(tokenizer)} words found; mend the base"
+        )
+    encoder.eval()
     tokens = tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )

@@ -309,9 +309,8 @@ class VALDM(nn.Module):
 
     def _amplitudes(self, like: Tensor, timesteps: Tensor | int) -> tuple[Tensor, Tensor]:
         """``sqrt(a_t)`` and ``sqrt(1 - a_t)`` for every sample of ``like (B, V, c, h, w)``, or for all of them."""
-        a = self.scheduler.alphas_cumprod.to(like.device)[timesteps].to(like.dtype)
-        a = a[..., None, None, None, None]
-        return a.sqrt(), (1 - a).sqrt()
+        a = self.scheduler.alphas_cumprod.to(like.device)[timesteps][..., None, None, None, None]
+        return a.sqrt().to(like.dtype), (1 - a).sqrt().to(like.dtype)  # 1 - a would be 0 in bfloat16
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder in the layout of a pipeline: ``adapter/``, and every part that is not the base's as it was."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ def new_accelerator(config: TrainConfig, **more: Any) -> Accelerator:
     return Accelerator(
         cpu=cpu,
         mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.accumulation,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(config.accumulation),
         step_scheduler_with_optimizer=False,
         **more,
     )
