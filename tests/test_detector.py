@@ -261,33 +261,6 @@ def test_a_level_without_weight_is_not_computed(station, rig):
     assert torch.equal(second, torch.zeros_like(detector.levels[1].mean))
 
 
-def test_a_batch_of_samples_deviates_as_each_does(station, rig):
-    model, latents, *_ = station
-    maps = randn(*latents.shape[:2], 5, 16, 16)
-    one, many = (
-        Detector.fit(model, rig, latents, DetectorConfig(batch=batch, weights=(1.0,)), maps=[maps]) for batch in (1, 3)
-    )
-    assert one.threshold == pytest.approx(many.threshold, rel=1e-3)
-    batched = list(many.deviations_of(latents, maps))
-    assert len(batched) == len(latents)
-    for sample, level, found in zip(latents, maps, batched):
-        for a, b in zip(one.deviations(sample, level), found, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
-
-
-def test_the_unet_computes_in_the_precision_that_is_asked_for(station, rig):
-    model, latents, *_ = station
-    before = model.features(latents[:2], rig)
-    found = model.features(latents[:2], rig, precision=torch.bfloat16)
-    assert torch.equal(found[0], before[0])  # the latents are none of the UNet's
-    assert found[1].dtype == torch.float32
-    difference = (found[1] - before[1]).square().mean().sqrt()
-    assert 0 < difference < 0.05 * before[1].std()
-    rounded = DetectorConfig(mixed_precision="bf16")
-    plain, detector = (Detector.fit(model, rig, latents, config) for config in (DetectorConfig(), rounded))
-    assert detector.threshold == pytest.approx(plain.threshold, rel=0.1)
-
-
 def test_the_halo_of_a_reflection_belongs_to_it():
     normal = torch.full((2, 3, 64, 64), 0.4)
     normal[1, :, 48:56, 48:56] = 1.0  # a bright part, in every sample

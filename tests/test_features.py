@@ -1,0 +1,49 @@
+"""The features that a detector takes from a model: in batches, in another precision, beside a frozen network's."""
+
+import copy
+
+import pytest
+import torch
+
+from tests.small_station import randn
+from vsad.detection import Detector, DetectorConfig, load_network
+
+
+def test_a_batch_of_samples_deviates_as_each_does(station, rig):
+    model, latents, *_ = station
+    maps = randn(*latents.shape[:2], 5, 16, 16)
+    one, many = (
+        Detector.fit(model, rig, latents, DetectorConfig(batch=batch, weights=(1.0,)), maps=[maps]) for batch in (1, 3)
+    )
+    assert one.threshold == pytest.approx(many.threshold, rel=1e-3)
+    batched = list(many.deviations_of(latents, maps))
+    assert len(batched) == len(latents)
+    for sample, level, found in zip(latents, maps, batched):
+        for a, b in zip(one.deviations(sample, level), found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_the_unet_computes_in_the_precision_that_is_asked_for(station, rig):
+    model, latents, *_ = station
+    before = model.features(latents[:2], rig)
+    found = model.features(latents[:2], rig, precision=torch.bfloat16)
+    assert torch.equal(found[0], before[0])  # the latents are none of the UNet's
+    assert found[1].dtype == torch.float32
+    difference = (found[1] - before[1]).square().mean().sqrt()
+    assert 0 < difference < 0.05 * before[1].std()
+    rounded = DetectorConfig(mixed_precision="bf16")
+    plain, detector = (Detector.fit(model, rig, latents, config) for config in (DetectorConfig(), rounded))
+    assert detector.threshold == pytest.approx(plain.threshold, rel=0.1)
+
+
+@pytest.mark.parametrize("memory", ["aligned", "prototypes"])
+def test_a_detector_of_doubles_takes_a_frozen_network_s_maps(station, rig, memory):
+    model, latents, *_ = station
+    network = load_network("contrast")
+    maps = [torch.stack(level) for level in zip(*(network(randn(3, 3, 64, 64).abs().clamp(max=1)) for _ in latents))]
+    detector = Detector.fit(model, rig, latents, DetectorConfig(memory=memory), maps=maps, network=network)
+    wide = copy.deepcopy(detector).double()  # the model is other tests' too
+    picture = randn(3, 3, 64, 64, seed=1).abs().clamp(max=1)
+    found = wide(picture.double())
+    assert found.maps.isfinite().all()
+    torch.testing.assert_close(found.maps.float(), detector(picture).maps, rtol=1e-2, atol=1e-2)
