@@ -91,5 +91,5 @@ class VALDMConfig(Strict):
 
 def _running_order(stage: str) -> tuple[int, int]:
     """By which names of stages sort as the stages run; names that are no stage's come last."""
-    part, number = stage.rstrip("0123456789"), stage[len(stage.rstrip("0123456789")) :]
-    return {"down": 0, "mid": 1, "up": 2}.get(part, 3), int(number or 0)
+    part = stage.rstrip("0123456789")
+    return {"down": 0, "mid": 1, "up": 2}.get(part, 3), int(stage[len(part) :] or 0)
