@@ -3,8 +3,9 @@
 from dataclasses import fields
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
+from vsad.cli.options import chosen
 from vsad.config import describe_config, field_descriptions, read_config
 from vsad.detection import DetectorConfig
 from vsad.models import PRESETS, VALDMConfig, model_config
@@ -26,7 +27,7 @@ def test_what_is_described_is_read_again(tmp_path, name):
     if name.endswith("json"):
         import json
 
-        text = json.dumps(yaml.safe_load(text))
+        text = json.dumps(YAML(typ="safe", pure=True).load(text))
     (tmp_path / name).write_text(text)
     assert run_config(tmp_path / name) == made
     assert (made.train.lr, made.detector.weights, made.valdm.window, made.network) == (1e-3, (1.0, 0.0), 5, None)
@@ -56,6 +57,13 @@ def test_files_options_and_changes_count_in_this_order(tmp_path):
         ("[1, 2]", "a.yaml: must hold fields and their values, got list"),
         ("train: [", "a.yaml: must be YAML"),
         ("train: 3", "config: train is wrong, got 3"),
+        ("train: {steps: true}", "config: train.steps is wrong, got True; input should be a valid integer"),
+        ("train: {steps: '5'}", "config: train.steps is wrong, got '5'"),
+        ("seed: 1\nsize: 64\nseed: 2", 'must be YAML, got found duplicate key "seed" .* in line 3; write one'),
+        ("seed: 2026-01-01", "config: seed is wrong, got '2026-01-01'"),
+        ("seed: 9223372036854775808", r"run: seed must be at least 0 and less than 2\*\*63"),
+        ("graph: tree", "graph must be overlap, ring, star, .* got 'tree'"),
+        ("detector: {category: bolt}", "detector.category must be left out, since it is the data set's, got 'bolt'"),
     ],
 )
 def test_what_a_file_must_not_hold_is_named(tmp_path, content, message):
@@ -87,6 +95,21 @@ def test_no_and_on_are_words_and_true_is_not(tmp_path):
     (tmp_path / "a.yaml").write_text("registration: off\nablations: True\n")
     read = run_config(tmp_path / "a.yaml")
     assert (read.registration, read.ablations) == ("off", True)
+
+
+def test_a_part_without_fields_is_as_one_that_is_left_out(tmp_path):
+    (tmp_path / "a.yaml").write_text("train:\n  # steps: 3\ndetector:\nmodel:\nseed: 3\n")
+    assert run_config(tmp_path / "a.yaml") == run_config(changes=["seed=3"])
+    assert run_config(tmp_path / "a.yaml", ["train.steps=7"]).train.steps == 7
+
+
+def test_a_change_is_of_a_field_that_the_command_reads():
+    reads = ("size", "detector")
+    assert chosen(None, ["detector.window=5"], reads=reads).detector.window == 5
+    with pytest.raises(ValueError, match="--set: model.window must be a field that this command reads, of size, det"):
+        chosen(None, ["model.window=5"], reads=reads)
+    with pytest.raises(ValueError, match="there is no field windw"):
+        chosen(None, ["windw=5"], reads=reads)
 
 
 def test_feature_stages_come_in_the_order_in_which_they_run():

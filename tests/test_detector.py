@@ -367,7 +367,12 @@ def test_detector_refuses_other_images_and_broken_folders(station, rig, tmp_path
     [
         ({"memory": "disk"}, "memory must be one of"),
         ({"false_alarms": 0}, "false_alarms must lie between"),
-        ({"weights": (0.0,)}, "weights must not be negative, nor all zero"),
+        ({"weights": (0.0,)}, "weights must be finite, not negative, nor all zero"),
+        ({"weights": (1.0, math.nan)}, "weights must be finite"),
+        ({"smooth": math.nan}, "smooth must be finite and at least 0, got nan"),
+        ({"smooth": -1.0}, "smooth must be finite and at least 0, got -1"),
+        ({"window": 4}, "window must be odd, got 4"),
+        ({"prototypes": 0}, "prototypes must be at least 1, got 0"),
     ],
 )
 def test_detector_config_is_checked(options, message):

@@ -37,6 +37,19 @@ def test_the_unet_computes_in_the_precision_that_is_asked_for(station, rig):
 
 
 @pytest.mark.parametrize("memory", ["aligned", "prototypes"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_detector_of_any_type_is_saved_and_read_in_float32(station, rig, tmp_path, dtype, memory):
+    model, latents, good, bad = station
+    detector = Detector.fit(model, rig, latents, DetectorConfig(memory=memory, prototypes=200))
+    other = copy.deepcopy(detector).to(dtype)
+    other.save_pretrained(tmp_path)
+    again = Detector.from_pretrained(tmp_path)
+    assert {t.dtype for t in (*again.parameters(), *again.buffers()) if t.is_floating_point()} == {torch.float32}
+    assert torch.equal(again(good).maps, other.float()(good).maps)
+    assert again(good).sample_score < again.threshold < again(bad).sample_score
+
+
+@pytest.mark.parametrize("memory", ["aligned", "prototypes"])
 def test_a_detector_of_doubles_takes_a_frozen_network_s_maps(station, rig, memory):
     model, latents, *_ = station
     network = load_network("contrast")

@@ -1,5 +1,6 @@
 """VALDM on pretrained pipelines: small random ones of the real classes, loaded without a network."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -89,7 +90,9 @@ def test_only_what_is_chosen_is_trained_and_saved(pipelines, rig, tmp_path, tune
 
 def test_a_variant_in_half_precision_is_read_in_float32(tmp_path):
     folder = save_pipeline(tmp_path, variant="fp16")
-    with pytest.raises(FileNotFoundError, match="vae: its weights are missing"):
+    with pytest.raises(
+        FileNotFoundError, match=r"vae: its weights are missing.*; give variant='fp16', as diffusion_py"
+    ):
         VALDM.from_pretrained(folder)
     model = VALDM.from_pretrained(folder, variant="fp16", config=replace(sd(), heads=4))
     assert model.config.variant == "fp16"
@@ -97,7 +100,7 @@ def test_a_variant_in_half_precision_is_read_in_float32(tmp_path):
 
 
 def test_pickled_weights_are_not_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match="vae: its weights are missing"):
+    with pytest.raises(FileNotFoundError, match=r"vae: its weights are missing.*; its weights are pickled"):
         VALDM.from_pretrained(save_pipeline(tmp_path, safetensors=False))
 
 
@@ -107,6 +110,51 @@ def test_a_model_whose_base_is_gone_names_it(pipelines, tmp_path):
     (tmp_path / "base" / "pipeline" / "unet" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"the base .*pipeline cannot be read, .*unet/config.json is missing"):
         VALDM.from_pretrained(tmp_path / "model")
+
+
+def test_a_base_is_found_from_another_folder(pipelines, tmp_path, monkeypatch):
+    monkeypatch.chdir(pipelines["1.5"].parent)
+    model = VALDM(replace(sd(), base=pipelines["1.5"].name, heads=4))
+    assert model.config.base == str(pipelines["1.5"].resolve())
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(VALDM.from_pretrained("model").unet.conv_in.weight, model.unet.conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "timesteps", "message"),
+    [
+        ({"prediction_type": "flow_prediction"}, (0,), "the schedule's prediction_type must be one of"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+            (0,),
+            "the schedule must be one of .*, got FlowMatchEuler",
+        ),
+        ({"beta_schedule": "nonsense"}, (0,), "must hold arguments that fit DDIMScheduler, got nonsense"),
+        ({"rescale_betas_zero_snr": True}, (0,), "must leave a signal where the noise is predicted"),
+        (
+            {"num_train_timesteps": 50},
+            (0, 100),
+            r"timesteps must be less than 50, as the noise schedule has, got \(0, 100",
+        ),
+    ],
+)
+def test_schedules_that_ddim_does_not_invert_are_refused(tmp_path, changes, timesteps, message):
+    base = save_pipeline(tmp_path)
+    file = base / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(ValueError, match=message):
+        model_on(base, timesteps=timesteps)
+
+
+def test_a_velocity_is_read_from_noise_without_signal(tmp_path, rig):
+    base = save_pipeline(tmp_path, "2.1")
+    file = base / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "rescale_betas_zero_snr": True}))
+    model = model_on(base, timesteps=(0, 999)).eval()
+    latents = torch.randn(1, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert all(level.isfinite().all() for level in model.features(latents, rig))
 
 
 def test_folders_that_are_no_model_get_one_clear_error(tmp_path, monkeypatch):
@@ -204,6 +252,16 @@ def test_features_are_read_at_every_time_step_with_one_pass_each(rig):
         ({"timesteps": ()}, "timesteps must ascend"),
         ({"window": 2}, "window must be odd"),
         ({"heads": 0}, "heads must be at least 1"),
+        ({"conditioning": "class", "categories": ("a", "b", "a")}, "categories must differ, got"),
+        (
+            {"base": "x", "conditioning": "text", "categories": ("a",), "prompt": "a photo"},
+            "prompt must hold {category}",
+        ),
+        ({"base": "x", "conditioning": "text", "categories": ("a",), "prompt": "a {categry}"}, "and no other braces"),
+        (
+            {"base": "x", "conditioning": "text", "categories": ("a",), "prompt": "a {}{category}"},
+            "and no other braces",
+        ),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(changes, message):
@@ -223,6 +281,47 @@ def test_unknown_stages_are_refused():
     with pytest.raises(ValueError, match=r"align_stages must be of \['down0'.*got \['up7'\]"):
         VALDM(replace(tiny(), align_stages=("up7",)))
     assert VALDMConfig().align_stages == ("up0", "up1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 7}, "heads must divide the channels of every stage that is aligned, 64 of up0, got 7"),
+        ({"unet": {**tiny().unet, "depth": 3}}, "unet must hold arguments that fit UNet2DConditionModel, got .*depth"),
+        ({"unet": {**tiny().unet, "norm_num_groups": 7}}, "unet must hold arguments that fit .*divisible"),
+        ({"vae": {"latent_channel": 3}}, "vae must hold arguments that fit AutoencoderKL, got .*latent_channel"),
+    ],
+)
+def test_models_that_cannot_be_made_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        VALDM(replace(tiny(), **changes))
+
+
+def test_inputs_that_do_not_fit_are_refused_in_words(rig):
+    model = new_model(replace(tiny(), conditioning="class", categories=("cable", "screw")), 0).eval()
+    x, t, rows = torch.zeros(2, 3, 18, 16, 16), torch.tensor([0, 10]), torch.tensor([1, 0])
+    for arguments, kind, message in [
+        ((x[:, :2], t, rig), ValueError, r"latents must be \[B 3 18 h w\] with B at least 1, .* got \[2, 2, 18"),
+        ((x[:, :, :4], t, rig), ValueError, r"latents must be \[B 3 18 h w\]"),
+        ((x[:0], t[:0], rig), ValueError, r"latents must be .* with B at least 1"),
+        ((x[..., :14, :14], t, rig), ValueError, "latents must have sides divisible by 4, got"),
+        ((x[..., :8], t, rig), ValueError, "aspect of the rig's images, 64 x 64, got 16 x 8; scale the rig"),
+        ((x.double(), t, rig), TypeError, "latents must be torch.float32, as the model is, got torch.float64"),
+        ((x.long(), t, rig), TypeError, "latents must be a tensor of floating point, got torch.int64"),
+        ((x, t, None), TypeError, "rig must be a vsad.geometry.Rig, got NoneType"),
+        ((x, t.float(), rig), TypeError, "timesteps must be an int64 tensor, got torch.float32"),
+        ((x, t[:1], rig), ValueError, r"timesteps must be \[2\], one for each sample, got \[1\]"),
+        ((x, t + 990, rig), ValueError, "timesteps must be from 0 to 999, got 1000"),
+        ((x, t, rig, rows - 1), ValueError, "category must be from 0 to 1, got -1"),
+        ((x, t, rig, rows + 1), ValueError, "category must be from 0 to 1, got 2"),
+        ((x, t, rig, "screw"), TypeError, "category must be an int64 tensor, got str"),
+    ]:
+        with pytest.raises(kind, match=f"VALDM: {message}"):
+            model(*arguments)
+    with pytest.raises(ValueError, match="timesteps must be from 0 to 999, got -1"):
+        model.reconstruct(x, rig, timestep=-1)
+    with pytest.raises(ValueError, match=r"category must be \[2\]"):
+        model.features(x, rig, rows[:1], stages=False)
 
 
 def test_nothing_of_an_older_model_in_the_folder_is_read(tmp_path):

@@ -221,14 +221,16 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_harms_the_weights
     ("change", "message"),
     [
         ("batch=0", "train: batch must be at least 1, got 0"),
-        ("lr=-1", "train: lr must be positive, got -1"),
-        ("lr=.nan", "train: lr must be positive, got nan"),
+        ("lr=-1", "train: lr must be positive and finite, got -1"),
+        ("lr=.nan", "train: lr must be positive and finite, got nan"),
         ("ema=1", "train: ema must be at least 0 and less than 1, got 1"),
         ("betas=[0.9, 1]", r"train: betas must be at least 0 and less than 1, got \(0.9, 1.0\)"),
         ("warmup=1.5", "train: warmup must be at least 0 and less than 1, got 1.5"),
         ("accumulation=2", "train: batch must be a multiple of accumulation, 2, got 1; change either"),
         ("keep=0", "train: keep must be at least 1, got 0"),
-        ("refine=-0.1", "train: refine must be at least 0, got -0.1"),
+        ("refine=-0.1", "train: refine must be at least 0 and finite, got -0.1"),
+        ("alignment=.inf", "train: alignment must be at least 0 and finite, got inf"),
+        ("clip=.inf", "train: clip must be positive and finite, got inf"),
         ("schedule=step", "config: schedule is wrong, got 'step'"),
         ("mixed_precision=fp8", "config: mixed_precision is wrong, got 'fp8'"),
         ("step=3", "config: there is no field step"),
@@ -250,12 +252,18 @@ def test_what_does_not_fit_is_refused_in_words():
         ([], "stations must be at least one, got none"),
         (Station(station.latents[:, :2], station.rig), r"stations\[0\].latents must be .* V = 3 .*, got \(5, 2, 4"),
         (Station(station.latents[:0], station.rig), r"stations\[0\].latents must be"),
-        ([station, small_station(category=1)], r"stations\[1\].category must be from 0 to 0, got 1"),
+        ([station, small_station(category=1)], r"stations\[1\].category must be an integer from 0 to 0, got 1"),
+        (station._replace(category=0.5), r"stations\[0\].category must be an integer from 0 to 0, got 0.5"),
+        (station._replace(latents=station.latents[..., 8:]), "must have the aspect of the rig's images, 64 x 64, got"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(model, stations, TrainConfig())
     with pytest.raises(ValueError, match="max_timestep must be at most 1000, as the noise schedule has, got 1001"):
         train(model, station, TrainConfig(max_timestep=1001))
+    with pytest.raises(ValueError, match=r"weights must be float32, got torch\.float16"):
+        train(small_model().half(), station, TrainConfig())
+    with pytest.raises(ValueError, match="must have weights that require gradients, got none"):
+        train(small_model().requires_grad_(False), station, TrainConfig())
     with pytest.raises(ValueError, match="checkpoint_every needs a folder, got 5 without one"):
         train(model, station, TrainConfig(checkpoint_every=5))
     with pytest.raises(ValueError, match=r"batch must be a multiple of processes x accumulation, 2 x 1, got 3"):

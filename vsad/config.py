@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,6 +56,8 @@ def read_fields(path: str | Path | None = None, changes: Iterable[str] = ()) -> 
 def parse_config(kind: type[Config], content: Mapping[str, Any], where: str = "", inside: str = "") -> Config:
     """Make a configuration of nested mappings, as a file holds them.
 
+    Values must be of the fields' own types: a text is no number, nor is ``true``.
+
     Args:
         kind: a dataclass derived from ``Strict``.
         content: the fields.
@@ -66,7 +70,8 @@ def parse_config(kind: type[Config], content: Mapping[str, Any], where: str = ""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(content)
+        # As JSON, in which a list may stand for a tuple and nothing else for another type.
+        return TypeAdapter(kind).validate_json(json.dumps(content, default=str), strict=True)
     except ValidationError as error:
         raise ValueError("; ".join(where + _said(each, inside) for each in error.errors())) from None
 
@@ -89,8 +94,6 @@ def field_descriptions(kind: type) -> dict[str, str]:
 
 
 def _described(config: Any, indent: str = "") -> Iterator[str]:
-    import yaml
-
     descriptions, comment = field_descriptions(type(config)), f"{indent}# "
     for each in fields(config):
         value = getattr(config, each.name)
@@ -99,59 +102,63 @@ def _described(config: Any, indent: str = "") -> Iterator[str]:
             yield f"{indent}{each.name}:"
             yield from _described(value, indent + "  ")
             continue
-        flow = None if isinstance(value, (dict, list, tuple)) and value else False  # inner lists on one line
-        content = yaml.safe_dump({each.name: plain(value)}, default_flow_style=flow, width=110, allow_unicode=True)
-        yield from (indent + line for line in content.splitlines())
+        written = io.StringIO()
+        _yaml(inner_on_one_line=bool(value) and isinstance(value, (dict, list, tuple))).dump(
+            {each.name: plain(value)}, written
+        )
+        yield from (indent + line for line in written.getvalue().splitlines())
 
 
 def _read(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return read_json(path, REMEDY)
-    import yaml
+    from ruamel.yaml import YAMLError
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {REMEDY}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _loader())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: must be YAML, got {' '.join(str(error).split())}; {REMEDY}") from None
+        content = _yaml().load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: must be YAML, got {_problem(error)}; {REMEDY}") from None
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path}: must hold fields and their values, got {type(content).__name__}; {REMEDY}")
     return content or {}
 
 
-def _loader() -> Any:
-    """YAML 1.2's booleans: ``no`` and ``off`` are words, and names of ours."""
-    import yaml
+def _yaml(inner_on_one_line: bool = False) -> Any:
+    """A reader and writer of YAML 1.2, in which ``no`` and ``on`` are words, and a key may not stand twice."""
+    from ruamel.yaml import YAML
 
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":bool")]
-            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width, yaml.allow_unicode = None if inner_on_one_line else False, 110, True
+    return yaml
 
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-    )
-    return Loader
+
+def _problem(error: Exception) -> str:
+    """What is wrong, and in which line, without advice on the library."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f" in line {mark.line + 1}"
+    return " ".join(str(getattr(error, "problem", None) or error).split()) + where
 
 
 def _set(content: dict[str, Any], change: str) -> None:
     """Set the field that ``part.field=value`` names."""
-    import yaml
+    from ruamel.yaml import YAMLError
 
     name, equals, text = change.partition("=")
     *parts, last = name.strip().split(".")
     if not equals or not all([*parts, last]):
         raise ValueError(f"config: a change must be field=value or part.field=value, got {change!r}")
     for part in parts:
-        inner = content.setdefault(part, {})
+        if content.get(part) is None:  # a part without any field in a file
+            content[part] = {}
+        inner = content[part]
         if not isinstance(inner, dict):
             raise ValueError(f"config: {part} must hold fields to set {name}, got {inner!r}")
         content = inner
     try:
-        content[last] = yaml.load(text, _loader())
-    except yaml.YAMLError:
+        content[last] = _yaml().load(text)
+    except YAMLError:
         content[last] = text
 
 

@@ -16,6 +16,7 @@ import torch
 from vsad.calibration.pair_fitter import PairFits, PairFitter
 from vsad.calibration.report import CalibrationReport, PairReport
 from vsad.geometry import Rig, RigPair, overlap_fraction
+from vsad.geometry.neighbor_graph import parse_graph
 from vsad.progress import SILENT, Progress
 
 
@@ -75,6 +76,8 @@ def calibrate(
     views = list(getattr(images_per_sample, "views", ()) if views is None else views)
     if not views:
         raise ValueError("calibrate: views must name the views, since images_per_sample has no names of its own")
+    if isinstance(graph, str):
+        parse_graph(graph, views)
     fitter = PairFitter(len(views), seed)
     chosen, total = _choose(images_per_sample, max_samples)
     for item in progress.track(chosen, "finding features", total):

@@ -17,6 +17,6 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", highlight=False, markup=False)
     try:
         app()
-    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, ImportError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False)
         sys.exit(1)

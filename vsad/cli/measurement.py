@@ -38,7 +38,8 @@ def ablate(
     from vsad.pipeline import ablate as measure
 
     stations, seeds = stations or list(HARD_STATIONS), seeds or [1000, 1001, 1002]
-    made = chosen(file, changes, preset=preset, steps=steps)
+    reads = ("preset", "model", "size", "graph", "registration", "network", "train", "detector", "device")
+    made = chosen(file, changes, reads=reads, preset=preset, steps=steps)
     with Bars() as bars:
         content = measure(
             stations, seeds, purpose, out, made, bars, rows=rows or ROWS, commit=commit(), machine=describe()

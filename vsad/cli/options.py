@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,8 +58,29 @@ Changes = Annotated[
 ]
 
 
-def chosen(file: Path | None, changes: list[str] | None, **options: Any) -> RunConfig:
-    """The configuration of a file, of a command's options by their names, and of changes."""
-    from vsad.pipeline import run_config
+def chosen(
+    file: Path | None, changes: list[str] | None, *, reads: Sequence[str] | None = None, **options: Any
+) -> RunConfig:
+    """The configuration of a file, of a command's options by their names, and of changes.
 
+    A file may serve several commands; a change is of one, which must read what it changes.
+
+    Args:
+        file: YAML or JSON, or None.
+        changes: each FIELD=VALUE.
+        reads: the outermost fields that the command reads; None for all.
+        options: values by their names; None where they were not given.
+
+    Raises:
+        ValueError: a change is of a field that the command does not read, or the configuration is wrong.
+    """
+    from vsad.pipeline import RunConfig, run_config
+
+    for change in changes or ():
+        name = change.partition("=")[0].strip()
+        field = name.partition(".")[0]
+        if reads is not None and field not in reads and field in {each.name for each in fields(RunConfig)}:
+            raise ValueError(
+                f"--set: {name} must be a field that this command reads, of {', '.join(reads)}; leave it out"
+            )
     return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})

@@ -68,7 +68,7 @@ def calibrate(
     from vsad.calibration import calibrate as estimate
     from vsad.pipeline import normal_samples
 
-    made = chosen(file, changes, size=size, graph=graph, seed=seed)
+    made = chosen(file, changes, reads=("size", "graph", "seed"), size=size, graph=graph, seed=seed)
     dataset = normal_samples(data, category, made.size)
     with Bars() as bars:
         rig, report = estimate(dataset, graph=made.graph, max_samples=samples, seed=made.seed, progress=bars)
@@ -97,17 +97,19 @@ def train(
     from vsad.models import new_model
     from vsad.pipeline import Images, canonical_images, normal_samples, register_station
     from vsad.registration import canonical_rig
-    from vsad.training import Station, is_main_process, learn_latents, train_vae
+    from vsad.training import Station, check_trainable, is_main_process, learn_latents, train_vae
     from vsad.training import train as fit_weights
 
     made = chosen(
-        file, changes, size=size, preset=preset, steps=steps, registration=registration, seed=seed, device=device,
+        file, changes, reads=("preset", "model", "size", "registration", "train", "vae", "seed", "device"),
+        size=size, preset=preset, steps=steps, registration=registration, seed=seed, device=device,
         vae={} if vae else None,
     )  # fmt: skip
     cameras = _rig(rig, made.size)
     dataset = normal_samples(data, category, made.size)
     product = made.valdm.index_of(dataset.category)
     model = new_model(made.valdm, made.seed).to(made.chosen_device)
+    check_trainable(model, made.train)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
         if made.vae is not None:
@@ -146,7 +148,8 @@ def fit(
     from vsad.training import encode
 
     made = chosen(
-        file, changes, size=size, memory=memory, false_alarms=false_alarms, registration=registration, network=network,
+        file, changes, reads=("size", "registration", "network", "detector", "seed", "device"),
+        size=size, memory=memory, false_alarms=false_alarms, registration=registration, network=network,
         seed=seed, device=device,
     )  # fmt: skip
     cameras, trained = _rig(rig, made.size), VALDM.from_pretrained(model).to(made.chosen_device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,14 +39,17 @@ class DetectorConfig(MemoryConfig):
     false_alarms: float = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.memory not in MEMORIES:
             raise ValueError(f"detector: memory must be one of {list(MEMORIES)}, got {self.memory!r}")
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"detector: batch must be at least 1, got {self.batch}")
         if not 0 < self.false_alarms < 1:
             raise ValueError(f"detector: false_alarms must lie between 0 and 1, got {self.false_alarms}")
-        if self.weights is not None and (not self.weights or min(self.weights) < 0 or sum(self.weights) == 0):
-            raise ValueError(f"detector: weights must not be negative, nor all zero, got {self.weights}")
+        if not 0 <= self.smooth < math.inf:  # NaN is neither
+            raise ValueError(f"detector: smooth must be finite and at least 0, got {self.smooth}")
+        if self.weights is not None and not (all(w >= 0 for w in self.weights) and 0 < sum(self.weights) < math.inf):
+            raise ValueError(f"detector: weights must be finite, not negative, nor all zero, got {self.weights}")
 
     def unet_batch(self, device: torch.device) -> int:
         """The number of samples that the UNet takes at once on a device."""

@@ -312,7 +312,11 @@ class Detector(nn.Module):
         return any_pixel(hidden, size)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model, the rig, the memory (safetensors) and the configuration (JSON) into a folder."""
+        """Write the model, the rig, the memory (safetensors) and the configuration (JSON) into a folder.
+
+        It is read in float32: what a detector in half precision has lost of its memory does not come back, so compute
+        in half by ``DetectorConfig.mixed_precision``, which rounds nothing that is remembered.
+        """
         storage.save(self, Path(folder))
 
     @classmethod

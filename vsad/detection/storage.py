@@ -67,6 +67,8 @@ def load(
         raise ValueError(f"{folder}: the detector was fitted without a frozen network; leave network out")
     model, rig = VALDM.from_pretrained(folder / MODEL), Rig.load(folder / RIG)
     weights = read_weights(folder / WEIGHTS, REMEDY)
+    # The model is read in float32 whatever it was saved in, and so is what is remembered of its features.
+    weights = {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
     try:
         about = content.pop("threshold_fit")
         interval, rate = tuple(about["interval"]), tuple(about["rate"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from vsad.geometry.checks import Size
 from vsad.geometry.homography import overlap_fraction
@@ -18,7 +18,7 @@ def choose_sources(
     """List the wanted sources of every target, in slot order."""
     if not isinstance(graph, str):
         return _explicit_sources(graph, views, known)
-    kind, center = _parse(graph, views)
+    kind, center = parse_graph(graph, views)
     overlap = {key: float(overlap_fraction(pair.homography, size)) for key, pair in known.items()}
     sources: dict[str, list[str]] = {}
     for v, target in enumerate(views):
@@ -45,11 +45,21 @@ def _explicit_sources(
     return sources
 
 
-def _parse(graph: str, views: tuple[str, ...]) -> tuple[str, str]:
-    """Return the kind of graph, and the view in the middle of a star."""
+def parse_graph(graph: str, views: Sequence[str] | None = None) -> tuple[str, str]:
+    """Return the kind of a graph that has a name, and the view in the middle of a star.
+
+    Args:
+        graph: overlap, ring, star or star:<view>.
+        views: of the rig; None where they are not known yet, and any view may be named.
+
+    Raises:
+        ValueError: there is no such graph, or no such view.
+    """
     kind, _, center = graph.partition(":")
     if kind not in ("overlap", "ring", "star") or (center and kind != "star"):
         raise ValueError(f"rig: graph must be overlap, ring, star, star:<view> or pairs of views, got {graph!r}")
+    if views is None:
+        return kind, center
     center = center or views[0]
     if center not in views:
         raise ValueError(f"rig: graph star:<view> must name one of {', '.join(views)}, got {center!r}")

@@ -56,6 +56,12 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
             unknown = set(getattr(config, name)) - set(stage_channels)
             if unknown:
                 raise ValueError(f"model: {name} must be of {list(stage_channels)}, got {sorted(unknown)}")
+        for stage in config.align_stages:
+            if stage_channels[stage] % config.heads:
+                raise ValueError(
+                    f"model: heads must divide the channels of every stage that is aligned, {stage_channels[stage]} of "
+                    f"{stage}, got {config.heads}; choose another number"
+                )
         self.register_buffer("latent_mean", torch.full((latent_channels, 1, 1), shift))
         self.register_buffer("latent_deviation", torch.full((latent_channels, 1, 1), 1 / scale))
         self.register_buffer("context", None if context_shape is None else torch.zeros(tuple(context_shape)))

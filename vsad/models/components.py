@@ -26,6 +26,8 @@ ADAPTER, VAE, UNET, SCHEDULER, LORA = "adapter", "vae", "unet", "scheduler", "un
 # What a folder of a pipeline holds that a VALDM's does not.
 PIPELINE = "model_index.json"
 REMEDY = "name a folder that `vsad train` or `vsad fit` wrote, or write it anew with them"
+OTHER_BASE = "name another base, or fetch it anew"
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 # The projections of attention that LoRA adapts, as diffusers' own training scripts do.
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 # Inputs that other pipelines' UNets need and that nobody gives here, by the fields of their configuration.
@@ -36,12 +38,26 @@ def autoencoder(config: VALDMConfig) -> AutoencoderKL:
     """The base's, or a new one; Gaussian derivatives where the configuration is theirs."""
     if config.base is not None:
         return _of_base(AutoencoderKL, config, VAE)
-    return derivative_vae.derivative_vae() if config.vae == derivative_vae.CONFIG else AutoencoderKL(**config.vae)
+    if config.vae == derivative_vae.CONFIG:
+        return derivative_vae.derivative_vae()
+    return _new(AutoencoderKL, config.vae, "vae")
 
 
 def denoiser(config: VALDMConfig) -> UNet2DConditionModel:
     """The base's, or a new one."""
-    return UNet2DConditionModel(**config.unet) if config.base is None else _of_base(UNet2DConditionModel, config, UNET)
+    if config.base is not None:
+        return _of_base(UNet2DConditionModel, config, UNET)
+    return _new(UNet2DConditionModel, config.unet, "unet")
+
+
+def _new(kind: Any, arguments: dict[str, Any], field: str) -> Any:
+    """A new part of a configuration's arguments, of which diffusers and torch say what is wrong."""
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"model: {field} must hold arguments that fit {kind.__name__}, got {_line(error)}; mend them"
+        ) from error
 
 
 def check_denoiser(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -62,10 +78,35 @@ def check_denoiser(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 def schedule(config: VALDMConfig) -> DDIMScheduler:
     """The base's noise levels, or the usual ones."""
     if config.base is not None:
-        return _schedule(config.base, config.revision)
+        return _schedule(config.base, config.revision, OTHER_BASE)
     return DDIMScheduler(
         num_train_timesteps=1000, beta_schedule="scaled_linear", clip_sample=False, prediction_type=config.prediction
     )
+
+
+def check_schedule(scheduler: DDIMScheduler, config: VALDMConfig) -> DDIMScheduler:
+    """The same schedule.
+
+    Raises:
+        ValueError: its noise is not what DDIM inverts, or it ends before a time step at which features are read.
+    """
+    known = scheduler.config
+    if known["prediction_type"] not in PREDICTIONS:
+        raise ValueError(
+            f"model: the schedule's prediction_type must be one of {list(PREDICTIONS)}, got "
+            f"{known['prediction_type']!r}; {OTHER_BASE}"
+        )
+    levels = known["num_train_timesteps"]
+    if config.timesteps[-1] >= levels:
+        raise ValueError(
+            f"model: timesteps must be less than {levels}, as the noise schedule has, got {config.timesteps}"
+        )
+    if known["prediction_type"] == "epsilon" and float(scheduler.alphas_cumprod.min()) == 0:
+        raise ValueError(
+            "model: the schedule must leave a signal where the noise is predicted, got rescale_betas_zero_snr with "
+            f"prediction_type 'epsilon'; {OTHER_BASE}"
+        )
+    return scheduler
 
 
 def adapter(config: VALDMConfig, vae: AutoencoderKL, unet: UNet2DConditionModel) -> MultiViewAdapter:
@@ -150,7 +191,7 @@ def load(
     files: dict[str, Any] = {} if revision is None else {"revision": revision}
     added = _read(MultiViewAdapter, source, ADAPTER, files)
     config = added.valdm
-    parts: dict[str, Any] = {"adapter": added, "scheduler": _schedule(source, revision)}
+    parts: dict[str, Any] = {"adapter": added, "scheduler": _schedule(source, revision, REMEDY)}
     if _exists(source, VAE, "config.json", revision):
         parts["vae"] = _read(AutoencoderKL, source, VAE, files)
     if _exists(source, UNET, "config.json", revision):
@@ -165,26 +206,35 @@ def load(
     return kind(config, **parts)
 
 
-def _schedule(source: str, revision: str | None) -> DDIMScheduler:
+def _schedule(source: str, revision: str | None, remedy: str) -> DDIMScheduler:
+    file = Path(source) / SCHEDULER / "scheduler_config.json"
     try:
-        return DDIMScheduler.from_pretrained(source, subfolder=SCHEDULER, revision=revision)
+        content = DDIMScheduler.load_config(source, subfolder=SCHEDULER, revision=revision)
+        read = DDIMScheduler.from_config(content)
     except OSError as error:
-        file = Path(source) / SCHEDULER / "scheduler_config.json"
-        raise FileNotFoundError(f"{file} is missing or broken, {_line(error)}: {REMEDY}") from None
+        raise FileNotFoundError(f"{file} is missing or broken, {_line(error)}: {remedy}") from None
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ValueError(f"{file}: must hold arguments that fit DDIMScheduler, got {_line(error)}; {remedy}") from None
+    # Any configuration is read as DDIM's, and what DDIM has not is left out: those of flows would be other noise.
+    name = content.get("_class_name", DDIMScheduler.__name__)
+    known = sorted({DDIMScheduler.__name__, *(kind.__name__ for kind in read.compatibles)})
+    if name not in known:
+        raise ValueError(f"{file}: the schedule must be one of {', '.join(known)}, got {name}; {remedy}")
+    return read
 
 
 def _of_base(kind: Any, config: VALDMConfig, part: str) -> Any:
     files = {"variant": config.variant, "revision": config.revision}
     try:
-        return _read(kind, str(config.base), part, files)
+        return _read(kind, str(config.base), part, files, OTHER_BASE)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"model: the base {config.base} cannot be read, {error}; name another base") from None
+        raise FileNotFoundError(f"model: the base {config.base} cannot be read, {error}") from None
 
 
-def _read(kind: Any, source: str, part: str, files: dict[str, Any]) -> Any:
+def _read(kind: Any, source: str, part: str, files: dict[str, Any], remedy: str = REMEDY) -> Any:
     """One part by diffusers' own loading, safetensors only, in float32, every weight where it belongs."""
     if Path(source).is_dir():
-        read_json(Path(source) / part / "config.json", REMEDY)
+        read_json(Path(source) / part / "config.json", remedy)
     try:
         model, found = kind.from_pretrained(
             source,
@@ -197,24 +247,35 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any]) -> Any:
         )
     except OSError as error:
         broken = "no file named" not in str(error)
-        said = (
-            f"{Path(source) / part}: its weights {'are broken' if broken else 'are missing'}, {_line(error)}; {REMEDY}"
-        )
+        state = "broken" if broken else "missing"
+        said = f"{Path(source) / part}: its weights are {state}, {_line(error)}; {_instead(source, part) or remedy}"
         raise (ValueError if broken else FileNotFoundError)(said) from None
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"{Path(source) / part}: config and weights must belong together, got {_line(error)}; {REMEDY}"
+            f"{Path(source) / part}: config and weights must belong together, got {_line(error)}; {remedy}"
         ) from None
     wrong = [str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in found[kind]]
     if wrong:
         raise ValueError(
             f"{Path(source) / part}: config and weights must belong together, got {len(wrong)} weights that do not "
-            f"fit, {wrong[0]} first; {REMEDY}"
+            f"fit, {wrong[0]} first; {remedy}"
         )
     # Loaded tensors lie in the file's pages, where they are not aligned: slower, and other last digits than when saved.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model
+
+
+def _instead(source: str, part: str) -> str:
+    """What to do about weights that are not found, by the other weights that lie in a folder; "" for none."""
+    names = sorted(path.name for path in (Path(source) / part).glob("*") if path.is_file())
+    for name in names:
+        variant = name.split(".")[-2] if name.endswith(".safetensors") and name.count(".") > 1 else ""
+        if variant:
+            return f"give variant={variant!r}, as {name} has it"
+    if any(name.endswith((".bin", ".ckpt", ".pt")) for name in names):
+        return "its weights are pickled, which is not read; write them anew with safe_serialization=True"
+    return ""
 
 
 def _exists(source: str, part: str, name: str, revision: str | None) -> bool:

@@ -79,6 +79,10 @@ class VALDMConfig(Strict):
             raise ValueError(f"model: categories must be named for conditioning by {self.conditioning}, got none")
         if self.conditioning == "text" and self.base is None:
             raise ValueError("model: conditioning must be 'class' or 'none' where there is no base, got 'text'")
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError(f"model: categories must differ, got {self.categories}; name each once")
+        if self.conditioning == "text" and not _names_the_category(self.prompt):
+            raise ValueError(f"model: prompt must hold {{category}} and no other braces, got {self.prompt!r}; mend it")
         steps = self.timesteps
         if not steps or min(steps) < 0 or max(steps) > 999 or any(a >= b for a, b in zip(steps, steps[1:])):
             raise ValueError(f"model: timesteps must ascend from 0 or more to 999 at most, got {steps}")
@@ -87,6 +91,13 @@ class VALDMConfig(Strict):
                 raise ValueError(f"model: {name} must be at least 1, got {getattr(self, name)}")
         if self.window < 1 or self.window % 2 == 0:
             raise ValueError(f"model: window must be odd, got {self.window}")
+
+
+def _names_the_category(prompt: str) -> bool:
+    try:
+        return prompt.format(category="\n") != prompt.format(category="")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        return False
 
 
 def _running_order(stage: str) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
         raise ValueError(
             f"model: {base}/tokenizer must have all its files, {len(tokenizer)} words found; mend the base"
         )
-    encoder.eval()
+    encoder.float().eval()  # a variant in half precision is computed in full
     tokens = tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from vsad.checks import check_images
 from vsad.geometry import Rig
 from vsad.models import components, derivative_vae
 from vsad.models.adapter import LATENTS, MultiViewAdapter
+from vsad.models.checks import check_inputs
 from vsad.models.config import VALDMConfig
 from vsad.models.folding import encode_mean
 from vsad.models.frm import Aligned, align_features
@@ -59,11 +61,13 @@ class VALDM(nn.Module):
         adapter: MultiViewAdapter | None = None,
     ) -> None:
         super().__init__()
+        if config.base is not None and Path(config.base).is_dir():  # found from other folders too
+            config = replace(config, base=str(Path(config.base).resolve()))
         self.config = config
         self.vae = (vae or components.autoencoder(config)).requires_grad_(False)
         skip_zero_branches(self.vae)
         self.unet = components.check_denoiser(unet or components.denoiser(config))
-        self.scheduler = scheduler or components.schedule(config)
+        self.scheduler = components.check_schedule(scheduler or components.schedule(config), config)
         self.adapter = adapter or components.adapter(config, self.vae, self.unet)
         components.choose_trained(config, self.unet)
 
@@ -151,7 +155,11 @@ class VALDM(nn.Module):
             category: ``(B,)`` int64, indices of the configuration's categories; None for the first.
             features_only: whether to end after the last feature stage.
             settled: whether the rig is a ``refined_rig`` already, and a HomographyNet is not asked again.
+
+        Raises:
+            TypeError, ValueError: an argument does not fit the model or the rig; the message names it.
         """
+        check_inputs(self, latents, rig, timesteps, category)
         B, V = latents.shape[:2]
         config, unet, x = self.config, self.unet, latents.flatten(0, 1)
         projections = self.project(latents, rig, settled=settled)
@@ -239,7 +247,11 @@ class VALDM(nn.Module):
 
         Without the UNet's ``stages`` it is the latents' level alone, which needs no pass of the UNet. With a
         ``precision`` the UNet's passes are cast to it, as ``torch.autocast`` does; all else is as the latents are.
+
+        Raises:
+            TypeError, ValueError: an argument does not fit the model or the rig; the message names it.
         """
+        check_inputs(self, latents, rig, category=category)
         levels = [normalize(latents)]
         projection = None
         if stages:
@@ -271,9 +283,10 @@ class VALDM(nn.Module):
 
         The more noise, the less remains of what normal samples do not show.
         """
+        times = torch.full((len(latents),), timestep, device=latents.device)
+        check_inputs(self, latents, rig, times, category)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
         noisy = self.add_noise(latents, noise, timestep)
-        times = torch.full((len(latents),), timestep, device=latents.device)
         prediction = self(noisy, times, rig, category).prediction
         assert prediction is not None
         return self.decode(self.clean_and_noise(noisy, prediction, timestep)[0])

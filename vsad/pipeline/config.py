@@ -12,6 +12,7 @@ import torch
 
 from vsad.config import Strict, parse_config, read_fields
 from vsad.detection import DetectorConfig, FrozenNetwork, load_network
+from vsad.geometry.neighbor_graph import parse_graph
 from vsad.models import VALDMConfig, model_config
 from vsad.pipeline.steps import REGISTRATION
 from vsad.training import TrainConfig, VAEConfig
@@ -25,7 +26,7 @@ class RunConfig(Strict):
         preset: preset of the model: tiny, small, base or sd.
         model: fields of ``VALDMConfig`` that differ from the preset's.
         size: side that images are resized to; None keeps them as they are.
-        graph: graph of the rig: "overlap", "ring" or "star".
+        graph: graph of the rig: "overlap", "ring", "star" or "star:VIEW".
         registration: whether samples are brought into one pose: "auto", where it helps, "on" or "off".
         train, detector: of those steps.
         vae: how the autoencoder is trained before, so that reconstructions can be looked at; None leaves it as it is.
@@ -52,10 +53,17 @@ class RunConfig(Strict):
         # What is wrong is refused here, before work starts.
         model_config(self.preset, self.model)
         choose_device(self.device)
+        parse_graph(self.graph)
         if self.registration not in REGISTRATION:
             raise ValueError(f"run: registration must be one of {list(REGISTRATION)}, got {self.registration!r}")
         if self.size is not None and self.size < 1:
             raise ValueError(f"run: size must be at least 1, got {self.size}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"run: seed must be at least 0 and less than 2**63, got {self.seed}")
+        if self.detector.category is not None:
+            raise ValueError(
+                f"run: detector.category must be left out, since it is the data set's, got {self.detector.category!r}"
+            )
 
     @property
     def chosen_device(self) -> torch.device:
@@ -113,7 +121,10 @@ def run_config(
     content = read_fields(path, [*given, *changes])
     if content.get("network") == "none":
         content["network"] = None
-    for part in ("train", "detector", *(["vae"] if content.get("vae") is not None else [])):
-        if isinstance(content.setdefault(part, {}), dict):
+    for part in ("model", "train", "detector"):  # a part without any field in a file
+        if content.get(part) is None:
+            content[part] = {}
+    for part in ("train", "detector", "vae"):
+        if isinstance(content.get(part), dict):
             content[part].setdefault("seed", content.get("seed", 0))
     return parse_config(RunConfig, content, "" if path is None else f"{path}: ")

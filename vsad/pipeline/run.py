@@ -23,7 +23,7 @@ from vsad.pipeline.steps import Images, normal_samples, register_station, report
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
 from vsad.report import Reconstruction
-from vsad.training import Station, encode, learn_latents, train, train_vae
+from vsad.training import Station, check_trainable, encode, learn_latents, train, train_vae
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
 # The name of the model's own row in the table of metrics.
@@ -68,9 +68,13 @@ def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress
     folders = {name: out / name if len(categories) > 1 else out for name in categories}
     products = (_Product.of(root, name, folder, config, progress) for name, folder in folders.items())
     results: dict[str, Outcome] = {}
+    # Made before the work starts, which it takes long to reach: what is wrong with a model is said at once.
+    model = new_model(config.valdm, config.seed)
+    check_trainable(model, config.train)
     # A conditioned model learns all categories together; otherwise each has a model of its own, and is done with first.
-    for group in [list(products)] if config.valdm.conditioning != "none" else ([each] for each in products):
-        results |= _run_together(group, config, network, progress)
+    for index, group in enumerate([products] if config.valdm.conditioning != "none" else ([p] for p in products)):
+        model = new_model(config.valdm, config.seed) if index else model
+        results |= _run_together(list(group), model, config, network, progress)
     write_metrics(out / METRICS, {name: outcome.rows[0][1] for name, outcome in results.items()})
     return results
 
@@ -122,11 +126,11 @@ class _Variant(NamedTuple):
 
 
 def _run_together(
-    products: Sequence[_Product], config: RunConfig, network: FrozenNetwork | None, progress: Progress
+    products: Sequence[_Product], model: VALDM, config: RunConfig, network: FrozenNetwork | None, progress: Progress
 ) -> dict[str, Outcome]:
-    """Train one model on some products, and judge each."""
+    """Train a new model on some products, and judge each."""
     began = time.perf_counter()
-    model = new_model(config.valdm, config.seed).to(config.chosen_device)
+    model.to(config.chosen_device)
     if config.vae is not None:
         train_vae(model, Images(*(product.normal for product in products)), config.vae, progress)
     splits = _encode(products, model, network, config, progress)

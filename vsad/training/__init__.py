@@ -3,7 +3,7 @@
 from vsad.training.autoencoder import train_vae
 from vsad.training.config import TrainConfig, VAEConfig
 from vsad.training.latents import encode, learn_latents
-from vsad.training.loop import train
+from vsad.training.loop import check_trainable, train
 from vsad.training.optimization import is_main_process
 from vsad.training.shards import LatentShards, write_latents
 from vsad.training.station import Station
@@ -13,6 +13,7 @@ __all__ = [
     "Station",
     "TrainConfig",
     "VAEConfig",
+    "check_trainable",
     "encode",
     "is_main_process",
     "learn_latents",

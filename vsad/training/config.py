@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -110,11 +111,13 @@ class VAEConfig(Strict):
 
 def _at_least(config: Any, owner: str, least: int, names: Iterable[str]) -> None:
     for name in names:
-        if not getattr(config, name) >= least:  # NaN is neither
-            raise ValueError(f"{owner}: {name} must be at least {least}, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if not least <= value < math.inf:  # NaN is neither
+            finite = " and finite" if isinstance(value, float) else ""
+            raise ValueError(f"{owner}: {name} must be at least {least}{finite}, got {value}")
 
 
 def _positive(config: Any, owner: str, names: Iterable[str]) -> None:
     for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{owner}: {name} must be positive, got {getattr(config, name)}")
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"{owner}: {name} must be positive and finite, got {getattr(config, name)}")

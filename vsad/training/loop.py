@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
@@ -41,8 +42,8 @@ def train(
         folder: for ``log.csv``, ``checkpoints/`` and ``pictures/``; None for none of them.
 
     Raises:
-        ValueError: stations do not fit the model, the batch does not split evenly, a setting needs a folder or what
-            this machine has not, or the folder holds checkpoints of another training.
+        ValueError: the model cannot be trained as asked, stations do not fit it, the batch does not split evenly, a
+            setting needs a folder or what this machine has not, or the folder holds checkpoints of another training.
         FloatingPointError: losses or gradients are not finite.
 
     Example:
@@ -52,12 +53,8 @@ def train(
         >>> rig = Rig.from_pairs(["left", "right"], (64, 64), {("left", "right"): shift})
         >>> train(new_model(tiny(), 0), Station(torch.rand(1, 2, 18, 16, 16), rig), TrainConfig(steps=1))
     """
+    check_trainable(model, config)
     stations = check_stations(model, stations)
-    noisiest = model.scheduler.config["num_train_timesteps"]
-    if config.max_timestep > noisiest:
-        raise ValueError(
-            f"train: max_timestep must be at most {noisiest}, as the noise schedule has, got {config.max_timestep}"
-        )
     path = _checked_folder(folder, config)
     tracked = {"log_with": "tensorboard", "project_dir": path} if config.tensorboard else {}
     accelerator = new_accelerator(config, **tracked)
@@ -113,6 +110,28 @@ def _steps(
                 accelerator.wait_for_everyone()
             text = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
             stage.advance(f"{text}, steps/s {speed:.2f}")
+
+
+def check_trainable(model: VALDM, config: TrainConfig) -> None:
+    """Refuse a model that cannot be trained as asked, before anything is prepared for it.
+
+    Raises:
+        ValueError: the noise schedule is too short, no weight takes gradients, or one that does is not float32.
+    """
+    noisiest = model.scheduler.config["num_train_timesteps"]
+    if config.max_timestep > noisiest:
+        raise ValueError(
+            f"train: max_timestep must be at most {noisiest}, as the noise schedule has, got {config.max_timestep}"
+        )
+    trained = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    if not trained:
+        raise ValueError("train: the model must have weights that require gradients, got none; set requires_grad_")
+    if trained != {torch.float32}:
+        found = ", ".join(sorted(str(dtype) for dtype in trained - {torch.float32}))
+        raise ValueError(
+            f"train: the model's weights must be float32, got {found}; call model.float(), and choose what is computed "
+            "in by mixed_precision"
+        )
 
 
 def _in_steps(passes: Passes, done: int, accelerator: Accelerator) -> Iterator[list[Pass]]:

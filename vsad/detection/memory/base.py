@@ -32,6 +32,13 @@ class MemoryConfig(Strict):
     parts: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("references", "prototypes", "parts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"detector: {name} must be at least 1, got {getattr(self, name)}")
+        if self.window is not None and (self.window < 1 or self.window % 2 == 0):
+            raise ValueError(f"detector: window must be odd, got {self.window}")
+
 
 DEFAULTS = MemoryConfig()
 

@@ -1,0 +1,84 @@
+"""What a VALDM refuses of its inputs, where torch's own errors would come late or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vsad.geometry import Rig
+
+if TYPE_CHECKING:
+    from vsad.models.valdm import VALDM
+
+
+def check_inputs(
+    model: VALDM, latents: Tensor, rig: Rig, timesteps: Tensor | None = None, category: Tensor | None = None
+) -> None:
+    """Refuse what does not fit a model.
+
+    Time steps and categories are looked at on the CPU only: elsewhere that would wait for the device.
+
+    Args:
+        model: whose inputs they are.
+        latents: ``(B, V, c, h, w)``.
+        rig: of the V views.
+        timesteps: ``(B,)`` int64; None where there are none.
+        category: ``(B,)`` int64; None for the first.
+
+    Raises:
+        TypeError: something is no tensor or rig, or has another dtype.
+        ValueError: a shape or a value does not fit; the message says which and what to do.
+    """
+    if not isinstance(rig, Rig):
+        raise TypeError(f"VALDM: rig must be a vsad.geometry.Rig, got {type(rig).__name__}; calibrate or load one")
+    _check_latents(model, latents, rig)
+    if timesteps is not None:
+        _check_numbers("timesteps", timesteps, len(latents), model.scheduler.config["num_train_timesteps"])
+    if category is not None:
+        _check_numbers("category", category, len(latents), max(1, len(model.config.categories)))
+
+
+def same_aspect(size: tuple[int, int], rig: Rig) -> bool:
+    """Whether features of ``size`` can be of the rig's images, resized alike in both directions."""
+    return size[0] * rig.size[1] == size[1] * rig.size[0]
+
+
+def _check_latents(model: VALDM, latents: Tensor, rig: Rig) -> None:
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        kind = latents.dtype if isinstance(latents, Tensor) else type(latents).__name__
+        raise TypeError(f"VALDM: latents must be a tensor of floating point, got {kind}; encode images")
+    dtype = model.unet.dtype
+    if latents.dtype != dtype and not torch.is_autocast_enabled(latents.device.type):
+        raise TypeError(f"VALDM: latents must be {dtype}, as the model is, got {latents.dtype}; convert either")
+    views, channels = len(rig.views), model.adapter.config["latent_channels"]
+    factor = 2 ** (len(model.unet.config["block_out_channels"]) - 1)
+    shape = list(latents.shape)
+    if len(shape) != 5 or shape[0] < 1 or shape[1:3] != [views, channels]:
+        raise ValueError(
+            f"VALDM: latents must be [B {views} {channels} h w] with B at least 1, of the rig's views and the "
+            f"autoencoder's channels, got {shape}; encode images of these views"
+        )
+    h, w = latents.shape[-2:]
+    if not h or not w or h % factor or w % factor:
+        raise ValueError(f"VALDM: latents must have sides divisible by {factor}, got {shape}; resize the images")
+    if not same_aspect((h, w), rig):
+        raise ValueError(
+            f"VALDM: latents must have the aspect of the rig's images, {rig.size[0]} x {rig.size[1]}, got {h} x {w}; "
+            "scale the rig as the images were resized"
+        )
+
+
+def _check_numbers(name: str, numbers: Tensor, count: int, end: int) -> None:
+    """Refuse what is not ``count`` integers from 0 to below ``end``."""
+    if not isinstance(numbers, Tensor) or numbers.dtype != torch.int64:
+        kind = numbers.dtype if isinstance(numbers, Tensor) else type(numbers).__name__
+        raise TypeError(f"VALDM: {name} must be an int64 tensor, got {kind}; convert it")
+    if numbers.shape != (count,):
+        raise ValueError(f"VALDM: {name} must be [{count}], one for each sample, got {list(numbers.shape)}; repeat it")
+    if torch.compiler.is_compiling() or numbers.device.type != "cpu":
+        return
+    low, high = (int(number) for number in torch.aminmax(numbers))
+    if low < 0 or high >= end:
+        raise ValueError(f"VALDM: {name} must be from 0 to {end - 1}, got {low if low < 0 else high}; choose another")
