@@ -106,7 +106,7 @@ def test_a_part_without_fields_is_as_one_that_is_left_out(tmp_path):
 def test_a_change_is_of_a_field_that_the_command_reads():
     reads = ("size", "detector")
     assert chosen(None, ["detector.window=5"], reads=reads).detector.window == 5
-    with pytest.raises(ValueError, match="--set: model.window must be a field that this command reads, of size, det"):
+    with pytest.raises(ValueError, match=r"--set: model\.window must be a field that this command reads, of size, det"):
         chosen(None, ["model.window=5"], reads=reads)
     with pytest.raises(ValueError, match="there is no field windw"):
         chosen(None, ["windw=5"], reads=reads)

@@ -21,6 +21,9 @@ def pipelines(tmp_path_factory):
     return {layout: save_pipeline(tmp_path_factory.mktemp("sd"), layout) for layout in LAYOUTS}
 
 
+ON_BASE = {"base": "x", "vae": {}, "unet": {}, "conditioning": "text"}
+
+
 def model_on(folder, **changes):
     return VALDM.from_pretrained(folder, config=replace(sd(), heads=4, **changes))
 
@@ -252,14 +255,15 @@ def test_features_are_read_at_every_time_step_with_one_pass_each(rig):
         ({"timesteps": ()}, "timesteps must ascend"),
         ({"window": 2}, "window must be odd"),
         ({"heads": 0}, "heads must be at least 1"),
+        ({"base": "x"}, "vae and unet must be left out where there is a base; choose the preset sd"),
         ({"conditioning": "class", "categories": ("a", "b", "a")}, "categories must differ, got"),
         (
-            {"base": "x", "conditioning": "text", "categories": ("a",), "prompt": "a photo"},
+            {**ON_BASE, "categories": ("a",), "prompt": "a photo"},
             "prompt must hold {category}",
         ),
-        ({"base": "x", "conditioning": "text", "categories": ("a",), "prompt": "a {categry}"}, "and no other braces"),
+        ({**ON_BASE, "categories": ("a",), "prompt": "a {categry}"}, "and no other braces"),
         (
-            {"base": "x", "conditioning": "text", "categories": ("a",), "prompt": "a {}{category}"},
+            {**ON_BASE, "categories": ("a",), "prompt": "a {}{category}"},
             "and no other braces",
         ),
     ],
@@ -305,7 +309,11 @@ def test_inputs_that_do_not_fit_are_refused_in_words(rig):
         ((x[:, :, :4], t, rig), ValueError, r"latents must be \[B 3 18 h w\]"),
         ((x[:0], t[:0], rig), ValueError, r"latents must be .* with B at least 1"),
         ((x[..., :14, :14], t, rig), ValueError, "latents must have sides divisible by 4, got"),
-        ((x[..., :8], t, rig), ValueError, "aspect of the rig's images, 64 x 64, got 16 x 8; scale the rig"),
+        (
+            (x[..., :8], t, rig),
+            ValueError,
+            "latents must have the aspect of the rig's images, 64 x 64, got 16 x 8; scale the rig",
+        ),
         ((x.double(), t, rig), TypeError, "latents must be torch.float32, as the model is, got torch.float64"),
         ((x.long(), t, rig), TypeError, "latents must be a tensor of floating point, got torch.int64"),
         ((x, t, None), TypeError, "rig must be a vsad.geometry.Rig, got NoneType"),

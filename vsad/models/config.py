@@ -75,6 +75,8 @@ class VALDMConfig(Strict):
         object.__setattr__(self, "feature_stages", tuple(sorted({*self.feature_stages}, key=_running_order)))
         if self.base is None and self.tune != "all":
             raise ValueError(f"model: tune must be 'all' where there is no base, got {self.tune!r}; name a base")
+        if self.base is not None and (self.vae or self.unet):
+            raise ValueError("model: vae and unet must be left out where there is a base; choose the preset sd")
         if self.conditioning != "none" and not self.categories:
             raise ValueError(f"model: categories must be named for conditioning by {self.conditioning}, got none")
         if self.conditioning == "text" and self.base is None:
