@@ -123,6 +123,22 @@ def test_every_bar_ends_finished_and_an_empty_stage_has_none():
     assert bars.display.finished
 
 
+def test_without_a_terminal_every_stage_is_a_line_and_a_long_one_more(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(terminal.console, "_file", written)
+    monkeypatch.setattr(terminal, "_PAUSE_S", 0)
+    with terminal.Bars() as bars, bars.stage("train", 2) as stage:
+        stage.advance("loss 0.5")
+        stage.advance("loss 0.25")
+    assert written.getvalue().splitlines() == [
+        "train: 1 of 2, 0 s, loss 0.5", "train: 2 of 2, 0 s, loss 0.25", "train: 2 of 2, 0 s, loss 0.25",
+    ]  # fmt: skip
+    monkeypatch.setattr(terminal, "_PAUSE_S", 60)
+    with terminal.Bars() as bars:
+        assert list(bars.track("abc", "encode")) == ["a", "b", "c"]
+    assert written.getvalue().splitlines()[3:] == ["encode: 3 of 3, 0 s"]
+
+
 def test_a_stage_that_fails_does_not_look_finished():
     with terminal.Bars() as bars, contextlib.suppress(ValueError), bars.stage("train", 2):
         raise ValueError

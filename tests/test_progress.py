@@ -3,7 +3,7 @@
 import pytest
 
 from tests.recorder import Recorder
-from vsad.progress import SILENT
+from vsad.progress import SILENT, Prefixed
 
 
 def test_silence_passes_everything_on():
@@ -28,3 +28,9 @@ def test_items_without_a_length_need_a_total():
     assert progress.stages == [("letters", 5, 2)]
     with pytest.raises(TypeError, match="total must be given for items without a length"):
         next(progress.track(iter("ab"), "letters"))
+
+
+def test_a_prefix_says_what_a_stage_belongs_to():
+    progress = Recorder()
+    assert list(Prefixed(progress, "plain").track("ab", "letters")) == ["a", "b"]
+    assert progress.stages == [("plain, letters", 2, 2)]

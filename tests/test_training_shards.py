@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.small_training import small_model, small_rig, small_station, weights_of
 from vsad.training import LatentShards, Station, TrainConfig, train, write_latents
@@ -48,8 +50,11 @@ def test_what_is_written_is_read(tmp_path):
     half = write_latents(tmp_path / "float16", (sample for sample in latents), 3, dtype=torch.float16)
     assert half[4].dtype == torch.float32
     assert torch.equal(half[4], latents[4].half().float())
+    assert torch.equal(shards[np.int64(4)], latents[4])
     with pytest.raises(IndexError, match="index must be from 0 to 6, got 7"):
         shards[7]
+    with pytest.raises(TypeError, match="slice"):
+        shards[1:3]
 
 
 def test_a_training_sees_no_difference(tmp_path):
@@ -115,7 +120,7 @@ def test_a_folder_that_holds_something_or_lacks_something_is_refused(tmp_path):
     shards = write_latents(tmp_path / "shards", torch.zeros(2, 2, 3, 4, 5), 1)
     (shards.folder / "shard-00001.safetensors").write_text("broken")
     with pytest.raises(ValueError, match=r"shard-00001.safetensors: must be a safetensors file with 'latents'"):
-        LatentShards(shards.folder)[1]
+        LatentShards(shards.folder)
     (shards.folder / "shard-00001.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"shard-00001.safetensors is missing"):
         LatentShards(shards.folder)
@@ -123,3 +128,35 @@ def test_a_folder_that_holds_something_or_lacks_something_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must hold shape, shard_samples and shards, got KeyError"):
         LatentShards(shards.folder)
     assert small_rig().views == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("shard_samples", 0, "shard_samples one, got .* and 0; write the folder anew"),
+        ("shard_samples", 2.0, "shard_samples one, got .* and 2.0"),
+        ("shard_samples", 3, "must name 2 shards, for 5 samples of 3 in each, got 3"),
+        ("shape", [5, 2, 3, 4], "shape must be 5 positive integers"),
+        ("shape", [4, 2, 3, 4, 5], "must name 2 shards, for 4 samples of 2 in each, got 3"),
+        (
+            "shape",
+            [5, 2, 3, 5, 4],
+            r"shard-00000.safetensors: must hold \[2, 2, 3, 5, 4\] numbers, .* got \[2, 2, 3, 4",
+        ),
+    ],
+)
+def test_an_index_that_tells_of_other_files_is_refused(tmp_path, field, value, message):
+    shards = write_latents(tmp_path / "shards", torch.zeros(5, 2, 3, 4, 5), 2)
+    file = shards.folder / "index.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+    with pytest.raises(ValueError, match=message):
+        LatentShards(shards.folder)
+
+
+def test_a_shard_with_other_numbers_is_refused_when_it_is_read(tmp_path):
+    shards = write_latents(tmp_path / "shards", torch.zeros(4, 2, 3, 4, 5), 2)
+    save_file({"latents": torch.ones(2, 2, 3, 4, 5)}, shards.folder / "shard-00001.safetensors")
+    again = LatentShards(shards.folder)
+    assert torch.equal(again[1], torch.zeros(2, 3, 4, 5))
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors: must hold what was written, got other numbers"):
+        again[2]

@@ -59,4 +59,14 @@ class Progress:
                 stage.advance()
 
 
+class Prefixed(Progress):
+    """Progress whose stages say what they belong to, before their labels: ``plain, train``."""
+
+    def __init__(self, progress: Progress, prefix: str) -> None:
+        self.progress, self.prefix = progress, prefix
+
+    def stage(self, label: str, total: int) -> AbstractContextManager[Stage]:
+        return self.progress.stage(f"{self.prefix}, {label}", total)
+
+
 SILENT = Progress()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,24 +19,32 @@ from vsad.progress import Progress, Stage
 console = Console(stderr=True)
 # Warnings that are printed of one data set.
 _WARNINGS = 5
+# Seconds without a line after which a stage that goes on prints one.
+_PAUSE_S = 10.0
 
 
 class Bars(Progress):
-    """Progress as bars on stderr, one for each stage; every bar ends finished, and an empty stage has none."""
+    """Progress on stderr: a bar for each stage, which ends finished, or lines where stderr is no terminal.
+
+    An empty stage has neither.
+    """
 
     def __init__(self) -> None:
+        self.lines = not console.is_interactive
+        self.spoke = time.monotonic()
         # The text takes what is left of the line, so that it crowds out nothing else.
         rest_of_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self.display = rich.progress.Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             # The time that is left, and at the end the time that it took.
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[text]}", table_column=rest_of_line),
             console=console,
             expand=True,
+            disable=self.lines,
         )
 
     def __enter__(self) -> Bars:
@@ -52,20 +61,32 @@ class Bars(Progress):
             return
         # A bar whose stage fails stays where it is: only work that was done looks done.
         task = self.display.add_task(label, total=total, text="")
-        yield _Bar(self.display, task)
+        yield _Bar(self, task)
         # Fewer steps than expected were all there were; a stage that reports no steps was done in one go.
         done = self.display.tasks[task].completed or total
         self.display.update(task, total=done, completed=done)
+        self.speak(task)
+
+    def speak(self, task: rich.progress.TaskID, pause_s: float = 0.0) -> None:
+        """Print a line about a stage where there are no bars, if the last line is ``pause_s`` old."""
+        if not self.lines or time.monotonic() - self.spoke < pause_s:
+            return
+        now = self.display.tasks[task]
+        line = f"{now.description}: {now.completed:.0f} of {now.total:.0f}, {now.elapsed or 0:.0f} s"
+        text = now.fields["text"]
+        console.print(f"{line}, {text}" if text else line, highlight=False, markup=False, soft_wrap=True)
+        self.spoke = time.monotonic()
 
 
 class _Bar(Stage):
     """One bar while its stage runs."""
 
-    def __init__(self, display: rich.progress.Progress, task: rich.progress.TaskID) -> None:
-        self.display, self.task = display, task
+    def __init__(self, bars: Bars, task: rich.progress.TaskID) -> None:
+        self.bars, self.task = bars, task
 
     def advance(self, text: str = "") -> None:
-        self.display.update(self.task, advance=1, text=text)
+        self.bars.display.update(self.task, advance=1, text=text)
+        self.bars.speak(self.task, _PAUSE_S)
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:

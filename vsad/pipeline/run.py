@@ -20,7 +20,7 @@ from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
 from vsad.pipeline.steps import Images, normal_samples, register_station, report_detections, write_metrics
-from vsad.progress import SILENT, Progress
+from vsad.progress import SILENT, Prefixed, Progress
 from vsad.registration import Registration, canonical_rig
 from vsad.report import Reconstruction
 from vsad.training import Station, check_trainable, encode, learn_latents, train, train_vae
@@ -30,6 +30,8 @@ RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections
 MAIN = "VSAD"
 # Samples whose reconstructions a report shows, at most.
 _DRAWN = 6
+# What the stages of the model without MVAM and FRM are labeled with.
+_PLAIN = "plain"
 
 
 class Outcome(NamedTuple):
@@ -138,7 +140,8 @@ def _run_together(
     plain = None
     if config.ablations:
         plain = changed_model(model, config.seed, align_stages=(), refine=False)
-        train(plain, [p.station(plain, split) for p, split in zip(products, splits)], config.train, progress)
+        stations = [p.station(plain, split) for p, split in zip(products, splits)]
+        train(plain, stations, config.train, Prefixed(progress, _PLAIN))
     shared_s = time.perf_counter() - began
     return {
         product.category: _judge(product, split, model, plain, config, network, shared_s, progress)
@@ -185,7 +188,8 @@ def _judge(
 
     variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
     if plain is not None:
-        unaligned = fit_detector(plain, rig, normal, registration, config.detector, progress, network, product.category)
+        told = Prefixed(progress, _PLAIN)
+        unaligned = fit_detector(plain, rig, normal, registration, config.detector, told, network, product.category)
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)
         variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)

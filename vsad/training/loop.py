@@ -109,7 +109,9 @@ def _steps(
                     write_picture(folder / "pictures" / f"step-{step:08d}.png", model, optimization.stations[0])
                 accelerator.wait_for_everyone()
             text = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-            stage.advance(f"{text}, steps/s {speed:.2f}")
+            # The sum and the speed first: a terminal cuts what is too long for its line.
+            total = sum(loss for name, loss in losses.items() if name != "discriminator")
+            stage.advance(f"loss {total:.3f}, steps/s {speed:.2f}, {text}")
 
 
 def check_trainable(model: VALDM, config: TrainConfig) -> None:

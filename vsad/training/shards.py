@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ class LatentShards:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the index is broken.
+        ValueError: the index is broken, or files are not those that it tells of.
 
     Example:
         >>> shards = write_latents("latents", torch.rand(5, 2, 3, 8, 8), shard_samples=2)
@@ -41,36 +43,76 @@ class LatentShards:
         self.folder = Path(folder)
         index = read_json(self.folder / INDEX, REMEDY)
         try:
-            self.shape = torch.Size([int(size) for size in index["shape"]])
-            self.shard_samples = int(index["shard_samples"])
+            self.shape = torch.Size(index["shape"])
+            self.shard_samples = index["shard_samples"]
             self.hashes = {str(name): str(value) for name, value in index["shards"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{self.folder / INDEX}: must hold shape, shard_samples and shards, got {type(error).__name__} "
                 f"{error}; {REMEDY}"
             ) from None
+        sizes = [*self.shape, self.shard_samples]
+        if len(self.shape) != 5 or any(type(size) is not int or size < 1 for size in sizes):
+            raise ValueError(
+                f"{self.folder / INDEX}: shape must be 5 positive integers and shard_samples one, got "
+                f"{list(self.shape)} and {self.shard_samples!r}; {REMEDY}"
+            )
+        counts = [min(self.shard_samples, len(self) - first) for first in range(0, len(self), self.shard_samples)]
+        if len(counts) != len(self.hashes):
+            raise ValueError(
+                f"{self.folder / INDEX}: must name {len(counts)} shards, for {len(self)} samples of "
+                f"{self.shard_samples} in each, got {len(self.hashes)}; {REMEDY}"
+            )
         self._files = [self.folder / name for name in self.hashes]
-        for file in self._files:
+        for file, count in zip(self._files, counts):
             if not file.is_file():
                 raise FileNotFoundError(f"{file} is missing: {REMEDY}")
+            with _opened(file) as opened:
+                found = [opened.get_slice(NAME).get_shape(), opened.get_slice(NAME).get_dtype()]
+            if found[0] != [count, *self.shape[1:]] or found[1] not in ("F32", "F16"):
+                raise ValueError(
+                    f"{file}: must hold {[count, *self.shape[1:]]} numbers, float32 or float16, got {found[0]} "
+                    f"{found[1]}; {REMEDY}"
+                )
+        self._checked: set[int] = set()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> Tensor:
-        """The latents ``(V, c, h, w)`` of a sample, float32."""
+        """The latents ``(V, c, h, w)`` of a sample, float32; a shard is compared with its hash when first read.
+
+        Raises:
+            IndexError: there is no such sample.
+            ValueError: the shard is not what was written.
+        """
+        index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"LatentShards: index must be from 0 to {len(self) - 1}, got {index}")
         shard, row = divmod(index % len(self), self.shard_samples)
-        file = self._files[shard]
-        try:
-            with safe_open(file, "pt") as opened:
-                return opened.get_slice(NAME)[row].to(torch.float32, copy=True)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file}: must be a safetensors file with {NAME!r}, got {error}; {REMEDY}") from None
+        with _opened(self._files[shard]) as opened:
+            if shard not in self._checked:
+                if _hash(opened.get_tensor(NAME)) != [*self.hashes.values()][shard]:
+                    raise ValueError(f"{self._files[shard]}: must hold what was written, got other numbers; {REMEDY}")
+                self._checked.add(shard)
+            sample: Tensor = opened.get_slice(NAME)[row]
+            return sample.to(torch.float32, copy=True)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, "pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: must be a safetensors file with {NAME!r}, got {error}; {REMEDY}") from None
+
+
+def _hash(shard: Tensor) -> str:
+    return hashlib.sha256(shard.contiguous().numpy().data).hexdigest()
 
 
 def write_latents(
@@ -111,7 +153,7 @@ def write_latents(
         if not shard.isfinite().all():
             raise ValueError(f"write_latents: latents must be finite as {dtype}, got NaN or infinity; choose float32")
         file = write_weights(partial / f"shard-{len(hashes):05d}.safetensors", {NAME: shard})
-        hashes[file.name] = hashlib.sha256(shard.numpy().data).hexdigest()
+        hashes[file.name] = _hash(shard)
         count += len(chunk)
     if not count:
         raise ValueError("write_latents: latents must be of at least one sample, got none")
