@@ -10,7 +10,7 @@ import torch
 
 from vsad.detection import Detector, DetectorConfig, load_network
 from vsad.models import align_features, new_model, tiny
-from vsad.models.losses import alignment_loss, diffusion_loss, refine_loss
+from vsad.models.losses import alignment_loss, diffusion_loss, homography_loss, refine_loss
 from vsad.models.valdm import normalize
 from vsad.registration import Pose, Registration
 
@@ -38,7 +38,7 @@ def test_a_sample_is_inspected_without_a_look_at_its_values(station, rig, monkey
         assert (there.device, there.shape, there.dtype) == (META, here.shape, here.dtype)
 
 
-@pytest.mark.parametrize("homographies", ["fixed", "identity"])
+@pytest.mark.parametrize("homographies", ["fixed", "identity", "refined", "learned"])
 def test_a_step_is_trained_without_a_look_at_its_values(rig, homographies):
     model = new_model(replace(tiny(), homographies=homographies), 0).to(META)
     clean = torch.empty(2, 3, 18, 16, 16, device=META)
@@ -49,5 +49,8 @@ def test_a_step_is_trained_without_a_look_at_its_values(rig, homographies):
     levels = [normalize(noisy), *found.levels]
     aligned = [align_features(level, found.projections[-1]) for level in levels]
     loss = diffusion_loss(found.prediction, model.target(clean, noise, times)) + alignment_loss(levels, aligned)
+    if model.adapter.homography_net is not None:
+        found_by_stage = [projection.homography for projection in found.projections]
+        loss = loss + homography_loss(model.appearance(clean), found_by_stage, found.projections[-1].neighbors)
     (loss + refine_loss(model.refine(levels, aligned), levels)).backward()
     assert {p.grad.device for p in model.parameters() if p.requires_grad} == {META}

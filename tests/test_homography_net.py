@@ -166,3 +166,20 @@ def test_held_out_stations_and_photographs_are_aligned(threads):
         every = torch.cat(list(measured.values()), 1)[-1]
         assert every.median() < goal / 2
         assert (every < goal).double().mean() > 0.8
+
+
+def test_no_pair_has_no_loss():
+    views, none = smooth(2, 1, 5, 16, 16), torch.full((1, 1), -1)
+    for neighbors in (none, none[:, :0]):
+        start = torch.eye(3).expand(2, 1, neighbors.shape[1], 3, 3).clone().requires_grad_()
+        loss = homography_loss(views, [start], neighbors)
+        loss.backward()
+        assert float(loss) == 0
+        assert not start.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_parameters_that_are_too_coarse_are_refused(dtype):
+    net = HomographyNet(channels=5).to(dtype)
+    with pytest.raises(ValueError, match=f"parameters must be float32 or float64, got {dtype}, too coarse"):
+        net(smooth(1, 3, 5, 16, 16).to(dtype), torch.eye(3).expand(1, 3, 2, 3, 3), NEIGHBORS)

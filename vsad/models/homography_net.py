@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,7 +84,10 @@ class HomographyNet(nn.Module):
 
     def forward(self, latents: Tensor, homography: Tensor, neighbors: Tensor) -> list[Tensor]:
         self._check(latents, homography, neighbors)
-        with torch.autocast(latents.device.type, enabled=False):  # geometry needs more than half precision
+        kind = latents.device.type
+        # Geometry needs more than half precision.
+        casts = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+        with casts:
             return self._correct(latents, homography, neighbors)
 
     def _correct(self, latents: Tensor, homography: Tensor, neighbors: Tensor) -> list[Tensor]:
@@ -122,6 +127,11 @@ class HomographyNet(nn.Module):
                 f"views, or make the network for these channels"
             )
         dtype = self.encoder.stem.weight.dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"HomographyNet: the parameters must be float32 or float64, got {dtype}, too coarse for geometry; "
+                "keep them and compute the rest in half precision by torch.autocast"
+            )
         if latents.dtype != dtype:
             raise ValueError(
                 f"HomographyNet: latents must have the dtype of the parameters, {dtype}, got {latents.dtype}; "

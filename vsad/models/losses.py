@@ -68,20 +68,22 @@ def homography_loss(features: Tensor, homographies: list[Tensor], neighbors: Ten
         window: odd side of the window, in pixels of the stage.
 
     Returns:
-        The loss, between 0 and 2; differentiable in the homographies.
+        The loss, between 0 and 2, and 0 where no view has a neighbor; differentiable in the homographies.
     """
     B, V, _, h, w = features.shape
     N = neighbors.shape[1]
-    occupied = (neighbors >= 0).flatten().repeat(B)  # (B * V * N,)
+    occupied = (neighbors >= 0).flatten().repeat(B).to(features)  # (S,), S = B V N slots
+    share = occupied / occupied.sum().clamp(min=1)
     losses = []
     for i, homography in enumerate(homographies):
         level = F.avg_pool2d(features.detach().flatten(0, 1), 2 ** (len(homographies) - 1 - i)).unflatten(0, (B, V))
         size = (level.shape[-2], level.shape[-1])
-        target = level.repeat_interleave(N, 1).flatten(0, 1)[occupied]
-        source = level[:, neighbors.clamp(min=0).flatten()].flatten(0, 1)[occupied]
-        H = scale_homography(homography, (h, w), size).flatten(0, 2)[occupied]
+        target = level.repeat_interleave(N, 1).flatten(0, 1)
+        source = level[:, neighbors.clamp(min=0).flatten()].flatten(0, 1)
+        H = scale_homography(homography, (h, w), size).flatten(0, 2)
         brought, seen = homography_warp(source, H.to(source.dtype), return_mask=True)
-        losses.append(1 - (_window_cosine(target, brought, seen[:, None], window)).mean((1, 2, 3)))
+        disagreement = 1 - _window_cosine(target, brought, seen[:, None], window).mean((1, 2, 3))  # (S,)
+        losses.append((share * disagreement).sum())
     return torch.stack(losses).mean()
 
 
