@@ -37,8 +37,8 @@ $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) 'setuptools>=77' pybind11 ninja
 	@echo "installing the other packages and compiling the kernels"
-	$(BIN)/python -c "$(PACKAGES)" > $(VENV)/packages.txt 2>/dev/null || echo torch > $(VENV)/packages.txt
-	$(PIP) -r $(VENV)/packages.txt & packages=$$!; $(BIN)/python setup.py --quiet build_ext --inplace; built=$$?; \
+	@$(BIN)/python -c "$(PACKAGES)" > $(VENV)/packages.txt 2>/dev/null || echo torch > $(VENV)/packages.txt
+	@$(PIP) -r $(VENV)/packages.txt & packages=$$!; $(BIN)/python setup.py --quiet build_ext --inplace; built=$$?; \
 		wait $$packages && exit $$built
 	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $@

@@ -1,6 +1,7 @@
 """No step assumes the CPU: a sample is inspected, and a step trained, on a device whose values nobody can look at.
 
 Tensors on ``meta`` have shapes and no values. Whatever would wait for a GPU, or mix its tensors with the CPU's, fails.
+Operators take their reference there, which loops over the cells of a window: one cell is enough.
 """
 
 from dataclasses import replace
@@ -21,11 +22,11 @@ META = torch.device("meta")
 def test_a_sample_is_inspected_without_a_look_at_its_values(station, rig, monkeypatch, memory, registered):
     """Registration's estimate alone is the CPU's, since its features are OpenCV's."""
     _, _, good, blot = station
-    model = new_model(replace(tiny(), timesteps=(0, 50)), 0).eval()
+    model = new_model(replace(tiny(), timesteps=(0, 50), window=1), 0).eval()
     normal = torch.stack([(good + 0.01 * i).clamp(0, 1) for i in range(3)])
     latents, network = model.encode(normal), load_network("contrast")
     registration = Registration.fit(good, rig) if registered else None
-    config = DetectorConfig(memory=memory, weights=(1.0,))
+    config = DetectorConfig(memory=memory, window=1, weights=(1.0,))
     maps = [torch.stack([network(views)[0] for views in normal])]
     detector = Detector.fit(model, rig, latents, config, registration=registration, network=network, maps=maps)
     expected = detector(blot)
@@ -38,9 +39,9 @@ def test_a_sample_is_inspected_without_a_look_at_its_values(station, rig, monkey
         assert (there.device, there.shape, there.dtype) == (META, here.shape, here.dtype)
 
 
-@pytest.mark.parametrize("homographies", ["fixed", "identity", "refined", "learned"])
+@pytest.mark.parametrize("homographies", ["fixed", "learned"])
 def test_a_step_is_trained_without_a_look_at_its_values(rig, homographies):
-    model = new_model(replace(tiny(), homographies=homographies), 0).to(META)
+    model = new_model(replace(tiny(), homographies=homographies, window=1), 0).to(META)
     clean = torch.empty(2, 3, 18, 16, 16, device=META)
     times = torch.empty(2, dtype=torch.int64, device=META)
     noise = torch.empty_like(clean)
