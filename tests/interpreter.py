@@ -6,6 +6,7 @@ Results stay the same. What is replaced belongs to Triton's internals, so only t
 import math
 
 from triton.language import core
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
 _patched = set()  # ids of the globals of the functions that were called
@@ -37,11 +38,16 @@ def _init_block_type(self, element_ty, shape):
         _make_block_type(self, element_ty, shape)
 
 
+_tensor_shapes = {}
+
+
 def _init_tensor(self, handle, type):
-    """As Triton's, but tensors of one type share their shape."""
+    """As Triton's, but tensors of one shape share it."""
     if not hasattr(type, "tensor_shape"):
         shape = tuple(type.shape) if type.is_block() else ()
-        type.tensor_shape = core.tuple([core.constexpr(s) for s in shape]), core.constexpr(math.prod(shape))
+        if shape not in _tensor_shapes:
+            _tensor_shapes[shape] = core.tuple([core.constexpr(s) for s in shape]), core.constexpr(math.prod(shape))
+        type.tensor_shape = _tensor_shapes[shape]
     self.handle, self.type, self.dtype = handle, type, type.scalar
     self.shape, self.numel = type.tensor_shape
 
@@ -67,9 +73,30 @@ def _equal_tuples(self, other):
     return _equal(self, other)
 
 
+_broadcast = getattr(TritonSemantic, "broadcast_impl_value", None)
+
+
+def _broadcast_unless_equal(self, lhs, rhs):
+    """As Triton's, which compares shapes dimension by dimension even where they are one object."""
+    return (lhs, rhs) if lhs.shape is rhs.shape else _broadcast(self, lhs, rhs)
+
+
+_check_overflow = getattr(TritonSemantic, "binary_op_sanitize_overflow_impl", None)
+
+
+def _check_overflow_if_asserted(self, *arguments):
+    """As Triton's, which computes the assertion on every sum of integers, and without debugging drops it: half the time."""
+    if self.builder.options.debug:
+        _check_overflow(self, *arguments)
+
+
 interpreter.InterpretedFunction.__call__ = _call_patched
+if _check_overflow:
+    TritonSemantic.binary_op_sanitize_overflow_impl = _check_overflow_if_asserted
 if hasattr(core, "tuple") and hasattr(core, "_unwrap_shape") and _numpy_dtype:
     core.block_type.__new__, core.block_type.__init__ = staticmethod(_new_block_type), _init_block_type
     core.tensor.__init__ = _init_tensor
     core.tuple.__eq__ = _equal_tuples
     interpreter._get_np_dtype = _cached_numpy_dtype
+    if _broadcast:
+        TritonSemantic.broadcast_impl_value = _broadcast_unless_equal
