@@ -85,7 +85,10 @@ _check_overflow = getattr(TritonSemantic, "binary_op_sanitize_overflow_impl", No
 
 
 def _check_overflow_if_asserted(self, *arguments):
-    """As Triton's, which computes the assertion on every sum of integers, and without debugging drops it: half the time."""
+    """As Triton's, which computes an assertion at every sum of integers and, where it does not debug, drops it.
+
+    That takes half of the interpreter's time.
+    """
     if self.builder.options.debug:
         _check_overflow(self, *arguments)
 

@@ -243,7 +243,9 @@ def test_every_contract_and_large_job_selects_tests(tmp_path):
     # One process collects for all jobs: most of a process's time is spent on imports.
     code = "import json, pytest, sys; print('ends', *(int(pytest.main(a)) for a in json.loads(sys.argv[1])))"
     arguments = json.dumps([[*job.command[3:], "--collect-only"] for job in jobs])
-    done = subprocess.run([sys.executable, "-c", code, arguments], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", code, arguments], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
     assert done.stdout.splitlines()[-1].split() == ["ends", *["0"] * len(jobs)], done.stdout[-2000:]
 
 

@@ -73,11 +73,12 @@ def test_bytes_are_float64_rounded(row, mode, padding, channels, layout):
 @pytest.mark.parametrize("layout", ["planes", "pixels"])
 def test_bytes_round_ties_to_even_and_saturate(row, layout):
     backend, device = row
-    ramp = torch.arange(0, 256, dtype=torch.uint8).expand(1, 16, 4, 256)
+    channels = 16 if layout == "pixels" else 3  # 16 bytes fill a pack
+    ramp = torch.arange(0, 256, dtype=torch.uint8).expand(1, channels, 4, 256)
     half = torch.tensor([[1, 0, 0.5], [0, 1, 0], [0, 0, 1]], device=device)
     got = homography_warp(LAYOUTS[layout](ramp.contiguous().to(device)), half, (4, 255), backend=backend).cpu()
     assert torch.equal(got, (torch.arange(255) + 0.5).round().to(torch.uint8).expand_as(got))
-    steps = (255 * (torch.arange(256) // 8 % 2)).to(torch.uint8).expand(1, 16, 4, 256).contiguous().to(device)
+    steps = (255 * (torch.arange(256) // 8 % 2)).to(torch.uint8).expand_as(ramp).contiguous().to(device)
     got = homography_warp(LAYOUTS[layout](steps), half, (4, 255), mode="bicubic", backend=backend)
     assert set(got.unique().tolist()) <= {0, 128, 127, 255}  # overshoots at every step
 
