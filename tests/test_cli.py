@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from vsad import cli, terminal
 from vsad.geometry import Rig
@@ -131,12 +133,27 @@ def test_without_a_terminal_every_stage_is_a_line_and_a_long_one_more(monkeypatc
         stage.advance("loss 0.5")
         stage.advance("loss 0.25")
     assert written.getvalue().splitlines() == [
-        "train: 1 of 2, 0 s, loss 0.5", "train: 2 of 2, 0 s, loss 0.25", "train: 2 of 2, 0 s, loss 0.25",
+        "train: 1 of 2, 0 s, loss 0.5", "train: 2 of 2, 0 s, loss 0.25",
     ]  # fmt: skip
     monkeypatch.setattr(terminal, "_PAUSE_S", 60)
     with terminal.Bars() as bars:
         assert list(bars.track("abc", "encode")) == ["a", "b", "c"]
-    assert written.getvalue().splitlines()[3:] == ["encode: 3 of 3, 0 s"]
+    assert written.getvalue().splitlines()[2:] == ["encode: 3 of 3, 0 s"]
+
+
+def test_the_running_stage_is_seen_where_there_are_more_than_rows(monkeypatch):
+    def numbers(display):
+        shown = io.StringIO()
+        Console(file=shown, width=80).print(display.get_renderable())
+        return re.findall(r"stage (\d)", shown.getvalue())
+
+    monkeypatch.setattr(terminal, "console", Console(file=io.StringIO(), force_terminal=True, width=80, height=5))
+    with terminal.Bars() as bars:
+        for number in range(9):
+            with bars.stage(f"stage {number}", 1):
+                shown = numbers(bars.display)
+        assert shown == ["5", "6", "7", "8"]
+    assert len(numbers(bars.display)) == 9
 
 
 def test_a_stage_that_fails_does_not_look_finished():

@@ -53,7 +53,7 @@ def test_what_is_written_is_read(tmp_path):
     assert torch.equal(shards[np.int64(4)], latents[4])
     with pytest.raises(IndexError, match="index must be from 0 to 6, got 7"):
         shards[7]
-    with pytest.raises(TypeError, match="slice"):
+    with pytest.raises(TypeError, match="index must be an integer, got slice"):
         shards[1:3]
 
 
@@ -135,9 +135,11 @@ def test_a_folder_that_holds_something_or_lacks_something_is_refused(tmp_path):
     [
         ("shard_samples", 0, "shard_samples one, got .* and 0; write the folder anew"),
         ("shard_samples", 2.0, "shard_samples one, got .* and 2.0"),
-        ("shard_samples", 3, "must name 2 shards, for 5 samples of 3 in each, got 3"),
+        ("shard_samples", 3, "must name 2 files in its folder, for 5 samples of 3 in each, got 3, shard-00000"),
         ("shape", [5, 2, 3, 4], "shape must be 5 positive integers"),
-        ("shape", [4, 2, 3, 4, 5], "must name 2 shards, for 4 samples of 2 in each, got 3"),
+        ("shape", [4, 2, 3, 4, 5], "must name 2 files in its folder, for 4 samples of 2"),
+        ("shape", [10**15, 2, 3, 4, 5], "must name 500000000000000 files"),
+        ("shards", {"../a": "", "b": "", "c": ""}, "must name 3 files in its folder, .* got 3, ../a, b, c"),
         (
             "shape",
             [5, 2, 3, 5, 4],

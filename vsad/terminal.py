@@ -9,7 +9,7 @@ from typing import Any
 
 import rich.progress
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from typer.core import TyperCommand
@@ -34,7 +34,7 @@ class Bars(Progress):
         self.spoke = time.monotonic()
         # The text takes what is left of the line, so that it crowds out nothing else.
         rest_of_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-        self.display = rich.progress.Progress(
+        self.display = _Latest(
             SpinnerColumn(),
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=12),
@@ -78,6 +78,14 @@ class Bars(Progress):
         self.spoke = time.monotonic()
 
 
+class _Latest(rich.progress.Progress):
+    """While bars move, as many of the latest as the terminal has rows: rich would cut off those at the bottom."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        moves = self.tasks and self.live.is_started
+        yield self.make_tasks_table(self.tasks[1 - self.console.height :] if moves else self.tasks)
+
+
 class _Bar(Stage):
     """One bar while its stage runs."""
 
@@ -86,7 +94,8 @@ class _Bar(Stage):
 
     def advance(self, text: str = "") -> None:
         self.bars.display.update(self.task, advance=1, text=text)
-        self.bars.speak(self.task, _PAUSE_S)
+        if not self.bars.display.tasks[self.task].finished:  # else its last line follows
+            self.bars.speak(self.task, _PAUSE_S)
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:

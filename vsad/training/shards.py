@@ -57,12 +57,13 @@ class LatentShards:
                 f"{self.folder / INDEX}: shape must be 5 positive integers and shard_samples one, got "
                 f"{list(self.shape)} and {self.shard_samples!r}; {REMEDY}"
             )
-        counts = [min(self.shard_samples, len(self) - first) for first in range(0, len(self), self.shard_samples)]
-        if len(counts) != len(self.hashes):
+        shards = -(-len(self) // self.shard_samples)
+        if shards != len(self.hashes) or any(Path(name).name != name for name in self.hashes):
             raise ValueError(
-                f"{self.folder / INDEX}: must name {len(counts)} shards, for {len(self)} samples of "
-                f"{self.shard_samples} in each, got {len(self.hashes)}; {REMEDY}"
+                f"{self.folder / INDEX}: must name {shards} files in its folder, for {len(self)} samples of "
+                f"{self.shard_samples} in each, got {len(self.hashes)}, {', '.join([*self.hashes][:3])}; {REMEDY}"
             )
+        counts = [min(self.shard_samples, len(self) - first) for first in range(0, len(self), self.shard_samples)]
         self._files = [self.folder / name for name in self.hashes]
         for file, count in zip(self._files, counts):
             if not file.is_file():
@@ -86,7 +87,10 @@ class LatentShards:
             IndexError: there is no such sample.
             ValueError: the shard is not what was written.
         """
-        index = operator.index(index)
+        try:
+            index = operator.index(index)
+        except TypeError:
+            raise TypeError(f"LatentShards: index must be an integer, got {index!r}; take samples one by one") from None
         if not -len(self) <= index < len(self):
             raise IndexError(f"LatentShards: index must be from 0 to {len(self) - 1}, got {index}")
         shard, row = divmod(index % len(self), self.shard_samples)
