@@ -199,9 +199,9 @@ class BuildKernels(build_ext):
             folder = Path(self.build_temp, "-".join(["cuda", *archs, *(["check"] if check else [])]))
         units = []
         for source in CUDA_SOURCES:
-            level = ["-Xcompiler=-Og" if source.startswith(QUICK_TO_TEST) else "-Xcompiler=-O1"]
-            command = ["nvcc", *flags, *(level if cuda_mode() == "emulate" else [])]
-            units.append((source, str(folder / f"{source}.o"), command))
+            optimize = "-Og" if source.startswith(QUICK_TO_TEST) else "-O1"
+            level = [f"-Xcompiler={optimize}"] if cuda_mode() == "emulate" else []
+            units.append((source, str(folder / f"{source}.o"), ["nvcc", *level, *flags]))
         return units, targets
 
     def _cpu_units(self) -> tuple[list[Unit], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -74,6 +75,22 @@ def parse_config(kind: type[Config], content: Mapping[str, Any], where: str = ""
         return TypeAdapter(kind).validate_json(json.dumps(content, default=str), strict=True)
     except ValidationError as error:
         raise ValueError("; ".join(where + _said(each, inside) for each in error.errors())) from None
+
+
+def check_at_least(config: Any, owner: str, least: int, names: Iterable[str]) -> None:
+    """Refuse fields of a configuration that are less than ``least``, infinite or NaN; ``owner`` names it in errors."""
+    for name in names:
+        value = getattr(config, name)
+        if not least <= value < math.inf:  # NaN is neither
+            finite = " and finite" if isinstance(value, float) else ""
+            raise ValueError(f"{owner}: {name} must be at least {least}{finite}, got {value}")
+
+
+def check_positive(config: Any, owner: str, names: Iterable[str]) -> None:
+    """Refuse fields that are zero, negative, infinite or NaN."""
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"{owner}: {name} must be positive and finite, got {getattr(config, name)}")
 
 
 def describe_config(config: Any) -> str:

@@ -40,9 +40,14 @@ def check_inputs(
         _check_numbers("category", category, len(latents), max(1, len(model.config.categories)))
 
 
-def same_aspect(size: tuple[int, int], rig: Rig) -> bool:
-    """Whether features of ``size`` can be of the rig's images, resized alike in both directions."""
-    return size[0] * rig.size[1] == size[1] * rig.size[0]
+def check_aspect(name: str, size: tuple[int, int], rig: Rig) -> None:
+    """Refuse features that cannot be of the rig's images, resized alike in both directions; ``name`` says whose."""
+    (h, w), (height, width) = size, rig.size
+    if h * width != w * height:
+        raise ValueError(
+            f"{name} must have the aspect of the rig's images, {height} x {width}, got {h} x {w}; scale the rig as the "
+            "images were resized"
+        )
 
 
 def _check_latents(model: VALDM, latents: Tensor, rig: Rig) -> None:
@@ -63,11 +68,7 @@ def _check_latents(model: VALDM, latents: Tensor, rig: Rig) -> None:
     h, w = latents.shape[-2:]
     if not h or not w or h % factor or w % factor:
         raise ValueError(f"VALDM: latents must have sides divisible by {factor}, got {shape}; resize the images")
-    if not same_aspect((h, w), rig):
-        raise ValueError(
-            f"VALDM: latents must have the aspect of the rig's images, {rig.size[0]} x {rig.size[1]}, got {h} x {w}; "
-            "scale the rig as the images were resized"
-        )
+    check_aspect("VALDM: latents", (h, w), rig)
 
 
 def _check_numbers(name: str, numbers: Tensor, count: int, end: int) -> None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from vsad.files import read_json
 from vsad.models import derivative_vae
 from vsad.models.adapter import MultiViewAdapter
-from vsad.models.config import VALDMConfig
+from vsad.models.config import Prediction, VALDMConfig
 from vsad.models.presets import sd
 from vsad.models.text import encode_prompts
 
@@ -27,7 +27,6 @@ ADAPTER, VAE, UNET, SCHEDULER, LORA = "adapter", "vae", "unet", "scheduler", "un
 PIPELINE = "model_index.json"
 REMEDY = "name a folder that `vsad train` or `vsad fit` wrote, or write it anew with them"
 OTHER_BASE = "name another base, or fetch it anew"
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 # The projections of attention that LoRA adapts, as diffusers' own training scripts do.
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 # Inputs that other pipelines' UNets need and that nobody gives here, by the fields of their configuration.
@@ -54,7 +53,7 @@ def _new(kind: Any, arguments: dict[str, Any], field: str) -> Any:
     """A new part of a configuration's arguments, of which diffusers and torch say what is wrong."""
     try:
         return kind(**arguments)
-    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, NotImplementedError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         raise ValueError(
             f"model: {field} must hold arguments that fit {kind.__name__}, got {_line(error)}; mend them"
         ) from error
@@ -91,9 +90,9 @@ def check_schedule(scheduler: DDIMScheduler, config: VALDMConfig) -> DDIMSchedul
         ValueError: its noise is not what DDIM inverts, or it ends before a time step at which features are read.
     """
     known = scheduler.config
-    if known["prediction_type"] not in PREDICTIONS:
+    if known["prediction_type"] not in get_args(Prediction):
         raise ValueError(
-            f"model: the schedule's prediction_type must be one of {list(PREDICTIONS)}, got "
+            f"model: the schedule's prediction_type must be one of {list(get_args(Prediction))}, got "
             f"{known['prediction_type']!r}; {OTHER_BASE}"
         )
     levels = known["num_train_timesteps"]
@@ -184,8 +183,7 @@ def load(
             missing = Path(source) / ADAPTER / "config.json"
             no_hub = "" if Path(source).is_dir() else ", and the hub has no such repository or cannot be reached"
             raise FileNotFoundError(f"{missing} is missing{no_hub}: {REMEDY}")
-        base = str(Path(source).resolve()) if Path(source).is_dir() else source
-        return kind(replace(config or sd(), base=base, variant=variant, revision=revision))
+        return kind(replace(config or sd(), base=source, variant=variant, revision=revision))
     if config is not None:
         raise ValueError(f"{source}: config must be left out for a model of ours, which has its own")
     files: dict[str, Any] = {} if revision is None else {"revision": revision}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vsad.config import Strict
+from vsad.config import Strict, check_at_least
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class VALDMConfig(Strict):
     revision: str | None = None
     vae: dict[str, Any] = field(default_factory=dict)
     unet: dict[str, Any] = field(default_factory=dict)
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    prediction: Prediction = "epsilon"
     tune: Literal["new", "lora", "all"] = "all"
     lora_rank: int = 8
     align_stages: tuple[str, ...] = ("up0", "up1")
@@ -88,9 +90,7 @@ class VALDMConfig(Strict):
         steps = self.timesteps
         if not steps or min(steps) < 0 or max(steps) > 999 or any(a >= b for a, b in zip(steps, steps[1:])):
             raise ValueError(f"model: timesteps must ascend from 0 or more to 999 at most, got {steps}")
-        for name in ("heads", "lora_rank"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model: {name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, "model", 1, ("heads", "lora_rank"))
         if self.window < 1 or self.window % 2 == 0:
             raise ValueError(f"model: window must be odd, got {self.window}")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from vsad.config import Strict
+from vsad.config import Strict, check_at_least, check_positive
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,10 @@ class TrainConfig(Strict):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, "train", 1, ("steps", "batch", "accumulation", "max_timestep", "keep"))
-        _at_least(self, "train", 0, ("checkpoint_every", "workers", "seed", "weight_decay"))
-        _at_least(self, "train", 0, ("alignment", "refine", "adversarial", "homography"))
-        _positive(self, "train", ("lr", "discriminator_lr", "clip"))
+        check_at_least(self, "train", 1, ("steps", "batch", "accumulation", "max_timestep", "keep"))
+        check_at_least(self, "train", 0, ("checkpoint_every", "workers", "seed", "weight_decay"))
+        check_at_least(self, "train", 0, ("alignment", "refine", "adversarial", "homography"))
+        check_positive(self, "train", ("lr", "discriminator_lr", "clip"))
         for name in ("warmup", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"train: {name} must be at least 0 and less than 1, got {getattr(self, name)}")
@@ -104,20 +102,6 @@ class VAEConfig(Strict):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, "train_vae", 1, ("steps", "batch", "crop"))
-        _at_least(self, "train_vae", 0, ("kl", "seed"))
-        _positive(self, "train_vae", ("lr",))
-
-
-def _at_least(config: Any, owner: str, least: int, names: Iterable[str]) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not least <= value < math.inf:  # NaN is neither
-            finite = " and finite" if isinstance(value, float) else ""
-            raise ValueError(f"{owner}: {name} must be at least {least}{finite}, got {value}")
-
-
-def _positive(config: Any, owner: str, names: Iterable[str]) -> None:
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{owner}: {name} must be positive and finite, got {getattr(config, name)}")
+        check_at_least(self, "train_vae", 1, ("steps", "batch", "crop"))
+        check_at_least(self, "train_vae", 0, ("kl", "seed"))
+        check_positive(self, "train_vae", ("lr",))

@@ -69,13 +69,14 @@ class LatentShards:
             if not file.is_file():
                 raise FileNotFoundError(f"{file} is missing: {REMEDY}")
             with _opened(file) as opened:
-                found = [opened.get_slice(NAME).get_shape(), opened.get_slice(NAME).get_dtype()]
-            if found[0] != [count, *self.shape[1:]] or found[1] not in ("F32", "F16"):
+                header = opened.get_slice(NAME)
+                shape, dtype = header.get_shape(), header.get_dtype()
+            if shape != [count, *self.shape[1:]] or dtype not in ("F32", "F16"):
                 raise ValueError(
-                    f"{file}: must hold {[count, *self.shape[1:]]} numbers, float32 or float16, got {found[0]} "
-                    f"{found[1]}; {REMEDY}"
+                    f"{file}: must hold {[count, *self.shape[1:]]} numbers, float32 or float16, got {shape} {dtype}; "
+                    f"{REMEDY}"
                 )
-        self._checked: set[int] = set()
+        self._checked: set[Path] = set()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -94,11 +95,12 @@ class LatentShards:
         if not -len(self) <= index < len(self):
             raise IndexError(f"LatentShards: index must be from 0 to {len(self) - 1}, got {index}")
         shard, row = divmod(index % len(self), self.shard_samples)
-        with _opened(self._files[shard]) as opened:
-            if shard not in self._checked:
-                if _hash(opened.get_tensor(NAME)) != [*self.hashes.values()][shard]:
-                    raise ValueError(f"{self._files[shard]}: must hold what was written, got other numbers; {REMEDY}")
-                self._checked.add(shard)
+        file = self._files[shard]
+        with _opened(file) as opened:
+            if file not in self._checked:
+                if _hash(opened.get_tensor(NAME)) != self.hashes[file.name]:
+                    raise ValueError(f"{file}: must hold what was written, got other numbers; {REMEDY}")
+                self._checked.add(file)
             sample: Tensor = opened.get_slice(NAME)[row]
             return sample.to(torch.float32, copy=True)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vsad.geometry import Rig
 from vsad.models import VALDM
-from vsad.models.checks import same_aspect
+from vsad.models.checks import check_aspect
 from vsad.training.shards import LatentShards
 
 
@@ -46,11 +46,7 @@ def check_stations(model: VALDM, stations: Station | Sequence[Station]) -> list[
                 f"{name}.latents must be (S, V, c, h, w) with S at least 1, V = {views} as the rig has views and "
                 f"c = {channels} as the autoencoder has channels, got {shape}; encode the samples of this station"
             )
-        if not same_aspect((shape[-2], shape[-1]), rig):
-            raise ValueError(
-                f"{name}.latents must have the aspect of the rig's images, {rig.size[0]} x {rig.size[1]}, got "
-                f"{shape[-2]} x {shape[-1]}; scale the rig as the images were resized"
-            )
+        check_aspect(f"{name}.latents", (shape[-2], shape[-1]), rig)
         if not (isinstance(category, int) and 0 <= category < categories):
             raise ValueError(
                 f"{name}.category must be an integer from 0 to {categories - 1}, got {category!r}; name "

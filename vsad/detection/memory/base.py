@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vsad.config import Strict
+from vsad.config import Strict, check_at_least
 from vsad.progress import SILENT, Progress
 
 
@@ -33,9 +33,7 @@ class MemoryConfig(Strict):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("references", "prototypes", "parts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"detector: {name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, "detector", 1, ("references", "prototypes", "parts"))
         if self.window is not None and (self.window < 1 or self.window % 2 == 0):
             raise ValueError(f"detector: window must be odd, got {self.window}")
 
