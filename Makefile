@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/*.[hc]* csrc/*/*/*.[hc]*)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A checkout's kernels are compiled for the instruction sets of this machine, and for all where everything is tested.
+export VSAD_ISAS ?= native
 # Two workers even where there are more cores: some tests need 2 GB of memory. A worker runs whole files, because the tests
 # of a file share what it has made, and the long files first (tests/conftest.py). Idle threads sleep: those of one worker
 # would otherwise spin on the other's core.
@@ -59,7 +61,9 @@ test: $(VENV)/installed
 		$(MAKE) emulate && { [ "$$VSAD_CUDA" = 0 ] || $(BIN)/python -m vsad.bench.gpu.compile --family cuda --quiet; }; \
 		else echo "no nvcc: the CUDA kernels were not tested"; fi
 
+test-all: export VSAD_ISAS = all
 test-all: $(VENV)/installed
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	$(PYTEST) tests --slow
 	$(MAKE) test-isas
 	@if command -v nvcc >/dev/null; then $(MAKE) emulate SLOW=--slow && $(MAKE) gpu-compile; \

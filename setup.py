@@ -8,6 +8,8 @@ Environment:
     VSAD_CUDA_ARCHS: the GPU architectures to compile for, such as ``"80 90a"``. ``native`` compiles for the GPUs of
         this machine and fails where there is none, ``release`` for every architecture that a wheel serves. Unset, it
         is ``native`` where there are GPUs, else sm_80 and its PTX, which the drivers of newer GPUs compile.
+    VSAD_ISAS: ``native`` compiles the CPU kernels for the instruction sets that this machine runs; ``all``, the default,
+        for every one, as a wheel needs.
     VSAD_CUDA_CHECK: 1 ends a kernel that waits for seconds on a barrier, where it would otherwise hang.
     VSAD_SANITIZE: 1 ends the process at every bad address and undefined operation.
 """
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -50,6 +53,8 @@ ISA_FLAGS = {
 }
 INT8_FLAGS = {"avx512_vnni": [*ISA_FLAGS["avx512"], "-mavx512vnni"]}
 INT8_FLAGS["amx"] = [*INT8_FLAGS["avx512_vnni"], "-mamx-tile", "-mamx-int8"]  # GCC 9 and 10 lack it: tried first
+# The sets that are left out where they do not run, by what a compiler defines where they do.
+OPTIONAL = {"avx512": "__AVX512BW__", "avx512_vnni": "__AVX512VNNI__", "amx": "__AMX_INT8__"}
 
 CUDA_SOURCES = sorted(path.as_posix() for path in Path("csrc").rglob("cuda/*.c*"))
 # 90a has the warpgroup instructions (wgmma) that 90, and PTX of another architecture, lack.
@@ -206,13 +211,12 @@ class BuildKernels(build_ext):
 
     def _cpu_units(self) -> tuple[list[Unit], str]:
         x86 = self.plat_name.endswith(("x86_64", "amd64"))
-        isas = list(ISA_FLAGS) if x86 else ["baseline"]
-        defines = [*FLAGS, *(["-DVSAD_X86", "-DVSAD_INT8"] if x86 else [])]
-        sets = [(isa, ISA_FLAGS[isa], KERNELS) for isa in isas]
-        if x86:
-            amx = self._compiles("#include <immintrin.h>\nvoid f() { _tile_dpbssd(0, 1, 2); }", INT8_FLAGS["amx"])
-            defines += ["-DVSAD_AMX"] if amx else []
-            sets += [(isa, flags, INT8) for isa, flags in INT8_FLAGS.items() if amx or isa != "amx"]
+        sets = [(isa, flags, KERNELS) for isa, flags in ISA_FLAGS.items() if x86 or not flags]
+        sets += [(isa, flags, INT8) for isa, flags in INT8_FLAGS.items() if x86]
+        left_out = self._left_out() if x86 else set()
+        sets = [(isa, flags, sources) for isa, flags, sources in sets if isa not in left_out]
+        defines = [*FLAGS, *(["-DVSAD_X86"] if x86 else [])]
+        defines += [f"-DVSAD_{isa.upper()}" for isa, _, _ in sets if isa in OPTIONAL]
         targets = ", ".join(isa for isa, _, _ in sets)
         sets = [(isa, [f"-DVSAD_ISA={isa}", *flags], sources) for isa, flags, sources in sets]
         units = []
@@ -220,6 +224,18 @@ class BuildKernels(build_ext):
             command = [*self._cxx(), *defines, *flags]
             units += [(source, str(Path(self.build_temp, folder, f"{source}.o")), command) for source in sources]
         return units, targets
+
+    def _left_out(self) -> set[str]:
+        """The instruction sets that the compiler lacks, or that are not asked for."""
+        wanted = os.environ.get("VSAD_ISAS", "all")
+        if wanted not in ("all", "native"):
+            raise SystemExit(f"VSAD_ISAS must be all or native, got {wanted!r}")
+        if wanted == "native":
+            ask = [*self._cxx(), "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
+            macros = subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+            return set(OPTIONAL) - set(takewhile(lambda isa: OPTIONAL[isa] in macros, OPTIONAL))  # each needs those before
+        amx = self._compiles("#include <immintrin.h>\nvoid f() { _tile_dpbssd(0, 1, 2); }", INT8_FLAGS["amx"])
+        return set() if amx else {"amx"}
 
     def _cxx(self) -> list[str]:
         return getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)  # setuptools before 72 has one

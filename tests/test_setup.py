@@ -1,4 +1,4 @@
-"""What setup.py compiles for: the GPUs that are here, one architecture without a GPU, all of them for a release."""
+"""What setup.py compiles for: the GPUs and the instruction sets that are here, or all of them for a release."""
 
 import ctypes
 import importlib.util
@@ -29,12 +29,18 @@ def library(capabilities):
 
 
 @pytest.fixture
-def architectures(monkeypatch, tmp_path):
-    """``architectures(capabilities, VSAD_CUDA_ARCHS)`` on a machine whose nvidia-smi lists these capabilities."""
+def script(monkeypatch):
+    """setup.py as a module."""
     monkeypatch.setattr(setuptools, "setup", lambda **arguments: None)
     spec = importlib.util.spec_from_file_location("vsad_setup", Path(__file__).parents[1] / "setup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def architectures(script, monkeypatch, tmp_path):
+    """``architectures(capabilities, VSAD_CUDA_ARCHS)`` on a machine whose nvidia-smi lists these capabilities."""
     monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
     monkeypatch.delenv("VSAD_CUDA", raising=False)
 
@@ -50,7 +56,7 @@ def architectures(monkeypatch, tmp_path):
         monkeypatch.delenv("VSAD_CUDA_ARCHS", raising=False)
         if wanted is not None:
             monkeypatch.setenv("VSAD_CUDA_ARCHS", wanted)
-        return module.cuda_archs()
+        return script.cuda_archs()
 
     return ask
 
@@ -101,3 +107,33 @@ def test_what_cannot_be_compiled_for_is_refused_in_words(architectures):
         architectures([], "native")
     with pytest.raises(SystemExit, match=r"^VSAD_CUDA_ARCHS must be release, native or"):
         architectures([], "sm_80")
+
+
+@pytest.mark.parametrize(
+    ("macros", "sets"),
+    [
+        ([], ["baseline", "avx2"]),
+        (["__AMX_INT8__"], ["baseline", "avx2"]),  # its kernels use AVX-512 too
+        (["__AVX512BW__"], ["baseline", "avx2", "avx512"]),
+        (["__AVX512BW__", "__AVX512VNNI__"], ["baseline", "avx2", "avx512", "avx512_vnni"]),
+        (["__AVX512BW__", "__AVX512VNNI__", "__AMX_INT8__"], ["baseline", "avx2", "avx512", "avx512_vnni", "amx"]),
+    ],
+)
+def test_a_checkout_is_compiled_for_the_instruction_sets_of_this_machine(script, monkeypatch, macros, sets):
+    answer = "".join(f"#define {macro} 1\n" for macro in ["__AVX2__", *macros])
+    monkeypatch.setattr(script.subprocess, "run", lambda *command, **options: types.SimpleNamespace(stdout=answer))
+    monkeypatch.setenv("VSAD_ISAS", "native")
+    build = script.BuildKernels(setuptools.Distribution())
+    build.include_dirs, build.plat_name, build.build_temp = [], "linux-x86_64", "build"
+    build.compiler = types.SimpleNamespace(compiler_so=["c++"])
+    units, targets = build._cpu_units()
+    assert targets == ", ".join(sets)
+    module = next(command for _, object_, command in units if "/module/" in object_)
+    defined = {f"-DVSAD_{name.upper()}" for name in sets[2:]}
+    assert {flag for flag in module if flag.startswith("-DVSAD_A")} == defined
+
+
+def test_instruction_sets_that_are_not_known_are_refused_in_words(script, monkeypatch):
+    monkeypatch.setenv("VSAD_ISAS", "avx2")
+    with pytest.raises(SystemExit, match=r"^VSAD_ISAS must be all or native, got 'avx2'"):
+        script.BuildKernels(setuptools.Distribution())._left_out()
