@@ -163,7 +163,8 @@ def _models() -> list[Case]:
     A memory of 40 references, as many as a detector keeps at most, would need 13 GB unfused.
     """
     whole = Target(3, ("unfused model", "vsad torch"), memory=1 / 3)
-    return [detect("small", 8, target=whole), train("small", target=whole)]
+    cases = [detect("small", 8, target=whole), train("small", target=whole)]
+    return cases + [replace(case, dtype="bfloat16") for case in cases]
 
 
 def _curves() -> list[Case]:

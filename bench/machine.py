@@ -17,6 +17,7 @@ from torch import Tensor
 
 import vsad
 from vsad.bench import cuda
+from vsad.bench.cases import Case
 
 MB = 1 << 20
 COPY_BYTES = tuple(n * MB for n in (2, 16, 128, 1024))  # They are read and written; from a cache's size to far beyond.
@@ -43,7 +44,7 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "isa": isa,
-        "flags": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in _flags()],
+        "flags": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags()],
         "system": platform.system(),
         "python": platform.python_version(),
     }
@@ -110,14 +111,15 @@ def ceilings(device: str = "cpu") -> dict[str, Any]:
     return found
 
 
-def share_of_ceiling(operator: str, flops: float, bytes: float, seconds: float, measured: dict[str, Any]) -> float:
+def share_of_ceiling(case: Case, flops: float, bytes: float, seconds: float, measured: dict[str, Any]) -> float:
     """The least time that the machine needs, by its arithmetic or by its memory, over the time that was taken.
 
-    prototype_distance may screen in the fastest arithmetic there is; the others compute in float32. Memory is as fast
-    as a copy of about the same size was. Work that an algorithm skips counts as done, so greedy_coreset may pass 1.
+    prototype_distance may screen in the fastest arithmetic there is, and a model may multiply in its mixed precision; the
+    others compute in float32. Memory is as fast as a copy of about the same size was. Work that an algorithm skips counts
+    as done, so greedy_coreset may pass 1.
     """
-    kinds = ("float32", "bfloat16", "int8") if operator == "prototype_distance" else ("float32",)
-    arithmetic = max(measured[kind] or 0 for kind in kinds) * 1e9
+    kinds = {"prototype_distance": ("float32", "bfloat16", "int8"), "model": ("float32", case.dtype)}
+    arithmetic = max(measured[kind] or 0 for kind in kinds.get(case.operator, ("float32",))) * 1e9
     nearest = min(measured["copy"], key=lambda size: abs(float(size) - bytes))
     return max(flops / arithmetic, bytes / (measured["copy"][nearest] * 1e9)) / seconds
 
@@ -146,7 +148,8 @@ def cpu_name() -> str:
     return match[1].strip() if match else platform.processor() or platform.machine()
 
 
-def _flags() -> set[str]:
+def flags() -> set[str]:
+    """What the processor says that it can, in the words of Linux; nothing elsewhere."""
     match = re.search(r"^flags\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
     return set(match[1].split()) if match else set()
 

@@ -174,7 +174,7 @@ class Runner:
             peak_bytes=ready.peak_bytes,
             gflops=flops / median / 1e9,
             gbs=bytes / median / 1e9,
-            share=machine.share_of_ceiling(case.operator, flops, bytes, median, self.ceilings or {}),
+            share=machine.share_of_ceiling(case, flops, bytes, median, self.ceilings or {}),
             error=ready.error,
             reason=ready.note,
             seconds=tuple(seconds),

@@ -1,8 +1,12 @@
-"""model: ``vsad detect`` of one sample, and one training step, with all that stands around the operators."""
+"""model: ``vsad detect`` of one sample, and one training step, with all that stands around the operators.
+
+A case in bfloat16 is one in mixed precision: the weights stay in float32, and so does what follows the UNet.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
@@ -49,7 +53,8 @@ def inputs(case: Case) -> Problem:
     for parameter in model.adapter.parameters():
         if not parameter.any():
             parameter.data = 0.02 * torch.randn(parameter.shape, generator=g)
-    config = DetectorConfig(weights=(1.0,), window=5)
+    precision = "bf16" if case.dtype == "bfloat16" else "no"
+    config = DetectorConfig(weights=(1.0,), window=5, mixed_precision=precision)
     _, placement = place(images, None)
     none, reach = fit_threshold([1.0], config.false_alarms), torch.ones(2, V)
     glare = Glare.fit([placement] * 2, (s["H"], s["W"]))
@@ -97,13 +102,15 @@ def step(problem: Problem) -> Callable[[], tuple[Tensor, ...]]:
     detector: Any = problem.module
     if not problem.case.backward:
         return lambda: (detector(images).maps,)
+    mixed = detector.config.unet_precision
     model, rig = deepcopy(detector.model).train(), detector.rig
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, RATE)
 
     def train() -> tuple[Tensor, ...]:
         optimizer.zero_grad()
-        losses = torch.stack(losses_of(model, latents, noise, rig))
+        with nullcontext() if mixed is None else torch.autocast("cpu", mixed):
+            losses = torch.stack(losses_of(model, latents, noise, rig))
         losses.sum().backward()
         optimizer.step()
         return losses.detach(), *(p.grad for p in parameters if p.grad is not None)
@@ -191,7 +198,9 @@ def precise(problem: Problem) -> Problem:
     """The same in float64."""
     assert problem.module is not None
     tensors = {name: t.double() for name, t in problem.tensors.items()}
-    return replace(problem, tensors=tensors, module=deepcopy(problem.module).double())
+    module: Any = deepcopy(problem.module).double()
+    module.config = replace(module.config, mixed_precision="no")
+    return replace(problem, tensors=tensors, module=module)
 
 
 def sampled_bytes(case: Case) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsad.bench import cuda
+from vsad.bench import cuda, machine
 from vsad.bench.cases import COPY, PRODUCT, Case
 from vsad.bench.operators import Problem
 from vsad.ops.common.registry import REFERENCE
@@ -124,6 +124,12 @@ def run_of(function: Callable[..., Tensor], problem: Problem, *names: str) -> Ru
 def floats_only(problem: Problem) -> None:
     if problem.case.dtype not in ("float32", "float64"):
         raise UnsupportedError(f"does not compute in {problem.case.dtype} with coordinates in float32")
+
+
+def native(problem: Problem) -> None:
+    """Refuse mixed precision where the processor has no products in it: convolutions take several times as long."""
+    if problem.case.dtype == "bfloat16" and problem.case.device == "cpu" and "avx512_bf16" not in machine.flags():
+        raise UnsupportedError("the processor has no products of bfloat16")
 
 
 def fits(wanted_bytes: float, device: str = "cpu") -> None:

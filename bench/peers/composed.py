@@ -16,7 +16,7 @@ from vsad import ops
 from vsad.bench.operators import Problem
 from vsad.bench.operators.model import sampled_bytes, step
 
-from . import Peer, Run, fits
+from . import Peer, Run, fits, native
 from .unfused import cell_grid, sample
 
 USERS = ("vsad.models", "vsad.detection")  # packages that call operators
@@ -36,8 +36,9 @@ def homography_align(
     return_lse: bool = False,
 ) -> Any:
     """As one would write it down, of one set of homographies for the whole batch."""
-    H = homography.to(query.dtype).reshape(-1, *homography.shape[-4:])
+    H = homography.reshape(-1, *homography.shape[-4:])
     assert len(H) == 1
+    given, (query, key, value) = query.dtype, (t.to(H.dtype) for t in (query, key, value))  # grid_sample takes one type
     grid, valid = cell_grid(H[0], query.shape[-2:], key.shape[-2:], window)
     q = query.unflatten(2, (heads, -1))
     logits = torch.einsum("bvgdhw,bvngdchw->bvngchw", q, sample(key, grid, neighbors, heads))
@@ -49,7 +50,7 @@ def homography_align(
     lse = logits.logsumexp((2, 4))  # (B, V, heads, H, W)
     alpha = (logits - lse[:, :, None, :, None]).exp().nan_to_num(0)
     out = torch.einsum("bvngchw,bvngdchw->bvgdhw", alpha, sample(value, grid, neighbors, heads)).flatten(2, 3)
-    return (out, lse) if return_lse else out
+    return (out.to(given), lse) if return_lse else out.to(given)
 
 
 def homography_warp(input: Tensor, homography: Tensor) -> Tensor:
@@ -74,11 +75,14 @@ def in_place_of_operators(*functions: Callable[..., Any]) -> Iterator[None]:
 
 
 def einsums(problem: Problem) -> Run:
+    native(problem)
     fits(sampled_bytes(problem.case), problem.case.device)
     run = step(problem)
+    in_float32 = torch.autocast("cpu", enabled=False)  # in bfloat16 the sums over cells are not right enough
+    functions = in_float32(homography_align), in_float32(homography_warp)
 
     def composed() -> Any:
-        with in_place_of_operators(homography_align, homography_warp):
+        with in_place_of_operators(*functions):
             return run()
 
     return composed

@@ -14,7 +14,7 @@ from vsad.bench.operators.model import reference_bytes
 from vsad.bench.operators.model import step as step_of
 from vsad.ops.common.registry import OPERATORS, REFERENCE
 
-from . import Peer, Run, UnsupportedError, fits, run_of
+from . import Peer, Run, UnsupportedError, fits, native, run_of
 
 
 def homography_align(problem: Problem, backend: str) -> Run:
@@ -65,6 +65,7 @@ def greedy_coreset(problem: Problem, backend: str) -> Run:
 
 def model(problem: Problem, backend: str) -> Run:
     """Every operator of a model on one backend."""
+    native(problem)
     fits(reference_bytes(problem.case) if backend == REFERENCE else 0, problem.case.device)
     step = step_of(problem)
 
