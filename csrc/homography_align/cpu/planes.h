@@ -37,12 +37,55 @@ VSAD_HD void for_each_block(int count, const Visit& visit) {
     for (int at = 0; at < count; at += kLanes<T>) visit(lesser(at, count - kLanes<T>));
 }
 
+// Registers of one channel each, four of them, of four channels of kLanes pixels that are `step` elements apart. Every
+// quad of a register comes from memory as it is: of the shuffles that remain none crosses a quad.
+VSAD_HD void load_four_channels(Vector<float> (&channels)[4], const float* from, std::int64_t step) {
+    Vector<float> pixels[4];  // quad j of register i holds pixel 4 j + i
+    for (int i = 0; i < 4; ++i) {
+        const float* at = from + i * step;
+#if defined(__AVX512F__)
+        __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(at));
+        v = _mm512_insertf32x4(v, _mm_loadu_ps(at + 4 * step), 1);
+        v = _mm512_insertf32x4(v, _mm_loadu_ps(at + 8 * step), 2);
+        pixels[i] = Vector<float>(_mm512_insertf32x4(v, _mm_loadu_ps(at + 12 * step), 3));
+#elif defined(__AVX__)
+        const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps(at));
+        pixels[i] = Vector<float>(_mm256_insertf128_ps(v, _mm_loadu_ps(at + 4 * step), 1));
+#else
+        pixels[i] = load(at);
+#endif
+    }
+    const Vector<float> even[2] = {in_quads<float, 0, 2, 4, 6>(pixels[0], pixels[1]),
+                                   in_quads<float, 0, 2, 4, 6>(pixels[2], pixels[3])};
+    const Vector<float> odd[2] = {in_quads<float, 1, 3, 5, 7>(pixels[0], pixels[1]),
+                                  in_quads<float, 1, 3, 5, 7>(pixels[2], pixels[3])};
+    channels[0] = in_quads<float, 0, 2, 4, 6>(even[0], even[1]);
+    channels[1] = in_quads<float, 0, 2, 4, 6>(odd[0], odd[1]);
+    channels[2] = in_quads<float, 1, 3, 5, 7>(even[0], even[1]);
+    channels[3] = in_quads<float, 1, 3, 5, 7>(odd[0], odd[1]);
+}
+
 // Spreads a row of `width` pixels to the planes that begin at `to`. Returns zero, or NaN where one is not finite.
 template <typename T, typename Element>
 Vector<T> row_to_planes(T* to, std::int64_t plane, const Element* from, const Image& strides, int width, int channels) {
     const std::int64_t step = strides.x;
     Vector<T> finite = {};
-    if (strides.channel == 1 && width >= kLanes<T> && channels >= kLanes<T>) {
+    if constexpr (std::is_same_v<Element, float>) {
+        if (strides.channel == 1 && width >= kLanes<T> && channels >= 4) {
+            for_each_block<T>(width, [&](int x) {
+                for (int at = 0; at < channels; at += 4) {
+                    const int c = lesser(at, channels - 4);
+                    Vector<float> block[4];
+                    load_four_channels(block, from + x * step + c, step);
+                    for (int i = 0; i < 4; ++i) {
+                        finite += T(0) * block[i];
+                        store(to + (c + i) * plane + x, block[i]);
+                    }
+                }
+            });
+            return finite;
+        }
+    } else if (strides.channel == 1 && width >= kLanes<T> && channels >= kLanes<T>) {
         for_each_block<T>(width, [&](int x) {
             for_each_block<T>(channels, [&](int c) {
                 Vector<T> block[kLanes<T>];
@@ -97,34 +140,67 @@ void planes_to_row(Element* to, const Image& strides, const T* from, std::int64_
     }
 }
 
-// Bilinear interpolation reads the taps to the right and below with weight zero at a center, which is NaN where they
-// are not finite: adds that to the part of a plane of `height` rows and `width` columns.
-template <typename T>
-void read_taps_of_weight_zero(T* plane, int pitch, int width, int height) {
-    for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x) plane[y * pitch + x] += T(0) * plane[y * pitch + lesser(x + 1, width - 1)];
-    for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x) plane[y * pitch + x] += T(0) * plane[lesser(y + 1, height - 1) * pitch + x];
-}
+// The last few rows of a box, each the rows of its channels one after the other: they stay in the nearest cache, from
+// which planes of a whole box would drive each other.
+struct Ring {
+    int channels, rows, pitch;  // `pitch` from channel to channel
+    std::int64_t size() const { return std::int64_t(rows) * channels * pitch; }
+    std::int64_t row(int y) const { return std::int64_t(y % rows) * channels * pitch; }
+};
 
-// Spreads `box` of an image of width x height, whose pixel (0, 0) is at `from`, to planes; zeros beyond the border. The
-// box touches the image. Planes need room for one row and one column beyond the box.
+// Spreads rows of `box` of an image of width x height, whose pixel (0, 0) is at `from`, to a ring; zeros beyond the
+// border. A ring has room for one column beyond the box, and one row more than are read together.
 template <typename T, typename Element>
-void box_to_planes(T* to, const Planes& planes, const Element* from, const Image& strides, Rectangle box,
-                   std::int64_t width, std::int64_t height) {
-    const int left = greater(0, -box.x), right = int(lesser<std::int64_t>(box.width + 1, width - box.x));
-    const int top = greater(0, -box.y), bottom = int(lesser<std::int64_t>(box.height + 1, height - box.y));
-    if (left > 0 || top > 0 || right < box.width || bottom < box.height) fill(to, planes.size(), T(0));
-    Vector<T> finite = {};
-    for (int y = top; y < bottom; ++y)
-        finite += row_to_planes<T>(to + std::int64_t(y) * planes.pitch + left, planes.plane(),
-                                   from + (box.y + y) * strides.y + (box.x + left) * strides.x, strides, right - left,
-                                   planes.channels);
-    if (sum_lanes<T>(finite) == 0) return;
-    for (int c = 0; c < planes.channels; ++c)
-        read_taps_of_weight_zero(to + c * planes.plane() + std::int64_t(top) * planes.pitch + left, planes.pitch,
-                                 right - left, bottom - top);
-}
+class BoxRows {
+  public:
+    // `zeros`: whether the ring holds zeros beyond the left and right border already, from a box of the same columns.
+    BoxRows(T* ring, const Ring& shape, const Element* from, const Image& strides, Rectangle box, std::int64_t width,
+            std::int64_t height, bool zeros)
+        : ring_(ring), shape_(shape), from_(from), strides_(strides), box_(box), height_(height) {
+        left_ = lesser(greater(0, -box.x), box.width);
+        right_ = int(greater<std::int64_t>(left_, lesser<std::int64_t>(box.width + 1, width - box.x)));
+        if (!zeros) fill(ring, shape.size(), T(0));
+    }
+
+    // Has all rows before row `end` of the box in the ring, and the one after them, which the last one's taps reach.
+    void reach(int end) {
+        for (; next_ <= end; ++next_) spread(next_);
+    }
+
+  private:
+    void spread(int y) {
+        T* row = ring_ + shape_.row(y);
+        const std::int64_t at = box_.y + std::int64_t(y);
+        if (at < 0 || at >= height_ || left_ == right_) {
+            fill(row, std::int64_t(shape_.channels) * shape_.pitch, T(0));
+            return;
+        }
+        const Element* from = from_ + at * strides_.y + (box_.x + left_) * strides_.x;
+        const Vector<T> finite =
+            row_to_planes<T>(row + left_, shape_.pitch, from, strides_, right_ - left_, shape_.channels);
+        if (sum_lanes<T>(finite) != 0) read_taps_of_weight_zero(row, y);
+    }
+
+    // Bilinear interpolation reads the taps to the right and below with weight zero at a center, which is NaN where
+    // they are not finite: adds that to the row and to the one above it.
+    void read_taps_of_weight_zero(T* row, int y) {
+        T* above = y > 0 && box_.y + y > 0 ? ring_ + shape_.row(y - 1) : nullptr;
+        for (int c = 0; c < shape_.channels; ++c)
+            for (int x = left_; x < right_; ++x) {
+                T& element = row[c * shape_.pitch + x];
+                element += T(0) * row[c * shape_.pitch + lesser(x + 1, right_ - 1)];
+                if (above) above[c * shape_.pitch + x] += T(0) * element;
+            }
+    }
+
+    T* ring_;
+    const Ring shape_;
+    const Element* from_;
+    const Image strides_;
+    const Rectangle box_;
+    const std::int64_t height_;
+    int left_, right_, next_ = 0;
+};
 
 }  // namespace
 }  // namespace VSAD_ISA

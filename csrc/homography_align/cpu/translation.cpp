@@ -46,15 +46,18 @@ bool all_translations(const AlignArguments& a) {
     return true;
 }
 
-// Two rows of pixels share the loads of keys, where their sums fit the registers: AVX2 has 16.
+// So many rows of pixels share the loads of keys, where their sums fit the registers: AVX2 has 16. Four of them, which
+// fit those of AVX-512, are no faster.
+constexpr int kMostRows = 2;
 template <int kR>
-constexpr int kRows = kR <= 5 ? 2 : 1;
+constexpr int kRows = kR <= 5 ? kMostRows : 1;
 
 // Tiles, and the planes of one.
 template <typename T>
 struct TranslationPlan {
-    int R, across, down, width, height;  // tiles across and down; a tile's size, all lanes and pairs of rows filled
-    Planes query, sum, key, value;
+    int R, across, down, width, height;  // tiles across and down; a tile's size, all lanes and groups of rows filled
+    Planes query, sum;
+    Ring key, value;
     std::int64_t threads;
 
     explicit TranslationPlan(const AlignArguments& a) : R(a.window) {
@@ -64,26 +67,27 @@ struct TranslationPlan {
             across = int((a.W + most_width - 1) / most_width);
             down = int((a.H + most_height - 1) / most_height);
             width = round_up<T>(int((a.W + across - 1) / greater(1, across)));
-            height = int((a.H + down - 1) / greater(1, down) + 1) / 2 * 2;
+            height = int((a.H + down - 1) / greater(1, down) + kMostRows - 1) / kMostRows * kMostRows;
             query = {C, height, width};
             sum = {Cv, height, width};
-            key = {C, height + R, round_up<T>(width + R)};
-            value = {Cv, height + R, key.pitch};
+            key = {C, kMostRows + R, round_up<T>(width + R)};
+            value = {Cv, key.rows, key.pitch};
             const std::int64_t bytes =
                 (query.size() + sum.size() + key.size() + value.size()) * std::int64_t(sizeof(T));
             threads = greater<std::int64_t>(
                 1, lesser<std::int64_t>(a.threads, kScratchBytes / greater<std::int64_t>(1, bytes)));
-            if (bytes <= kThreadBytes || (most_width <= kLanes<T> && most_height <= 2)) return;
+            if (bytes <= kThreadBytes || (most_width <= kLanes<T> && most_height <= kMostRows)) return;
         }
     }
 };
 
 template <typename T>
 struct TranslationScratch {
-    T *query, *sum, *key, *value;  // planes
-    T *peak, *total;               // rows of the tile
-    T* bias;                       // of one slot
-    T* cells;  // of one vector of pixels in each row of a pair; after a row's cells, the factor for its sum so far
+    T *query, *sum;   // planes
+    T *key, *value;   // rings
+    T *peak, *total;  // rows of the tile
+    T* bias;          // of one slot
+    T* cells;  // of one vector of pixels in each row of a group; after a row's cells, the factor for its sum so far
 
     TranslationScratch(Arena& arena, const TranslationPlan<T>& plan) {
         query = arena.take<T>(plan.query.size());
@@ -93,17 +97,18 @@ struct TranslationScratch {
         peak = arena.take<T>(plan.query.plane());
         total = arena.take<T>(plan.query.plane());
         bias = arena.take<T>(plan.R * plan.R);
-        cells = arena.take<T>(2 * (plan.R * plan.R + 1) * kLanes<T>);
+        cells = arena.take<T>(kMostRows * (plan.R * plan.R + 1) * kLanes<T>);
     }
 };
 
-// The logits of one row of keys, for `rows` consecutive rows of pixels. The row is row `first` of the cells of the
-// first row of pixels, and one less for each further one.
-template <typename T, int kR, int rows>
-VSAD_HD void dot_row(T* cells, const T* query, const Planes& queries, const T* key, const Planes& keys, const T* bias,
-                     T scale, int first) {
+// The logits of row `a` of the keys, for those rows of a group of pixels whose windows it belongs to.
+template <typename T, int kR, int a>
+VSAD_HD void dot_row(T* cells, const T* query, const Planes& queries, const T* key, const Ring& keys, const T* bias,
+                     T scale) {
+    constexpr int first = greater(0, a - kR + 1), rows = lesser(a, kRows<kR> - 1) + 1 - first;
     Vector<T> sums[rows][kR] = {};
-    for (int c = 0; c < keys.channels; ++c, query += queries.plane(), key += keys.plane()) {
+    query += first * queries.pitch;
+    for (int c = 0; c < keys.channels; ++c, query += queries.plane(), key += keys.pitch) {
         VSAD_UNROLL(8)
         for (int b = 0; b < kR; ++b) {
             const Vector<T> k = rounded(load(key + b));  // loaded once, where the compiler would load it for every row
@@ -112,25 +117,16 @@ VSAD_HD void dot_row(T* cells, const T* query, const Planes& queries, const T* k
     }
     for (int i = 0; i < rows; ++i)
         for (int b = 0; b < kR; ++b) {
-            const int cell = (first - i) * kR + b;
-            store(cells + (i * (kR * kR + 1) + cell) * kLanes<T>, scale * sums[i][b] + bias[cell]);
+            const int cell = (a - first - i) * kR + b;
+            store(cells + ((first + i) * (kR * kR + 1) + cell) * kLanes<T>, scale * sums[i][b] + bias[cell]);
         }
 }
 
-// The logits of kRows<kR> rows of a vector of pixels.
-template <typename T, int kR>
-VSAD_STEP void dot_cells(T* cells, const T* query, const Planes& queries, const T* key, const Planes& keys,
-                         const T* bias, T scale) {
-    if constexpr (kRows<kR> == 1) {
-        for (int a = 0; a < kR; ++a)
-            dot_row<T, kR, 1>(cells, query, queries, key + a * keys.pitch, keys, bias, scale, a);
-    } else {
-        dot_row<T, kR, 1>(cells, query, queries, key, keys, bias, scale, 0);
-        for (int a = 1; a < kR; ++a)
-            dot_row<T, kR, 2>(cells, query, queries, key + a * keys.pitch, keys, bias, scale, a);
-        dot_row<T, kR, 1>(cells + (kR * kR + 1) * kLanes<T>, query + queries.pitch, queries, key + kR * keys.pitch,
-                          keys, bias, scale, kR - 1);
-    }
+// The logits of a vector of pixels in each row of a group, of all `rows` of keys from column x on.
+template <typename T, int kR, int... a>
+VSAD_STEP void dot_cells(T* cells, const T* query, const Planes& queries, const T* const* rows, int x, const Ring& keys,
+                         const T* bias, T scale, std::integer_sequence<int, a...>) {
+    (dot_row<T, kR, a>(cells, query, queries, rows[a] + x, keys, bias, scale), ...);
 }
 
 // Gives the logit -inf to the cells beyond the border, of pixels whose windows begin at the source pixel (x, y).
@@ -180,14 +176,14 @@ VSAD_STEP void weigh_cells(T* cells, T* peak, T* total) {
 
 // sums = factor * sums + the weighted values of a vector of pixels.
 template <typename T, int kR>
-VSAD_STEP void add_values(T* sums, const Planes& tile, const T* cells, const T* value, const Planes& values) {
+VSAD_STEP void add_values(T* sums, const Planes& tile, const T* cells, const T* const* rows, int x,
+                          const Ring& values) {
     constexpr int lanes = kLanes<T>;
-    for (int c = 0; c < values.channels; ++c, sums += tile.plane(), value += values.plane()) {
+    for (int c = 0; c < values.channels; ++c, sums += tile.plane(), x += values.pitch) {
         Vector<T> columns[kR] = {};  // apart, to hide the latency of additions
         columns[0] = load(sums) * load(cells + kR * kR * lanes);
         for (int a = 0; a < kR; ++a)
-            for (int b = 0; b < kR; ++b)
-                columns[b] += load(cells + (a * kR + b) * lanes) * load(value + a * values.pitch + b);
+            for (int b = 0; b < kR; ++b) columns[b] += load(cells + (a * kR + b) * lanes) * load(rows[a] + x + b);
         for (int b = 1; b < kR; ++b) columns[0] += columns[b];
         store(sums, columns[0]);
     }
@@ -197,23 +193,33 @@ VSAD_STEP void add_values(T* sums, const Planes& tile, const T* cells, const T* 
 inline bool overlap(int from, int count, std::int64_t size) { return from < size && from + count > 0; }
 
 // One slot, for a tile whose windows begin at the source pixel (box.x, box.y).
-template <typename T, int kR>
-void attend(const TranslationScratch<T>& s, const AlignArguments& a, const TranslationPlan<T>& plan, Rectangle box) {
-    for (int y = 0; y < plan.height; y += kRows<kR>) {
-        if (!overlap(box.y + y, kR + kRows<kR> - 1, a.Hs)) continue;
+template <typename Element, typename T, int kR>
+void attend(const TranslationScratch<T>& s, const AlignArguments& a, const TranslationPlan<T>& plan, Rectangle box,
+            BoxRows<T, Element> keys, BoxRows<T, Element> values) {
+    constexpr int kGroup = kRows<kR>, kKeys = kGroup + kR - 1;
+    for (int y = 0; y < plan.height; y += kGroup) {
+        if (!overlap(box.y + y, kKeys, a.Hs)) continue;
+        keys.reach(y + kKeys);
+        if (s.value != s.key) values.reach(y + kKeys);
+        const T *key_rows[kKeys], *value_rows[kKeys];
+        for (int row = 0; row < kKeys; ++row) {
+            key_rows[row] = s.key + plan.key.row(y + row);
+            value_rows[row] = s.value == s.key ? key_rows[row] : s.value + plan.value.row(y + row);
+        }
         for (int x = 0; x < plan.width; x += kLanes<T>) {
             const int left = box.x + x;
             if (!overlap(left, kR + kLanes<T> - 1, a.Ws)) continue;
-            const std::int64_t at = y * plan.query.pitch + x, from = y * plan.key.pitch + x;
-            dot_cells<T, kR>(s.cells, s.query + at, plan.query, s.key + from, plan.key, s.bias, T(a.scale));
-            for (int i = 0; i < kRows<kR>; ++i) {
+            const std::int64_t at = y * plan.query.pitch + x;
+            dot_cells<T, kR>(s.cells, s.query + at, plan.query, key_rows, x, plan.key, s.bias, T(a.scale),
+                             std::make_integer_sequence<int, kKeys>{});
+            for (int i = 0; i < kGroup; ++i) {
                 T* cells = s.cells + i * (kR * kR + 1) * kLanes<T>;
                 const int top = box.y + y + i;
                 const std::int64_t row = at + i * plan.query.pitch;
                 if (left < 0 || left + kLanes<T> + kR - 1 > a.Ws || top < 0 || top + kR > a.Hs)
                     mask_border(cells, a, left, top);
                 weigh_cells<T, kR>(cells, s.peak + row, s.total + row);
-                add_values<T, kR>(s.sum + row, plan.sum, cells, s.value + from + i * plan.value.pitch, plan.value);
+                add_values<T, kR>(s.sum + row, plan.sum, cells, value_rows + i, x, plan.value);
             }
         }
     }
@@ -271,6 +277,13 @@ struct TranslationItem {
     }
 };
 
+// Whether the channels of the value are the first ones of the key, as where only the sum of the softmax is wanted.
+bool value_is_key(const AlignArguments& a) {
+    const Image &key = a.key, &value = a.value;
+    return key.data == value.data && key.batch == value.batch && key.view == value.view &&
+           key.channel == value.channel && key.y == value.y && key.x == value.x && a.Cv <= a.C;
+}
+
 template <typename Element, int kR>
 void translation_item(const void* arguments, std::int64_t index, char* scratch) {
     using T = typename Compute<Element>::type;
@@ -280,7 +293,8 @@ void translation_item(const void* arguments, std::int64_t index, char* scratch) 
     const Rectangle tile = item.tile;
     if (tile.width <= 0 || tile.height <= 0) return;
     Arena arena(scratch);
-    const TranslationScratch<T> s(arena, plan);
+    TranslationScratch<T> s(arena, plan);
+    if (value_is_key(a)) s.value = s.key;
     fill(s.sum, plan.sum.size(), T(0));
     fill(s.peak, plan.query.plane(), T(-__builtin_inf()));
     fill(s.total, plan.query.plane(), T(0));
@@ -289,15 +303,18 @@ void translation_item(const void* arguments, std::int64_t index, char* scratch) 
         row_to_planes(s.query + row * plan.query.pitch, plan.query.plane(),
                       item.query() + (tile.y + row) * a.query.y + tile.x * a.query.x, a.query, tile.width,
                       plan.query.channels);
+    Rectangle before = {};
     for (std::int64_t n = 0; n < a.N; ++n) {
         if (item.source(n) < 0) continue;
         const Rectangle box = item.box(n);
         if (!overlap(box.x, box.width, a.Ws) || !overlap(box.y, box.height, a.Hs)) continue;
         const T* bias = static_cast<const T*>(a.bias) + n * kR * kR;
         for (int j = 0; j < kR * kR; ++j) s.bias[j] = a.bias ? bias[j] : T(0);
-        box_to_planes(s.key, plan.key, item.key(n), a.key, box, a.Ws, a.Hs);
-        box_to_planes(s.value, plan.value, item.value(n), a.value, box, a.Ws, a.Hs);
-        attend<T, kR>(s, a, plan, box);
+        const bool zeros = before.width > 0 && box.x == before.x;
+        before = box;
+        attend<Element, T, kR>(
+            s, a, plan, box, {s.key, plan.key, item.key(n), a.key, box, a.Ws, a.Hs, zeros},
+            {s.value, plan.value, item.value(n), a.value, box, a.Ws, a.Hs, zeros || s.value == s.key});
     }
     if (a.out_dtype == a.dtype)
         write_rows<T, Element>(a, s, plan, item.b, item.v, tile);
