@@ -8,8 +8,8 @@ Environment:
     VSAD_CUDA_ARCHS: the GPU architectures to compile for, such as ``"80 90a"``. ``native`` compiles for the GPUs of
         this machine and fails where there is none, ``release`` for every architecture that a wheel serves. Unset, it
         is ``native`` where there are GPUs, else sm_80 and its PTX, which the drivers of newer GPUs compile.
-    VSAD_ISAS: ``native`` compiles the CPU kernels for the instruction sets that this machine runs; ``all``, the default,
-        for every one, as a wheel needs.
+    VSAD_ISAS: ``native`` compiles the CPU kernels for the instruction sets that this machine runs; ``all``, the
+        default, for every one, as a wheel needs.
     VSAD_CUDA_CHECK: 1 ends a kernel that waits for seconds on a barrier, where it would otherwise hang.
     VSAD_SANITIZE: 1 ends the process at every bad address and undefined operation.
 """
@@ -233,7 +233,9 @@ class BuildKernels(build_ext):
         if wanted == "native":
             ask = [*self._cxx(), "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
             macros = subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-            return set(OPTIONAL) - set(takewhile(lambda isa: OPTIONAL[isa] in macros, OPTIONAL))  # each needs those before
+            return set(OPTIONAL) - set(
+                takewhile(lambda isa: OPTIONAL[isa] in macros, OPTIONAL)
+            )  # each needs those before
         amx = self._compiles("#include <immintrin.h>\nvoid f() { _tile_dpbssd(0, 1, 2); }", INT8_FLAGS["amx"])
         return set() if amx else {"amx"}
 

@@ -114,9 +114,9 @@ def ceilings(device: str = "cpu") -> dict[str, Any]:
 def share_of_ceiling(case: Case, flops: float, bytes: float, seconds: float, measured: dict[str, Any]) -> float:
     """The least time that the machine needs, by its arithmetic or by its memory, over the time that was taken.
 
-    prototype_distance may screen in the fastest arithmetic there is, and a model may multiply in its mixed precision; the
-    others compute in float32. Memory is as fast as a copy of about the same size was. Work that an algorithm skips counts
-    as done, so greedy_coreset may pass 1.
+    prototype_distance may screen in the fastest arithmetic there is, and a model may multiply in its mixed precision;
+    the others compute in float32. Memory is as fast as a copy of about the same size was. Work that an algorithm skips
+    counts as done, so greedy_coreset may pass 1.
     """
     kinds = {"prototype_distance": ("float32", "bfloat16", "int8"), "model": ("float32", case.dtype)}
     arithmetic = max(measured[kind] or 0 for kind in kinds.get(case.operator, ("float32",))) * 1e9

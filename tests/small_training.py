@@ -4,10 +4,12 @@ python -m tests.small_training FOLDER steps=4 batch=2     trains in FOLDER, whic
 python -m tests.small_training --kill FOLDER SEED steps=9  the same, killed again and again at random moments
 """
 
+import math
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -85,21 +87,39 @@ def run(folder, changes):
 def kill(folder, seed, changes):
     """Run it in child processes that are killed at random moments, until one comes to its end; print how many."""
     moments, killed = random.Random(seed), 0
+    with tempfile.TemporaryDirectory() as elsewhere:
+        began = time.monotonic()
+        assert not ended(start(elsewhere, changes), math.inf)
+        whole = time.monotonic() - began
     while True:
-        child = os.fork()
-        if child == 0:
-            run(folder, changes)
-            os._exit(0)
-        end = time.monotonic() + moments.uniform(0.1, 1.5) * 1.2**killed
-        while time.monotonic() < end:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                print(killed)
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
+        child = start(folder, changes)
+        status = ended(child, moments.uniform(0.05, 0.8) * whole * 1.2**killed)
+        if status is not None:
+            print(killed)
+            return os.waitstatus_to_exitcode(status)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         killed += 1
+
+
+def start(folder, changes):
+    """A child process that trains."""
+    child = os.fork()
+    if child == 0:
+        run(folder, changes)
+        os._exit(0)
+    return child
+
+
+def ended(child, seconds):
+    """How a child ended; None if it has not after so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        gone, status = os.waitpid(child, os.WNOHANG)
+        if gone:
+            return status
+        time.sleep(0.005)
+    return None
 
 
 if __name__ == "__main__":

@@ -194,8 +194,9 @@ def test_the_cases_are_those_of_the_target_table():
     sizes = (50000, 128, 5000, "gaussian")
     expected.add(("greedy_coreset", False, "channels last", "float32", sizes, 20, ("torch loop",)))
     for case in (detect("small", 8), train("small")):
-        sizes = tuple(case.sizes.values())
-        expected.add(("model", case.backward, "channels last", "float32", sizes, 3, ("unfused model", "vsad torch")))
+        for dtype in ("float32", "bfloat16"):
+            sizes = tuple(case.sizes.values())
+            expected.add(("model", case.backward, "channels last", dtype, sizes, 3, ("unfused model", "vsad torch")))
     assert rows == expected
 
 

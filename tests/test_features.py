@@ -7,6 +7,7 @@ import torch
 
 from tests.small_station import randn
 from vsad.detection import Detector, DetectorConfig, load_network
+from vsad.models import mvam
 
 
 def test_a_batch_of_samples_deviates_as_each_does(station, rig):
@@ -34,6 +35,31 @@ def test_the_unet_computes_in_the_precision_that_is_asked_for(station, rig):
     rounded = DetectorConfig(mixed_precision="bf16")
     plain, detector = (Detector.fit(model, rig, latents, config) for config in (DetectorConfig(), rounded))
     assert detector.threshold == pytest.approx(plain.threshold, rel=0.1)
+
+
+def test_half_precision_rounds_no_homography(station, rig, monkeypatch):
+    model, latents, *_ = station
+    align, used = mvam.homography_align, []
+
+    def watched(query, key, value, homography, *arguments, **options):
+        used.append(homography)
+        return align(query, key, value, homography, *arguments, **options)
+
+    monkeypatch.setattr(mvam, "homography_align", watched)
+    model.features(latents[:1], rig)
+    plain = used.copy()
+    used.clear()
+    model.features(latents[:1], rig, precision=torch.bfloat16)
+    assert len({homography.shape for homography in plain}) == 1 < len(plain)
+    assert all(torch.equal(a, b) for a, b in zip(used, plain, strict=True))
+
+
+def test_autocast_around_a_detector_changes_nothing(station, rig):
+    model, latents, good, _ = station
+    detector = Detector.fit(model, rig, latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = detector(good)
+    assert torch.equal(found.maps, detector(good).maps)
 
 
 @pytest.mark.parametrize("memory", ["aligned", "prototypes"])

@@ -125,6 +125,21 @@ def test_fit_recovers_homographies(N: int) -> None:
     torch.testing.assert_close(transform_points(fitted, far), transform_points(H, far), rtol=0, atol=1e-8)
 
 
+def test_autocast_does_not_round_coordinates() -> None:
+    H, points = random_homographies(3).float(), random_points(3, 8).float()
+    moved = transform_points(H, points)
+
+    def everything() -> list[torch.Tensor]:
+        fitted = homography_from_points(points, moved)
+        share = overlap_fraction(H, (40, 64))
+        return [scale_homography(H, (40, 64), (10, 16)), transform_points(H, points), fitted, share]
+
+    expected = everything()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = everything()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
 def test_fit_in_float32_is_accurate_far_from_the_origin() -> None:
     target = image_corners((3000, 4000)) + 1e4
     source = target * 1.1 + torch.tensor([300.0, -200.0])

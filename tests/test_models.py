@@ -75,6 +75,16 @@ def test_alignment_loss_is_zero_for_views_that_agree_and_two_for_opposites(rig):
     assert float(alignment_loss([-feature], [aligned])) == pytest.approx(2, abs=1e-6)
 
 
+def test_only_the_frms_learn_from_what_they_refine(rig):
+    model = new_model(tiny(), 0)
+    latents = randn(1, 3, 18, 16, 16)
+    levels = [normalize(latents), *model(latents, torch.tensor([100]), rig).levels]
+    refined = model.refine(levels, [align_features(level, at16(rig)) for level in levels])
+    sum(level.square().mean() for level in refined).backward()
+    learners = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert learners == {f"adapter.frms.{name}" for name, _ in model.adapter.frms.named_parameters()}
+
+
 def test_refine_loss_is_relative_and_does_not_teach_the_target():
     target = randn(1, 2, 3, 4, 4).requires_grad_()
     refined = (2 * target.detach()).requires_grad_()

@@ -128,8 +128,8 @@ def losses_of(model: Any, clean: Tensor, noise: Tensor, rig: Rig) -> list[Tensor
     noisy = model.add_noise(clean, noise, timesteps)
     found = model(noisy, timesteps, rig)
     levels = [normalize(noisy), *found.levels]
-    aligned = [align_features(level, found.projections[-1]) for level in levels]
     with torch.no_grad():
+        aligned = [align_features(level, found.projections[-1]) for level in levels]
         start = model(clean, torch.zeros_like(timesteps), rig, features_only=True)
     target = [normalize(clean), *start.levels]
     return [

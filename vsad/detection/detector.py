@@ -28,6 +28,7 @@ from vsad.detection.smoothing import extend, known_gaussian
 from vsad.detection.threshold import Threshold, fit_threshold
 from vsad.detection.weighing import Case, choose_weights
 from vsad.geometry import Rig
+from vsad.geometry.checks import full_precision
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
 
@@ -179,16 +180,18 @@ class Detector(nn.Module):
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1], views in the rig's order.
 
         They are brought to the detector's device, where the detection stays; nothing between waits for the device but
-        the estimate of the sample's pose, where samples are registered: its features are OpenCV's, on the CPU.
+        the estimate of the sample's pose, where samples are registered: its features are OpenCV's, on the CPU. What is
+        in half precision the configuration says, whatever ``torch.autocast`` is around.
 
         Raises:
             TypeError: the images are no tensor of floating point.
             ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
         check_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
-        moved, placement = place(images.to(self.reach), self.registration)
-        maps = self.network(moved) if self.network is not None else ()
-        return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
+        with full_precision(self.reach.device):
+            moved, placement = place(images.to(self.reach), self.registration)
+            maps = self.network(moved) if self.network is not None else ()
+            return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
 
     def deviations(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
         """Deviations from normal at every level, ``(V, h_i, w_i)``; zeros at one that does not count.

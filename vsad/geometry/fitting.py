@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vsad.geometry.checks import check_points, coordinate_dtype
+from vsad.geometry.checks import check_points, coordinate_dtype, full_precision
 
 
 def homography_from_points(target_points: Tensor, source_points: Tensor, *, weights: Tensor | None = None) -> Tensor:
@@ -66,11 +66,12 @@ def homography_from_points(target_points: Tensor, source_points: Tensor, *, weig
     root = weights.sqrt()[..., None]
     A = torch.cat((rows_u * root, rows_v * root), -2)  # (..., 2N, 8)
     b = torch.cat((q[..., :1] * root, q[..., 1:2] * root), -2)  # (..., 2N, 1)
-    Q, R = torch.linalg.qr(A)
-    h = torch.linalg.solve_triangular(R, Q.mT @ b, upper=True)[..., 0]  # (..., 8)
-    H = torch.cat((h, torch.ones_like(h[..., :1])), -1).reshape(*h.shape[:-1], 3, 3)
     normal_from_target = _similarity(target_scale, -target_scale * target_center)
-    return _similarity(1 / source_scale, source_center) @ H @ normal_from_target
+    with full_precision(A.device):
+        Q, R = torch.linalg.qr(A)
+        h = torch.linalg.solve_triangular(R, Q.mT @ b, upper=True)[..., 0]  # (..., 8)
+        H = torch.cat((h, torch.ones_like(h[..., :1])), -1).reshape(*h.shape[:-1], 3, 3)
+        return _similarity(1 / source_scale, source_center) @ H @ normal_from_target
 
 
 def _normalized(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

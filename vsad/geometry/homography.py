@@ -7,7 +7,14 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from vsad.geometry.checks import Size, check_homography, check_points, checked_size, coordinate_dtype
+from vsad.geometry.checks import (
+    Size,
+    check_homography,
+    check_points,
+    checked_size,
+    coordinate_dtype,
+    full_precision,
+)
 
 
 def orient_homography(homography: Tensor, size: Size) -> Tensor:
@@ -81,7 +88,9 @@ def scale_homography(
     source_resized = checked_size(op, "source_to_size", source_to_size or to_size)
     homography = homography.to(coordinate_dtype(homography))
     resized_from_source = _resize_matrix(source_size, source_resized, homography)
-    return resized_from_source @ homography @ _resize_matrix(target_resized, target_size, homography)
+    target_from_resized = _resize_matrix(target_resized, target_size, homography)
+    with full_precision(homography.device):
+        return resized_from_source @ homography @ target_from_resized
 
 
 @overload
@@ -118,8 +127,9 @@ def transform_points(
     check_points("transform_points", "points", points)
     dtype = coordinate_dtype(homography, points)
     homography, points = homography.to(dtype), points.to(dtype)
-    X, Y, Z = (points @ homography[..., :2].mT + homography[..., None, :, 2]).unbind(-1)
-    terms = points.abs() @ homography[..., 2, :2, None].abs() + homography[..., 2:, 2:].abs()  # (..., N, 1)
+    with full_precision(points.device):
+        X, Y, Z = (points @ homography[..., :2].mT + homography[..., None, :, 2]).unbind(-1)
+        terms = points.abs() @ homography[..., 2, :2, None].abs() + homography[..., 2:, 2:].abs()  # (..., N, 1)
     # NaN fails the comparison, so it is masked like a point behind the camera.
     in_front = terms[..., 0] * torch.finfo(dtype).eps < Z
     scale = torch.where(in_front, Z, 1).reciprocal()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsad.geometry import corners_to_homography, image_corners, orient_homography, scale_homography
+from vsad.geometry.checks import full_precision
 from vsad.ops import homography_align, homography_warp
 
 # The gains start at zero and belong near one. This factor lets the learning rate of the convolutions suit them too.
@@ -84,10 +83,7 @@ class HomographyNet(nn.Module):
 
     def forward(self, latents: Tensor, homography: Tensor, neighbors: Tensor) -> list[Tensor]:
         self._check(latents, homography, neighbors)
-        kind = latents.device.type
-        # Geometry needs more than half precision.
-        casts = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-        with casts:
+        with full_precision(latents.device):
             return self._correct(latents, homography, neighbors)
 
     def _correct(self, latents: Tensor, homography: Tensor, neighbors: Tensor) -> list[Tensor]:

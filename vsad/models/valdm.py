@@ -225,10 +225,13 @@ class VALDM(nn.Module):
         return time, context
 
     def refine(self, levels: Sequence[Tensor], aligned: Sequence[Aligned]) -> list[Tensor]:
-        """Features after the FRM of their level: the latents' first, then the feature stages', over and over."""
+        """Features after the FRM of their level: the latents' first, then the feature stages', over and over.
+
+        What is made of them teaches the FRMs alone: features that learn to be refined give up what a single view shows.
+        """
         frms = [self.adapter.frms[name] for name in (LATENTS, *self.config.feature_stages)]
         frms += frms[1:] * (len(self.config.timesteps) - 1)
-        return [frm(level, a.feature) for frm, level, a in zip(frms, levels, aligned)]
+        return [frm(level.detach(), a.feature.detach()) for frm, level, a in zip(frms, levels, aligned)]
 
     def features(
         self,

@@ -54,8 +54,8 @@ class Objective(nn.Module):
         if not model.config.refine:
             return Losses(terms, [], [])
         levels = [normalize(noisy), *found.levels]
-        aligned = [align_features(level, found.projections[-1]) for level in levels]
         with torch.no_grad():
+            aligned = [align_features(level, found.projections[-1]) for level in levels]
             start = model(clean, torch.zeros_like(timesteps), rig, categories, features_only=True)
         real, fake = [normalize(clean), *start.levels], model.refine(levels, aligned)
         terms["alignment"] = config.alignment * alignment_loss(levels, aligned)
