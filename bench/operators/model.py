@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def inputs(case: Case) -> Problem:
     for parameter in model.adapter.parameters():
         if not parameter.any():
             parameter.data = 0.02 * torch.randn(parameter.shape, generator=g)
-    precision = "bf16" if case.dtype == "bfloat16" else "no"
+    precision: Literal["no", "bf16"] = "bf16" if case.dtype == "bfloat16" else "no"
     config = DetectorConfig(weights=(1.0,), window=5, mixed_precision=precision)
     _, placement = place(images, None)
     none, reach = fit_threshold([1.0], config.false_alarms), torch.ones(2, V)
