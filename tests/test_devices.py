@@ -12,7 +12,6 @@ import torch
 from vsad.detection import Detector, DetectorConfig, load_network
 from vsad.models import align_features, new_model, tiny
 from vsad.models.losses import alignment_loss, diffusion_loss, homography_loss, refine_loss
-from vsad.models.valdm import normalize
 from vsad.registration import Pose, Registration
 
 META = torch.device("meta")
@@ -47,11 +46,10 @@ def test_a_step_is_trained_without_a_look_at_its_values(rig, homographies):
     noise = torch.empty_like(clean)
     noisy = model.add_noise(clean, noise, times)
     found = model(noisy, times, rig)
-    levels = [normalize(noisy), *found.levels]
-    aligned = [align_features(level, found.projections[-1]) for level in levels]
-    loss = diffusion_loss(found.prediction, model.target(clean, noise, times)) + alignment_loss(levels, aligned)
+    aligned = [align_features(level, found.projections[-1]) for level in found.levels]
+    loss = diffusion_loss(found.prediction, model.target(clean, noise, times)) + alignment_loss(found.levels, aligned)
     if model.adapter.homography_net is not None:
         found_by_stage = [projection.homography for projection in found.projections]
         loss = loss + homography_loss(model.appearance(clean), found_by_stage, found.projections[-1].neighbors)
-    (loss + refine_loss(model.refine(levels, aligned), levels)).backward()
+    (loss + refine_loss(model.refine(found.levels, aligned), found.levels)).backward()
     assert {p.grad.device for p in model.parameters() if p.requires_grad} == {META}

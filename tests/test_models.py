@@ -78,11 +78,21 @@ def test_alignment_loss_is_zero_for_views_that_agree_and_two_for_opposites(rig):
 def test_only_the_frms_learn_from_what_they_refine(rig):
     model = new_model(tiny(), 0)
     latents = randn(1, 3, 18, 16, 16)
-    levels = [normalize(latents), *model(latents, torch.tensor([100]), rig).levels]
+    levels = model(latents, torch.tensor([100]), rig).levels
     refined = model.refine(levels, [align_features(level, at16(rig)) for level in levels])
     sum(level.square().mean() for level in refined).backward()
     learners = {name for name, weight in model.named_parameters() if weight.grad is not None}
     assert learners == {f"adapter.frms.{name}" for name, _ in model.adapter.frms.named_parameters()}
+
+
+def test_a_model_without_feature_stages_has_the_latents_as_its_only_level(rig):
+    model, latents = new_model(replace(tiny(), feature_stages=()), 0), randn(2, 3, 18, 16, 16)
+    assert not model.adapter.frms
+    (level,) = model.features(latents, rig)
+    assert torch.equal(level, normalize(latents))
+    before = model.unet.conv_in.weight.clone()
+    train(model, Station(latents, rig), TrainConfig(steps=2, batch=1))
+    assert not torch.equal(model.unet.conv_in.weight, before)
 
 
 def test_refine_loss_is_relative_and_does_not_teach_the_target():
@@ -268,7 +278,7 @@ def test_training_reports_every_loss_and_moves_off_the_identity(trained):
         total = sum(float(losses[name]) for name in ("diffusion", "alignment", "refine"))
         assert float(losses["loss"]) == pytest.approx(total, abs=2e-3)
     assert model.adapter.mvams["up1"].out.weight.abs().max() > 0
-    assert model.adapter.frms["latents"].delta.weight.abs().max() > 0
+    assert model.adapter.frms["up2"].delta.weight.abs().max() > 0
 
 
 def test_training_is_deterministic_and_reduces_the_loss(rig, images):

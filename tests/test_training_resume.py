@@ -95,7 +95,7 @@ def test_another_training_is_refused_by_what_differs(done):
 def test_weights_of_another_model_are_refused(done, tmp_path, monkeypatch):
     folder, _ = done
     model = small_model()
-    model.adapter.frms["latents"].gate.requires_grad_(False)
+    model.adapter.frms["up1"].gate.requires_grad_(False)
     with pytest.raises(ValueError, match=r"model.safetensors: must hold the weights of this model, got others; name"):
         train(model, small_station(), CONFIG, folder=folder)
 

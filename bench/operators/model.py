@@ -122,20 +122,17 @@ def losses_of(model: Any, clean: Tensor, noise: Tensor, rig: Rig) -> list[Tensor
     """The three losses of a step of training on one sample."""
     from vsad.models import align_features
     from vsad.models.losses import alignment_loss, diffusion_loss, refine_loss
-    from vsad.models.valdm import normalize
 
     timesteps = torch.full((len(clean),), TIMESTEP)
     noisy = model.add_noise(clean, noise, timesteps)
     found = model(noisy, timesteps, rig)
-    levels = [normalize(noisy), *found.levels]
     with torch.no_grad():
-        aligned = [align_features(level, found.projections[-1]) for level in levels]
+        aligned = [align_features(level, found.projections[-1]) for level in found.levels]
         start = model(clean, torch.zeros_like(timesteps), rig, features_only=True)
-    target = [normalize(clean), *start.levels]
     return [
         diffusion_loss(found.prediction, model.target(clean, noise, timesteps)),
-        alignment_loss(levels, aligned),
-        refine_loss(model.refine(levels, aligned), target),
+        alignment_loss(found.levels, aligned),
+        refine_loss(model.refine(found.levels, aligned), start.levels),
     ]
 
 

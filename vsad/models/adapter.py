@@ -16,9 +16,6 @@ from vsad.models.frm import FRM
 from vsad.models.homography_net import HomographyNet
 from vsad.models.mvam import MVAM, zero_
 
-# The level of the latents themselves, beside those of the UNet's stages.
-LATENTS = "latents"
-
 
 class MultiViewAdapter(ModelMixin, ConfigMixin):
     """The modules that make a latent diffusion model of single pictures one of several views.
@@ -68,8 +65,8 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         self.mvams = nn.ModuleDict(
             {stage: MVAM(stage_channels[stage], config.heads, config.window) for stage in config.align_stages}
         )
-        levels = {LATENTS: latent_channels, **{stage: stage_channels[stage] for stage in config.feature_stages}}
-        self.frms = nn.ModuleDict({level: FRM(width) for level, width in levels.items()} if config.refine else {})
+        refined = config.feature_stages if config.refine else ()
+        self.frms = nn.ModuleDict({stage: FRM(stage_channels[stage]) for stage in refined})
         self.class_embedding: nn.Module | None = None
         if config.conditioning == "class":
             self.class_embedding = zero_(nn.Embedding(len(config.categories), time_channels))

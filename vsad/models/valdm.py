@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from vsad.checks import check_images
 from vsad.geometry import Rig
 from vsad.models import components, derivative_vae
-from vsad.models.adapter import LATENTS, MultiViewAdapter
+from vsad.models.adapter import MultiViewAdapter
 from vsad.models.checks import check_inputs
 from vsad.models.config import VALDMConfig
 from vsad.models.folding import encode_mean
@@ -225,12 +226,11 @@ class VALDM(nn.Module):
         return time, context
 
     def refine(self, levels: Sequence[Tensor], aligned: Sequence[Aligned]) -> list[Tensor]:
-        """Features after the FRM of their level: the latents' first, then the feature stages', over and over.
+        """Features of the feature stages after the FRM of their stage, of all stages at each time step in turn.
 
         What is made of them teaches the FRMs alone: features that learn to be refined give up what a single view shows.
         """
-        frms = [self.adapter.frms[name] for name in (LATENTS, *self.config.feature_stages)]
-        frms += frms[1:] * (len(self.config.timesteps) - 1)
+        frms = cycle(self.adapter.frms[stage] for stage in self.config.feature_stages)
         return [frm(level.detach(), a.feature.detach()) for frm, level, a in zip(frms, levels, aligned)]
 
     def features(
@@ -243,10 +243,11 @@ class VALDM(nn.Module):
         settled: bool = False,
         precision: torch.dtype | None = None,
     ) -> list[Tensor]:
-        """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``, refined where there are FRMs.
+        """The levels that a detector scores, of clean ``latents (B, V, c, h, w)``.
 
-        They are the latents, and the feature stages at every one of the configuration's time steps, which DDIM
-        inversion reaches, ``x_s = sqrt(a_s) x_0(x_t) + sqrt(1 - a_s) e(x_t)``: one pass of the UNet for each.
+        They are the latents, and the feature stages at every one of the configuration's time steps, refined where there
+        are FRMs. DDIM inversion, ``x_s = sqrt(a_s) x_0(x_t) + sqrt(1 - a_s) e(x_t)``, reaches the time steps: one pass
+        of the UNet for each.
 
         Without the UNet's ``stages`` it is the latents' level alone, which needs no pass of the UNet. With a
         ``precision`` the UNet's passes are cast to it, as ``torch.autocast`` does; all else is as the latents are.
@@ -255,24 +256,24 @@ class VALDM(nn.Module):
             TypeError, ValueError: an argument does not fit the model or the rig; the message names it.
         """
         check_inputs(self, latents, rig, category=category)
-        levels = [normalize(latents)]
-        projection = None
-        if stages:
-            wanted, x = self.config.timesteps, latents
-            steps = wanted if wanted[0] == 0 else (0, *wanted)
-            for step, following in zip(steps, (*steps[1:], None)):
-                times = torch.full((len(x),), step, device=x.device)
-                with nullcontext() if precision is None else torch.autocast(x.device.type, precision):
-                    found = self(x, times, rig, category, features_only=following is None, settled=settled)
-                projection = found.projections[-1]
-                if step in wanted:
-                    levels += [level.to(latents) for level in found.levels]
-                if following is not None:
-                    x = self.invert(x, found.prediction, step, following)
-        if not self.config.refine:
-            return levels
-        projection = projection or self.project(latents, rig, settled=settled)[-1]
-        return self.refine(levels, [align_features(level, projection) for level in levels])
+        if not stages:
+            return [normalize(latents)]
+        levels: list[Tensor] = []
+        projections: list[Projection] = []
+        wanted, x = self.config.timesteps, latents
+        steps = wanted if wanted[0] == 0 else (0, *wanted)
+        for step, following in zip(steps, (*steps[1:], None)):
+            times = torch.full((len(x),), step, device=x.device)
+            with nullcontext() if precision is None else torch.autocast(x.device.type, precision):
+                found = self(x, times, rig, category, features_only=following is None, settled=settled)
+            projections = found.projections
+            if step in wanted:
+                levels += [level.to(latents) for level in found.levels]
+            if following is not None:
+                x = self.invert(x, found.prediction, step, following)
+        if self.config.refine:
+            levels = self.refine(levels, [align_features(level, projections[-1]) for level in levels])
+        return [normalize(latents), *levels]
 
     @property
     def draws(self) -> bool:

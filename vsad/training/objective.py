@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from vsad.geometry import Rig
 from vsad.models import VALDM, align_features
 from vsad.models.losses import alignment_loss, diffusion_loss, homography_loss, refine_loss
-from vsad.models.valdm import normalize
 from vsad.training.config import TrainConfig
 
 
@@ -51,13 +50,12 @@ class Objective(nn.Module):
             homographies = [projection.homography for projection in found.projections]
             neighbors = found.projections[-1].neighbors
             terms["homography"] = config.homography * homography_loss(model.appearance(clean), homographies, neighbors)
-        if not model.config.refine:
+        if not model.adapter.frms:
             return Losses(terms, [], [])
-        levels = [normalize(noisy), *found.levels]
         with torch.no_grad():
-            aligned = [align_features(level, found.projections[-1]) for level in levels]
+            aligned = [align_features(level, found.projections[-1]) for level in found.levels]
             start = model(clean, torch.zeros_like(timesteps), rig, categories, features_only=True)
-        real, fake = [normalize(clean), *start.levels], model.refine(levels, aligned)
-        terms["alignment"] = config.alignment * alignment_loss(levels, aligned)
-        terms["refine"] = config.refine * refine_loss(fake, real)
-        return Losses(terms, real, fake)
+        refined = model.refine(found.levels, aligned)
+        terms["alignment"] = config.alignment * alignment_loss(found.levels, aligned)
+        terms["refine"] = config.refine * refine_loss(refined, start.levels)
+        return Losses(terms, start.levels, refined)

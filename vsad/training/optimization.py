@@ -15,7 +15,6 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from vsad.models import VALDM
-from vsad.models.adapter import LATENTS
 from vsad.models.discriminator import Discriminator
 from vsad.models.losses import adversarial_loss, discriminator_loss
 from vsad.training.config import TrainConfig
@@ -163,12 +162,12 @@ def new_discriminator(model: VALDM, seed: int) -> Discriminator:
         ValueError: the model refines nothing.
     """
     config = model.adapter.config
-    if not model.config.refine:
+    if not model.adapter.frms:
         raise ValueError("train: adversarial must be 0 for a model without FRMs, got more; set refine in the model")
-    stages = {stage: config["stage_channels"][stage] for stage in model.config.feature_stages}
+    channels = {stage: config["stage_channels"][stage] for stage in model.config.feature_stages}
     with torch.random.fork_rng():
         torch.manual_seed(seeded(seed, _ADVERSARY).initial_seed())
-        return Discriminator({LATENTS: config["latent_channels"], **stages})
+        return Discriminator(channels)
 
 
 def is_main_process() -> bool:
