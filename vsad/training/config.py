@@ -22,8 +22,8 @@ class TrainConfig(Strict):
         betas, weight_decay: of AdamW. The memory of gradients is short, since trainings are: with 0.9 and 0.999 the
             first hundred steps learn less than half as much.
         max_timestep: noise levels are drawn below it; features are read at 0, so a short training dwells near it.
-        alignment, refine, adversarial, homography: weights of the losses; the diffusion loss has weight 1. Without FRMs
-            there is the diffusion loss alone, and the homography's needs a HomographyNet.
+        alignment, refine, adversarial, homography: weights of the losses; the diffusion loss has weight 1. The refine
+            loss and the adversary need FRMs, the homography's loss a HomographyNet.
         discriminator_lr: learning rate of the adversary, which is constant.
         mixed_precision: what the network computes in; weights and the optimizer stay float32. "fp16" needs a GPU.
         checkpointing: whether the UNet's activations are computed anew in the backward pass: less memory, more time.

@@ -50,12 +50,16 @@ class Objective(nn.Module):
             homographies = [projection.homography for projection in found.projections]
             neighbors = found.projections[-1].neighbors
             terms["homography"] = config.homography * homography_loss(model.appearance(clean), homographies, neighbors)
-        if not model.adapter.frms:
+        if not found.levels or not (config.alignment or model.adapter.frms):
             return Losses(terms, [], [])
         with torch.no_grad():
             aligned = [align_features(level, found.projections[-1]) for level in found.levels]
+        if config.alignment:
+            terms["alignment"] = config.alignment * alignment_loss(found.levels, aligned)
+        if not model.adapter.frms:
+            return Losses(terms, [], [])
+        with torch.no_grad():
             start = model(clean, torch.zeros_like(timesteps), rig, categories, features_only=True)
         refined = model.refine(found.levels, aligned)
-        terms["alignment"] = config.alignment * alignment_loss(found.levels, aligned)
         terms["refine"] = config.refine * refine_loss(refined, start.levels)
         return Losses(terms, start.levels, refined)
