@@ -227,17 +227,20 @@ class BuildKernels(build_ext):
 
     def _left_out(self) -> set[str]:
         """The instruction sets that the compiler lacks, or that are not asked for."""
-        wanted = os.environ.get("VSAD_ISAS", "all")
+        wanted = os.environ.get("VSAD_ISAS") or "all"
         if wanted not in ("all", "native"):
             raise SystemExit(f"VSAD_ISAS must be all or native, got {wanted!r}")
-        if wanted == "native":
-            ask = [*self._cxx(), "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
-            macros = subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-            return set(OPTIONAL) - set(
-                takewhile(lambda isa: OPTIONAL[isa] in macros, OPTIONAL)
-            )  # each needs those before
         amx = self._compiles("#include <immintrin.h>\nvoid f() { _tile_dpbssd(0, 1, 2); }", INT8_FLAGS["amx"])
-        return set() if amx else {"amx"}
+        lacking = set() if amx else {"amx"}
+        if wanted == "all":
+            return lacking
+        ask = [*self._cxx(), "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
+        answer = subprocess.run(ask, stdout=subprocess.PIPE, text=True)
+        if answer.returncode:
+            raise SystemExit("VSAD_ISAS=native needs a compiler that knows this processor; set VSAD_ISAS=all")
+        macros = answer.stdout.split()
+        # each set needs those before it
+        return lacking | set(OPTIONAL) - set(takewhile(lambda isa: OPTIONAL[isa] in macros, OPTIONAL))
 
     def _cxx(self) -> list[str]:
         return getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)  # setuptools before 72 has one

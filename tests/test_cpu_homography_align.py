@@ -91,6 +91,7 @@ def test_nan_and_infinity_go_where_the_reference_sends_them(isa, layout):
     nan, inf = float("nan"), float("inf")
     tensors["query"][:, 0, :, 4, 5] = nan
     tensors["key"][:, 0, :, 3, 4], tensors["key"][:, 2, 0, 5, -1], tensors["key"][:, 1, :, 7, 7] = nan, inf, -inf
+    tensors["key"][:, 2, 1, -1, 3] = -inf
     tensors["value"][:, 2, :, 0, 0], tensors["value"][:, 1, :, -1, -1] = inf, nan
     tensors["homography"][:, 0, 0, 0, 2] = 12  # most pixels see no source there, the NaN of a border pixel included
     compare(tensors, options, torch.float32, layout, ())

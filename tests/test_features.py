@@ -7,6 +7,7 @@ import torch
 
 from tests.small_station import randn
 from vsad.detection import Detector, DetectorConfig, load_network
+from vsad.detection.placement import place
 from vsad.models import mvam
 
 
@@ -55,11 +56,21 @@ def test_half_precision_rounds_no_homography(station, rig, monkeypatch):
 
 
 def test_autocast_around_a_detector_changes_nothing(station, rig):
-    model, latents, good, _ = station
-    detector = Detector.fit(model, rig, latents)
+    model, latents, good, bad = station
+
+    def everything():
+        detector = Detector.fit(model, rig, latents)
+        deviations = next(detector.deviations_of(latents))
+        return [detector(bad).maps, detector.decide(deviations, place(good, None)[1]).maps, *deviations], detector
+
+    expected, plain = everything()
     with torch.autocast("cpu", torch.bfloat16):
-        found = detector(good)
-    assert torch.equal(found.maps, detector(good).maps)
+        found, detector = everything()
+        steps = detector.deviations_of(latents)
+        next(steps)
+        assert torch.is_autocast_enabled("cpu")  # the caller's own
+    assert detector.threshold == plain.threshold
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("memory", ["aligned", "prototypes"])

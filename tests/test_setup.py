@@ -121,7 +121,9 @@ def test_what_cannot_be_compiled_for_is_refused_in_words(architectures):
 )
 def test_a_checkout_is_compiled_for_the_instruction_sets_of_this_machine(script, monkeypatch, macros, sets):
     answer = "".join(f"#define {macro} 1\n" for macro in ["__AVX2__", *macros])
-    monkeypatch.setattr(script.subprocess, "run", lambda *command, **options: types.SimpleNamespace(stdout=answer))
+    monkeypatch.setattr(
+        script.subprocess, "run", lambda *command, **options: types.SimpleNamespace(stdout=answer, returncode=0)
+    )
     monkeypatch.setenv("VSAD_ISAS", "native")
     build = script.BuildKernels(setuptools.Distribution())
     build.include_dirs, build.plat_name, build.build_temp = [], "linux-x86_64", "build"

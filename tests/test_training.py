@@ -101,7 +101,9 @@ def test_adversarial_training_keeps_its_adversary_and_needs_frms(tmp_path):
     assert {"adversarial", "discriminator"} < set(log)
     assert (tmp_path / "checkpoints" / "step-00000002" / "discriminator.safetensors").is_file()
     np.testing.assert_allclose(log["discriminator"][0], 2, atol=0.2)
-    with pytest.raises(ValueError, match="adversarial must be 0 for a model without FRMs"):
+    with pytest.raises(
+        ValueError, match="adversarial must be 0 for a model without FRMs, got more; set its refine and feature_stages"
+    ):
         train(small_model(refine=False), small_station(), TrainConfig(adversarial=0.1))
 
 

@@ -24,11 +24,11 @@ from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
 from vsad.detection.placement import Placement, place
 from vsad.detection.practice import Practice
+from vsad.detection.precision import without_autocast
 from vsad.detection.smoothing import extend, known_gaussian
 from vsad.detection.threshold import Threshold, fit_threshold
 from vsad.detection.weighing import Case, choose_weights
 from vsad.geometry import Rig
-from vsad.geometry.checks import full_precision
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
 
@@ -88,6 +88,7 @@ class Detector(nn.Module):
         return self.fitted.value
 
     @classmethod
+    @without_autocast
     @torch.no_grad()
     def fit(
         cls,
@@ -175,23 +176,23 @@ class Detector(nn.Module):
         self.reach = mean_reach(total, len(samples))
         self.fitted = fit_threshold(scores, self.config.false_alarms)
 
+    @without_autocast
     @torch.no_grad()
     def forward(self, images: Tensor) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1], views in the rig's order.
 
         They are brought to the detector's device, where the detection stays; nothing between waits for the device but
         the estimate of the sample's pose, where samples are registered: its features are OpenCV's, on the CPU. What is
-        in half precision the configuration says, whatever ``torch.autocast`` is around.
+        in half precision the configuration says, here and in all other methods, whatever ``torch.autocast`` is around.
 
         Raises:
             TypeError: the images are no tensor of floating point.
             ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
         check_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
-        with full_precision(self.reach.device):
-            moved, placement = place(images.to(self.reach), self.registration)
-            maps = self.network(moved) if self.network is not None else ()
-            return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
+        moved, placement = place(images.to(self.reach), self.registration)
+        maps = self.network(moved) if self.network is not None else ()
+        return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
 
     def deviations(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
         """Deviations from normal at every level, ``(V, h_i, w_i)``; zeros at one that does not count.
@@ -202,6 +203,7 @@ class Detector(nn.Module):
         """
         return next(self.deviations_of(latents[None], *(level[None] for level in maps)))
 
+    @without_autocast
     @torch.no_grad()
     def deviations_of(self, latents: Tensor, *maps: Tensor) -> Iterator[list[Tensor]]:
         """What ``deviations`` gives of each of many samples, ``(S, V, c, h, w)`` and ``(S, V, C, h, w)``.
@@ -236,6 +238,7 @@ class Detector(nn.Module):
             )  # fmt: skip
             yield from map(list, zip(*found, *own))
 
+    @without_autocast
     @torch.no_grad()
     def decide(self, deviations: list[Tensor], placement: Placement, agree: bool | None = None) -> Detection:
         """Fuse the levels' deviations into a detection.
@@ -274,6 +277,7 @@ class Detector(nn.Module):
             known, shown = (inside & (self.registration.from_canonical(m, placement.pose)[0] > 0.99) for m in masks)
         return own, known, shown
 
+    @without_autocast
     def fuse(
         self, deviations: list[Tensor], placement: Placement, weights: Sequence[float] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:

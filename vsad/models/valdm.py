@@ -256,7 +256,7 @@ class VALDM(nn.Module):
             TypeError, ValueError: an argument does not fit the model or the rig; the message names it.
         """
         check_inputs(self, latents, rig, category=category)
-        if not stages:
+        if not (stages and self.config.feature_stages):
             return [normalize(latents)]
         levels: list[Tensor] = []
         projections: list[Projection] = []

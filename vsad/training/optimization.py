@@ -163,7 +163,9 @@ def new_discriminator(model: VALDM, seed: int) -> Discriminator:
     """
     config = model.adapter.config
     if not model.adapter.frms:
-        raise ValueError("train: adversarial must be 0 for a model without FRMs, got more; set refine in the model")
+        raise ValueError(
+            "train: adversarial must be 0 for a model without FRMs, got more; set its refine and feature_stages"
+        )
     channels = {stage: config["stage_channels"][stage] for stage in model.config.feature_stages}
     with torch.random.fork_rng():
         torch.manual_seed(seeded(seed, _ADVERSARY).initial_seed())

@@ -184,11 +184,13 @@ class BoxRows {
     // Bilinear interpolation reads the taps to the right and below with weight zero at a center, which is NaN where
     // they are not finite: adds that to the row and to the one above it.
     void read_taps_of_weight_zero(T* row, int y) {
+        const bool last = box_.y + std::int64_t(y) == height_ - 1;  // the tap below is the row itself
         T* above = y > 0 && box_.y + y > 0 ? ring_ + shape_.row(y - 1) : nullptr;
         for (int c = 0; c < shape_.channels; ++c)
             for (int x = left_; x < right_; ++x) {
                 T& element = row[c * shape_.pitch + x];
                 element += T(0) * row[c * shape_.pitch + lesser(x + 1, right_ - 1)];
+                if (last) element += T(0) * element;
                 if (above) above[c * shape_.pitch + x] += T(0) * element;
             }
     }
