@@ -32,7 +32,7 @@ class VALDMConfig(Strict):
         timesteps: noise levels, ascending, at which features are read: 0 are the clean latents, the others are reached
             from it by DDIM inversion.
         heads, window: of every MVAM.
-        refine: whether an FRM refines every level of features.
+        refine: whether an FRM refines the features of every feature stage.
         homographies: ``fixed`` are the rig's; ``refined`` are the rig's with a HomographyNet's residuals; ``learned``
             are a HomographyNet's alone, and those of the rig are not looked at; ``identity`` looks at the same pixel
             of every neighbor, to measure what homographies are worth.
