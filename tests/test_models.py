@@ -273,9 +273,9 @@ def test_training_reports_every_loss_and_moves_off_the_identity(trained):
     assert progress.stages == [("train", 6, 6)]
     for text in progress.texts:
         losses = dict(part.split() for part in text.split(", "))
-        assert list(losses) == ["loss", "steps/s", "diffusion", "alignment", "refine"]
+        assert list(losses) == ["loss", "steps/s", "diffusion", "refine"]
         assert np.isfinite([float(loss) for loss in losses.values()]).all()
-        total = sum(float(losses[name]) for name in ("diffusion", "alignment", "refine"))
+        total = sum(float(losses[name]) for name in ("diffusion", "refine"))
         assert float(losses["loss"]) == pytest.approx(total, abs=2e-3)
     assert model.adapter.mvams["up1"].out.weight.abs().max() > 0
     assert model.adapter.frms["up2"].delta.weight.abs().max() > 0

@@ -141,7 +141,8 @@ def test_one_model_learns_several_categories(tmp_path):
 
 def test_the_log_has_a_row_for_each_step_and_the_picture_one_for_each_view(tmp_path):
     model, station = small_model(), small_station()
-    train(model, station, TrainConfig(steps=4, batch=2, checkpoint_every=2, keep=1, seed=5), folder=tmp_path)
+    config = TrainConfig(steps=4, batch=2, checkpoint_every=2, keep=1, seed=5, alignment=0.1)
+    train(model, station, config, folder=tmp_path)
     log = read_log(tmp_path)
     names = ["step", "diffusion", "alignment", "refine", "total", "lr", "seconds", "samples_per_second"]
     assert list(log) == names

@@ -46,7 +46,7 @@ class TrainConfig(Strict):
     betas: tuple[float, float] = (0.85, 0.99)
     weight_decay: float = 1e-4
     max_timestep: int = 400
-    alignment: float = 0.1
+    alignment: float = 0.0
     refine: float = 0.5
     adversarial: float = 0.0
     homography: float = 1.0
