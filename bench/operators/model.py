@@ -6,7 +6,6 @@ A case in bfloat16 is one in mixed precision: the weights stay in float32, and s
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
@@ -109,7 +108,7 @@ def step(problem: Problem) -> Callable[[], tuple[Tensor, ...]]:
 
     def train() -> tuple[Tensor, ...]:
         optimizer.zero_grad()
-        with nullcontext() if mixed is None else torch.autocast("cpu", mixed):
+        with torch.autocast("cpu", mixed, enabled=mixed is not None):
             losses = torch.stack(losses_of(model, latents, noise, rig))
         losses.sum().backward()
         optimizer.step()
