@@ -11,7 +11,7 @@ import pytest
 from tests.recorder import Recorder
 from tests.test_cli import vsad
 from vsad.data.synth import hard_station
-from vsad.evaluation import paired_interval, t_quantile
+from vsad.metrics import paired_interval, t_quantile
 from vsad.pipeline import RunConfig, ablate, ablation, ablation_rows, ablation_tables
 from vsad.pipeline.ablation_rows import Rows
 from vsad.terminal import show_table

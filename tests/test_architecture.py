@@ -26,7 +26,7 @@ RANKS = (
     ("geometry",),
     ("calibration", "data", "models"),
     ("registration",),
-    ("detection", "evaluation", "training"),
+    ("detection", "metrics", "training"),
     ("report",),
     ("pipeline",),
     ("bench", "info", "terminal"),

@@ -34,7 +34,7 @@ def real_iad(made, tmp_path):
 
 
 def _first(dataset):
-    return dataset.samples[0].images["C1"]
+    return dataset.samples[0].images["C1"].path
 
 
 def _json(root):
@@ -178,7 +178,7 @@ def test_masks_are_resized_by_area_from_a_half_on(folder):
     mask = np.zeros((48, 48), np.uint8)
     mask[0:2, 0:1] = 1  # masks of 0 and 1 count as well; half of the first 2 x 2 block, a quarter of the second
     mask[0, 2] = 1
-    cv2.imwrite(str(sample.masks[view]), mask)
+    cv2.imwrite(str(sample.masks[view].path), mask)
     test = open_dataset(folder, "test", size=24)
     item = next(test[i] for i, s in enumerate(test.samples) if s.id == sample.id)
     expected = torch.zeros(24, 24, dtype=torch.bool)
@@ -333,7 +333,7 @@ def test_real_iad_missing_view_repeated_view_and_missing_file(real_iad):
     content["train"].pop()
     path.write_text(json.dumps(content))
     train = open_dataset(real_iad, "train", category="circuit_board")
-    train.samples[0].images["C3"].unlink()
+    train.samples[0].images["C3"].path.unlink()
     with pytest.raises(FileNotFoundError, match=r"_C3_.*\.jpg does not exist; restore the file"):
         train[0]
 

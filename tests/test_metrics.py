@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from vsad.evaluation import aupro, auroc, average_precision, evaluate, f1_max, summarize
+from vsad.metrics import aupro, auroc, average_precision, evaluate, f1_max, summarize
 
 METRICS = (auroc, average_precision, f1_max)
 

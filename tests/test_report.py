@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from vsad.evaluation import evaluate
 from vsad.geometry import RigPair
+from vsad.metrics import evaluate
 from vsad.report import Report, ReportSample, write_report
 from vsad.report.page import format_score
 from vsad.report.pictures import Scale, outline, photograph, reduced

@@ -26,7 +26,7 @@ from vsad.data import open_dataset
 from vsad.data.synth import hard_station, synthesize
 from vsad.detection.network import IMAGENET_DEVIATION, IMAGENET_MEAN
 from vsad.detection.smoothing import gaussian
-from vsad.evaluation import evaluate
+from vsad.metrics import evaluate
 from vsad.ops import greedy_coreset, prototype_distance
 from vsad.pipeline.detections import Truth
 

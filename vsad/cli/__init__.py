@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import warnings
 
-from vsad.cli import trial, station, measurement  # isort: skip (the commands' order in the help)
+from vsad.cli import trial, whole, learning, calibration, inspection, measurement  # isort: skip (the commands' order in the help)
 from vsad.cli.app import app
 from vsad.terminal import console
 
-__all__ = ["app", "main", "measurement", "station", "trial"]
+__all__ = ["app", "calibration", "inspection", "learning", "main", "measurement", "trial", "whole"]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from vsad.geometry import Rig
     from vsad.pipeline import RunConfig
 
 # Where an option stands in the configuration, if not by its own name.
@@ -84,3 +85,11 @@ def chosen(
                 f"--set: {name} must be a field that this command reads, of {', '.join(reads)}; leave it out"
             )
     return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})
+
+
+def load_rig(path: Path, size: int | None) -> Rig:
+    """The rig of a file, for images resized to a side, or as they are."""
+    from vsad.geometry import Rig
+
+    rig = Rig.load(path)
+    return rig if size is None else rig.scaled((size, size))

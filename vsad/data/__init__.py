@@ -1,15 +1,18 @@
 """Data: samples of several views, the layouts they are read from, and a synthetic station."""
 
-from vsad.data.dataset import GOOD, MultiViewDataset, Sample
+from vsad.data.dataset import MultiViewDataset
 from vsad.data.layouts import list_categories, open_dataset
+from vsad.data.sample import GOOD, Cameras, Sample, ViewFile
 from vsad.data.synth import HARD_STATIONS, SynthConfig, hard_station, photograph_names, synthesize
 
 __all__ = [
     "GOOD",
     "HARD_STATIONS",
+    "Cameras",
     "MultiViewDataset",
     "Sample",
     "SynthConfig",
+    "ViewFile",
     "hard_station",
     "list_categories",
     "open_dataset",

@@ -1,10 +1,8 @@
-"""What every layout is read into: samples of several views, and a torch dataset of them."""
+"""The samples of a data set as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,30 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from vsad.data.images import read_image, read_mask, resize_area
-
-GOOD = "good"
-SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One physical object, photographed by every camera of the station.
-
-    Args:
-        category: what kind of product it is.
-        id: its name, unique among the samples of its category and split.
-        split: "train" or "test".
-        defect: "good", or the kind of defect.
-        images: view name -> image file.
-        masks: view name -> mask file, or None where that view shows no defect.
-    """
-
-    category: str
-    id: str
-    split: str
-    defect: str
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path | None]
+from vsad.data.sample import GOOD, Sample
 
 
 class MultiViewDataset(Dataset[dict[str, Any]]):
@@ -110,17 +85,19 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         }
 
     def _read_view(self, sample: Sample, view: str) -> tuple[np.ndarray, np.ndarray, bool]:
-        path, mask_path = sample.images[view], sample.masks.get(view)
+        file, mask_file = sample.images[view], sample.masks.get(view)
+        path = file.path
         image = read_image(path)
         height_width = image.shape[:2]
         size = self.size or self._native_size()
         if self.size is None and height_width != size:
             raise ValueError(
-                f"MultiViewDataset: {path} must be {_by(size)} like {self.samples[0].images[self.views[0]]}, "
+                f"MultiViewDataset: {path} must be {_by(size)} like {self.samples[0].images[self.views[0]].path}, "
                 f"got {_by(height_width)}; pass size= to resize all images"
             )
-        if mask_path is None:
+        if mask_file is None:
             return resize_area(image, size), np.zeros(size, bool), False
+        mask_path = mask_file.path
         mask = read_mask(mask_path)
         if mask.shape != height_width:
             raise ValueError(
@@ -131,7 +108,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
 
     def _native_size(self) -> tuple[int, int]:
         if self._native is None:
-            height, width = read_image(self.samples[0].images[self.views[0]]).shape[:2]
+            height, width = read_image(self.samples[0].images[self.views[0]].path).shape[:2]
             self._native = (height, width)
         return self._native
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vsad.data.dataset import GOOD, SPLITS, Sample
 from vsad.data.images import is_image
+from vsad.data.sample import GOOD, SPLITS, Sample, ViewFile
 
 
 def folder_categories(root: Path) -> dict[str, Path]:
@@ -61,24 +61,24 @@ def _read_sample(root: Path, category: str, split: str, folder: Path) -> Sample:
     unknown = sorted(set(masks) - set(images))
     if unknown:
         raise ValueError(
-            f"open_dataset: {masks[unknown[0]]} must be the mask of a view in {folder}, got no image of that name; "
+            f"open_dataset: {masks[unknown[0]].path} must be the mask of a view in {folder}, got no such image; "
             "rename the mask after its view"
         )
     sample_id = f"{defect}/{folder.name}"
     return Sample(category, sample_id, split, defect, images, {view: masks.get(view) for view in images})
 
 
-def _files_by_view(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
+def _files_by_view(folder: Path) -> dict[str, ViewFile]:
+    files: dict[str, ViewFile] = {}
     for path in sorted(folder.iterdir()):
         if not is_image(path):
             continue
         if path.stem in files:
             raise ValueError(
-                f"open_dataset: {folder} must hold one file per view, got {files[path.stem].name} and {path.name}; "
-                "remove one of them"
+                f"open_dataset: {folder} must hold one file per view, got {files[path.stem].path.name} and "
+                f"{path.name}; remove one of them"
             )
-        files[path.stem] = path
+        files[path.stem] = ViewFile(path)
     return files
 
 

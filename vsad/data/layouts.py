@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vsad.data.dataset import SPLITS, MultiViewDataset
+from vsad.data.dataset import MultiViewDataset
 from vsad.data.folder import folder_categories, read_folder
 from vsad.data.real_iad import read_real_iad, real_iad_categories
+from vsad.data.sample import SPLITS
 
 
 def list_categories(root: Path | str) -> list[str]:

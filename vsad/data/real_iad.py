@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vsad.data.dataset import GOOD, Sample
+from vsad.data.sample import GOOD, Sample, ViewFile
 from vsad.files import read_json
 
 # The id keeps OK or NG_<CODE>, because the two are numbered independently; some categories double an underscore,
@@ -44,8 +44,8 @@ def read_real_iad(root: Path, category: str, split: str, size: tuple[int, int] |
     prefix, normal_class, entries = _load_json(path, split)
     folder = _image_folder(root, prefix, size)
 
-    images: dict[str, dict[str, Path]] = defaultdict(dict)
-    masks: dict[str, dict[str, Path | None]] = defaultdict(dict)
+    images: dict[str, dict[str, ViewFile]] = defaultdict(dict)
+    masks: dict[str, dict[str, ViewFile | None]] = defaultdict(dict)
     defects: dict[str, str] = {}
     for entry in entries:
         name = Path(entry["image_path"]).name
@@ -61,8 +61,8 @@ def read_real_iad(root: Path, category: str, split: str, size: tuple[int, int] |
                 f"open_dataset: {path} must list view {view} of {sample_id} once, got it twice; remove one entry"
             )
         is_normal = entry["mask_path"] is None or entry["anomaly_class"] == normal_class
-        images[sample_id][view] = folder / entry["image_path"]
-        masks[sample_id][view] = None if is_normal else folder / entry["mask_path"]
+        images[sample_id][view] = ViewFile(folder / entry["image_path"])
+        masks[sample_id][view] = None if is_normal else ViewFile(folder / entry["mask_path"])
         if not is_normal:
             defects[sample_id] = entry["anomaly_class"]
     return [

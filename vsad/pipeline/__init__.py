@@ -6,6 +6,7 @@ from vsad.pipeline.ablation_table import ablation_tables
 from vsad.pipeline.config import RunConfig, choose_device, run_config
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import Split, fit_detector
+from vsad.pipeline.reporting import report_detections
 from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import (
     REGISTRATION,
@@ -16,7 +17,6 @@ from vsad.pipeline.steps import (
     metrics_table,
     normal_samples,
     register_station,
-    report_detections,
     write_metrics,
 )
 

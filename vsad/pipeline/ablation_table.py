@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vsad.evaluation import paired_interval
+from vsad.metrics import paired_interval
 from vsad.pipeline.run import MAIN
 
 LEVELS = ("sample", "view", "pixel")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vsad.data import GOOD, MultiViewDataset
 from vsad.detection import Detection
-from vsad.evaluation import Result, evaluate
 from vsad.files import read_array, read_json, write_array, write_json
+from vsad.metrics import Result, evaluate
 
 FILE = "detections.json"
 # Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.

@@ -13,13 +13,14 @@ from torch import Tensor
 from vsad.calibration import calibrate
 from vsad.data import GOOD, MultiViewDataset, list_categories, open_dataset
 from vsad.detection import Detector, FrozenNetwork, place, warn_of_extrapolation
-from vsad.evaluation import Result
 from vsad.geometry import Rig
+from vsad.metrics import Result
 from vsad.models import VALDM, new_model
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
-from vsad.pipeline.steps import Images, normal_samples, register_station, report_detections, write_metrics
+from vsad.pipeline.reporting import report_detections
+from vsad.pipeline.steps import Images, normal_samples, register_station, write_metrics
 from vsad.progress import SILENT, Prefixed, Progress
 from vsad.registration import Registration, canonical_rig
 from vsad.report import Reconstruction
@@ -219,7 +220,7 @@ def _reconstructions(detector: Detector, test: MultiViewDataset, split: Split) -
     """What the model makes of the first good sample and the first of every kind of defect."""
     kinds: dict[str, int] = {}
     for index, sample in enumerate(test.samples):
-        kinds.setdefault(sample.defect, index)
+        kinds.setdefault(sample.defect or GOOD, index)
     found = []
     for _, index in sorted(kinds.items(), key=lambda kind: kind[0] != GOOD)[:_DRAWN]:
         images = place(test[index]["images"], detector.registration)[0]

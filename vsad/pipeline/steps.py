@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import platform
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-import vsad
 from vsad.data import GOOD, MultiViewDataset, open_dataset
 from vsad.detection import Detector, Placement, place_all
-from vsad.evaluation import Result, summarize
 from vsad.files import write_json
 from vsad.geometry import Rig
+from vsad.metrics import Result, summarize
 from vsad.pipeline.detections import Detections
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, choose_canonical, choose_margin, registration_helps
-from vsad.report import Reconstruction, Report, ReportSample, write_report
 
 REGISTRATION = ("auto", "on", "off")
 # Normal samples that tell the product from its background.
@@ -113,38 +108,6 @@ def detect_all(detector: Detector, dataset: MultiViewDataset, progress: Progress
     """Inspect every sample of a data set."""
     images = images_of(dataset, "detect", progress)
     return Detections(dataset, [detector(views).cpu() for views in images], detector.threshold)
-
-
-def report_detections(
-    path: Path,
-    detections: Detections,
-    rows: Sequence[tuple[str, Result]],
-    rig: Rig,
-    facts: dict[str, str],
-    reconstructions: Sequence[Reconstruction] = (),
-) -> None:
-    """Write the HTML report; ``rows`` are named metrics, this run's first."""
-    samples = []
-    for sample, item, found in zip(detections.dataset.samples, detections.dataset, detections.found):
-        samples.append(
-            ReportSample(
-                id=sample.id, images=(item["images"] * 255).round().to(torch.uint8), maps=found.maps,
-                view_scores=found.view_scores, sample_score=float(found.sample_score), masks=item["masks"],
-                view_labels=item["view_labels"], label=bool(item["sample_label"]),
-                defect=None if sample.defect == GOOD else sample.defect, category=sample.category,
-                unjudged=found.unjudged,
-            )
-        )  # fmt: skip
-    machine = {"machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"}
-    title = f"Inspection of {detections.dataset.category}"
-    write_report(
-        path,
-        Report(
-            title, detections.dataset.views, samples, detections.threshold, metrics=list(rows), calibration=rig.pairs,
-            reconstructions=reconstructions,
-            facts={**facts, **machine, "vsad": vsad.__version__, "date": time.strftime("%Y-%m-%d %H:%M")},
-        ),
-    )  # fmt: skip
 
 
 def write_metrics(path: Path, results: dict[str, Result]) -> None:

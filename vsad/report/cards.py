@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vsad.evaluation import as_numpy
+from vsad.metrics import as_numpy
 from vsad.report.content import Report, ReportSample
 from vsad.report.pictures import Scale, outline, photograph
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vsad.evaluation import Array, Result
 from vsad.geometry import RigPair
+from vsad.metrics import Array, Result
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Report:
         views: names of the V views, in the order of the samples' arrays.
         samples: at least one.
         threshold: a sample or view whose score is at least this is a DEFECT.
-        metrics: rows (name, result of ``vsad.evaluation.evaluate``), this run first, then its comparisons.
+        metrics: rows (name, result of ``vsad.metrics.evaluate``), this run first, then its comparisons.
         calibration: the pairs of the rig.
         reconstructions: of a few samples, by a model whose autoencoder draws pictures.
         facts: what, where and when: data set, category, model, date, machine, version, seconds.

@@ -14,8 +14,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vsad.evaluation import LEVELS, Result, as_numpy
 from vsad.files import write_text
+from vsad.metrics import LEVELS, Result, as_numpy
 from vsad.report.cards import Card, kinds_of_sample
 from vsad.report.charts import charts
 from vsad.report.content import Report

@@ -1,9 +1,9 @@
 """Evaluation: exact anomaly metrics at pixel, view and sample level."""
 
-from vsad.evaluation.arrays import Array, as_numpy
-from vsad.evaluation.evaluation import LEVELS, Result, evaluate, summarize
-from vsad.evaluation.intervals import paired_interval, t_quantile
-from vsad.evaluation.metrics import aupro, auroc, average_precision, f1_max
+from vsad.metrics.arrays import Array, as_numpy
+from vsad.metrics.evaluation import LEVELS, Result, evaluate, summarize
+from vsad.metrics.intervals import paired_interval, t_quantile
+from vsad.metrics.single import aupro, auroc, average_precision, f1_max
 
 __all__ = [
     "LEVELS",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vsad.evaluation.arrays import Array, checked_scores
-from vsad.evaluation.curve import Curve, region_weights
+from vsad.metrics.arrays import Array, checked_scores
+from vsad.metrics.curve import Curve, region_weights
 
 
 def auroc(scores: Array, labels: Array) -> float | None:

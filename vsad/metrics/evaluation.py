@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from vsad.evaluation.arrays import Array, checked_scores
-from vsad.evaluation.curve import Curve, region_weights
+from vsad.metrics.arrays import Array, checked_scores
+from vsad.metrics.curve import Curve, region_weights
 
 Metrics: TypeAlias = dict[str, float | None]
 Result: TypeAlias = dict[str, Metrics]

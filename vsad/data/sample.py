@@ -1,0 +1,62 @@
+"""What every layout is read into: samples of several views, as files, and what the cameras give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+GOOD = "good"
+SPLITS = ("train", "test")
+
+
+class ViewFile(NamedTuple):
+    """The file of one view of one sample: an image of its own, or a part of a montage of views side by side.
+
+    Args:
+        path: the file.
+        part: which part of the montage, from the left; 0 for an image of its own.
+        parts: of how many equal parts; 1 for an image of its own.
+    """
+
+    path: Path
+    part: int = 0
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One physical object, photographed by every camera of the station.
+
+    Args:
+        category: what kind of product it is.
+        id: its name, unique among the samples of its category and split.
+        split: "train" or "test", or "new" for a sample of which nothing is known.
+        defect: "good", or the kind of defect; None where it is not known.
+        images: view name -> image.
+        masks: view name -> mask, or None where that view shows no defect.
+    """
+
+    category: str
+    id: str
+    split: str
+    defect: str | None
+    images: Mapping[str, ViewFile]
+    masks: Mapping[str, ViewFile | None]
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """What the cameras of a station give: a data set shows it, and a detector remembers it.
+
+    Args:
+        views: their names, in the order of the images' view axis.
+        size: ``(height, width)`` that images have, or are resized to.
+        depths: view name -> significant bits of its files: 8, or up to 16 where a camera stores 10 or 12 bits in
+            files of 16; 0 for files of floating point in [0, 1].
+    """
+
+    views: tuple[str, ...]
+    size: tuple[int, int]
+    depths: Mapping[str, int]
