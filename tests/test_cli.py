@@ -169,7 +169,7 @@ def test_calibration_without_weak_pairs_leaves_no_bar_spinning(station, monkeypa
             displays.append(self.display)
 
     displays = []
-    monkeypatch.setattr(cli.station, "Bars", Kept)
+    monkeypatch.setattr(cli.calibration, "Bars", Kept)
     vsad("calibrate", "data", "--out", "new/again.json", cwd=station)
     assert (station / "new" / "again.json").read_bytes() == (station / "rig.json").read_bytes()
     assert displays[0].finished
