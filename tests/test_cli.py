@@ -260,7 +260,6 @@ MISTAKES = {
     ),
     "unknown field": (["train", "data", "--set", "train.stepz=3"], lambda f: None, "there is no field train.stepz"),
     "unknown file": (["train", "data", "--config", "none.yaml"], lambda f: None, "none.yaml is missing"),
-    "odd size": (["train", "data", "--size", "120"], lambda f: None, "divisible by 16"),
     "used folder": (["synth", "data"], lambda f: None, "new or empty folder"),
 }
 

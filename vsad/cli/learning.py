@@ -88,8 +88,8 @@ def train(
         places, why = register_station(dataset, cameras, made.registration, bars)
         if made.vae is not None:
             train_vae(model, Images(dataset), made.vae, bars)
-        latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars))
-        station = Station(latents, canonical_rig(cameras, places), product)
+        latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars, model.divisor))
+        station = Station(latents, canonical_rig(cameras, places, model.divisor), product)
         fit_weights(model, station, made.train, bars, folder=out / "training")
     if not is_main_process():
         return

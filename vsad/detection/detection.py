@@ -34,10 +34,16 @@ class Detection(NamedTuple):
         reason: str | None = None,
         unjudged: Tensor | None = None,
         hearsay: Tensor | None = None,
+        shown: tuple[int, int] | None = None,
     ) -> Detection:
-        """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima, a view's without its ``hearsay``."""
+        """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima, a view's without its ``hearsay``.
+
+        Of images that were extended at the bottom and at the right, the part that is ``shown`` alone counts.
+        """
         own = maps if hearsay is None else torch.where(hearsay, maps.clamp(max=0), maps)
         maps, own = F.interpolate(torch.stack([maps, own]), size, mode="bilinear", align_corners=False)
+        if shown is not None:
+            maps, own = maps[..., : shown[0], : shown[1]], own[..., : shown[0], : shown[1]]
         return cls(maps, own.flatten(1).amax(1), maps.amax(), reason, unjudged)
 
     def cpu(self) -> Detection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare, any_pixel
 from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
-from vsad.detection.placement import Placement, place
+from vsad.detection.placement import Placement, cells, place
 from vsad.detection.practice import Practice
 from vsad.detection.precision import without_autocast
 from vsad.detection.smoothing import extend, known_gaussian
@@ -74,7 +75,9 @@ class Detector(nn.Module):
         super().__init__()
         self.model, self.rig, self.config, self.fitted, self.network = model, rig, config, threshold, network
         self.levels, self.glare, self.registration = nn.ModuleList(levels), glare, registration
-        self.canonical_rig = canonical_rig(rig, registration)  # checked once, and not for every sample
+        self.canonical_rig = canonical_rig(rig, registration, model.divisor)  # checked once, not for every sample
+        # Where samples are not registered, their maps lie as canonical ones do, with what was added to the pictures.
+        self.judged_rig = rig if registration is not None else self.canonical_rig
         self.register_buffer("reach", reach)
         known = model.config.categories
         if config.category is not None and config.category not in known:
@@ -126,8 +129,9 @@ class Detector(nn.Module):
         from vsad.models import refined_rig  # diffusers takes seconds to import
 
         if model.adapter.homography_net is not None:
+            refined = refined_rig(model, latents, canonical_rig(rig, registration, model.divisor))
             wide = canonical_rig(rig, registration)
-            rig = refined_rig(model, latents, wide).cropped((wide.size[0] - rig.size[0]) // 2)
+            rig = refined.extended(wide.size).cropped((wide.size[0] - rig.size[0]) // 2)
         config = config or DetectorConfig()
         config = replace(config, window=config.window or (3 if registration else 5))
         size = (latents.shape[-2], latents.shape[-1])
@@ -168,7 +172,7 @@ class Detector(nn.Module):
         Every score is measured by the reach of the other samples.
         """
         maps = [self._own(*case) for case in samples]
-        highest = [peaks(own, known, self.rig) for own, known, _ in maps]
+        highest = [peaks(own, known, self.judged_rig) for own, known, _ in maps]
         total, scores = torch.stack(highest).sum(0), []
         for own, mine in zip(maps, highest):
             self.reach = mean_reach(total - mine if len(samples) > 1 else mine, max(len(samples) - 1, 1))
@@ -190,7 +194,7 @@ class Detector(nn.Module):
             ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
         check_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
-        moved, placement = place(images.to(self.reach), self.registration)
+        moved, placement = place(images.to(self.reach), self.registration, self.model.divisor)
         maps = self.network(moved) if self.network is not None else ()
         return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
 
@@ -254,27 +258,32 @@ class Detector(nn.Module):
         self, own: Tensor, known: Tensor, shown: Tensor, agree: bool | None = None, reason: str | None = None
     ) -> Detection:
         """Measure what ``_own`` gives by the reach of normal samples, where views agree with what others confirm."""
+        h, w = cells(self.rig.size, self.judged_rig.size, own.shape[1:])
         if self.config.agree if agree is None else agree:
-            maps, unjudged = agree_views(own, known, shown, self.rig, self.reach)
+            maps, unjudged = agree_views(own, known, shown, self.judged_rig, self.reach)
             # Evidence spreads beyond a defect, so what others see of one beside a picture reaches over its rim.
             rim = torch.ones_like(known)
-            rim[:, _RIM:-_RIM, _RIM:-_RIM] = False
+            rim[:, _RIM : h - _RIM, _RIM : w - _RIM] = False
             hearsay = rim & ~known | unjudged
         else:
             maps, unjudged = own / self.reach[0][:, None, None], ~shown
             hearsay = unjudged
         # A map says of a place that nobody judges what it says next to it; no view's score does.
         maps = extend(maps, ~unjudged)
-        return Detection.of(maps, self.rig.size, reason, unjudged.float().mean((1, 2)), hearsay)
+        share = unjudged[:, :h, :w].float().mean((1, 2))
+        return Detection.of(maps, self.judged_rig.size, reason, share, hearsay, shown=self.rig.size)
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``fuse`` gives, brought from canonical pose to where the sample lies."""
         placement = placement.to(self.reach.device)
         own, known, shown = self.fuse(deviations, placement)
         if self.registration is not None and placement.pose is not None:
-            own, inside = self.registration.from_canonical(own, placement.pose)
+            back = partial(
+                self.registration.from_canonical, pose=placement.pose, canonical_size=self.canonical_rig.size
+            )
             masks = torch.stack([known, shown]).to(own)
-            known, shown = (inside & (self.registration.from_canonical(m, placement.pose)[0] > 0.99) for m in masks)
+            own, inside = back(own)
+            known, shown = (inside & (back(mask)[0] > 0.99) for mask in masks)
         return own, known, shown
 
     @without_autocast
@@ -299,6 +308,8 @@ class Detector(nn.Module):
         for level in self.levels:
             assert isinstance(level, Level)
             shown = shown & ~any_pixel(~level.known, size)
+        h, w = cells(canonical_rig(self.rig, self.registration).size, self.canonical_rig.size, size)
+        shown[:, h:], shown[:, :, w:] = False, False  # what was added to the pictures is no part of them
         known = shown & ~self._dazzled(placement, size)
         masks = torch.stack([known, shown])
         sure, doubtful = known_gaussian(fused.expand(masks.shape), masks, self.config.smooth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsad.checks import check_images
+from vsad.geometry.checks import Size, divisible
 from vsad.registration import Pose, Registration
 
 # Of full scale, in every color: a pixel as bright as that shows the lamp, and nothing of the surface.
@@ -53,25 +54,51 @@ class Placement(NamedTuple):
         return None if self.pose is None else self.pose.reason
 
 
-def place(images: Tensor, registration: Registration | None) -> tuple[Tensor, Placement]:
-    """Bring a sample's ``images (V, 3, H, W)`` into canonical pose, and tell what they show there."""
+def place(images: Tensor, registration: Registration | None, divisor: int = 1) -> tuple[Tensor, Placement]:
+    """Bring a sample's ``images (V, 3, H, W)`` into canonical pose, and tell what they show there.
+
+    The border is repeated at the bottom and at the right until ``divisor`` divides the sides.
+    """
     check_images("place", images, ("V", 3, "H", "W"))
     dazzled = _dazzled(images)
     if registration is None:
-        return images, Placement(None, torch.ones_like(dazzled), dazzled, _light(images))
+        placement = Placement(None, torch.ones_like(dazzled), dazzled, _light(images))
+        return _extended(images, placement, divisor)
     pose = registration.estimate(images)
     moved, inside = registration.to_canonical(torch.cat([images, dazzled[:, None].to(images)], dim=1), pose)
     dazzled = inside & (moved[:, 3] > 0.1)
     moved = moved[:, :3].clamp(0, 1)
-    return moved, Placement(pose, inside, dazzled, _light(moved))
+    return _extended(moved, Placement(pose, inside, dazzled, _light(moved)), divisor)
+
+
+def _extended(images: Tensor, placement: Placement, divisor: int) -> tuple[Tensor, Placement]:
+    """Repeat the border of pictures, and of what is known of them, until ``divisor`` divides their sides.
+
+    So the features at the border see what a convolution that repeats the border would show them.
+    """
+    have = (images.shape[-2], images.shape[-1])
+    want = divisible(have, divisor)
+    if want == have:
+        return images, placement
+    more = [0, want[1] - have[1], 0, want[0] - have[0]]
+    images = F.pad(images, more, mode="replicate")
+    masks = torch.stack([placement.inside, placement.dazzled]).to(torch.uint8)
+    inside, dazzled = F.pad(masks, more, mode="replicate").to(torch.bool)
+    return images, Placement(placement.pose, inside, dazzled, _light(images))
+
+
+def cells(size: Size, extended: Size, maps: Sequence[int]) -> Size:
+    """Rows and columns of maps of ``extended`` pictures that show any of the pictures' own ``size``."""
+    rows, columns = (-(-own * count // whole) for own, whole, count in zip(size, extended, maps))
+    return rows, columns
 
 
 def place_all(
-    samples: Iterable[Tensor], registration: Registration | None, placements: list[Placement]
+    samples: Iterable[Tensor], registration: Registration | None, placements: list[Placement], divisor: int = 1
 ) -> Iterator[Tensor]:
     """Yield every sample's pictures in canonical pose, and append its placement to ``placements``."""
     for images in samples:
-        moved, placement = place(images, registration)
+        moved, placement = place(images, registration, divisor)
         placements.append(placement)
         yield moved
 

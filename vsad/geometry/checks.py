@@ -30,6 +30,11 @@ def checked_size(op: str, name: str, size: Size) -> Size:
     return int(height), int(width)
 
 
+def divisible(size: Size, divisor: int) -> Size:
+    """The least ``(height, width)`` that is no smaller than ``size`` and whose sides ``divisor`` divides."""
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+
 def coordinate_dtype(*tensors: Tensor) -> torch.dtype:
     """Return the precision in which coordinates are computed: float32, or float64 where any tensor is float64."""
     dtype = torch.float32

@@ -169,6 +169,13 @@ class Rig:
             )
         return self._moved(-margin)
 
+    def extended(self, size: Size) -> Rig:
+        """Return the rig of the same cameras for images of another ``size`` that begin at the same pixel.
+
+        Rows are added or left out at the bottom, columns at the right.
+        """
+        return self if size == self.size else Rig(self.views, size, self.pairs)
+
     def _moved(self, margin: int) -> Rig:
         there, back = translation(margin, margin), translation(-margin, -margin)
         pairs = (replace(pair, homography=there @ pair.homography @ back) for pair in self.pairs)

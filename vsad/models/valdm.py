@@ -86,6 +86,12 @@ class VALDM(nn.Module):
         """Where the model is, and brings images to."""
         return self.adapter.latent_mean.device
 
+    @property
+    def divisor(self) -> int:
+        """What autoencoder and UNet divide the sides of images by: those of ``encode`` must be its multiples."""
+        halvings = len(self.vae.config["block_out_channels"]) + len(self.unet.config["block_out_channels"]) - 2
+        return int(2**halvings)
+
     def encode(self, images: Tensor) -> Tensor:
         """Images ``(B, V, 3, H, W)`` in [0, 1] to standardized latents ``(B, V, c, h, w)``."""
         return self.standardize(self.encode_raw(images))
@@ -99,10 +105,10 @@ class VALDM(nn.Module):
                 divide it by.
         """
         check_images("VALDM", images, ("B", "V", 3, "H", "W"))
-        factor = 2 ** (len(self.vae.config["block_out_channels"]) + len(self.unet.config["block_out_channels"]) - 2)
+        factor = self.divisor
         if images.shape[-2] % factor or images.shape[-1] % factor:
             raise ValueError(
-                f"VALDM: images must have sides divisible by {factor}, got {list(images.shape)}; resize them"
+                f"VALDM: images must have sides divisible by {factor}, got {list(images.shape)}; resize or pad them"
             )
         flat = (2 * images.to(self.device) - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return encode_mean(self.vae, flat).unflatten(0, images.shape[:2])

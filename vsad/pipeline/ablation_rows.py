@@ -22,7 +22,7 @@ from vsad.pipeline.run import MAIN
 from vsad.pipeline.steps import normal_samples, register_station
 from vsad.progress import SILENT
 from vsad.registration import Registration, canonical_rig
-from vsad.training import Station, encode, learn_latents, train
+from vsad.training import Station, learn_latents, train
 
 UNREGISTERED = "without registration"
 
@@ -108,7 +108,11 @@ class Rows:
         if key not in models:
             changed = changed_model(model, self.config.seed, **change.model)
             began = time.perf_counter()
-            train(changed, Station(normal.latents, canonical_rig(self.rig, registration)), self.config.train)
+            train(
+                changed,
+                Station(normal.latents, canonical_rig(self.rig, registration, changed.divisor)),
+                self.config.train,
+            )
             models[key] = changed, time.perf_counter() - began
         trained, train_s = models[key]
         began = time.perf_counter()
@@ -127,9 +131,7 @@ class Rows:
             self.normal, registration, model, self.rig, SILENT, lambda images: learn_latents(model, images),
             self.network, self.config.seed,
         )  # fmt: skip
-        test = Split.of(
-            self.test, registration, "encode test", SILENT, lambda images: encode(model, images), self.network
-        )
+        test = Split.of(self.test, registration, model, "encode test", SILENT, self.network)
         return self.encoded.setdefault(registration is None, (model, normal, test))
 
     def _judged(self, found: Detections, seconds: float) -> dict[str, Any]:

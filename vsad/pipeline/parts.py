@@ -54,13 +54,14 @@ class Split(NamedTuple):
         cls,
         dataset: MultiViewDataset,
         registration: Registration | None,
+        model: VALDM,
         label: str,
         progress: Progress,
-        encoded: Callable[[Iterable[Tensor]], Tensor],
         network: FrozenNetwork | None = None,
     ) -> Split:
         """Read, register and encode every sample."""
-        return _encode(dataset, registration, label, progress, encoded, network, [], {})
+        known = lambda images: encode(model, images)  # noqa: E731
+        return _encode(dataset, registration, model.divisor, label, progress, known, network, [], {})
 
     @classmethod
     def to_fit(
@@ -78,8 +79,8 @@ class Split(NamedTuple):
         count = min(PRACTICE, len(dataset))
         chosen = [index * len(dataset) // count for index in range(count)]
         kept: dict[int, Tensor] = {}
-        split = _encode(dataset, registration, "encode train", progress, encoded, network, chosen, kept)
-        generator, canonical = torch.Generator().manual_seed(seed), canonical_rig(rig, registration)
+        split = _encode(dataset, registration, model.divisor, "encode train", progress, encoded, network, chosen, kept)
+        generator, canonical = torch.Generator().manual_seed(seed), canonical_rig(rig, registration, model.divisor)
         painted = [paint_defects(kept[index], canonical, generator, DEFECTS) for index in chosen]
         maps: list[list[Tensor]] = []
         images = progress.track([p.images for p in painted], "encode practice defects")
@@ -91,6 +92,7 @@ class Split(NamedTuple):
 def _encode(
     dataset: MultiViewDataset,
     registration: Registration | None,
+    divisor: int,
     label: str,
     progress: Progress,
     encoded: Callable[[Iterable[Tensor]], Tensor],
@@ -100,7 +102,7 @@ def _encode(
 ) -> Split:
     placements: list[Placement] = []
     maps: list[list[Tensor]] = []
-    images = canonical_images(dataset, registration, placements, label, progress)
+    images = canonical_images(dataset, registration, placements, label, progress, divisor)
     latents = encoded(_passing(images, network, maps, chosen, kept))
     return Split(latents, placements, _stacked(maps))
 

@@ -118,7 +118,7 @@ class _Product(NamedTuple):
     def station(self, model: VALDM, split: Split) -> Station:
         """What is trained on."""
         index = model.config.index_of(self.category)
-        return Station(split.latents, canonical_rig(self.rig, self.registration), index)
+        return Station(split.latents, canonical_rig(self.rig, self.registration, model.divisor), index)
 
 
 class _Variant(NamedTuple):
@@ -194,7 +194,7 @@ def _judge(
         variants["VSAD without agreement"] = _Variant(detector, agree=False)
         variants["without MVAM and FRM"] = _Variant(unaligned)
         variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
-    test_set = Split.of(test, registration, "encode test", progress, lambda images: encode(model, images), network)
+    test_set = Split.of(test, registration, model, "encode test", progress, network)
     found = _detect_variants(variants, test, test_set, progress)
     found[MAIN].save(product.folder / DETECTIONS)
     if plain is not None:
@@ -223,7 +223,7 @@ def _reconstructions(detector: Detector, test: MultiViewDataset, split: Split) -
         kinds.setdefault(sample.defect or GOOD, index)
     found = []
     for _, index in sorted(kinds.items(), key=lambda kind: kind[0] != GOOD)[:_DRAWN]:
-        images = place(test[index]["images"], detector.registration)[0]
+        images = place(test[index]["images"], detector.registration, detector.model.divisor)[0]
         latents = split.latents[index][None]
         drawn = detector.model.reconstruct(latents, detector.canonical_rig, detector.category)[0]
         found.append(

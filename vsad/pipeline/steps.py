@@ -99,9 +99,13 @@ def canonical_images(
     placements: list[Placement],
     label: str,
     progress: Progress = SILENT,
+    divisor: int = 1,
 ) -> Iterator[Tensor]:
-    """Read the images of one sample after the other, in canonical pose; ``placements`` takes what else is known."""
-    return place_all(images_of(dataset, label, progress), registration, placements)
+    """Read the images of one sample after the other, in canonical pose; ``placements`` takes what else is known.
+
+    Pictures are extended until ``divisor`` divides their sides.
+    """
+    return place_all(images_of(dataset, label, progress), registration, placements, divisor)
 
 
 def detect_all(detector: Detector, dataset: MultiViewDataset, progress: Progress = SILENT) -> Detections:

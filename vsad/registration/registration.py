@@ -17,6 +17,7 @@ from vsad.geometry import (
     scale_homography,
     translation,
 )
+from vsad.geometry.checks import divisible
 from vsad.ops import homography_warp
 from vsad.registration.features import (
     Matches,
@@ -222,22 +223,26 @@ class Registration(nn.Module):
         H = scale_homography(H, self.canonical_size, want, source_from_size=self.image_size, source_to_size=have)
         return homography_warp(images, H.to(images.device), want, padding="border", return_mask=True)
 
-    def from_canonical(self, maps: Tensor, pose: Pose, size: Size | None = None) -> tuple[Tensor, Tensor]:
+    def from_canonical(
+        self, maps: Tensor, pose: Pose, size: Size | None = None, *, canonical_size: Size | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Bring maps in canonical pose back to where the sample lies.
 
         Args:
             maps: ``(V, h, w)`` floating point, of ``canonical_size`` at any resolution, so with the margin.
             pose: the sample's.
             size: ``(height, width)`` of the result; default the images' at the maps' resolution.
+            canonical_size: that of the canonical pictures, where rows and columns were added to the registration's.
 
         Returns:
             ``(V, *size)``, and where canonical maps exist, ``(V, *size)`` bool; elsewhere the border is repeated.
         """
         have: Size = (maps.shape[-2], maps.shape[-1])
-        want = _resized(self.image_size, self.canonical_size, have) if size is None else size
+        of = self.canonical_size if canonical_size is None else canonical_size
+        want = _resized(self.image_size, of, have) if size is None else size
         H = orient_homography(torch.linalg.inv(pose.H_sample_from_canonical), self.image_size)
         H = translation(self._margin, self._margin) @ H
-        H = scale_homography(H, self.image_size, want, source_from_size=self.canonical_size, source_to_size=have)
+        H = scale_homography(H, self.image_size, want, source_from_size=of, source_to_size=have)
         out, mask = homography_warp(maps[:, None], H.to(maps.device), want, padding="border", return_mask=True)
         return out[:, 0], mask
 
@@ -285,9 +290,14 @@ class Registration(nn.Module):
         return Pose(identity, 0, float("nan"), reason + where)
 
 
-def canonical_rig(rig: Rig, registration: Registration | None) -> Rig:
-    """The rig of canonical pictures: the station's, wider by the registration's margin, if there is one."""
-    return rig if registration is None else rig.scaled(registration.image_size).padded(registration._margin)
+def canonical_rig(rig: Rig, registration: Registration | None, divisor: int = 1) -> Rig:
+    """The rig of canonical pictures: the station's, wider by the registration's margin, if there is one.
+
+    Rows and columns are added until ``divisor`` divides the sides: a model takes such pictures only.
+    """
+    if registration is not None:
+        rig = rig.scaled(registration.image_size).padded(registration._margin)
+    return rig.extended(divisible(rig.size, divisor))
 
 
 def _resized(size: Size, of: Size, to: Size) -> Size:

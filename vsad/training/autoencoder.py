@@ -51,7 +51,7 @@ def train_vae(model: VALDM, images: Sequence[Tensor] | Tensor, config: VAEConfig
         progress: told of every step and its losses.
 
     Raises:
-        ValueError: there are no images, or their sides are not multiples of the autoencoder's factor.
+        ValueError: there are no images, or they are smaller than a pixel of the autoencoder's latents.
         FloatingPointError: the loss is not finite.
     """
     if not len(images):
@@ -122,8 +122,8 @@ def _draw(vae: AutoencoderKL, images: Sequence[Tensor] | Tensor, config: VAEConf
     check_images("train_vae", sample, ("V", 3, "H", "W"))
     V, _, H, W = sample.shape
     factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
-    if H % factor or W % factor:
-        raise ValueError(f"train_vae: images must have sides divisible by {factor}, got {H} x {W}; resize them")
+    if min(H, W) < factor:
+        raise ValueError(f"train_vae: images must have sides of at least {factor}, got {H} x {W}; resize them")
     size = (max(1, min(H, config.crop) // factor), max(1, min(W, config.crop) // factor))
     turns = torch.cat([torch.randperm(V, generator=generator) for _ in range(-(-config.batch // V))])
     corners = torch.stack(
