@@ -1,14 +1,28 @@
-"""Refuses images that a part of vsad would read wrongly in silence."""
+"""Refuses images that a part of vsad would read wrongly in silence, and converts those that say what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 # Interpolation may overshoot a little.
 _SLACK = 0.01
+
+
+def as_images(owner: str, images: Tensor | np.ndarray, shape: Sequence[int | str]) -> Tensor:
+    """Images as a float32 tensor in [0, 1], of whatever says what it holds: bytes, other floating point, arrays.
+
+    Arguments and errors are those of ``check_images``, which refuses all else.
+    """
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.ascontiguousarray(images))  # which an array with negative strides is not
+    if isinstance(images, Tensor) and images.dtype == torch.uint8:
+        images = images.float() / 255
+    check_images(owner, images, shape)
+    return images.detach().float()
 
 
 def check_images(owner: str, images: Tensor, shape: Sequence[int | str]) -> None:

@@ -3,7 +3,7 @@
 from vsad.detection.agreement import agree
 from vsad.detection.baseline import GaussianBank, gaussian_derivatives
 from vsad.detection.config import DetectorConfig
-from vsad.detection.detection import Detection
+from vsad.detection.detection import Detection, is_defect
 from vsad.detection.detector import Detector
 from vsad.detection.network import FrozenNetwork, load_network
 from vsad.detection.placement import Placement, place, place_all
@@ -23,6 +23,7 @@ __all__ = [
     "agree",
     "fit_threshold",
     "gaussian_derivatives",
+    "is_defect",
     "load_network",
     "paint_defects",
     "place",

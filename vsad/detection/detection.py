@@ -9,6 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def is_defect(score: float | Tensor, threshold: float) -> bool:
+    """Whether a score calls for a verdict of DEFECT: at or above the threshold, or no number.
+
+    What a dead camera or a fault of the device makes of a sample must never pass as good.
+    """
+    return not float(score) < threshold
+
+
 class Detection(NamedTuple):
     """What the detector says of one sample.
 

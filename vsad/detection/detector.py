@@ -10,11 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsad.checks import check_images
+from vsad.checks import as_images
 from vsad.detection import storage
 from vsad.detection.agreement import agree as agree_views
 from vsad.detection.agreement import mean_reach, peaks
@@ -182,18 +183,18 @@ class Detector(nn.Module):
 
     @without_autocast
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Detection:
-        """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1], views in the rig's order.
+    def forward(self, images: Tensor | np.ndarray) -> Detection:
+        """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1] or bytes, views in the rig's order.
 
         They are brought to the detector's device, where the detection stays; nothing between waits for the device but
         the estimate of the sample's pose, where samples are registered: its features are OpenCV's, on the CPU. What is
         in half precision the configuration says, here and in all other methods, whatever ``torch.autocast`` is around.
 
         Raises:
-            TypeError: the images are no tensor of floating point.
+            TypeError: the images are neither of floating point nor bytes.
             ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
-        check_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
+        images = as_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
         moved, placement = place(images.to(self.reach), self.registration, self.model.divisor)
         maps = self.network(moved) if self.network is not None else ()
         return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
