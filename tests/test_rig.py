@@ -203,7 +203,7 @@ BAD_FILES = {
     "pair C1 <- C2 homography must be 3 rows": {"pair_homography": [[1, 0, 0], [0, 1, 0]]},
     "pair C1 <- C2 homography must be 3 rows of": {"pair_homography": [[1, 0, 0], [0, 1], [0, 0, 1]]},
     "pair C1 <- C2 homography must be 3 rows of 3": {"pair_homography": [["a", 0, 0], [0, 1, 0], [0, 0, 1]]},
-    "pair C1 <- C2 homography must be finite": {"pair_homography": [[NAN, 0, 0], [0, 1, 0], [0, 0, 1]]},
+    "must be JSON, got NaN, which JSON cannot hold": {"pair_homography": [[NAN, 0, 0], [0, 1, 0], [0, 0, 1]]},
     "pair C1 <- C2 homography must be invertible": {"pair_homography": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]},
     "must not send the image center": {"pair_homography": [[1, 0, 0], [0, 1, 0], [1, 0, -31.5]]},
     "pair C1 <- C2 inliers must be a number": {"pair_inliers": "many"},

@@ -12,10 +12,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from vsad.files import read_json
+from vsad.files.text import MAX_DEPTH, read_json, read_text
 
 Config = TypeVar("Config")
 REMEDY = "write one with `vsad config`, or mend it by hand"
+# Bytes of YAML: no configuration is longer, and its reader takes a second for a hundred thousand.
+_MAX_BYTES = 1 << 20
 
 
 class Strict:
@@ -129,17 +131,56 @@ def _described(config: Any, indent: str = "") -> Iterator[str]:
 def _read(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return read_json(path, REMEDY)
-    from ruamel.yaml import YAMLError
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: {REMEDY}")
     try:
-        content = _yaml().load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: must be YAML, got {_problem(error)}; {REMEDY}") from None
+        content = _loaded(read_text(path, REMEDY, _MAX_BYTES))
+    except _NotYamlError as error:
+        raise ValueError(f"{path}: must be YAML, got {error}; {REMEDY}") from None
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path}: must hold fields and their values, got {type(content).__name__}; {REMEDY}")
     return content or {}
+
+
+class _NotYamlError(ValueError):
+    """What is wrong with a text that is to be YAML."""
+
+
+def _loaded(text: str) -> Any:
+    """The content of YAML, of the kinds that JSON has.
+
+    An alias is refused: a few lines of them, each of which stands for several of the line before, are a list of
+    billions.
+    """
+    from ruamel.yaml import YAMLError
+    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+
+    depth = 0
+    try:
+        for event in _yaml().parse(text):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if isinstance(event, AliasEvent):
+                line = event.start_mark.line + 1
+                raise _NotYamlError(f"the alias *{event.anchor} in line {line}, which must be written out")
+            if depth > MAX_DEPTH:
+                raise _NotYamlError(f"fields and lists that are nested deeper than {MAX_DEPTH}")
+        return _as_json(_yaml().load(text))
+    except _NotYamlError:
+        raise
+    except (YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise _NotYamlError(_problem(error)) from None
+
+
+def _as_json(content: Any) -> Any:
+    """The same content; what JSON has no number or key for is refused, other kinds of values become text."""
+    if isinstance(content, dict):
+        wrong = next((key for key in content if not isinstance(key, str)), None)
+        if wrong is not None or None in content:
+            raise _NotYamlError(f"the field {wrong!r}, whose name must be text")
+        return {key: _as_json(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_as_json(value) for value in content]
+    if isinstance(content, int) and not -(1 << 63) <= content < 1 << 64:
+        raise _NotYamlError("a number of more than 64 bits")
+    return content if content is None or isinstance(content, (str, int, float)) else str(content)
 
 
 def _yaml(inner_on_one_line: bool = False) -> Any:
@@ -160,8 +201,6 @@ def _problem(error: Exception) -> str:
 
 def _set(content: dict[str, Any], change: str) -> None:
     """Set the field that ``part.field=value`` names."""
-    from ruamel.yaml import YAMLError
-
     name, equals, text = change.partition("=")
     *parts, last = name.strip().split(".")
     if not equals or not all([*parts, last]):
@@ -174,8 +213,8 @@ def _set(content: dict[str, Any], change: str) -> None:
             raise ValueError(f"config: {part} must hold fields to set {name}, got {inner!r}")
         content = inner
     try:
-        content[last] = _yaml().load(text)
-    except YAMLError:
+        content[last] = _loaded(text)
+    except _NotYamlError:
         content[last] = text
 
 

@@ -1,20 +1,22 @@
-"""A detector's folder: safetensors and JSON."""
+"""A detector's folder: safetensors and JSON, of which nothing can run code."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from vsad.config import Strict, parse_config
 from vsad.detection.config import DetectorConfig
 from vsad.detection.glare import Glare
 from vsad.detection.level import Level
-from vsad.detection.network import FrozenNetwork, load_network
+from vsad.detection.network import CONTRAST, FrozenNetwork, load_network
+from vsad.detection.stored import check_stored, level_count
 from vsad.detection.threshold import Threshold
-from vsad.files import read_json, read_weights, write_json, write_weights
+from vsad.files import atomic_folder, read_json, read_weights, write_json, write_weights
 from vsad.geometry import Rig
 from vsad.registration import Registration
 
@@ -22,23 +24,26 @@ if TYPE_CHECKING:
     from vsad.detection.detector import Detector
 
 CONFIG, WEIGHTS, RIG, MODEL = "detector.json", "memory.safetensors", "rig.json", "model"
+FORMAT, VERSION = "vsad-detector", 1
 REMEDY = "name a folder that `vsad fit` wrote, or write it anew with it"
 
 
 def save(detector: Detector, folder: Path) -> None:
-    """Write the model, the rig, the memory and the configuration."""
-    detector.model.save_pretrained(folder / MODEL)
-    detector.rig.save(folder / RIG)
+    """Write the model, the rig, the memory and the configuration; a detector that was there is replaced whole."""
     weights = {f"levels.{name}": w for name, w in detector.levels.state_dict().items()}
     weights |= {"reach": detector.reach, **{f"glare.{name}": w for name, w in detector.glare.state_dict().items()}}
     if detector.registration is not None:
         weights |= {f"registration.{name}": w for name, w in detector.registration.state_dict().items()}
-    write_weights(folder / WEIGHTS, weights)
     fitted = detector.fitted
     about = {"interval": fitted.interval, "asked": fitted.asked, "rate": fitted.rate, "samples": fitted.samples}
-    content = asdict(detector.config)
+    content = {"format": FORMAT, "version": VERSION, **asdict(detector.config)}
     content.pop("false_alarms")  # it stands beside the threshold
-    write_json(folder / CONFIG, {**content, "threshold": fitted.value, "threshold_fit": about, **_network(detector)})
+    content |= {"threshold": fitted.value, "threshold_fit": about, **_network(detector)}
+    with atomic_folder(folder, last=CONFIG) as partial:
+        detector.model.save_pretrained(partial / MODEL)
+        detector.rig.save(partial / RIG)
+        write_weights(partial / WEIGHTS, weights)
+        write_json(partial / CONFIG, content)
 
 
 def _network(detector: Detector) -> dict[str, Any]:
@@ -57,32 +62,82 @@ def load(
     """
     from vsad.models import VALDM  # diffusers takes seconds to import
 
-    content = read_json(folder / CONFIG, REMEDY)
-    if "network" in content:
-        name = content.pop("network")
-        if network is None and name is None:
-            raise ValueError(f"{folder}: the detector has a frozen network without a name; give it as network")
-        network = network or load_network(name)
-    elif network is not None:
-        raise ValueError(f"{folder}: the detector was fitted without a frozen network; leave network out")
+    content = _read_config(folder / CONFIG)
+    network = _chosen_network(folder, content, network)
     model, rig = VALDM.from_pretrained(folder / MODEL), Rig.load(folder / RIG)
     weights = read_weights(folder / WEIGHTS, REMEDY)
     # The model is read in float32 whatever it was saved in, and so is what is remembered of its features.
     weights = {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
+    threshold = _threshold(folder / CONFIG, content)
+    config = parse_config(DetectorConfig, {**content, "false_alarms": threshold.asked}, f"{folder / CONFIG}: ")
     try:
-        about = content.pop("threshold_fit")
-        interval, rate = tuple(about["interval"]), tuple(about["rate"])
-        threshold = Threshold(float(content.pop("threshold")), interval, about["asked"], rate, about["samples"])
-        config = DetectorConfig(**{**content, "weights": tuple(content["weights"]), "false_alarms": about["asked"]})
+        check_stored(weights, config, len(rig.views), model.vae.config["latent_channels"])
         levels = _part(weights, "levels")
-        count = 1 + max(int(name.split(".")[0]) for name in levels)
-        rebuilt = [Level.rebuild(_part(levels, str(index)), config) for index in range(count)]
+        rebuilt = [Level.rebuild(_part(levels, str(index)), config) for index in range(level_count(weights))]
         places = _part(weights, "registration")
         registration = Registration.rebuild(places, rig) if places else None
         glare = Glare(weights["glare.bright"].to(torch.bool), weights["glare.usual"])
         return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The fields of ``detector.json``; refuses those of other programs and versions."""
+    content = read_json(path, REMEDY)
+    if content.get("format") != FORMAT and not ("format" not in content and "threshold_fit" in content):
+        raise ValueError(f'{path}: must be an object with "format": "{FORMAT}", got another program\'s; {REMEDY}')
+    version = content.get("version", 0)
+    if version != VERSION:
+        known = isinstance(version, int) and version > VERSION
+        mend = "inspect with that version of vsad, or fit anew" if known else "fit anew"
+        kind = "newer" if known else "older"
+        raise ValueError(f"{path}: must be of version {VERSION}, got a detector of a {kind} version; {mend}")
+    return {name: value for name, value in content.items() if name not in ("format", "version")}
+
+
+def _chosen_network(folder: Path, content: dict[str, Any], network: FrozenNetwork | None) -> FrozenNetwork | None:
+    """The frozen network that a detector was fitted with; its name is taken out of the content.
+
+    One of a module of somebody's own is never loaded because a file says so: that would run what the module does.
+    """
+    if "network" not in content:
+        if network is not None:
+            raise ValueError(f"{folder}: the detector was fitted without a frozen network; leave network out")
+        return None
+    name = content.pop("network")
+    if network is not None:
+        return network
+    if name is None:
+        raise ValueError(f"{folder}: the detector has a frozen network without a name; give it as network")
+    if not isinstance(name, str):
+        raise ValueError(f"{folder / CONFIG}: network must be a name, got {name!r}; {REMEDY}")
+    own = [part for part in name.split("+") if part != CONTRAST and not part.startswith("timm:")]
+    if own:
+        raise ValueError(
+            f"{folder}: the detector's frozen network is made by code of somebody's own, {', '.join(own)}; if you "
+            f"trust it, give it as network=load_network({name!r})"
+        )
+    return load_network(name)
+
+
+@dataclass
+class _Fitted(Strict):
+    """The threshold as it is written."""
+
+    value: float
+    interval: tuple[float, float]
+    asked: float
+    rate: tuple[float, float]
+    samples: int
+
+
+def _threshold(path: Path, content: dict[str, Any]) -> Threshold:
+    """The threshold; what is told of it is taken out of the content."""
+    value, about = content.pop("threshold", None), content.pop("threshold_fit", None)
+    told = {**(about if isinstance(about, dict) else {}), "value": value}
+    fitted = parse_config(_Fitted, told, f"{path}: ", "threshold_fit.")
+    return Threshold(fitted.value, fitted.interval, fitted.asked, fitted.rate, fitted.samples)
 
 
 def _part(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:

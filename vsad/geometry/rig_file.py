@@ -33,6 +33,7 @@ def parse_rig(content: dict[str, Any]) -> tuple[tuple[str, ...], Size, tuple[Rig
     for index, entry in enumerate(entries):
         name = pair_name(entry.get("target", f"pairs[{index}]"), entry.get("source", "?"))
         _check_keys(f"rig: {name}", entry, required=("target", "source", "homography"), allowed=_PAIR_KEYS)
+        _check_types(f"rig: {name}", entry)
         pairs.append(RigPair(**{key: value for key, value in entry.items() if key != "comment"}))
     return content["views"], (content["height"], content["width"]), tuple(pairs)
 
@@ -55,6 +56,22 @@ def _check_keys(what: str, content: dict[str, Any], required: Sequence[str], all
         raise ValueError(f"{what} must have {', '.join(missing)}; add it")
     if unknown:
         raise ValueError(f"{what} must not have {', '.join(unknown)}; remove it, notes may go in a comment")
+
+
+def _check_types(what: str, entry: dict[str, Any]) -> None:
+    """Refuse a pair whose views are no names, or whose matrix is not of numbers."""
+    for key in ("target", "source"):
+        if not isinstance(entry[key], str):
+            raise ValueError(f"{what} {key} must be the name of a view, got {entry[key]!r}; mend it")
+    rows = entry["homography"]
+    numbers = isinstance(rows, list) and all(
+        isinstance(row, list) and all(type(number) in (int, float) for number in row) for row in rows
+    )
+    if not numbers:  # true would be taken for 1
+        raise ValueError(f"{what} homography must be 3 rows of 3 numbers, got {rows!r}; fit it again")
+    for key in ("inliers", "error_px"):
+        if isinstance(entry.get(key), bool):
+            raise ValueError(f"{what} {key} must be a number >= 0, got {entry[key]!r}; mend or delete it")
 
 
 def _pair_text(pair: RigPair) -> str:

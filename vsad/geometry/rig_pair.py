@@ -70,7 +70,8 @@ def checked_pair(pair: RigPair, views: tuple[str, ...], size: Size) -> RigPair:
             raise ValueError(f"rig: {name} {key} must be a number >= 0, got {value!r}; mend or delete it")
     height, width = size
     unit = scale_homography(H, size, (1, 1))
-    if not torch.linalg.cond(unit) < _MAX_CONDITION:
+    # Numbers near the greatest overflow here.
+    if not torch.isfinite(unit).all() or not torch.linalg.cond(unit) < _MAX_CONDITION:
         raise ValueError(
             f"rig: {name} homography must be invertible for {height} x {width} images, got {H.tolist()}; "
             "fit it again or delete the pair"

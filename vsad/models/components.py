@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-from vsad.files import read_json
+from vsad.files import atomic_folder, read_json
 from vsad.models import derivative_vae
 from vsad.models.adapter import MultiViewAdapter
 from vsad.models.config import Prediction, VALDMConfig
@@ -161,17 +160,16 @@ def save(model: VALDM, folder: Path) -> None:
     Of a model that was there before nothing is left that would be read as this one's.
     """
     config = model.config
-    if (folder / ADAPTER / "config.json").is_file() and not (folder / PIPELINE).is_file():
-        for part in (VAE, UNET, LORA):
-            shutil.rmtree(folder / part, ignore_errors=True)
-    model.adapter.save_pretrained(folder / ADAPTER)
-    model.scheduler.save_pretrained(folder / SCHEDULER)
-    if config.base is None or model.vae_is_tuned:
-        model.vae.save_pretrained(folder / VAE)
-    if config.base is None or config.tune == "all":
-        model.unet.save_pretrained(folder / UNET)
-    elif config.tune == "lora":
-        model.unet.save_lora_adapter(folder / LORA)
+    ours = (folder / ADAPTER / "config.json").is_file() and not (folder / PIPELINE).is_file()
+    with atomic_folder(folder, last=ADAPTER, stale=(VAE, UNET, LORA) if ours else ()) as partial:
+        model.adapter.save_pretrained(partial / ADAPTER)
+        model.scheduler.save_pretrained(partial / SCHEDULER)
+        if config.base is None or model.vae_is_tuned:
+            model.vae.save_pretrained(partial / VAE)
+        if config.base is None or config.tune == "all":
+            model.unet.save_pretrained(partial / UNET)
+        elif config.tune == "lora":
+            model.unet.save_lora_adapter(partial / LORA)
 
 
 def load(

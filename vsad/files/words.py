@@ -1,0 +1,89 @@
+"""What the file system refuses, in words: the file, what is wrong with it, and the remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SAID = {
+    errno.EACCES: ("no permission", "change the permissions of it and of its folder"),
+    errno.EPERM: ("no permission", "change the permissions of it and of its folder"),
+    errno.EROFS: ("a file system that is read-only", "name a place on another one"),
+    errno.ENOSPC: ("a full disk", "free some space, or name a place on another disk"),
+    errno.EDQUOT: ("a full quota", "free some space, or name a place on another disk"),
+    errno.EFBIG: ("more than a file may hold", "name a place on another disk"),
+    errno.ENAMETOOLONG: ("a name that is too long", "name a shorter one"),
+    errno.EISDIR: ("a folder", "name a file"),
+    errno.EEXIST: ("something else of that name", "delete it, or name another"),
+    errno.ENOTEMPTY: ("a folder that holds something", "delete it, or name another"),
+    errno.ELOOP: ("links that lead in a circle", "mend the links"),
+    errno.EMFILE: ("too many open files", "raise the limit with `ulimit -n`"),
+    errno.ENFILE: ("too many open files", "end other programs"),
+    errno.EIO: ("an error of the disk", "check the disk"),
+}
+
+
+@contextmanager
+def in_words(path: str | Path, remedy: str | None = None) -> Iterator[None]:
+    """Raise what the file system says of a path as an error of the same type, in one sentence.
+
+    Errors that are in words already pass.
+
+    Args:
+        path: the file or folder.
+        remedy: of a file that is read, how to get it; None for what is written.
+
+    Raises:
+        OSError: or one of its kinds.
+        ValueError: no file system has such a name.
+    """
+    if "\0" in str(path) or not _encodes(path):
+        raise ValueError(f"{str(path)!r}: must be a name of characters that files may have; name another")
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:  # in words already
+            raise
+        kind = type(error) if type(error).__module__ == "builtins" else OSError
+        said = kind(_sentence(path, error, remedy))
+        said.errno = error.errno
+        raise said from None
+
+
+def check_regular(path: Path, remedy: str | None = None) -> None:
+    """Refuse a folder, and a pipe or device, whose reading need not end and which replacing would destroy.
+
+    Raises:
+        OSError: there is no such file, or it is none.
+    """
+    with in_words(path, remedy):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+        if not stat.S_ISREG(mode):
+            raise OSError(f"{path}: must be a file, got a pipe, socket or device; name a file")
+
+
+def _encodes(path: str | Path) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _sentence(path: str | Path, error: OSError, remedy: str | None) -> str:
+    if error.errno == errno.ENOENT and remedy is not None:
+        return f"{path} is missing: {remedy}"
+    rule = "must be a place that can be written" if remedy is None else "must be a file that can be read"
+    got, mend = _SAID.get(error.errno or 0, ((error.strerror or str(error)).lower(), "name another"))
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        # The nearest of its folders that is none.
+        parts = [each for each in (Path(path), *Path(path).parents) if os.path.lexists(each) and not each.is_dir()]
+        if parts:
+            got, mend = f"{parts[0]}, which is a file and no folder", "name another place, or delete that file"
+    return f"{path}: {rule}, got {got}; {mend}" + (f", or {remedy}" if remedy else "")
