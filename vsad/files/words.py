@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ _SAID = {
     errno.EIO: ("an error of the disk", "check the disk"),
 }
 
+# How libraries in Rust, such as safetensors, end what they say of an error of the file system, whatever they raise.
+_RUST = re.compile(r"\(os error (\d+)\)")
+
 
 @contextmanager
 def in_words(path: str | Path, remedy: str | None = None) -> Iterator[None]:
@@ -45,7 +49,12 @@ def in_words(path: str | Path, remedy: str | None = None) -> Iterator[None]:
         raise ValueError(f"{str(path)!r}: must be a name of characters that files may have; name another")
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError):
+            rust = _RUST.search(str(error))
+            if rust is None:
+                raise
+            error = OSError(int(rust[1]), os.strerror(int(rust[1])))  # becomes PermissionError and so on
         if error.strerror is None:  # in words already
             raise
         kind = type(error) if type(error).__module__ == "builtins" else OSError

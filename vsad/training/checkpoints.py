@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vsad.config import plain
-from vsad.files import partial_folder, publish, read_json, read_weights, write_json, write_weights
+from vsad.files import (
+    differences,
+    in_words,
+    partial_folder,
+    publish,
+    read_json,
+    read_weights,
+    write_json,
+    write_weights,
+)
 from vsad.models import VALDM
 from vsad.training.config import TrainConfig
 from vsad.training.optimization import Optimization
@@ -21,6 +32,7 @@ from vsad.training.station import Station
 
 FOLDER, FACTS, MODEL, AVERAGE, DISCRIMINATOR = "checkpoints", "training.json", "model", "ema", "discriminator"
 REMEDY = "name another folder, or delete this one to begin anew"
+_BROKEN = "delete this folder to go on from the checkpoint before it"
 # What may differ when a training goes on: it changes how the training runs and not what it finds.
 _FREE = ("checkpoint_every", "keep", "workers", "tensorboard", "accumulation", "checkpointing")
 
@@ -72,8 +84,14 @@ class Checkpoints:
         if different:
             more = f", and {len(different) - 3} more" if len(different) > 3 else ""
             raise ValueError(f"{self.folder}: must be of this training, got {'; '.join(different[:3])}{more}; {REMEDY}")
-        self.optimization.accelerator.load_state(last)
-        step = int(content["step"])
+        step = content.get("step")
+        if type(step) is not int or step < 0:
+            raise ValueError(f"{last / FACTS}: step must be an integer from 0, got {step!r}; {_BROKEN}")
+        try:
+            with in_words(last, REMEDY):
+                self.optimization.accelerator.load_state(last)
+        except (RuntimeError, LookupError, EOFError, PickleError, AttributeError, TypeError) as error:
+            raise ValueError(f"{last}: must be a whole checkpoint, got {_line(error)}; {_BROKEN}") from None
         if self.optimization.ema is not None:
             self.optimization.ema.optimization_step = step
         return step
@@ -86,11 +104,17 @@ class Checkpoints:
         if accelerator.is_main_process:
             partial = partial_folder(target)
         accelerator.wait_for_everyone()
-        accelerator.save_state(partial)
-        accelerator.wait_for_everyone()
+        try:
+            with _torch_in_words(target):
+                accelerator.save_state(partial)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                write_json(partial / FACTS, {"step": step, "facts": self.facts})
+                publish(partial, target)
+        finally:
+            if accelerator.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
         if accelerator.is_main_process:
-            write_json(partial / FACTS, {"step": step, "facts": self.facts})
-            publish(partial, target)
             for old in [*self.complete()[: -self.keep], *self.folder.glob(".*.partial")]:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
@@ -128,14 +152,21 @@ class Checkpoints:
                     part[key].copy_(weight)
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Every field that differs, in words; both are nested mappings as JSON has them."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = [*now, *(key for key in before if key not in now)]
-        return [
-            text for key in names for text in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    if before == now:
-        return []
-    short = max(len(str(before)), len(str(now))) <= 60
-    return [f"{name} {before!r}, now {now!r}" if short else f"another {name}"]
+@contextmanager
+def _torch_in_words(path: Path) -> Iterator[None]:
+    """Say what the file system refuses; torch's writer tells no more than that it could not write."""
+    try:
+        with in_words(path):
+            yield
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise OSError(
+            f"{path}: must be a place that can be written, got {_line(error)}; is the disk full? Free some space, or "
+            "name a place on another disk"
+        ) from None
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

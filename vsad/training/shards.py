@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vsad.files import partial_folder, publish, read_json, write_json, write_weights
+from vsad.files import atomic_folder, check_writable, in_words, read_json, sweep, write_json, write_weights
 
 INDEX, NAME = "index.json", "latents"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -46,7 +46,7 @@ class LatentShards:
             self.shape = torch.Size(index["shape"])
             self.shard_samples = index["shard_samples"]
             self.hashes = {str(name): str(value) for name, value in index["shards"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise ValueError(
                 f"{self.folder / INDEX}: must hold shape, shard_samples and shards, got {type(error).__name__} "
                 f"{error}; {REMEDY}"
@@ -111,9 +111,9 @@ class LatentShards:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     try:
-        with safe_open(file, "pt") as opened:
+        with in_words(file, REMEDY), safe_open(file, "pt") as opened:
             yield opened
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise ValueError(f"{file}: must be a safetensors file with {NAME!r}, got {error}; {REMEDY}") from None
 
 
@@ -145,27 +145,31 @@ def write_latents(
             f"write_latents: dtype must be one of {list(DTYPES)} and shard_samples at least 1, "
             f"got {dtype} and {shard_samples}"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: must be a new or empty folder; delete it or name another")
-    partial = partial_folder(folder)
-    samples, count, shape = iter(latents), 0, torch.Size()
-    hashes: dict[str, str] = {}
-    while chunk := list(islice(samples, shard_samples)):
-        shape = shape or chunk[0].shape
-        wrong = next((sample.shape for sample in chunk if sample.shape != shape or sample.ndim != 4), None)
-        if wrong is not None:
-            raise ValueError(f"write_latents: latents must be (V, c, h, w) of one shape, {shape}, got {wrong}")
-        shard = torch.stack(chunk).to("cpu", dtype)  # (n, V, c, h, w)
-        if not shard.isfinite().all():
-            raise ValueError(f"write_latents: latents must be finite as {dtype}, got NaN or infinity; choose float32")
-        file = write_weights(partial / f"shard-{len(hashes):05d}.safetensors", {NAME: shard})
-        hashes[file.name] = _hash(shard)
-        count += len(chunk)
-    if not count:
-        raise ValueError("write_latents: latents must be of at least one sample, got none")
-    index: dict[str, Any] = {"shape": [count, *shape], "shard_samples": shard_samples, "shards": hashes}
-    write_json(partial / INDEX, index)
-    publish(partial, folder)
+    check_writable(folder)
+    if folder.exists():
+        sweep(folder)
+        if any(folder.iterdir()):
+            raise FileExistsError(f"{folder}: must be a new or empty folder; delete it or name another")
+    with atomic_folder(folder) as partial:
+        samples, count, shape = iter(latents), 0, torch.Size()
+        hashes: dict[str, str] = {}
+        while chunk := list(islice(samples, shard_samples)):
+            shape = shape or chunk[0].shape
+            wrong = next((sample.shape for sample in chunk if sample.shape != shape or sample.ndim != 4), None)
+            if wrong is not None:
+                raise ValueError(f"write_latents: latents must be (V, c, h, w) of one shape, {shape}, got {wrong}")
+            shard = torch.stack(chunk).to("cpu", dtype)  # (n, V, c, h, w)
+            if not shard.isfinite().all():
+                raise ValueError(
+                    f"write_latents: latents must be finite as {dtype}, got NaN or infinity; choose float32"
+                )
+            file = write_weights(partial / f"shard-{len(hashes):05d}.safetensors", {NAME: shard})
+            hashes[file.name] = _hash(shard)
+            count += len(chunk)
+        if not count:
+            raise ValueError("write_latents: latents must be of at least one sample, got none")
+        index: dict[str, Any] = {"shape": [count, *shape], "shard_samples": shard_samples, "shards": hashes}
+        write_json(partial / INDEX, index)
     return LatentShards(folder)
 
 
