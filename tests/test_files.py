@@ -391,6 +391,11 @@ def test_what_json_cannot_hold_is_not_written(tmp_path, value):
 
 def test_text_is_utf_8(tmp_path):
     assert write_text(tmp_path / "t", "ü").read_bytes() == "ü".encode()
+    name = os.fsdecode(b"caf\xe9.png")
+    for write in (lambda path: write_text(path, name), lambda path: write_json(path, {"image": name})):
+        with pytest.raises(ValueError, match=r"scores: must hold text that UTF-8 can write, got .*caf.udce9.*; rename"):
+            write(tmp_path / "scores")
+    assert os.listdir(tmp_path) == ["t"]
 
 
 def test_a_large_split_is_read_soon(tmp_path):

@@ -59,9 +59,15 @@ class RunFolder:
             ValueError: it holds another run, and not ``fresh``.
         """
         folder = Path(folder)
+        try:
+            asked = json.loads(json.dumps(options or {}, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"run: options must be what JSON can hold, got others ({error}); give them as text"
+            ) from None
         check_writable(folder)
         known = read_run(folder)
-        record = RunRecord(command, vsad.__version__, json.loads(json.dumps(options or {}, allow_nan=False)))
+        record = RunRecord(command, vsad.__version__, asked)
         with in_words(folder):
             folder.mkdir(parents=True, exist_ok=True)
             journal = os.open(folder / JOURNAL, _APPEND, 0o666)
@@ -126,7 +132,8 @@ class RunFolder:
             ValueError: the name leads out of the folder.
         """
         path = self.folder / name
-        if name not in self.record.folders and path.is_dir() and any(path.iterdir()):
+        known = name in self.record.folders or not inside(name)
+        if not known and path.is_dir() and any(path.iterdir()):
             raise FileExistsError(f"{path}: must be new or empty, got a folder that holds something; delete or move it")
         return self._own("folder", name, self.record.folders)
 

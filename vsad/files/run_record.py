@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 from vsad.files.text import read_bytes, read_json
@@ -90,14 +90,9 @@ def read_run(folder: str | Path) -> RunRecord | None:
 
 
 def inside(name: str) -> bool:
-    """Whether a name is of something in a folder, written with slashes, and leads nowhere else."""
-    path = PurePosixPath(name)
-    return (
-        bool(path.parts)
-        and not path.is_absolute()
-        and not {"..", "~"} & set(path.parts)
-        and not set(name) & set("\\:\0")
-    )
+    """Whether a name is of something in a folder, and leads nowhere else."""
+    path = PurePath(name)
+    return bool(path.parts) and not path.anchor and not path.drive and ".." not in path.parts and "\0" not in name
 
 
 def fingerprint_files(*paths: str | Path) -> str:

@@ -21,8 +21,19 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text."""
-    return write_bytes(path, text.encode())
+    """Write UTF-8 text.
+
+    Raises:
+        ValueError: it holds half a character, as the name of a file does that is written in another encoding.
+    """
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        wrong = text[max(0, error.start - 20) : error.end + 20]
+        raise ValueError(
+            f"{path}: must hold text that UTF-8 can write, got {wrong!r}; rename what is named so"
+        ) from None
+    return write_bytes(path, data)
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
