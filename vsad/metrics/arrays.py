@@ -33,16 +33,26 @@ def checked_scores(
         )
     if not values.size:
         raise ValueError(f"{op}: {name} must hold at least one value, got {list(values.shape)}; check the test set")
+    return ranked_values(op, values, name), checked_labels(op, truth, label_name)
+
+
+def ranked_values(op: str, values: np.ndarray, name: str) -> np.ndarray:
+    """At least one value as float32 or, where it is, float64; none of them NaN."""
     if values.dtype != np.float64:
         values = values.astype(np.float32, copy=False)
     if np.isnan(values.min()):  # the minimum passes NaN on and needs no array of its own
         where = tuple(int(i) for i in np.unravel_index(int(np.isnan(values).argmax()), values.shape))
         raise ValueError(f"{op}: {name} must not be NaN, got NaN at index {where}; look at that input's features")
-    if truth.dtype != np.bool_:
-        if not np.isin(truth, (0, 1)).all():
+    return values
+
+
+def checked_labels(op: str, labels: np.ndarray, name: str) -> np.ndarray:
+    """At least one label as bool."""
+    if labels.dtype != np.bool_:
+        if not ((labels == 0) | (labels == 1)).all():
             raise ValueError(
-                f"{op}: {label_name} must be boolean or 0/1, got values from {truth.min()} to {truth.max()}; "
+                f"{op}: {name} must be boolean or 0/1, got values from {labels.min()} to {labels.max()}; "
                 f"binarize them first"
             )
-        truth = truth.astype(bool)
-    return values, truth
+        labels = labels.astype(bool)
+    return labels

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vsad.metrics.arrays import Array, checked_scores
-from vsad.metrics.curve import Curve, region_weights
+from vsad.metrics.curve import Curve
+from vsad.metrics.pixels import PixelScores, checked_maps, checked_masks
 
 
 def auroc(scores: Array, labels: Array) -> float | None:
@@ -25,7 +26,7 @@ def auroc(scores: Array, labels: Array) -> float | None:
         0.75
     """
     curve = Curve.of(*checked_scores("auroc", scores, labels))
-    return None if curve is None else curve.auroc()
+    return None if curve is None else float(curve.auroc())
 
 
 def average_precision(scores: Array, labels: Array) -> float | None:
@@ -39,7 +40,7 @@ def average_precision(scores: Array, labels: Array) -> float | None:
         0.8333
     """
     curve = Curve.of(*checked_scores("average_precision", scores, labels))
-    return None if curve is None else curve.average_precision()
+    return None if curve is None else float(curve.average_precision())
 
 
 def f1_max(scores: Array, labels: Array) -> float | None:
@@ -53,7 +54,7 @@ def f1_max(scores: Array, labels: Array) -> float | None:
         0.8
     """
     curve = Curve.of(*checked_scores("f1_max", scores, labels))
-    return None if curve is None else curve.f1_max()
+    return None if curve is None else float(curve.f1().max())
 
 
 def aupro(maps: Array, masks: Array, limit: float = 0.3) -> float | None:
@@ -78,8 +79,8 @@ def aupro(maps: Array, masks: Array, limit: float = 0.3) -> float | None:
     """
     if not 0.0 < limit <= 1.0:
         raise ValueError(f"aupro: limit must be in (0, 1], got {limit}; 0.3 is the usual choice")
-    scores, defects = checked_scores("aupro", maps, masks, name="maps", label_name="masks")
-    if scores.ndim < 2:
-        raise ValueError(f"aupro: maps must be (..., H, W), got {list(scores.shape)}; keep the image axes apart")
-    curve = Curve.of(scores, defects)
-    return None if curve is None else curve.aupro(region_weights(defects), limit)
+    scores = checked_maps("aupro", maps)
+    pixels = PixelScores()
+    pixels.add_checked(scores, checked_masks("aupro", masks, scores))
+    curve = pixels.curve()
+    return None if curve is None else curve.aupro(limit)
