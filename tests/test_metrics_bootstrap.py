@@ -65,7 +65,9 @@ def test_views_of_a_sample_move_together() -> None:
     scores = rng.normal(size=60) + labels
     alone = bootstrap(scores, labels)
     # Five views that say the same are no more evidence than one; five parts that say it would be.
-    assert bootstrap(np.repeat(scores[:, None], 5, 1), np.repeat(labels[:, None], 5, 1)) == pytest.approx(alone)
+    same = bootstrap(np.repeat(scores[:, None], 5, 1), np.repeat(labels[:, None], 5, 1))
+    for name, interval in alone.items():
+        assert same[name] == pytest.approx(interval, abs=1e-9)
     apart = bootstrap(np.repeat(scores, 5), np.repeat(labels, 5))["auroc"]
     assert apart[1] - apart[0] < 0.6 * (alone["auroc"][1] - alone["auroc"][0])
 
@@ -112,7 +114,7 @@ def test_draws_of_one_class_are_left_out() -> None:
         (lambda s, t: bootstrap(s, t, confidence=95), r"bootstrap: confidence must be in \(0, 1\), got 95"),
         (lambda s, t: bootstrap(s[None], t[None]), r"bootstrap: scores must be \(S,\) or \(S, V\), got \[1, 4, 2\]"),
         (lambda s, t: bootstrap(s, t[:, :1]), r"bootstrap: labels must be \[4, 2\] like scores, got \[4, 1\]"),
-        (lambda s, t: bootstrap(s, t + 1), r"bootstrap: labels must be boolean or 0/1"),
+        (lambda s, t: bootstrap(s, t + 2), r"bootstrap: labels must be boolean or 0/1"),
         (lambda s, t: bootstrap(s * np.nan, t), r"bootstrap: scores must not be NaN"),
     ],
 )
@@ -148,6 +150,5 @@ def test_two_thousand_samples_take_a_thousand_draws_in_seconds() -> None:
     views_s = time.process_time() - start
     bootstrap(scores.max(1), labels.any(1))
     samples_s = time.process_time() - start - views_s
-    print(views_s, samples_s)
-    assert samples_s < 2
-    assert views_s < 5
+    assert samples_s < 2  # measured 0.15 s of one core, and 0.6 s for the views
+    assert views_s < 4

@@ -140,8 +140,8 @@ NAN_MAP[1, 2, 3] = np.nan
         ({"view_scores": np.zeros(2)}, r"view_scores must be \[3\], got \[2\]"),
         ({"view_scores": np.array([0, np.nan, 0])}, r"view_scores must not be NaN, got NaN at index \(1,\)"),
         ({"view_labels": np.array([0, 1, 2])}, r"view_labels must be boolean or 0/1, got values from 0 to 2"),
-        ({"sample_score": np.zeros(1)}, r"sample_score must be \[\], got \[1\]"),
-        ({"sample_score": float("nan")}, r"sample_score must not be NaN"),
+        ({"sample_score": np.zeros(1)}, r"sample_score must be a single value, got \[1\]"),
+        ({"sample_score": float("nan")}, r"sample_score must not be NaN, got NaN; look"),
         ({"sample_label": 0.5}, r"sample_label must be boolean or 0/1, got values from 0.5"),
         (
             {"maps": np.zeros((2, 4, 4)), "masks": None, "view_scores": np.zeros(2), "view_labels": np.zeros(2)},

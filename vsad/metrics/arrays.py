@@ -11,7 +11,7 @@ from torch import Tensor
 Array: TypeAlias = np.ndarray | Tensor
 
 
-def as_numpy(value: Array | Sequence[float]) -> np.ndarray:
+def as_numpy(value: Array | Sequence[float] | float) -> np.ndarray:
     """The array of a tensor or array on any device; float16 and bfloat16 become float32."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
@@ -41,8 +41,9 @@ def ranked_values(op: str, values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype != np.float64:
         values = values.astype(np.float32, copy=False)
     if np.isnan(values.min()):  # the minimum passes NaN on and needs no array of its own
-        where = tuple(int(i) for i in np.unravel_index(int(np.isnan(values).argmax()), values.shape))
-        raise ValueError(f"{op}: {name} must not be NaN, got NaN at index {where}; look at that input's features")
+        index = tuple(int(i) for i in np.unravel_index(int(np.isnan(values).argmax()), values.shape))
+        where = f" at index {index}" if index else ""
+        raise ValueError(f"{op}: {name} must not be NaN, got NaN{where}; look at that input's features")
     return values
 
 

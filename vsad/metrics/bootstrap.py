@@ -12,8 +12,8 @@ from vsad.metrics.curve import Curve, tie_ends
 
 Interval: TypeAlias = tuple[float, float]
 NAMES = ("auroc", "ap", "f1_max")
-# Values that are held at once: draws are taken in groups of so many scores.
-_HELD = 1 << 21
+# Draws are worked on in groups of so many scores, 4 MB of int64, which caches hold.
+_HELD = 1 << 19
 
 
 def bootstrap(

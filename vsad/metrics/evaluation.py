@@ -136,8 +136,8 @@ class Evaluation:
     def curves(self) -> Curves:
         """ROC and PRO curves of what was added so far, each of at most 200 points.
 
-        The line between the points lies within half a thousandth of the picture's side of the curve, or, where 200
-        points do not suffice for that, as near as they do.
+        The line lies within a thousandth of the picture's side of the curve. Where 200 points are too few for that,
+        the tolerance is doubled until they are not.
         """
         _, pixel, pro = self._pixel_level()
         return Curves(_roc(self._sample_curve()), _roc(self._view_curve()), pixel, pro)
@@ -233,7 +233,10 @@ def _labels(op: str, name: str, value: Array | bool, shape: tuple[int, ...]) -> 
 
 
 def _shaped(op: str, name: str, value: Array | float, shape: tuple[int, ...]) -> np.ndarray:
-    array = as_numpy(value)  # type: ignore[arg-type]
+    array = as_numpy(value)
     if array.shape != shape:
-        raise ValueError(f"{op}: {name} must be {list(shape)}, got {list(array.shape)}; maps hold that many views")
+        rule, remedy = (
+            (list(shape), "give one for each view of maps") if shape else ("a single value", "give the sample's")
+        )
+        raise ValueError(f"{op}: {name} must be {rule}, got {list(array.shape)}; {remedy}")
     return array
