@@ -1,4 +1,4 @@
-"""Reading and writing images and masks, with errors that name the file and the remedy."""
+"""Reading and writing images, with errors that name the file and the remedy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+from vsad.data.decode import PIXEL_LIMIT, decode
+from vsad.data.depth import to_rgb
+
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"}
+    | {".pbm", ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".avif"}
+)
 
 
 def is_image(path: Path) -> bool:
@@ -16,25 +21,30 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def read_image(path: Path | str) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB; 16-bit gray is scaled to 8 bits.
+def unread_suffixes(folder: Path) -> list[str]:
+    """List the endings of the visible files in ``folder`` that are not read as images, for an error to name."""
+    files = (path for path in folder.iterdir() if path.suffix and not path.name.startswith("."))
+    return sorted({path.suffix.lower() for path in files if not is_image(path) and path.is_file()})
+
+
+def read_image(path: Path | str, *, depth: int | None = None, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
+    """Read an image as (H, W, 3) RGB: uint8, or float32 in [0, 1] where the file stores more than 8 bits.
+
+    An EXIF orientation is honored, and transparent pixels become black. Integers of more than 8 bits are divided by
+    the largest number of their depth, floating point must be in [0, 1].
+
+    Args:
+        path: the file.
+        depth: significant bits of integers of more than 8, as a camera that stores 12 bits in files of 16; the smallest
+            of 8, 10, 12, 14 and 16 that holds the values of this file where None.
+        pixel_limit: larger images are refused before they are decoded.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no image, or only part of one.
+        PermissionError: the file may not be read.
+        ValueError: the file is no image, only part of one, or its values are not as they must be.
     """
-    return _decode(Path(path), "RGB")
-
-
-def read_mask(path: Path | str) -> np.ndarray:
-    """Read a mask as (H, W) float32 in [0, 1], 1 = defect; masks stored as 0/1 and as 0/255 read alike.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no image, or only part of one.
-    """
-    mask = _decode(Path(path), "L").astype(np.float32)
-    return mask if mask.max(initial=0) <= 1 else mask / 255
+    return to_rgb(decode(Path(path), pixel_limit), depth)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -59,18 +69,3 @@ def resize_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return image
     shrinks = height <= image.shape[0] and width <= image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def _decode(path: Path, mode: str) -> np.ndarray:
-    # Pillow, because OpenCV returns None for a broken file and half a picture for a truncated one.
-    if not path.is_file():
-        raise FileNotFoundError(f"read_image: {path} does not exist; restore the file or remove its entry")
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # convert() would clip 16 bits instead of scaling them
-                return np.array(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode))
-            return np.array(image.convert(mode))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"read_image: {path} must be a complete image, got {error}; copy or export the file again"
-        ) from error

@@ -1,0 +1,38 @@
+"""Reading in threads ahead of whoever uses what is read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+
+
+def read_ahead(read: Callable[[Key], Item], keys: Iterable[Key], threads: int | None = None) -> Iterator[Item]:
+    """Yield ``read(key)`` for each key, in order, while threads read what comes next.
+
+    At most ``threads + 1`` items are held. An error is raised where its item would be yielded.
+
+    Args:
+        read: is called in the threads.
+        keys: what to read.
+        threads: torch's number of threads where None, which is what a user sets.
+    """
+    threads = threads or torch.get_num_threads()
+    pending: deque[Future[Item]] = deque()
+    with ThreadPoolExecutor(threads, "vsad-read") as pool:
+        try:
+            for key in keys:
+                pending.append(pool.submit(read, key))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # also where an error is raised, or the caller stops early
+            for future in pending:
+                future.cancel()
