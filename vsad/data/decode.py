@@ -23,7 +23,7 @@ from PIL import Image, ImageFile, ImageOps
 PIXEL_LIMIT = 250_000_000
 # What is read by content, whatever a file's name says; others of Pillow's start programs or hold no photographs.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF")
-_BITS_PER_SAMPLE, _ORIENTATION, _PLANAR, _SAMPLE_FORMAT = 258, 274, 284, 339  # tags of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 284, 339  # tags of TIFF
 _OPENING = threading.Lock()
 
 
@@ -87,11 +87,13 @@ def has_more_than_bytes(path: Path, pixel_limit: int = PIXEL_LIMIT) -> bool:
     """Tell from its head whether a file stores more than 8 bits; raises what ``decode`` raises."""
     with _file(path) as file:
         image = _header(path, file, pixel_limit)
-        return image.mode[0] in "IF" or _is_deep_color(path, image)
+        return _is_deep_color(path, image) or image.mode[0] in "IF"
 
 
 @contextmanager
 def _file(path: Path) -> Iterator[BinaryIO]:
+    if "\0" in str(path):
+        raise ValueError(f"read_image: {str(path)!r} must be a path, got a NUL character in it; correct the path")
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
@@ -104,7 +106,7 @@ def _file(path: Path) -> Iterator[BinaryIO]:
     except PermissionError:
         raise PermissionError(f"read_image: {path} must be readable, got permission denied; chmod it") from None
     except OSError as error:
-        raise OSError(f"read_image: {path} must be readable, got {error.strerror}; copy the file again") from None
+        raise OSError(f"read_image: {path} must be readable, got {error.strerror}; correct the path") from None
     with file:
         yield file
 
@@ -116,7 +118,7 @@ def _pillow(path: Path) -> Iterator[None]:
     except Exception as error:  # A broken file leads its decoder to raise nearly anything: struct.error, KeyError.
         raise ValueError(
             f"read_image: {path} must be a complete image, got {str(error) or type(error).__name__}; "
-            "copy or export the file again"
+            "copy or export the file again, as PNG for example"
         ) from error
 
 
@@ -129,7 +131,9 @@ def _header(path: Path, file: BinaryIO, pixel_limit: int) -> ImageFile.ImageFile
         try:
             image = Image.open(file, formats=_FORMATS)
         except Image.UnidentifiedImageError:
-            raise ValueError(f"what begins with {start!r}" if start else "an empty file") from None
+            kind = "a TIFF of floating point in color, or of another kind that is not read"
+            what = kind if start[:4] in (b"II*\0", b"MM\0*") else f"what begins with {start!r}"
+            raise ValueError(what if start else "an empty file") from None
         finally:
             Image.MAX_IMAGE_PIXELS = saved
     width, height = image.size
@@ -154,27 +158,36 @@ def _tags(image: Image.Image) -> Mapping[int, Any]:
 
 
 def _is_deep_color(path: Path, image: ImageFile.ImageFile) -> bool:
-    """Tell whether Pillow would give 8 of 16 bits; refuse what nobody reads rightly."""
+    """Tell whether Pillow would give 8 of 16 bits; refuse what it would give wrongly."""
+    is_gray = image.mode[0] in "IF"
     if image.format == "TIFF":
         tags = _tags(image)
-        deep = image.mode[0] not in "IF" and max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
-        signed = image.mode[0] not in "IF" and 2 in tags.get(_SAMPLE_FORMAT, (1,))
-        if signed or (deep and (tags.get(_PLANAR, 1) == 2 or image.mode not in ("RGB", "RGBA", "RGBX"))):
+        deep = max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
+        signed = not is_gray and 2 in tags.get(_SAMPLE_FORMAT, (1,))
+        inverted = deep and tags.get(_PHOTOMETRIC) == 0
+        planes = deep and not is_gray and (tags.get(_PLANAR, 1) == 2 or image.mode not in ("RGB", "RGBA", "RGBX"))
+        if signed or inverted or planes:
+            what = "signed bytes" if signed else "white as 0" if inverted else f"{image.mode} or separate planes"
             raise ValueError(
-                f"read_image: {path} must store unsigned gray or interleaved RGB, got TIFF of another kind "
-                f"({image.mode}{', signed' if signed else ''}); export it as such"
+                f"read_image: {path} must store unsigned gray, black as 0, or interleaved RGB, got TIFF with {what}; "
+                "export it as such"
             )
-        return deep
-    arguments = str(image.tile[0][3]) if image.tile else ""
+        return deep and not is_gray
     if image.format == "PPM":
-        return image.mode == "RGB" and arguments.endswith("65535)")  # another maximum is what Pillow scales by
-    return ";16" in arguments and image.mode[0] != "I"
+        return image.mode == "RGB" and _maximum(image) == 65535
+    return not is_gray and bool(image.tile) and ";16" in str(image.tile[0][3])
+
+
+def _maximum(image: ImageFile.ImageFile) -> int:
+    """What Pillow scales a Netpbm file's values by; 0 where it takes them as they are."""
+    arguments = image.tile[0][3]
+    return arguments[-1] if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 0
 
 
 def _depths(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[int, ...]:
     if image.format == "TIFF" and 8 < (bits := max(_tags(image).get(_BITS_PER_SAMPLE, (1,)))) < 16:
         return (bits,)
-    if image.format == "JPEG2000" or (image.format == "PPM" and "65535" not in str(image.tile[0][3])):
+    if image.format == "JPEG2000" or (image.format == "PPM" and 0 < _maximum(image) < 65535):
         return (16,)  # Pillow scales to all 16 bits by the depth that such a file gives
     if image.format == "PNG":
         position = file.tell()
