@@ -1,5 +1,6 @@
 """Images as cameras and programs write them: read as they were meant, or refused in words."""
 
+import io
 import os
 import struct
 import warnings
@@ -9,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, features
 
 from vsad.data.decode import decode
@@ -307,8 +310,37 @@ def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path):
             path = write_png(tmp_path / "a.png", side, side, b"0", bits=8)
             with pytest.raises(ValueError, match=rf"at most 250,000,000 pixels, got {side} x {side}; raise the limit"):
                 read_image(path)
-        with pytest.raises(ValueError, match="must be a complete image"):
-            read_image(write_png(tmp_path / "a.png", 11_000, 9_000, b"0", bits=8))
+        for size in ((11_000, 9_000), (0, 5)):
+            with pytest.raises(ValueError, match="must be a complete image"):
+                read_image(write_png(tmp_path / "a.png", *size, b"0", bits=8))
     with pytest.raises(ValueError, match="at most 1,000 pixels, got 44 x 30"):
         read_image(save(tmp_path / "b.png", COLOR), pixel_limit=1000)
     assert saved == Image.MAX_IMAGE_PIXELS
+
+
+def encoded(suffix, picture, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, Image.registered_extensions()[suffix], **options)
+    return buffer.getvalue()
+
+
+FILES = [encoded(suffix, COLOR) for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp", ".gif", ".ppm", ".jp2")]
+FILES += [encoded(".tif", COLOR, compression="tiff_lzw"), encoded(".png", DEEP), encoded(".tif", DEEP)]
+FILES += [cv2.imencode(suffix, COLOR.astype(np.uint16))[1].tobytes() for suffix in (".png", ".tif")]
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of tags
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(FILES), CHANGES, st.floats(0, 1), st.booleans())
+def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path_factory, content, changes, length, in_its_head):
+    data = bytearray(content[: max(1, int(len(content) * (1 if length > 0.5 else 2 * length)))])
+    for place, value in changes:
+        data[int(place * min(len(data), 64 if in_its_head else len(data)))] = value
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path.write_bytes(data)
+    try:
+        outcome = str(read_image(path, pixel_limit=1_000_000).shape[2])
+    except ValueError as error:
+        outcome = str(error)
+    assert outcome == "3" or outcome.startswith(f"read_image: {path} must ")

@@ -27,6 +27,10 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _SAMPLE_FORMAT = 258, 262
 _OPENING = threading.Lock()
 
 
+class ImageError(ValueError):
+    """A file is not the picture that it must be; the message says why, and the remedy."""
+
+
 @dataclass(frozen=True)
 class Raster:
     """What a file of a picture stores, upright.
@@ -62,20 +66,19 @@ def decode(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Raster:
     Raises:
         FileNotFoundError: no such file.
         PermissionError: the file may not be read.
-        ValueError: it is no picture, not whole, several pictures, or larger than ``pixel_limit``.
+        ImageError: it is no picture, not whole, several pictures, or larger than ``pixel_limit``.
     """
     with _file(path) as file:
         image = _header(path, file, pixel_limit)
         deep, depths = _is_deep_color(path, image), _depths(image, file)
         turned = _tags(image).get(_ORIENTATION, 1) != 1  # Pillow turns TIFF while it loads
-        with _pillow(path):
-            image.load()
-            turned = turned or image.getexif().get(_ORIENTATION, 1) != 1  # EXIF of PNG may follow the pixels
-            is_jpeg = image.format in ("JPEG", "MPO")
-            if not deep:
-                return Raster(path, _values(ImageOps.exif_transpose(image)), depths, turned, is_jpeg)
+        image.load()
+        turned = turned or image.getexif().get(_ORIENTATION, 1) != 1  # EXIF of PNG may follow the pixels
+        is_jpeg = image.format in ("JPEG", "MPO")
+        if not deep:
+            return Raster(path, _values(ImageOps.exif_transpose(image)), depths, turned, is_jpeg)
         if turned:
-            raise ValueError(
+            raise ImageError(
                 f"read_image: {path} must be stored upright where its color has 16 bits, got an orientation that turns "
                 "it; export it without the orientation"
             )
@@ -93,12 +96,12 @@ def has_more_than_bytes(path: Path, pixel_limit: int = PIXEL_LIMIT) -> bool:
 @contextmanager
 def _file(path: Path) -> Iterator[BinaryIO]:
     if "\0" in str(path):
-        raise ValueError(f"read_image: {str(path)!r} must be a path, got a NUL character in it; correct the path")
+        raise ImageError(f"read_image: {str(path)!r} must be a path, got a NUL character in it; correct the path")
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-            raise ValueError(f"read_image: {path} must be a file, got {kind}; rename it, or put the image there")
+            raise ImageError(f"read_image: {path} must be a file, got {kind}; rename it, or put the image there")
         file = path.open("rb")
     except FileNotFoundError:
         what = f"is a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "does not exist"
@@ -108,24 +111,21 @@ def _file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise OSError(f"read_image: {path} must be readable, got {error.strerror}; correct the path") from None
     with file:
-        yield file
-
-
-@contextmanager
-def _pillow(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # A broken file leads its decoder to raise nearly anything: struct.error, KeyError.
-        raise ValueError(
-            f"read_image: {path} must be a complete image, got {str(error) or type(error).__name__}; "
-            "copy or export the file again, as PNG for example"
-        ) from error
+        try:
+            yield file
+        except ImageError:
+            raise
+        except Exception as error:  # A broken file leads its decoder to raise nearly anything: struct.error, KeyError.
+            raise ImageError(
+                f"read_image: {path} must be a complete image, got {str(error) or type(error).__name__}; "
+                "copy or export the file again, as PNG for example"
+            ) from error
 
 
 def _header(path: Path, file: BinaryIO, pixel_limit: int) -> ImageFile.ImageFile:
     start = file.read(16)
     file.seek(0)
-    with _pillow(path), _OPENING:
+    with _OPENING:
         # Pillow's own limit warns at one size, and raises at twice that; ours is the caller's.
         saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -137,16 +137,17 @@ def _header(path: Path, file: BinaryIO, pixel_limit: int) -> ImageFile.ImageFile
         finally:
             Image.MAX_IMAGE_PIXELS = saved
     width, height = image.size
+    if not width * height:
+        raise ValueError(f"one of {width} x {height} pixels")
     if width * height > pixel_limit:
-        raise ValueError(
+        raise ImageError(
             f"read_image: {path} must have at most {pixel_limit:,} pixels, got {width} x {height}; "
             "raise the limit (pixel_limit=, --pixel-limit) if it is meant to be so large"
         )
-    with _pillow(path):
-        # The further pictures of a JPEG are previews and gain maps of the first.
-        pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    # The further pictures of a JPEG are previews and gain maps of the first.
+    pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if pictures > 1:
-        raise ValueError(
+        raise ImageError(
             f"read_image: {path} must hold one picture, got {pictures} pages or frames; store each in its own file"
         )
     return image
@@ -168,7 +169,7 @@ def _is_deep_color(path: Path, image: ImageFile.ImageFile) -> bool:
         planes = deep and not is_gray and (tags.get(_PLANAR, 1) == 2 or image.mode not in ("RGB", "RGBA", "RGBX"))
         if signed or inverted or planes:
             what = "signed bytes" if signed else "white as 0" if inverted else f"{image.mode} or separate planes"
-            raise ValueError(
+            raise ImageError(
                 f"read_image: {path} must store unsigned gray, black as 0, or interleaved RGB, got TIFF with {what}; "
                 "export it as such"
             )
@@ -233,5 +234,5 @@ def _deep_color(path: Path, file: BinaryIO, image: Image.Image) -> np.ndarray:
     except cv2.error:
         array = None
     if array is None or array.dtype != np.uint16 or array.shape[:2] != image.size[::-1] or array.ndim != 3:
-        raise ValueError(f"read_image: {path} must be color that OpenCV can read, got 16 bits; export it with 8 bits")
+        raise ImageError(f"read_image: {path} must be color that OpenCV can read, got 16 bits; export it with 8 bits")
     return array[..., [2, 1, 0, 3][: array.shape[2]]]

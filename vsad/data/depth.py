@@ -61,16 +61,16 @@ def to_rgb(raster: Raster, depth: int | None = None) -> np.ndarray:
             "export it without the alpha channel"
         )
     bits = significant_bits(raster) if depth is None or color.dtype.kind == "f" else depth
-    if bits and (largest := _largest(raster)) >= 1 << bits:
+    limit = (1 << bits) - 1 or 1
+    largest = _largest(raster)
+    if largest > limit or (bits == 0 and color.dtype.kind != "f"):
+        known = f"up to {limit}, {bits} bits" if bits else "of floating point"
         needed = int(largest).bit_length()
         raise ValueError(
-            f"read_image: {raster.path} must hold values up to {(1 << bits) - 1}, {bits} bits, as is known of its "
-            f"camera, got {largest:.0f}; pass depth={needed} (--depth {needed}), here and in training, if the camera "
-            f"gives so many bits"
+            f"read_image: {raster.path} must hold values {known}, as is known of its camera, got {largest:.0f}; "
+            f"pass depth={needed} (--depth {needed}), here and in training, if the camera gives so many bits"
         )
-    scaled = color.astype(np.float32)
-    if bits:
-        scaled /= (1 << bits) - 1
+    scaled = color.astype(np.float32) / np.float32(limit)
     return scaled if scaled.shape[2] == 3 else np.repeat(scaled, 3, 2)
 
 
