@@ -195,13 +195,19 @@ def test_masks_labels_and_empty_masks(tmp_path):
     unmarked = gray_sample(tmp_path / "b", values, defect="dent", masks={"cam2": blank})
     good = gray_sample(tmp_path / "c", values)
     unknown = replace(shown, defect=None)
-    items = list(MultiViewDataset([shown, unmarked, good, unknown], size=(6, 8)))
+    dataset = MultiViewDataset([shown, unmarked, good, unknown], size=(6, 8))
+    items = list(dataset)
     assert items[0]["view_labels"].tolist() == [True, False, False]  # though no pixel survives the resizing
     assert not items[0]["masks"].any()
     assert [bool(item["sample_label"]) for item in items] == [True, True, False, False]
     assert [bool(item["mask_empty"]) for item in items] == [False, True, False, False]
     assert [item["defect"] for item in items] == ["dent", "dent", "good", ""]
     assert not items[3]["view_labels"].any()
+    good.images["cam1"].path.unlink()  # of which the truth is known without looking at it
+    for item, truth in zip(items, dataset.iter_truth()):
+        assert truth.keys() == item.keys() - {"images"}
+        assert all(torch.equal(*pair) if torch.is_tensor(pair[0]) else pair[0] == pair[1]
+                   for pair in ((truth[key], item[key]) for key in truth))  # fmt: skip
     batch = next(iter(torch.utils.data.DataLoader(MultiViewDataset([shown, unknown]), batch_size=2)))
     assert batch["masks"].shape == (2, 3, 12, 16)
     assert batch["masks"].sum() == 1
@@ -285,6 +291,8 @@ def test_a_part_of_a_data_set_has_its_cameras(tmp_path):
     assert part.cameras.depths == {"cam1": 12}
     torch.testing.assert_close(part.read_images(0).mean(), torch.tensor(50 / 4095))
     assert len(dataset) == 2
+    with pytest.raises(ValueError, match="at least one sample, got none"):
+        dataset.subset([])
     copied = pickle.loads(pickle.dumps(part))  # as workers of a DataLoader get it
     assert torch.equal(copied.read_images(0), part.read_images(0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +84,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         files = {view: [sample.images[view].path for sample in samples] for view in self.views}
         self._pixel_limit = pixel_limit
         self._depths = CameraDepths(files, known, pixel_limit)
-        self._native: _Native | None = None
+        self._first: _Native | None = None
 
     @property
     def cameras(self) -> Cameras:
@@ -113,29 +113,11 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         """
         sample = self.samples[index]
         images, natives = self._read_images(sample)
-        masks = torch.zeros(len(self.views), *images.shape[2:], dtype=torch.bool)
-        labels = torch.zeros(len(self.views), dtype=torch.bool)
-        read: dict[Path, np.ndarray] = {}
-        for v, view in enumerate(self.views):
-            file = sample.masks.get(view) if sample.defect is not None else None
-            if file is not None:
-                if file.path not in read:
-                    read[file.path] = read_mask(file.path, pixel_limit=self._pixel_limit)
-                mask = _part(read[file.path], file)
-                _check_mask(mask, file, natives[view])
-                labels[v] = bool((mask >= 0.5).any())
-                masks[v] = torch.from_numpy(resize_area(mask, (masks.shape[1], masks.shape[2])) >= 0.5)
-        defective = sample.defect not in (GOOD, None)
-        return {
-            "images": images,
-            "masks": masks,
-            "view_labels": labels,
-            "sample_label": torch.tensor(defective),
-            "mask_empty": torch.tensor(defective and not bool(labels.any())),
-            "id": sample.id,
-            "category": sample.category,
-            "defect": sample.defect or "",
-        }
+        return {"images": images, **self._truth(sample, natives)}
+
+    def read_truth(self, index: int) -> dict[str, Any]:
+        """Read what ``[]`` gives of one sample but its images; of these only those that have masks are looked at."""
+        return self._truth(self.samples[index], {})
 
     def read_images(self, index: int) -> Tensor:
         """Read the images of one sample, (V, 3, H, W) float32, without its masks; raises what reading it raises."""
@@ -157,10 +139,16 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
             else:
                 yield index, images
 
+    def iter_truth(self) -> Iterator[dict[str, Any]]:
+        """Yield what ``read_truth`` gives of every sample, in order and read ahead."""
+        return read_ahead(self.read_truth, range(len(self)))
+
     def subset(self, indices: Iterable[int]) -> MultiViewDataset:
-        """Return the data set of some samples, with the cameras of all."""
+        """Return the data set of some samples, with the depths that the cameras of all have."""
         part = copy.copy(self)
         part.samples = [self.samples[index] for index in indices]
+        if not part.samples:
+            raise ValueError("MultiViewDataset.subset: indices must name at least one sample, got none; keep one")
         return part
 
     def without_bad(self, progress: Progress = SILENT) -> tuple[MultiViewDataset, list[BadSample]]:
@@ -195,41 +183,66 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
 
     def _read_images(self, sample: Sample) -> tuple[Tensor, dict[str, _Native]]:
         size = self.size or self._native_file().size
-        images = torch.empty(len(self.views), 3, *size)
-        natives, rasters = {}, {}
+        images, natives = torch.empty(len(self.views), 3, *size), {}
+        raster = None
         for v, view in enumerate(self.views):
             file = sample.images[view]
-            if file.path not in rasters:  # the views of a montage share their file
-                rasters[file.path] = decode(file.path, self._pixel_limit)
-            raster = rasters[file.path]
-            raster = replace(raster, values=_part(raster.values, file))
-            depth = None if raster.values.dtype == np.uint8 else self._depths.of(view)
-            image = to_rgb(raster, depth)
-            native = natives[view] = _Native.of(raster)
+            if raster is None or raster.path != file.path:  # the views of a montage share their file
+                raster = decode(file.path, self._pixel_limit)
+            native = natives[view] = _Native.of(raster, file)
             if self.size is None and native.size != size:
                 raise ValueError(
                     f"MultiViewDataset: {file.path} must be {_by(size)} like {self._native_file().path}, "
                     f"got {_by(native.size)}; pass size= to resize all images"
                 )
+            depth = None if raster.values.dtype == np.uint8 else self._depths.of(view)
+            image = to_rgb(replace(raster, values=_part(raster.values, file)), depth)
             images[v] = torch.from_numpy(resize_area(image, size)).permute(2, 0, 1)
             if image.dtype == np.uint8:
                 images[v].div_(255)
         return images, natives
 
+    def _truth(self, sample: Sample, natives: Mapping[str, _Native]) -> dict[str, Any]:
+        size = self.size or self._native_file().size
+        masks = torch.zeros(len(self.views), *size, dtype=torch.bool)
+        labels = torch.zeros(len(self.views), dtype=torch.bool)
+        path = levels = None
+        for v, view in enumerate(self.views):
+            file = sample.masks.get(view) if sample.defect is not None else None
+            if file is None:
+                continue
+            if levels is None or path != file.path:  # the views of a montage share their file
+                path, levels = file.path, read_mask(file.path, pixel_limit=self._pixel_limit)
+            mask = _part(levels, file)
+            _check_mask(mask, file, natives.get(view) or self._native(sample.images[view]))
+            labels[v] = bool((mask >= 0.5).any())
+            masks[v] = torch.from_numpy(resize_area(mask, size) >= 0.5)
+        defective = sample.defect not in (GOOD, None)
+        return {
+            "masks": masks,
+            "view_labels": labels,
+            "sample_label": torch.tensor(defective),
+            "mask_empty": torch.tensor(defective and not bool(labels.any())),
+            "id": sample.id,
+            "category": sample.category,
+            "defect": sample.defect or "",
+        }
+
+    def _native(self, file: ViewFile) -> _Native:
+        return _Native.of(decode(file.path, self._pixel_limit), file)
+
     def _native_file(self) -> _Native:
         """The first image that can be read, whose size others must have where none is given."""
-        if self._native is None:
+        if self._first is None:
             for sample in self.samples:
-                file = sample.images[self.views[0]]
                 try:
-                    raster = decode(file.path, self._pixel_limit)
-                    self._native = _Native.of(replace(raster, values=_part(raster.values, file)))
+                    self._first = self._native(sample.images[self.views[0]])
                     break
                 except (OSError, ValueError):
                     if sample is self.samples[-1]:
                         raise
-        assert self._native is not None
-        return self._native
+        assert self._first is not None
+        return self._first
 
 
 class _Native(NamedTuple):
@@ -240,8 +253,8 @@ class _Native(NamedTuple):
     turned: bool
 
     @classmethod
-    def of(cls, raster: Raster) -> _Native:
-        height, width = raster.values.shape[:2]
+    def of(cls, raster: Raster, file: ViewFile) -> _Native:
+        height, width = _part(raster.values, file).shape[:2]
         return cls(raster.path, (height, width), raster.turned)
 
 

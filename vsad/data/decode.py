@@ -24,6 +24,7 @@ PIXEL_LIMIT = 250_000_000
 # What is read by content, whatever a file's name says; others of Pillow's start programs or hold no photographs.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 284, 339  # tags of TIFF
+_TURNED = range(2, 9)  # or mirrored
 _OPENING = threading.Lock()
 
 
@@ -71,9 +72,9 @@ def decode(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Raster:
     with _file(path) as file:
         image = _header(path, file, pixel_limit)
         deep, depths = _is_deep_color(path, image), _depths(image, file)
-        turned = _tags(image).get(_ORIENTATION, 1) != 1  # Pillow turns TIFF while it loads
+        turned = _tags(image).get(_ORIENTATION) in _TURNED  # Pillow turns TIFF while it loads
         image.load()
-        turned = turned or image.getexif().get(_ORIENTATION, 1) != 1  # EXIF of PNG may follow the pixels
+        turned = turned or image.getexif().get(_ORIENTATION) in _TURNED  # EXIF of PNG may follow the pixels
         is_jpeg = image.format in ("JPEG", "MPO")
         if not deep:
             return Raster(path, _values(ImageOps.exif_transpose(image)), depths, turned, is_jpeg)
