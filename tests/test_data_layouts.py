@@ -214,7 +214,7 @@ def test_defective_sample_without_masks(folder):
 
 def test_mask_of_no_view(folder):
     sample = next(s for s in open_dataset(folder, "test").samples if s.defect == "crack")
-    path = next(path for path in sample.masks.values() if path)
+    path = next(mask.path for mask in sample.masks.values() if mask)
     path.rename(path.with_name("top.png"))
     with pytest.raises(ValueError, match=r"top\.png must be the mask of a view"):
         open_dataset(folder, "test")

@@ -2,6 +2,8 @@
 
 realiad_{256,512,1024,raw}/<category>/{OK,NG/<CODE>}/S0001/<category>_0001_{OK,NG_<CODE>}_C1_<time>.jpg
 realiad_jsons/<category>.json   or   realiad_jsons/realiad_jsons/<category>.json
+
+The splits of the unsupervised setting lie in realiad_jsons_fuiad_{0.0,0.1,0.2,0.4} instead.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from vsad.data.contained import Tree, refuse_path
+from vsad.data.listing import Listing, folders, is_junk
+from vsad.data.naming import natural_key
 from vsad.data.sample import GOOD, Sample, ViewFile
 from vsad.files import read_json
 
@@ -18,91 +23,174 @@ from vsad.files import read_json
 # so names are parsed and never rebuilt.
 _NAME = re.compile(r"(?P<id>.+_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_(?P<view>C[0-9])_")
 _FIELDS = ("anomaly_class", "image_path", "mask_path")
+_JSONS = "realiad_jsons"
+_SINGLE_VIEW = "sv"
+_DOWNLOAD = "download the file again"
 
 
-def real_iad_categories(root: Path) -> dict[str, Path]:
-    """Find the categories of a Real-IAD root: name -> its JSON."""
-    for folder in (root / "realiad_jsons", root / "realiad_jsons" / "realiad_jsons"):
-        files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-        if files:
-            return {path.stem: path for path in files}
-    return {}
+def real_iad_splits(root: Path) -> dict[str, dict[str, Path]]:
+    """Find the splits of a Real-IAD root: variant ("" for the standard one) -> category -> JSON."""
+    found: dict[str, dict[str, Path]] = {}
+    for folder in folders(root):
+        if folder.name.startswith(_JSONS):
+            for place in (folder, *folders(folder)):  # an archive unpacks to a folder of its own name
+                files = [path for path in place.glob("*.json") if not is_junk(path.name)] if place.is_dir() else []
+                if files and place.name.startswith(_JSONS):
+                    found.setdefault(place.name.removeprefix(_JSONS).lstrip("_"), {path.stem: path for path in files})
+    return found
 
 
-def read_real_iad(root: Path, category: str, split: str, size: tuple[int, int] | None = None) -> list[Sample]:
+def real_iad_categories(root: Path, variant: str = "") -> tuple[dict[str, Path], list[str]]:
+    """Find the categories of a Real-IAD root.
+
+    Returns:
+        The JSON of each category whose images are there, and the other categories, in natural order.
+
+    Raises:
+        ValueError: there are no such splits, or they are those of single views.
+    """
+    splits = real_iad_splits(root)
+    choices = sorted(set(splits) - {_SINGLE_VIEW})
+    if variant == _SINGLE_VIEW or (not variant and not choices):
+        raise ValueError(
+            f"open_dataset: {root} must hold splits of samples of five views, got {_JSONS}_{_SINGLE_VIEW}, whose "
+            f"samples are single views; download {_JSONS} and put it there"
+        )
+    if variant not in splits:
+        named = " or ".join(f'format="real-iad{":" if name else ""}{name}"' for name in choices)
+        raise ValueError(
+            f"open_dataset: {root} must hold {_JSONS}{'_' if variant else ''}{variant} with a JSON per category, got "
+            f"{', '.join(_folder_of(name) for name in choices)}; pass {named}"
+        )
+    files = splits[variant]
+    present = {name: files[name] for name in sorted(files, key=natural_key) if _has_images(root, name, files[name])}
+    return present, [name for name in sorted(files, key=natural_key) if name not in present]
+
+
+def read_real_iad(
+    root: Path, category: str, split: str, size: tuple[int, int] | None = None, variant: str = ""
+) -> Listing:
     """List the samples of one split.
 
     A view is normal when its mask_path is null or its anomaly_class is the normal class, whichever folder it lies
     in; a sample is normal when all of its views are. Of several resolutions the smallest that is no smaller
-    than ``size`` is read.
+    than ``size`` is read. A sample is not whole where a file that the JSON lists is not on the disk.
 
     Raises:
         FileNotFoundError: there is no image folder for the category.
-        ValueError: the JSON is malformed, or an image's name is not Real-IAD's.
+        ValueError: the JSON is malformed, names a path outside, or an image's name is not Real-IAD's.
     """
-    path = real_iad_categories(root)[category]
+    path = real_iad_splits(root)[variant][category]
     prefix, normal_class, entries = _load_json(path, split)
     folder = _image_folder(root, prefix, size)
+    tree, base = Tree(folder), str(folder)
 
     images: dict[str, dict[str, ViewFile]] = defaultdict(dict)
     masks: dict[str, dict[str, ViewFile | None]] = defaultdict(dict)
     defects: dict[str, str] = {}
+    bad: dict[str, str] = {}
     for entry in entries:
-        name = Path(entry["image_path"]).name
+        image, mask, kind = _fields(entry, path, split)
+        name = image.rpartition("/")[2]
         match = _NAME.match(name)
         if match is None:
             raise ValueError(
                 f"open_dataset: {path} must name images <category>_<number>_<class>_C<digit>_<time>.jpg, "
                 f"got {name!r}; correct the entry"
             )
-        sample_id, view = match["id"], match["view"]
+        sample_id, view = match.groups()
         if view in images[sample_id]:
-            raise ValueError(
-                f"open_dataset: {path} must list view {view} of {sample_id} once, got it twice; remove one entry"
+            bad.setdefault(
+                sample_id,
+                f"open_dataset: {path} must list view {view} of {sample_id} once, got it twice; remove one entry",
             )
-        is_normal = entry["mask_path"] is None or entry["anomaly_class"] == normal_class
-        images[sample_id][view] = ViewFile(folder / entry["image_path"])
-        masks[sample_id][view] = None if is_normal else ViewFile(folder / entry["mask_path"])
+        is_normal = mask is None or kind == normal_class
+        wrong = tree.why_not(image) or ("" if is_normal or mask is None else tree.why_not(mask))
+        if wrong:
+            bad.setdefault(
+                sample_id,
+                f"open_dataset: {path} must list files that are there, but {wrong}; restore the file or remove the "
+                f"entries of {sample_id}",
+            )
+        images[sample_id][view] = ViewFile(Path(f"{base}/{image}"))
+        masks[sample_id][view] = None if is_normal else ViewFile(Path(f"{base}/{mask}"))
         if not is_normal:
-            defects[sample_id] = entry["anomaly_class"]
-    return [
+            defects[sample_id] = kind
+    samples = [
         Sample(category, sample_id, split, defects.get(sample_id, GOOD), images[sample_id], masks[sample_id])
-        for sample_id in sorted(images)
+        for sample_id in sorted(images, key=natural_key)
+        if sample_id not in bad
     ]
+    return Listing(samples, bad)
 
 
-def _load_json(path: Path, split: str) -> tuple[str, str, list[dict[str, Any]]]:
-    content = read_json(path, remedy="download the file again")
-    try:
-        prefix, normal_class = content["meta"]["prefix"], content["meta"]["normal_class"]
-        entries = content[split]
-        complete = all(field in entry for entry in entries for field in _FIELDS)
-    except (KeyError, TypeError) as error:
+def _load_json(path: Path, split: str) -> tuple[str, str, list[Any]]:
+    content = read_json(path, remedy=_DOWNLOAD)
+    meta, entries = content.get("meta"), content.get(split)
+    if not isinstance(meta, dict) or not isinstance(meta.get("normal_class"), str) or "prefix" not in meta:
         raise ValueError(
-            f"open_dataset: {path} must be a Real-IAD JSON with meta.prefix, meta.normal_class, train and test, "
-            f"got {type(error).__name__}: {error}; download the file again"
-        ) from error
-    if not complete:
+            f"open_dataset: {path} must be a Real-IAD JSON with meta.prefix and meta.normal_class, "
+            f"got {meta!r:.100}; {_DOWNLOAD}"
+        )
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"open_dataset: {path} must be a Real-IAD JSON with a list {split}, got {type(entries).__name__}; "
+            f"{_DOWNLOAD}"
+        )
+    return _prefix(meta, path), meta["normal_class"], entries
+
+
+def _prefix(meta: dict[str, Any], path: Path) -> str:
+    prefix = meta["prefix"]
+    return refuse_path(prefix.removesuffix("/") if isinstance(prefix, str) else prefix, f"open_dataset: {path}: prefix")
+
+
+def _fields(entry: Any, path: Path, split: str) -> tuple[str, str | None, str]:
+    """The image's path, the mask's, and the kind of defect, of an entry."""
+    try:
+        kind, image, mask = (entry[field] for field in _FIELDS)
+    except (KeyError, TypeError):
         raise ValueError(
             f"open_dataset: {path} must give every entry of {split} the fields {', '.join(_FIELDS)}, "
-            "got an entry without one; download the file again"
-        )
-    return prefix, normal_class, entries
+            f"got {entry!r:.200}; {_DOWNLOAD}"
+        ) from None
+    if not isinstance(kind, str):
+        raise ValueError(f"open_dataset: {path}: anomaly_class must be text, got {kind!r:.100}; {_DOWNLOAD}")
+    image = refuse_path(image, f"open_dataset: {path}: image_path")
+    return image, None if mask is None else refuse_path(mask, f"open_dataset: {path}: mask_path"), kind
+
+
+def _has_images(root: Path, category: str, path: Path) -> bool:
+    """The folder is named like the JSON; where it is not, the JSON is asked for its name."""
+    if _resolutions(root, category):
+        return True
+    meta = read_json(path, remedy=_DOWNLOAD).get("meta")
+    return isinstance(meta, dict) and "prefix" in meta and bool(_resolutions(root, _prefix(meta, path)))
 
 
 def _image_folder(root: Path, prefix: str, size: tuple[int, int] | None) -> Path:
-    def resolution(folder: Path) -> float:
-        name = folder.name.removeprefix("realiad_")
-        return float(name) if name.isdigit() else float("inf")
-
-    found = sorted(
-        (folder for folder in root.glob("realiad_*") if (folder / prefix).is_dir() and "json" not in folder.name),
-        key=resolution,
-    )
+    found = _resolutions(root, prefix)
     if not found:
+        archives = [path for folder in folders(root) for path in folder.glob(f"{prefix}.zip")]
         raise FileNotFoundError(
-            f"open_dataset: {root} must hold the images in realiad_<resolution>/{prefix}, got none; "
+            f"open_dataset: {root} must hold the images in realiad_<resolution>/{prefix}/, got "
+            f"{archives[0] if archives else 'none'}; "
             "unpack realiad_256, realiad_512, realiad_1024 or realiad_raw there"
         )
-    enough = [folder for folder in found if size is None or resolution(folder) >= max(size)]
+    enough = [folder for folder in found if size is None or _resolution(folder) >= max(size)]
     return (enough or found[-1:])[0] / prefix
+
+
+def _resolutions(root: Path, prefix: str) -> list[Path]:
+    """The folders realiad_<resolution> that hold images of the category, from the smallest resolution on."""
+    found = [folder for folder in root.glob("realiad_*") if not folder.name.startswith(_JSONS)]
+    return sorted((folder for folder in found if (folder / prefix).is_dir()), key=_resolution)
+
+
+def _resolution(folder: Path) -> float:
+    name = folder.name.removeprefix("realiad_")
+    return float(name) if name.isascii() and name.isdigit() else float("inf")
+
+
+def _folder_of(variant: str) -> str:
+    return f"{_JSONS}_{variant}" if variant else _JSONS
