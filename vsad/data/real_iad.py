@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vsad.data.contained import Tree, refuse_path
+from vsad.data.contained import Tree, leads_out
 from vsad.data.listing import Listing, folders, is_junk
 from vsad.data.naming import natural_key
 from vsad.data.sample import GOOD, Sample, ViewFile
@@ -22,7 +22,6 @@ from vsad.files import read_json
 # The id keeps OK or NG_<CODE>, because the two are numbered independently; some categories double an underscore,
 # so names are parsed and never rebuilt.
 _NAME = re.compile(r"(?P<id>.+_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_(?P<view>C[0-9])_")
-_FIELDS = ("anomaly_class", "image_path", "mask_path")
 _JSONS = "realiad_jsons"
 _SINGLE_VIEW = "sv"
 _DOWNLOAD = "download the file again"
@@ -82,8 +81,7 @@ def read_real_iad(
     """
     path = real_iad_splits(root)[variant][category]
     prefix, normal_class, entries = _load_json(path, split)
-    folder = _image_folder(root, prefix, size)
-    tree, base = Tree(folder), str(folder)
+    tree = Tree(_image_folder(root, prefix, size))
 
     images: dict[str, dict[str, ViewFile]] = defaultdict(dict)
     masks: dict[str, dict[str, ViewFile | None]] = defaultdict(dict)
@@ -91,12 +89,11 @@ def read_real_iad(
     bad: dict[str, str] = {}
     for entry in entries:
         image, mask, kind = _fields(entry, path, split)
-        name = image.rpartition("/")[2]
-        match = _NAME.match(name)
+        match = _NAME.match(image.rpartition("/")[2])
         if match is None:
             raise ValueError(
                 f"open_dataset: {path} must name images <category>_<number>_<class>_C<digit>_<time>.jpg, "
-                f"got {name!r}; correct the entry"
+                f"got {image!r:.200}; correct the entry"
             )
         sample_id, view = match.groups()
         if view in images[sample_id]:
@@ -104,18 +101,12 @@ def read_real_iad(
                 sample_id,
                 f"open_dataset: {path} must list view {view} of {sample_id} once, got it twice; remove one entry",
             )
-        is_normal = mask is None or kind == normal_class
-        wrong = tree.why_not(image) or ("" if is_normal or mask is None else tree.why_not(mask))
-        if wrong:
-            bad.setdefault(
-                sample_id,
-                f"open_dataset: {path} must list files that are there, but {wrong}; restore the file or remove the "
-                f"entries of {sample_id}",
-            )
-        images[sample_id][view] = ViewFile(Path(f"{base}/{image}"))
-        masks[sample_id][view] = None if is_normal else ViewFile(Path(f"{base}/{mask}"))
-        if not is_normal:
+        if mask is None or kind == normal_class:
+            masks[sample_id][view] = None
+        else:
+            masks[sample_id][view] = ViewFile(_file(tree, mask, path, sample_id, bad))
             defects[sample_id] = kind
+        images[sample_id][view] = ViewFile(_file(tree, image, path, sample_id, bad))
     samples = [
         Sample(category, sample_id, split, defects.get(sample_id, GOOD), images[sample_id], masks[sample_id])
         for sample_id in sorted(images, key=natural_key)
@@ -142,22 +133,43 @@ def _load_json(path: Path, split: str) -> tuple[str, str, list[Any]]:
 
 def _prefix(meta: dict[str, Any], path: Path) -> str:
     prefix = meta["prefix"]
-    return refuse_path(prefix.removesuffix("/") if isinstance(prefix, str) else prefix, f"open_dataset: {path}: prefix")
+    prefix = prefix.removesuffix("/") if isinstance(prefix, str) else ""
+    if leads_out(prefix) or not prefix.isprintable():
+        raise ValueError(
+            f"open_dataset: {path}: meta.prefix must be the name of the category's folder, as bottle/, got "
+            f"{meta['prefix']!r:.100}; correct it, or {_DOWNLOAD}"
+        )
+    return prefix
 
 
 def _fields(entry: Any, path: Path, split: str) -> tuple[str, str | None, str]:
     """The image's path, the mask's, and the kind of defect, of an entry."""
     try:
-        kind, image, mask = (entry[field] for field in _FIELDS)
+        kind, image, mask = entry["anomaly_class"], entry["image_path"], entry["mask_path"]
+        if isinstance(kind, str) and isinstance(image, str) and (mask is None or isinstance(mask, str)):
+            return image, mask, kind
     except (KeyError, TypeError):
-        raise ValueError(
-            f"open_dataset: {path} must give every entry of {split} the fields {', '.join(_FIELDS)}, "
-            f"got {entry!r:.200}; {_DOWNLOAD}"
-        ) from None
-    if not isinstance(kind, str):
-        raise ValueError(f"open_dataset: {path}: anomaly_class must be text, got {kind!r:.100}; {_DOWNLOAD}")
-    image = refuse_path(image, f"open_dataset: {path}: image_path")
-    return image, None if mask is None else refuse_path(mask, f"open_dataset: {path}: mask_path"), kind
+        pass
+    raise ValueError(
+        f"open_dataset: {path} must give every entry of {split} the fields anomaly_class, image_path and mask_path, "
+        f"which are text, mask_path may be null, got {entry!r:.200}; {_DOWNLOAD}"
+    )
+
+
+def _file(tree: Tree, name: str, path: Path, sample_id: str, bad: dict[str, str]) -> Path:
+    """The file of that name in the JSON at ``path``; the sample is bad where it is not there.
+
+    Raises:
+        ValueError: the name leads out of the tree.
+    """
+    file = tree.find(name)
+    if file is not None:
+        return file
+    wrong = f"open_dataset: {path} must list files in {tree.root}, but {tree.why_not(name)}"
+    if leads_out(name):
+        raise ValueError(f"{wrong}; correct the entry, or {_DOWNLOAD}")
+    bad.setdefault(sample_id, f"{wrong}; restore the file or remove the entries of {sample_id}")
+    return tree.root
 
 
 def _has_images(root: Path, category: str, path: Path) -> bool:
