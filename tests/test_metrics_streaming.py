@@ -101,6 +101,20 @@ def test_pixels_without_known_masks_and_views_without_known_labels_count_nowhere
     assert evaluation.intervals()["view"] == gather(part).intervals()["view"]
 
 
+def test_data_that_do_not_tell_views_have_no_view_level() -> None:
+    data = station()
+    result = evaluate(**{**data, "view_labels": None})
+    assert set(result["view"].values()) == {None}
+    assert result["sample"] == evaluate(**data)["sample"]
+
+
+def test_a_result_is_the_callers_own() -> None:
+    evaluation = gather(station())
+    first = evaluation.result()
+    first["pixel"]["auroc"] = None
+    assert evaluation.result() == evaluate(**station())
+
+
 def test_of_nothing_every_value_is_none() -> None:
     evaluation = Evaluation()
     assert {value for level in evaluation.result().values() for value in level.values()} == {None}
@@ -137,14 +151,14 @@ NAN_MAP[1, 2, 3] = np.nan
         ({"maps": np.zeros((3, 0, 4)), "masks": None}, r"maps must hold at least one pixel, got \[3, 0, 4\]"),
         ({"masks": np.zeros((3, 10, 10), bool)}, r"masks must be \[3, 20, 20\] like maps, got \[3, 10, 10\]; resize"),
         ({"masks": np.full((3, 20, 20), 255)}, r"masks must be boolean or 0/1, got values from 255 to 255; binarize"),
-        ({"view_scores": np.zeros(2)}, r"view_scores must be \[3\], got \[2\]"),
+        ({"view_scores": np.zeros(2)}, r"view_scores must be \[3\], one for each view of maps, got \[2\]"),
         ({"view_scores": np.array([0, np.nan, 0])}, r"view_scores must not be NaN, got NaN at index \(1,\)"),
         ({"view_labels": np.array([0, 1, 2])}, r"view_labels must be boolean or 0/1, got values from 0 to 2"),
         ({"sample_score": np.zeros(1)}, r"sample_score must be a single value, got \[1\]"),
         ({"sample_score": float("nan")}, r"sample_score must not be NaN, got NaN; look"),
         ({"sample_label": 0.5}, r"sample_label must be boolean or 0/1, got values from 0.5"),
         (
-            {"maps": np.zeros((2, 4, 4)), "masks": None, "view_scores": np.zeros(2), "view_labels": np.zeros(2)},
+            {"maps": np.zeros((2, 4, 4)), "masks": None, "view_scores": np.zeros(2), "view_labels": None},
             r"maps must be of 3 views as before, got 2",
         ),
     ],

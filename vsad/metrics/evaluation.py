@@ -48,6 +48,7 @@ class Evaluation:
 
     def __init__(self) -> None:
         self._pixels = PixelScores()
+        self._views: int | None = None
         self._view_scores: list[np.ndarray] = []
         self._view_labels: list[np.ndarray] = []
         self._sample_scores: list[float] = []
@@ -87,17 +88,16 @@ class Evaluation:
         scores = checked_maps(op, maps)
         defects = None if masks is None else checked_masks(op, masks, scores)
         views = len(scores)
-        if self._view_scores and len(self._view_scores[0]) != views:
+        if self._views not in (None, views):
             raise ValueError(
-                f"{op}: maps must be of {len(self._view_scores[0])} views as before, got {views}; "
-                f"evaluate samples of other views apart"
+                f"{op}: maps must be of {self._views} views as before, got {views}; evaluate other views apart"
             )
         of_views = _numbers(op, "view_scores", view_scores, (views,))
         of_sample = _numbers(op, "sample_score", sample_score, ())
         label = _labels(op, "sample_label", sample_label, ())
         labels = None if view_labels is None else _labels(op, "view_labels", view_labels, (views,))
 
-        self._measured = None
+        self._views, self._measured = views, None
         if defects is not None:
             self._pixels.add_checked(scores, defects)
         if labels is not None:
@@ -114,7 +114,7 @@ class Evaluation:
             A value is None (null in JSON) where it is not defined: only one class at that level, or no masks.
         """
         pixel, _, _ = self._pixel_level()
-        return {"pixel": pixel, "view": _metrics(self._view_curve()), "sample": _metrics(self._sample_curve())}
+        return {"pixel": {**pixel}, "view": _metrics(self._view_curve()), "sample": _metrics(self._sample_curve())}
 
     def intervals(self, *, draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> Intervals:
         """Bound the metrics of views and of samples; see ``bootstrap``.
@@ -167,7 +167,7 @@ def evaluate(
     maps: Array,
     masks: Array | None,
     view_scores: Array,
-    view_labels: Array,
+    view_labels: Array | None,
     sample_scores: Array,
     sample_labels: Array,
 ) -> Result:
@@ -177,7 +177,8 @@ def evaluate(
         maps: (M, V, H, W) anomaly scores of M samples seen in V views.
         masks: (M, V, H, W) boolean, True = defect; None where the data have no masks.
         view_scores: (M, V); usually the maximum of the view's map.
-        view_labels: (M, V), True where the view shows a defect, read from the mask at its original size.
+        view_labels: (M, V), True where the view shows a defect, read from the mask at its original size; None where the
+            data do not tell.
         sample_scores: (M,); usually the maximum over views.
         sample_labels: (M,), True where any view shows a defect.
 
@@ -205,10 +206,8 @@ def evaluate(
         raise ValueError(f"evaluate: maps must hold at least one sample, got {list(maps.shape)}; check the test set")
     evaluation = Evaluation()
     for i in range(m):
-        evaluation.add(
-            maps[i], None if masks is None else masks[i],
-            view_scores[i], view_labels[i], sample_scores[i], sample_labels[i],
-        )  # fmt: skip
+        truth = (None if masks is None else masks[i], None if view_labels is None else view_labels[i])
+        evaluation.add(maps[i], truth[0], view_scores[i], truth[1], sample_scores[i], sample_labels[i])
     return evaluation.result()
 
 
@@ -235,8 +234,6 @@ def _labels(op: str, name: str, value: Array | bool, shape: tuple[int, ...]) -> 
 def _shaped(op: str, name: str, value: Array | float, shape: tuple[int, ...]) -> np.ndarray:
     array = as_numpy(value)
     if array.shape != shape:
-        rule, remedy = (
-            (list(shape), "give one for each view of maps") if shape else ("a single value", "give the sample's")
-        )
-        raise ValueError(f"{op}: {name} must be {rule}, got {list(array.shape)}; {remedy}")
+        rule = f"{list(shape)}, one for each view of maps" if shape else "a single value"
+        raise ValueError(f"{op}: {name} must be {rule}, got {list(array.shape)}; give those of this sample")
     return array
