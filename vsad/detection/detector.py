@@ -181,8 +181,6 @@ class Detector(nn.Module):
         self.reach = mean_reach(total, len(samples))
         self.fitted = fit_threshold(scores, self.config.false_alarms)
 
-    @without_autocast
-    @torch.no_grad()
     def forward(self, images: Tensor | np.ndarray) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1] or bytes, views in the rig's order.
 
@@ -194,10 +192,24 @@ class Detector(nn.Module):
             TypeError: the images are neither of floating point nor bytes.
             ValueError: the number of views or the size of the images is not the rig's, or values are not in [0, 1].
         """
-        images = as_images("Detector", images, (len(self.rig.views), 3, *self.rig.size))
-        moved, placement = place(images.to(self.reach), self.registration, self.model.divisor)
-        maps = self.network(moved) if self.network is not None else ()
-        return self.decide(self.deviations(self.model.encode(moved[None])[0], *maps), placement)
+        return self.inspect([images])[0]
+
+    @without_autocast
+    @torch.no_grad()
+    def inspect(self, samples: Sequence[Tensor | np.ndarray]) -> list[Detection]:
+        """Inspect several samples together, each as a call takes it.
+
+        A batch is for a GPU: it fills one, and needs the memory of all its samples.
+        """
+        shape = (len(self.rig.views), 3, *self.rig.size)
+        placed = [
+            place(as_images("Detector", images, shape).to(self.reach), self.registration, self.model.divisor)
+            for images in samples
+        ]
+        moved = torch.stack([pictures for pictures, _ in placed])
+        maps = () if self.network is None else map(torch.stack, zip(*(self.network(views) for views in moved)))
+        deviations = self.deviations_of(self.model.encode(moved), *maps)
+        return [self.decide(found, placement) for found, (_, placement) in zip(deviations, placed)]
 
     def deviations(self, latents: Tensor, *maps: Tensor) -> list[Tensor]:
         """Deviations from normal at every level, ``(V, h_i, w_i)``; zeros at one that does not count.

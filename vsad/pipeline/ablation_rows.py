@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vsad.calibration import calibrate
-from vsad.data import MultiViewDataset, open_dataset
-from vsad.detection import FrozenNetwork
+from vsad.data import MultiViewDataset
+from vsad.detection import Detection, FrozenNetwork
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
 from vsad.pipeline.ablation_table import LEVELS
 from vsad.pipeline.config import RunConfig
-from vsad.pipeline.detections import Detections, Truth
 from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
 from vsad.pipeline.run import MAIN
-from vsad.pipeline.steps import normal_samples, register_station
+from vsad.pipeline.steps import register_station
+from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT
 from vsad.registration import Registration, canonical_rig
 from vsad.training import Station, learn_latents, train
@@ -64,7 +64,6 @@ class Rows:
 
     normal: MultiViewDataset
     test: MultiViewDataset
-    truth: Truth
     rig: Rig
     registration: Registration | None
     why: str
@@ -75,12 +74,12 @@ class Rows:
     @classmethod
     def of(cls, root: Path, config: RunConfig) -> Rows:
         """Read, calibrate and register a station."""
-        normal = normal_samples(root, size=config.size)
-        test = open_dataset(root, "test", size=config.size)
+        normal = config.reading.normal(root, size=config.size)
+        test = config.reading.open(root, "test", cameras=normal.cameras)
         rig, _ = calibrate(normal, graph=config.graph, seed=config.seed)
         registration, why = register_station(normal, rig, config.registration)
         network = config.frozen_network()
-        return cls(normal, test, Truth.of(test), rig, registration, why, network, config)
+        return cls(normal, test, rig, registration, why, network, config)
 
     def measure(self, names: Sequence[str] = ROWS) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and metrics of every row that is named, as soon as it is measured.
@@ -92,8 +91,8 @@ class Rows:
         for name in (name for name in ROWS if name in names):
             if name == BASELINE:
                 began = time.perf_counter()
-                found = detect_baseline(self.normal, self.test, self.config.seed)
-                measured[name] = self._judged(found, time.perf_counter() - began)
+                found = [*detect_baseline(self.normal, self.test, self.config.seed)]
+                measured[name] = self._judged(found, math.nan, time.perf_counter() - began)
             elif name == UNREGISTERED and self.registration is None and MAIN in measured:
                 measured[name] = measured[MAIN]
             else:
@@ -119,7 +118,7 @@ class Rows:
         config = replace(self.config.detector, **change.detector)
         detector = fit_detector(trained, self.rig, normal, registration, config, network=self.network)
         found = [detector.decide(d, p).cpu() for d, p in zip(deviations_of(detector, test), test.placements)]
-        return self._judged(Detections(self.test, found, detector.threshold), train_s + time.perf_counter() - began)
+        return self._judged(found, detector.threshold, train_s + time.perf_counter() - began)
 
     def _encoded(self, registration: Registration | None) -> tuple[VALDM, Split, Split]:
         """An untrained model that knows the statistics of the latents, and both splits encoded by it; made once."""
@@ -134,11 +133,14 @@ class Rows:
         test = Split.of(self.test, registration, model, "encode test", SILENT, self.network)
         return self.encoded.setdefault(registration is None, (model, normal, test))
 
-    def _judged(self, found: Detections, seconds: float) -> dict[str, Any]:
+    def _judged(self, found: Iterable[Detection], threshold: float, seconds: float) -> dict[str, Any]:
         """The metrics of a row; without a threshold there are no verdicts to count."""
-        result = found.evaluate(self.truth)
-        counted = not math.isnan(found.threshold)
-        (alarms, good), (hits, defects) = found.false_alarms(), found.defects_found()
+        tally = Tally(self.test.views, threshold)
+        for truth, detection in zip(self.test.iter_truth(), found):
+            tally.add(truth, detection)
+        result = tally.evaluation.result()
+        counted = not math.isnan(threshold)
+        (alarms, good), (hits, defects) = tally.verdicts.false_alarms(), tally.verdicts.defects_found()
         return {
             **{level: result[level]["auroc"] for level in LEVELS},
             "false_alarms": alarms if counted else None,

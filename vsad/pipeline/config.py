@@ -14,8 +14,13 @@ from vsad.config import Strict, parse_config, read_fields
 from vsad.detection import DetectorConfig, FrozenNetwork, load_network
 from vsad.geometry.neighbor_graph import parse_graph
 from vsad.models import VALDMConfig, model_config
+from vsad.pipeline.opening import Reading
 from vsad.pipeline.steps import REGISTRATION
 from vsad.training import TrainConfig, VAEConfig
+
+
+# What the smallest model divides the sides of images by: smaller images would be all border.
+_LEAST_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,11 @@ class RunConfig(Strict):
     Args:
         preset: preset of the model: tiny, small, base or sd.
         model: fields of ``VALDMConfig`` that differ from the preset's.
-        size: side that images are resized to; None keeps them as they are.
+        size: ``(height, width)`` that images are resized to, or one number for both; None keeps them as they are.
+        format: layout of the data, as ``open_dataset`` takes it; None tells it from the files.
+        depth: significant bits of image files of more than 8; None takes the range that each camera uses.
+        pixel_limit: images of more pixels are refused; None for 250 million.
+        skip_bad: leave out samples that cannot be read, and list them, instead of stopping at the first.
         graph: graph of the rig: "overlap", "ring", "star" or "star:VIEW".
         registration: whether samples are brought into one pose: "auto", where it helps, "on" or "off".
         train, detector: of those steps.
@@ -38,7 +47,11 @@ class RunConfig(Strict):
 
     preset: str = "tiny"
     model: dict[str, Any] = field(default_factory=dict)
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
+    format: str | None = None
+    depth: int | None = None
+    pixel_limit: int | None = None
+    skip_bad: bool = False
     graph: str = "overlap"
     registration: str = "auto"
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -56,14 +69,28 @@ class RunConfig(Strict):
         parse_graph(self.graph)
         if self.registration not in REGISTRATION:
             raise ValueError(f"run: registration must be one of {list(REGISTRATION)}, got {self.registration!r}")
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"run: size must be at least 1, got {self.size}")
+        if self.size is not None and min(self.sides) < _LEAST_SIZE:
+            raise ValueError(f"run: size must be at least {_LEAST_SIZE} pixels, got {self.size}; choose a larger one")
+        if self.pixel_limit is not None and self.pixel_limit < 1:
+            raise ValueError(f"run: pixel_limit must be at least 1, got {self.pixel_limit}")
+        if self.depth is not None and not 1 <= self.depth <= 31:
+            raise ValueError(f"run: depth must be 1 to 31 bits, got {self.depth}; give what the cameras store")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"run: seed must be at least 0 and less than 2**63, got {self.seed}")
         if self.detector.category is not None:
             raise ValueError(
                 f"run: detector.category must be left out, since it is the data set's, got {self.detector.category!r}"
             )
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The size as ``(height, width)``; zeros where images are not resized."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size or (0, 0)
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read; it lists what it leaves out."""
+        return Reading(self.format, self.depth, self.pixel_limit, self.skip_bad)
 
     @property
     def chosen_device(self) -> torch.device:

@@ -1,120 +1,226 @@
-"""Detections of a whole data set: measured against the truth, and stored."""
+"""The folder of inspected samples: written as each is done, read when it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vsad.data import GOOD, MultiViewDataset
+from vsad.data import Cameras, Sample
 from vsad.detection import Detection
-from vsad.files import read_array, read_json, write_array, write_json
-from vsad.metrics import Result, evaluate
+from vsad.files import RunFolder, read_json, write_json
+from vsad.metrics import as_numpy
+from vsad.pipeline.record import REMEDY, SampleRecord, read_map, record_of, write_map, write_overlay
+from vsad.pipeline.verdicts import Verdict, Verdicts
 
-FILE = "detections.json"
-# Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
-UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
-_WHY = "it lies at the rim of the pictures, or too few normal samples show it"
-
-
-class Truth(NamedTuple):
-    """What a data set knows of its samples: ``masks (S, V, H, W)``, ``view_labels (S, V)``, ``sample_labels (S,)``."""
-
-    masks: Tensor
-    view_labels: Tensor
-    sample_labels: Tensor
-
-    @classmethod
-    def of(cls, dataset: MultiViewDataset) -> Truth:
-        """Read every sample once."""
-        rows = [(item["masks"], item["view_labels"], item["sample_label"]) for item in dataset]
-        return cls(*(torch.stack(column) for column in zip(*rows)))
+FILE, FORMAT, VERSION = "detections.json", "vsad-detections", 1
 
 
-@dataclass
-class Detections:
-    """Detections of a data set's samples, and the truth beside them.
+class Header(NamedTuple):
+    """What all samples of a folder share.
 
     Args:
-        dataset: that was inspected.
-        found: one detection for each of its samples.
-        threshold: at or above which a sample is defective; NaN when not known.
+        category: what kind of product they are.
+        cameras: those of the detector.
+        threshold: at or above which a sample is defective.
+        chosen: how the threshold was chosen, in words.
+        maps, overlays: whether these are written.
     """
 
-    dataset: MultiViewDataset
-    found: list[Detection] = field(default_factory=list)
-    threshold: float = float("nan")
+    category: str
+    cameras: Cameras
+    threshold: float
+    chosen: str
+    maps: bool = True
+    overlays: bool = True
 
-    def evaluate(self, truth: Truth) -> Result:
-        """Metrics at pixel, view and sample level."""
-        columns = list(zip(*self.found))[:3]
-        maps, view_scores, sample_scores = (torch.stack(parts) for parts in columns)
-        return evaluate(maps, truth.masks, view_scores, truth.view_labels, sample_scores, truth.sample_labels)
 
-    def false_alarms(self) -> tuple[int, int]:
-        """How many of the good samples are called defective, and how many good samples there are."""
-        return self._called([f for s, f in zip(self.dataset.samples, self.found) if s.defect == GOOD])
+class Detections:
+    """The folder of a detection: ``detections.json``, and a JSON, maps and overlays for each sample.
 
-    def defects_found(self) -> tuple[int, int]:
-        """How many of the defective samples are called defective, and how many defective samples there are."""
-        return self._called([f for s, f in zip(self.dataset.samples, self.found) if s.defect != GOOD])
+    Convention: ``samples/<id>.json`` holds a ``SampleRecord``; ``detections.json`` the threshold and a line for each
+    sample, in the order of the data, and is written last.
+    """
 
-    def _called(self, found: list[Detection]) -> tuple[int, int]:
-        return sum(float(f.sample_score) >= self.threshold for f in found), len(found)
-
-    def warnings(self) -> Iterator[str]:
-        """Say what was not judged as it should be: samples that were not registered, surface that no view judges."""
-        shares = [found.unjudged for found in self.found if found.unjudged is not None]
-        usual = torch.stack(shares).median(0).values.tolist() if shares else []
-        for view, share in zip(self.dataset.views, usual):
-            if share >= UNJUDGED:
-                yield f"no view judges {share:.0%} of {view} in most samples: {_WHY}"
-        for sample, found in zip(self.dataset.samples, self.found):
-            if found.reason is not None:
-                yield f"{sample.id} was judged where it lay: {found.reason}"
-            here = [] if found.unjudged is None else found.unjudged.tolist()
-            for view, share, expected in zip(self.dataset.views, here, usual):
-                if share >= expected + UNJUDGED_HERE:
-                    yield f"{sample.id}: no view judges {share:.0%} of {view}: {_WHY}, or a reflection hides it"
-
-    def save(self, folder: Path) -> None:
-        """Write ``detections.json`` (scores and verdicts) and a float32 ``.npy`` of maps ``(V, H, W)`` a sample."""
-        rows = []
-        for sample, found in zip(self.dataset.samples, self.found):
-            maps = "maps/" + f"{sample.defect}_{sample.id}.npy".replace("/", "_")
-            write_array(folder / maps, found.maps)
-            score = float(found.sample_score)
-            rows.append({
-                "id": sample.id, "score": score, "verdict": "defect" if score >= self.threshold else "ok",
-                "views": dict(zip(self.dataset.views, found.view_scores.tolist())), "maps": maps,
-                "not_registered": found.reason,
-                "unjudged": None if found.unjudged is None else dict(zip(self.dataset.views, found.unjudged.tolist())),
-            })  # fmt: skip
-        content = {"category": self.dataset.category, "threshold": self.threshold, "samples": rows}
-        write_json(folder / FILE, content)
+    def __init__(self, folder: Path, header: Header, run: RunFolder | None = None) -> None:
+        self.folder, self.header, self._run = folder, header, run
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.bad: dict[str, str] = {}
 
     @classmethod
-    def load(cls, folder: Path, dataset: MultiViewDataset) -> Detections:
-        """Read what ``save`` wrote, for the same samples.
+    @contextmanager
+    def open(
+        cls, folder: str | Path, header: Header, options: Mapping[str, Any], *, fresh: bool = False
+    ) -> Iterator[Detections]:
+        """Begin a folder, or go on with one that was begun with the same header and options.
+
+        Args:
+            folder: made where it is missing.
+            header: what all samples share.
+            options: what else decides what is found, such as a fingerprint of the detector.
+            fresh: first delete what an earlier detection has written there.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing or broken, or the samples are others.
+            OSError: the folder cannot be written, or another process writes it.
+            ValueError: it holds another detection, and not ``fresh``.
         """
-        path, remedy = folder / FILE, "name a folder that `vsad detect` wrote, or run it again"
-        content = read_json(path, remedy)
-        found = []
+        cameras = {
+            "views": list(header.cameras.views), "size": list(header.cameras.size), "depths": dict(header.cameras.depths)
+        }  # fmt: skip
+        shared = {**header._asdict(), "cameras": cameras}
+        with RunFolder.open(folder, command="detect", options={**shared, **options}, fresh=fresh) as run:
+            made = cls(Path(folder), header, run)
+            yield made
+
+    def is_done(self, sample: Sample) -> bool:
+        """Whether a sample was inspected, and its files are as they were then."""
+        assert self._run is not None
+        return self._run.done.get(sample.id) == {"files": _stamps(sample)}
+
+    def keep(self, sample: Sample) -> SampleRecord:
+        """Take over what was found in a sample that is done."""
+        record = SampleRecord.read(self.folder / _file(sample.id))
+        self.rows[record.id] = _row(record)
+        return record
+
+    def write(self, sample: Sample, found: Detection, images: Tensor) -> SampleRecord:
+        """Write what was found in a sample; ``images (V, 3, H, W)`` are those that were inspected."""
+        assert self._run is not None
+        views, threshold = self.header.cameras.views, self.header.threshold
+        stamps = _stamps(sample)  # of the files as they were read, or a little later: never of what replaces them
+        record = record_of(
+            sample, found, threshold, views, maps=self.header.maps, overlays=self.header.overlays
+        )
+        scores = as_numpy(found.maps)
+        for v, view in enumerate(record.views):
+            if view.map is not None:
+                write_map(self._run.file(view.map), scores[v])
+            if view.overlay is not None:
+                write_overlay(self._run.file(view.overlay), images[v], scores[v], threshold)
+        record.write(self._run.file(_file(sample.id)))
+        self._run.mark(sample.id, files=stamps)
+        self.rows[record.id] = _row(record)
+        return record
+
+    def finish(self, order: Sequence[str] = ()) -> None:
+        """Write ``detections.json``, samples in this order; those that are not named stand last."""
+        assert self._run is not None
+        named = {sample_id: self.rows[sample_id] for sample_id in order if sample_id in self.rows}
+        self.rows = {**named, **self.rows}
+        self.write_summary(self._run.file(FILE))
+        self._run.finish(samples=len(self.rows), bad=len(self.bad))
+
+    def write_summary(self, path: Path) -> None:
+        """Write the threshold and a line for each sample as JSON."""
+        cameras = self.header.cameras
+        content = {
+            "format": FORMAT, "version": VERSION, "category": self.header.category,
+            "threshold": self.header.threshold, "threshold_chosen": self.header.chosen,
+            "views": list(cameras.views), "height": cameras.size[0], "width": cameras.size[1],
+            "depths": dict(cameras.depths), "maps": self.header.maps, "overlays": self.header.overlays,
+            "samples": [*self.rows.values()], "bad": [{"id": name, "reason": why} for name, why in self.bad.items()],
+        }  # fmt: skip
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Detections:
+        """Read a finished folder.
+
+        Raises:
+            FileNotFoundError, ValueError: ``detections.json`` is missing or broken.
+        """
+        folder = Path(folder)
+        path = folder / FILE
+        content = read_json(path, f"{REMEDY}; one that was interrupted goes on where it stopped")
+        if content.get("format") != FORMAT or content.get("version") != VERSION:
+            raise ValueError(f'{path}: must be an object with "format": "{FORMAT}" and "version": {VERSION}; {REMEDY}')
         try:
-            rows = {row["id"]: row for row in content["samples"]}
-            for sample in dataset.samples:
-                row = rows[sample.id]
-                maps = read_array(folder / row["maps"], remedy)
-                views = torch.tensor([row["views"][view] for view in dataset.views])
-                hidden = row["unjudged"] and torch.tensor([row["unjudged"][view] for view in dataset.views])
-                found.append(Detection(maps, views, torch.tensor(row["score"]), row["not_registered"], hidden))
-            return cls(dataset, found, float(content["threshold"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: must be detections of {dataset.category}, got {error!r}; {remedy}") from None
+            cameras = Cameras(tuple(content["views"]), (content["height"], content["width"]), content["depths"])
+            header = Header(
+                content["category"], cameras, float(content["threshold"]), content["threshold_chosen"],
+                content["maps"], content["overlays"],
+            )  # fmt: skip
+            made = cls(folder, header)
+            made.rows = {row["id"]: row for row in content["samples"]}
+            made.bad = {row["id"]: row["reason"] for row in content["bad"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: must be detections of a data set, got {error!r}; {REMEDY}") from None
+        return made
+
+    def record(self, sample_id: str) -> SampleRecord:
+        """What was found in a sample.
+
+        Raises:
+            FileNotFoundError, ValueError: its JSON is missing or broken, or there is no such sample.
+        """
+        if sample_id not in self.rows:
+            raise ValueError(f"{self.folder / FILE}: must hold {sample_id}, got no such sample; {REMEDY}")
+        return SampleRecord.read(self.folder / _file(sample_id))
+
+    def detection(self, sample_id: str) -> Detection:
+        """The same as the detector gave it, maps read from their files.
+
+        Raises:
+            FileNotFoundError, ValueError: a file is missing or broken, or maps were not written.
+        """
+        record = self.record(sample_id)
+        maps = torch.stack([self.map(record, v) for v in range(len(record.views))])
+        unjudged = [view.unjudged for view in record.views]
+        return Detection(
+            maps,
+            torch.tensor([view.score for view in record.views]),
+            torch.tensor(record.score),
+            record.not_registered,
+            None if None in unjudged else torch.tensor(unjudged),
+        )
+
+    def map(self, record: SampleRecord, view: int) -> Tensor:
+        """The map ``(H, W)`` of a view."""
+        name, low, high = record.views[view].map, record.views[view].low, record.views[view].high
+        if name is None:
+            raise ValueError(f"{self.folder}: must hold maps, got detections without; inspect anew with --maps")
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{self.folder / _file(record.id)}: maps must lie in the folder, got {name}; {REMEDY}")
+        found = read_map(path, low, high)
+        if tuple(found.shape) != (record.height, record.width):
+            raise ValueError(f"{path}: must be {record.width} x {record.height} pixels, got another size; {REMEDY}")
+        return found
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """What was decided of every sample."""
+        found = [
+            Verdict(
+                row["id"], row["label"], row["score"], row["verdict"] == "defect",
+                None if row["unjudged"] is None else tuple(row["unjudged"]), row["not_registered"],
+            )
+            for row in self.rows.values()
+        ]  # fmt: skip
+        return Verdicts(tuple(self.header.cameras.views), self.header.threshold, found)
+
+
+def _row(record: SampleRecord) -> dict[str, Any]:
+    unjudged = [view.unjudged for view in record.views]
+    return {
+        "id": record.id, "label": record.label, "score": record.score, "verdict": record.verdict,
+        "views": {view.view: view.score for view in record.views}, "not_registered": record.not_registered,
+        "unjudged": None if None in unjudged else unjudged, "file": _file(record.id),
+    }  # fmt: skip
+
+
+def _file(sample_id: str) -> str:
+    return f"samples/{sample_id}.json"
+
+
+def _stamps(sample: Sample) -> list[list[Any]]:
+    """Name, size and time of every image of a sample: a sample whose files have changed is another."""
+    stamps = []
+    for path in dict.fromkeys(file.path for file in sample.images.values()):
+        found = path.stat()
+        stamps.append([str(path.absolute()), found.st_size, found.st_mtime_ns])
+    return stamps

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vsad.data import MultiViewDataset
 from vsad.detection import (
+    Detection,
     Detector,
     DetectorConfig,
     FrozenNetwork,
@@ -22,7 +23,6 @@ from vsad.detection import (
 )
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
-from vsad.pipeline.detections import Detections
 from vsad.pipeline.steps import canonical_images, images_of
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
@@ -167,9 +167,9 @@ def deviations_of(detector: Detector, split: Split, progress: Progress = SILENT)
 @torch.no_grad()
 def detect_baseline(
     normal: MultiViewDataset, test: MultiViewDataset, seed: int, progress: Progress = SILENT
-) -> Detections:
-    """Judge the test samples by a plain bank of Gaussian derivatives of every view by itself; it has no threshold."""
+) -> Iterator[Detection]:
+    """Judge the test samples by a plain bank of Gaussian derivatives of every view by itself; there is no threshold."""
     features = [gaussian_derivatives(views) for views in images_of(normal, "baseline", progress)]
     with progress.stage("baseline, bank", 1):
         bank = GaussianBank(torch.stack(features), seed=seed)
-    return Detections(test, [bank(views) for views in images_of(test, "baseline, detect", progress)])
+    yield from map(bank, images_of(test, "baseline, detect", progress))

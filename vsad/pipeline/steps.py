@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from vsad.data import GOOD, MultiViewDataset, open_dataset
-from vsad.detection import Detector, Placement, place_all
+from vsad.data import MultiViewDataset
+from vsad.detection import Placement, place_all
 from vsad.files import write_json
 from vsad.geometry import Rig
-from vsad.metrics import Result, summarize
-from vsad.pipeline.detections import Detections
+from vsad.metrics import Intervals, Result, summarize
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, choose_canonical, choose_margin, registration_helps
 
@@ -22,24 +21,9 @@ REGISTRATION = ("auto", "on", "off")
 _OTHERS = 8
 
 
-def normal_samples(root: str | Path, category: str | None = None, size: int | None = None) -> MultiViewDataset:
-    """The training split, which must hold normal samples only.
-
-    Raises:
-        ValueError: a sample is labeled as defective; the message names it.
-    """
-    dataset = open_dataset(root, "train", category=category, size=size)
-    for sample in dataset.samples:
-        if sample.defect != GOOD:
-            raise ValueError(
-                f"{root}: train must hold normal samples only, got {sample.defect}/{sample.id}; move it to test"
-            )
-    return dataset
-
-
 def images_of(dataset: MultiViewDataset, label: str, progress: Progress = SILENT) -> Iterator[Tensor]:
     """Read the images ``(V, 3, H, W)`` of one sample after the other, as a stage of that label."""
-    return (item["images"] for item in progress.track(dataset, label))
+    return progress.track((images for _, images in dataset.iter_images()), label, len(dataset))
 
 
 def register_station(
@@ -90,7 +74,7 @@ class Images(Sequence[Tensor]):
 
     def __getitem__(self, index: Any) -> Any:
         dataset, sample = self.samples[index]
-        return dataset[sample]["images"]
+        return dataset.read_images(sample)
 
 
 def canonical_images(
@@ -108,15 +92,9 @@ def canonical_images(
     return place_all(images_of(dataset, label, progress), registration, placements, divisor)
 
 
-def detect_all(detector: Detector, dataset: MultiViewDataset, progress: Progress = SILENT) -> Detections:
-    """Inspect every sample of a data set."""
-    images = images_of(dataset, "detect", progress)
-    return Detections(dataset, [detector(views).cpu() for views in images], detector.threshold)
-
-
-def write_metrics(path: Path, results: dict[str, Result]) -> None:
-    """Write ``{"categories": {name: {"pixel", "view", "sample"}}, "mean": {...}}``."""
-    write_json(path, summarize(results))
+def write_metrics(path: Path, results: Mapping[str, Result], intervals: Mapping[str, Intervals]) -> None:
+    """Write ``{"categories": {name: {"pixel", "view", "sample"}}, "mean": {...}, "intervals": {name: {...}}}``."""
+    write_json(path, summarize(results, intervals))
 
 
 def metrics_table(rows: Sequence[tuple[str, Result]]) -> list[dict[str, Any]]:

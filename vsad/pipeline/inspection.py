@@ -1,0 +1,73 @@
+"""Inspecting samples one after the other: each is written as it is done, and a bad one does not lose the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from torch import Tensor
+
+from vsad.data import BadSample, MultiViewDataset
+from vsad.detection import Detector
+from vsad.pipeline.detections import Detections
+from vsad.pipeline.record import SampleRecord
+from vsad.progress import SILENT, Progress
+
+Item = TypeVar("Item")
+
+
+def inspect(
+    detector: Detector,
+    dataset: MultiViewDataset,
+    out: Detections,
+    progress: Progress = SILENT,
+    *,
+    batch: int = 1,
+    on_found: Callable[[SampleRecord], None] = lambda record: None,
+    on_bad: Callable[[BadSample], None] | None = None,
+) -> None:
+    """Inspect every sample that is not done yet, and write what is found.
+
+    Args:
+        detector: that of the station.
+        dataset: of the detector's cameras.
+        out: where results go.
+        progress: told of every sample.
+        batch: samples that go through the detector at once.
+        on_found: called with the record of each sample, those that were done before first.
+        on_bad: called with each sample whose files cannot be read, which is left out; where None, that is an error.
+    """
+    todo = []
+    for index, sample in enumerate(dataset.samples):
+        if _is_done(out, dataset, index):
+            on_found(out.keep(sample))
+        else:
+            todo.append(index)
+
+    def bad(found: BadSample) -> None:
+        assert on_bad is not None
+        out.bad[found.sample.id] = found.reason
+        on_bad(found)
+
+    with progress.stage("detect", len(todo)) as stage:
+        rest = dataset.subset(todo) if todo else None
+        images = rest.iter_images(None if on_bad is None else bad) if rest else iter(())
+        for group in _groups(images, batch):
+            for (index, views), found in zip(group, detector.inspect([views for _, views in group])):
+                assert rest is not None
+                on_found(out.write(rest.samples[index], found.cpu(), views))
+                stage.advance()
+    out.finish([sample.id for sample in dataset.samples])
+
+
+def _is_done(out: Detections, dataset: MultiViewDataset, index: int) -> bool:
+    try:
+        return out.is_done(dataset.samples[index])
+    except OSError:
+        return False  # reading it says why
+
+
+def _groups(images: Iterator[tuple[int, Tensor]], size: int) -> Iterator[list[tuple[int, Tensor]]]:
+    while group := [*islice(images, size)]:
+        yield group

@@ -1,0 +1,70 @@
+"""Opening the data that a step works on, as the configuration says that files are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsad.data import GOOD, Cameras, MultiViewDataset, open_dataset
+from vsad.progress import SILENT, Progress
+
+
+@dataclass
+class Reading:
+    """How files are read, and what could not be.
+
+    Args:
+        format: the layout; None tells it from the files.
+        depth: significant bits of files of more than 8; None takes the cameras' own range.
+        pixel_limit: larger images are refused; None for the default.
+        skip_bad: leave out samples that cannot be read, instead of refusing all.
+        skipped: is filled with those that were left out, and why.
+    """
+
+    format: str | None = None
+    depth: int | None = None
+    pixel_limit: int | None = None
+    skip_bad: bool = False
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def open(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        category: str | None = None,
+        size: int | tuple[int, int] | None = None,
+        cameras: Cameras | None = None,
+        progress: Progress = SILENT,
+    ) -> MultiViewDataset:
+        """Open a split, as ``open_dataset`` does, without what cannot be read where that is to be skipped."""
+        dataset = open_dataset(
+            root, split, category=category, size=size, format=self.format, cameras=cameras, depth=self.depth,
+            pixel_limit=self.pixel_limit, on_bad=self.skipped.__setitem__ if self.skip_bad else None,
+        )  # fmt: skip
+        if self.skip_bad:
+            dataset, bad = dataset.without_bad(progress)
+            self.skipped |= {each.sample.id: each.reason for each in bad}
+        return dataset
+
+    def normal(
+        self,
+        root: str | Path,
+        *,
+        category: str | None = None,
+        size: int | tuple[int, int] | None = None,
+        cameras: Cameras | None = None,
+        progress: Progress = SILENT,
+    ) -> MultiViewDataset:
+        """Open the training split, which must hold normal samples only.
+
+        Raises:
+            ValueError: a sample is labeled as defective; the message names it.
+        """
+        dataset = self.open(root, "train", category=category, size=size, cameras=cameras, progress=progress)
+        for sample in dataset.samples:
+            if sample.defect != GOOD:
+                raise ValueError(
+                    f"{root}: train must hold normal samples only, got {sample.defect}/{sample.id}; move it to test"
+                )
+        return dataset

@@ -1,0 +1,43 @@
+"""What a detector achieved on samples of which the truth is known, counted sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vsad.detection import Detection, is_defect
+from vsad.metrics import Evaluation
+from vsad.pipeline.verdicts import Verdict, Verdicts
+
+
+class Tally:
+    """Metrics and verdicts; no map is kept.
+
+    Args:
+        views: names of the views.
+        threshold: at or above which a sample is defective; NaN where there is none.
+    """
+
+    def __init__(self, views: Sequence[str], threshold: float) -> None:
+        self.evaluation, self.verdicts = Evaluation(), Verdicts(tuple(views), threshold)
+        self.empty_masks: list[str] = []
+
+    def add(self, truth: Mapping[str, Any], found: Detection) -> None:
+        """Count a sample; ``truth`` is what a ``MultiViewDataset`` says of it.
+
+        Where a defective sample has no mask that shows anything, it counts as a sample only: nobody knows which of its
+        pixels and views are defective.
+        """
+        unknown = bool(truth["mask_empty"])
+        if unknown:
+            self.empty_masks.append(truth["id"])
+        self.evaluation.add(
+            found.maps, None if unknown else truth["masks"], found.view_scores,
+            None if unknown else truth["view_labels"], found.sample_score, truth["sample_label"],
+        )  # fmt: skip
+        score = float(found.sample_score)
+        unjudged = None if found.unjudged is None else tuple(found.unjudged.tolist())
+        called = is_defect(score, self.verdicts.threshold)
+        self.verdicts.found.append(
+            Verdict(truth["id"], truth["defect"] or None, score, called, unjudged, found.reason)
+        )
