@@ -21,7 +21,7 @@ LAUNCHERS = {row.name for operator in registry.OPERATORS.values() for row in ope
 RANKS = (
     ("kernels", "_cpu", "_cuda"),
     ("ops",),
-    ("checks", "files", "progress"),
+    ("checks", "files", "progress", "scratch"),
     ("config",),
     ("geometry",),
     ("calibration", "data", "models"),

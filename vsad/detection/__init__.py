@@ -6,7 +6,7 @@ from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection, is_defect
 from vsad.detection.detector import Detector
 from vsad.detection.network import FrozenNetwork, load_network
-from vsad.detection.placement import Placement, place, place_all
+from vsad.detection.placement import Placement, Placements, place, place_all
 from vsad.detection.practice import Painted, Practice, paint_defects
 from vsad.detection.threshold import Threshold, fit_threshold, warn_of_extrapolation
 
@@ -18,6 +18,7 @@ __all__ = [
     "GaussianBank",
     "Painted",
     "Placement",
+    "Placements",
     "Practice",
     "Threshold",
     "agree",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +29,11 @@ from vsad.detection.practice import Practice
 from vsad.detection.precision import without_autocast
 from vsad.detection.smoothing import extend, known_gaussian
 from vsad.detection.threshold import Threshold, fit_threshold
-from vsad.detection.weighing import Case, choose_weights
+from vsad.detection.weighing import Case, Cases, choose_weights
 from vsad.geometry import Rig
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
+from vsad.scratch import Samples, Scratch, in_columns
 
 if TYPE_CHECKING:
     from vsad.models import VALDM
@@ -98,14 +99,14 @@ class Detector(nn.Module):
         cls,
         model: VALDM,
         rig: Rig,
-        latents: Tensor,
+        latents: Samples,
         config: DetectorConfig | None = None,
         *,
         placements: Sequence[Placement] | None = None,
         registration: Registration | None = None,
         practice: Practice | None = None,
         network: FrozenNetwork | None = None,
-        maps: Sequence[Tensor] = (),
+        maps: Sequence[Tensor | Scratch] = (),
         progress: Progress = SILENT,
     ) -> Detector:
         """Fill the memory with the features of normal samples and choose the threshold.
@@ -114,11 +115,14 @@ class Detector(nn.Module):
         the registration not at all; the threshold is that of ``fit_threshold`` for these scores. Where the model
         corrects homographies, the detector's rig is the one that it sees in the normal samples.
 
+        What is computed of every sample goes to temporary files (``vsad.scratch``), so that memory holds a few samples
+        at a time, and the detector.
+
         Args:
-            model: trained.
+            model: trained; all work is done on its device.
             rig: rig of the views.
             latents: latents of the normal samples in canonical pose, ``(S, V, c, h, w)``, as ``model.encode`` makes
-                them; all work is done on their device, which must be the model's.
+                them, in memory or on disk.
             config: configuration of the detector.
             placements: those of the samples; None where all pixels say something.
             registration: by which the samples were brought into canonical pose, if they were.
@@ -135,47 +139,70 @@ class Detector(nn.Module):
             rig = refined.extended(wide.size).cropped((wide.size[0] - rig.size[0]) // 2)
         config = config or DetectorConfig()
         config = replace(config, window=config.window or (3 if registration else 5))
-        size = (latents.shape[-2], latents.shape[-1])
+        size, device, count = (latents.shape[-2], latents.shape[-1]), model.device, len(latents)
         if placements is None:
-            shown = torch.ones(*latents.shape[:2], *size, dtype=torch.bool, device=latents.device)
-            placements = [Placement(None, part, ~part, part.to(torch.uint8)) for part in shown]
-        placements = [placement.to(latents.device) for placement in placements]
+            shown = torch.ones(latents.shape[1], *size, dtype=torch.bool)
+            placements = [Placement(None, shown, ~shown, shown.to(torch.uint8))] * count
+        practice = practice or Practice(torch.empty(0), (), torch.empty(0))
         none = fit_threshold([math.inf], config.false_alarms)
-        glare, reach = Glare.fit(placements, size), torch.ones(2, len(rig.views), device=latents.device)
+        glare = Glare.fit((placement.to(device) for placement in placements), size)
+        reach = torch.ones(2, len(rig.views), device=device)
         detector = cls(model, rig, [], glare, reach, registration, none, config, network)
-        practice = practice or Practice(latents[:0], (), latents.new_zeros(0, 0, *latents.shape[1:2], 1, 1))
-        practice, maps = practice.to(latents.device), [level.to(latents.device) for level in maps]
-        samples = chain(detector._features(latents, *maps), detector._features(practice.latents, *practice.maps))
-        features = [*progress.track(samples, "features", len(latents) + len(practice.latents))]
-        deviations = []
-        for index, parts in enumerate(zip(*features)):
-            normal, painted = torch.stack(parts[: len(latents)]), parts[len(latents) :]
-            seen = torch.stack([detector._seen(p, normal.shape[-2:]) for p in placements])
-            label = f"memory, level {index + 1} of {len(features[0])}"
-            changed = list(zip(practice.samples, painted))
-            level, found = Level.fit(normal, seen, config, changed=changed, progress=progress, label=label)
-            detector.levels.append(level)
-            deviations.append(found)
-        cases = [
-            Case([d[i] for d in deviations], placements[sample])
-            for i, sample in enumerate([*range(len(latents)), *practice.samples])
-        ]
-        normal_cases = [c for c in cases[: len(latents)] if not (c.placement.is_canonical and len(latents) > 2)]
+        each = chain(detector._features(latents), detector._features(practice.latents))
+        own = progress.track(each, "features", count + len(practice.latents))
+        normal, painted = [*in_columns(islice(own, count)), *maps], [*in_columns(own), *practice.maps]
+        deviations = detector._fit_levels(normal, painted, placements, practice.samples, progress)
+        # The canonical sample lies as it lies to the last digit, which no other does.
+        used = [i for i in range(count) if count <= 2 or not placements[i].is_canonical]
+        normal_cases = Cases(deviations, placements, [(i, i) for i in used])
         if config.weights is None:
-            weights = choose_weights(detector, normal_cases, cases[len(latents) :], practice.marks)
+            painted_cases = Cases(deviations, placements, [*enumerate(practice.samples, count)])
+            weights = choose_weights(detector, normal_cases, painted_cases, practice.marks)
             detector.config = replace(config, weights=weights)
         detector._fit_scores(normal_cases)
         return detector
 
-    def _fit_scores(self, samples: list[Case]) -> None:
+    def _fit_levels(
+        self,
+        normal: Sequence[Tensor | Scratch],
+        painted: Sequence[Tensor | Scratch],
+        placements: Sequence[Placement],
+        samples: Sequence[int],
+        progress: Progress,
+    ) -> list[Scratch]:
+        """Fit every level to normal samples, and give all deviations, as ``Level.fit`` does.
+
+        Args:
+            normal: their features at every level, ``(S, V, C_i, h_i, w_i)``.
+            painted: those of samples with practice defects; of no level where there are none.
+            placements: those of the normal samples.
+            samples: which normal sample each of the painted ones was.
+            progress: told of every level.
+        """
+        device, deviations = self.reach.device, []
+        seen: dict[torch.Size, Scratch] = {}  # most levels have one size
+        for index, features in enumerate(normal):
+            size = features.shape[-2:]
+            if size not in seen:
+                seen[size] = Scratch(self._seen(placement.to(device), size) for placement in placements)
+            changed = list(zip(samples, painted[index].to(device))) if samples else []
+            label = f"memory, level {index + 1} of {len(normal)}"
+            level, found = Level.fit(
+                features.to(device), seen[size], self.config, changed=changed, progress=progress, label=label
+            )
+            self.levels.append(level)
+            deviations.append(found)
+        return deviations
+
+    def _fit_scores(self, samples: Sequence[Case]) -> None:
         """Set the reach and the threshold from normal samples' deviations and placements.
 
         Every score is measured by the reach of the other samples.
         """
-        maps = [self._own(*case) for case in samples]
-        highest = [peaks(own, known, self.judged_rig) for own, known, _ in maps]
+        maps = in_columns(self._own(*case) for case in samples)  # own, known and shown
+        highest = [peaks(own, known, self.judged_rig) for own, known, _ in zip(*maps)]
         total, scores = torch.stack(highest).sum(0), []
-        for own, mine in zip(maps, highest):
+        for own, mine in zip(zip(*maps), highest):
             self.reach = mean_reach(total - mine if len(samples) > 1 else mine, max(len(samples) - 1, 1))
             scores.append(float(self._judge(*own).sample_score))
         self.reach = mean_reach(total, len(samples))
@@ -222,7 +249,7 @@ class Detector(nn.Module):
 
     @without_autocast
     @torch.no_grad()
-    def deviations_of(self, latents: Tensor, *maps: Tensor) -> Iterator[list[Tensor]]:
+    def deviations_of(self, latents: Samples, *maps: Samples) -> Iterator[list[Tensor]]:
         """What ``deviations`` gives of each of many samples, ``(S, V, c, h, w)`` and ``(S, V, C, h, w)``.
 
         The UNet takes ``config.unet_batch`` of them at once.
@@ -243,12 +270,14 @@ class Detector(nn.Module):
         weights = weights or self.config.weights or (1.0,)
         return [weights[min(i, len(weights) - 1)] for i in range(len(self.levels))]
 
-    def _features(self, latents: Tensor, *maps: Tensor, stages: bool = True) -> Iterator[list[Tensor]]:
+    def _features(self, latents: Samples, *maps: Samples, stages: bool = True) -> Iterator[list[Tensor]]:
         """The levels of every sample, ``(V, C_i, h_i, w_i)``: the model's, with its UNet's or without, and the maps."""
         settled = self.model.adapter.homography_net is not None  # fit took what it makes of the rig
-        batch, precision = self.config.unet_batch(latents.device), self.config.unet_precision
+        batch, precision = self.config.unet_batch(self.reach.device), self.config.unet_precision
         for start in range(0, len(latents), batch):
-            part, *own = (level[start : start + batch].to(latents) for level in (latents, *maps))
+            samples = range(start, min(start + batch, len(latents)))
+            part, *own = (torch.stack([level[i] for i in samples]) for level in (latents, *maps))
+            part, own = part.to(self.reach.device), [level.to(part) for level in own]
             found = self.model.features(
                 part, self.canonical_rig, self.category.expand(len(part)),
                 stages=stages, settled=settled, precision=precision,

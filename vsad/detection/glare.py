@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsad.detection.placement import Placement
+from vsad.scratch import Scratch
 
 # A place that is saturated in more than this share of the normal samples is bright by itself.
 _BRIGHT = 0.2
@@ -17,6 +18,8 @@ _BRIGHT = 0.2
 _HALO = 0.12
 # Of full scale: darker places say nothing of a view's exposure.
 _DARK = 0.05
+# Numbers whose medians are looked for together.
+_AT_ONCE = 1 << 22
 
 
 class Glare(nn.Module):
@@ -40,11 +43,13 @@ class Glare(nn.Module):
         self.register_buffer("usual", usual)
 
     @classmethod
-    def fit(cls, normal: Sequence[Placement], size: Sequence[int]) -> Glare:
+    def fit(cls, normal: Iterable[Placement], size: Sequence[int]) -> Glare:
         """Learn what is normal from the placements of normal samples, at a ``size`` of features."""
-        bright = torch.stack([any_pixel(p.dazzled, size) for p in normal]).float().mean(0) > _BRIGHT
-        shown = torch.stack([_light(p, size).where(_inside(p, size), torch.nan) for p in normal])
-        return cls(bright, shown.nanmedian(0).values)
+        dazzled, shown = torch.tensor(0), Scratch()
+        for placement in normal:
+            dazzled = dazzled + any_pixel(placement.dazzled, size).float()
+            shown.append(_light(placement, size).where(_inside(placement, size), torch.nan))
+        return cls(dazzled / len(shown) > _BRIGHT, _nanmedian(shown))
 
     def forward(self, placement: Placement) -> Tensor:
         """Where the surface is hidden from a view, ``(V, h, w)`` bool."""
@@ -55,6 +60,14 @@ class Glare(nn.Module):
         light, inside = _light(placement, size), _inside(placement, size)
         usual = self.usual * _exposure(light, self.usual, inside)
         return _grown(core, inside & (light - usual > _HALO))
+
+
+def _nanmedian(samples: Scratch) -> Tensor:
+    """The median of the samples at every place, NaN aside, of as many places at once as memory shall hold."""
+    count = max(1, _AT_ONCE // len(samples))
+    places = range(0, samples[0].numel(), count)
+    parts = (torch.stack([each.flatten()[i : i + count].clone() for each in samples]) for i in places)
+    return torch.cat([part.nanmedian(0).values for part in parts]).view(samples.shape[1:])
 
 
 def _exposure(light: Tensor, usual: Tensor, inside: Tensor) -> Tensor:

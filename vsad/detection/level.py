@@ -11,6 +11,7 @@ from vsad.detection.config import DetectorConfig
 from vsad.detection.memory import MEMORIES, Changed, Memory
 from vsad.detection.smoothing import gaussian
 from vsad.progress import SILENT, Progress
+from vsad.scratch import Samples, Scratch
 
 # Feature pixels over which normal scores are pooled: samples are few, and products lie a little off.
 PLACE = 1.5
@@ -45,14 +46,14 @@ class Level(nn.Module):
     @classmethod
     def fit(
         cls,
-        features: Tensor,
-        seen: Tensor,
+        features: Samples,
+        seen: Samples,
         config: DetectorConfig,
         *,
         changed: Changed = (),
         progress: Progress = SILENT,
         label: str = "memory",
-    ) -> tuple[Level, Tensor]:
+    ) -> tuple[Level, Scratch]:
         """Remember normal ``features (S, V, C, h, w)``, of which ``seen (S, V, h, w)`` say anything.
 
         Returns:
@@ -60,18 +61,22 @@ class Level(nn.Module):
             ``(S + P, V, h, w)``: of each as if neither the memory nor the statistics knew the normal sample.
         """
         memory = MEMORIES[config.memory].fit(features, seen, config)
-        count = len(features)
-        every = memory.normal_scores(features, seen, progress, label, changed=changed)
-        scores, known = every[:count], memory.known(seen)
-        level = cls(memory, *_statistics(scores, seen & known, memory.by_place), known)
-        deviations = torch.empty_like(every)
-        samples = [*range(count), *(index for index, _ in changed)]
-        for left_out in range(count):
+        scores = memory.normal_scores(features, seen, progress, label, changed=changed)
+        known, count = memory.known(seen), len(features)
+
+        def sums(sample: int) -> Tensor:
+            return _sums(scores[sample], seen[sample] & known)
+
+        total = sums(0)
+        for sample in range(1, count):
+            total += sums(sample)
+        level = cls(memory, *_statistics(total, count, memory.by_place), known)
+        deviations = Scratch()
+        for row, left_out in enumerate([*range(count), *(index for index, _ in changed)]):
             # Of two samples the other one alone would have no deviation.
-            others = [i for i in range(count) if i != left_out or count < 3]
-            mean, deviation = _statistics(scores[others], seen[others] & known, memory.by_place)
-            for row in (row for row, sample in enumerate(samples) if sample == left_out):
-                deviations[row] = (every[row] - mean) / deviation
+            others, number = (total - sums(left_out), count - 1) if count > 2 else (total, count)
+            mean, deviation = _statistics(others, number, memory.by_place)
+            deviations.append((scores[row] - mean) / deviation)
         return level, deviations
 
     @classmethod
@@ -87,19 +92,29 @@ class Level(nn.Module):
         return (scores - self.mean) / self.deviation
 
 
-def _statistics(scores: Tensor, seen: Tensor, by_place: bool) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of normal ``scores (S, V, h, w)`` where they were ``seen``, ``(V, h, w)`` each."""
-    weight = seen.to(scores)
+def _sums(scores: Tensor, seen: Tensor) -> Tensor:
+    """A sample's part in the sums that statistics are made of, ``(3, V, h, w)``: of w, w x and w x^2.
+
+    The weight w of a score x is 1 where it was seen. In float64 a sample's part can be taken out of the sums of
+    thousands again.
+    """
+    w, x = seen.double(), scores.double()
+    return torch.stack([w, w * x, w * x.square()])
+
+
+def _statistics(sums: Tensor, count: int, by_place: bool) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the scores of ``count`` normal samples by their ``sums``, ``(V, h, w)`` float32 each."""
+    weight, first, second = sums
 
     def average(x: Tensor) -> Tensor:
         if not by_place:
-            total = (x * weight).sum((0, 2, 3)) / weight.sum((0, 2, 3)).clamp(min=1)
-            return total[:, None, None].expand(x.shape[1:]).clone()
-        return gaussian((x * weight).sum(0), PLACE) / gaussian(weight.sum(0), PLACE).clamp(min=1e-3)
+            return (x.sum((1, 2)) / weight.sum((1, 2)).clamp(min=1))[:, None, None].expand(x.shape)
+        return gaussian(x, PLACE) / gaussian(weight, PLACE).clamp(min=1e-3)
 
-    mean = average(scores)
-    bessel = len(scores) / (len(scores) - 1) if by_place and len(scores) > 1 else 1
-    deviation = (average((scores - mean).square()) * bessel).sqrt()
-    somewhere = seen.any(0)
+    mean = average(first)
+    bessel = count / (count - 1) if by_place and count > 1 else 1
+    squares = second - 2 * mean * first + mean.square() * weight  # w (x - mean)^2
+    deviation = (average(squares).clamp(min=0) * bessel).sqrt()
+    somewhere = weight > 0
     typical = (deviation * somewhere).sum() / somewhere.sum().clamp(min=1)
-    return mean, (deviation + FLOOR * typical).clamp(min=1e-6)
+    return mean.float(), (deviation + FLOOR * typical).clamp(min=1e-6).float()

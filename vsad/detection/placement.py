@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vsad.checks import check_images
 from vsad.geometry.checks import Size, divisible
 from vsad.registration import Pose, Registration
+from vsad.scratch import Scratch
 
 # Of full scale, in every color: a pixel as bright as that shows the lamp, and nothing of the surface.
 SATURATED = 0.94
@@ -54,6 +55,27 @@ class Placement(NamedTuple):
         return None if self.pose is None else self.pose.reason
 
 
+class Placements(Sequence[Placement]):
+    """The placements of many samples, whose masks are on disk."""
+
+    def __init__(self) -> None:
+        self._poses: list[Pose | None] = []
+        self._masks = Scratch()
+
+    def append(self, placement: Placement) -> None:
+        """Add a sample's."""
+        pose, *masks = placement
+        self._poses.append(pose)
+        self._masks.append(torch.stack([mask.to(torch.uint8) for mask in masks]))  # (3, V, H, W)
+
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def __getitem__(self, index: Any) -> Any:
+        inside, dazzled, light = self._masks[index]
+        return Placement(self._poses[index], inside.view(torch.bool), dazzled.view(torch.bool), light)
+
+
 def place(images: Tensor, registration: Registration | None, divisor: int = 1) -> tuple[Tensor, Placement]:
     """Bring a sample's ``images (V, 3, H, W)`` into canonical pose, and tell what they show there.
 
@@ -94,7 +116,10 @@ def cells(size: Size, extended: Size, maps: Sequence[int]) -> Size:
 
 
 def place_all(
-    samples: Iterable[Tensor], registration: Registration | None, placements: list[Placement], divisor: int = 1
+    samples: Iterable[Tensor],
+    registration: Registration | None,
+    placements: list[Placement] | Placements,
+    divisor: int = 1,
 ) -> Iterator[Tensor]:
     """Yield every sample's pictures in canonical pose, and append its placement to ``placements``."""
     for images in samples:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from vsad.checks import check_images
 from vsad.geometry import Rig
 from vsad.ops import homography_warp
+from vsad.scratch import Samples, Scratch
 
 # In shares of the long side: radii of spots and patches, half the width and the length of lines.
 _SPOT, _PATCH, _LINE_WIDTH, _LINE_LENGTH = (0.008, 0.04), (0.02, 0.06), (0.002, 0.006), (0.08, 0.25)
@@ -32,15 +33,10 @@ class Practice(NamedTuple):
         maps: those of a frozen network, each ``(P, V, C, h, w)``.
     """
 
-    latents: Tensor
+    latents: Samples
     samples: tuple[int, ...]
-    marks: Tensor
-    maps: tuple[Tensor, ...] = ()
-
-    def to(self, device: torch.device) -> Practice:
-        """The same on a device."""
-        maps = tuple(level.to(device) for level in self.maps)
-        return Practice(self.latents.to(device), self.samples, self.marks.to(device), maps)
+    marks: Samples
+    maps: tuple[Tensor | Scratch, ...] = ()
 
 
 class Painted(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vsad.detection.agreement import agree, mean_reach, peaks
 from vsad.detection.placement import Placement
+from vsad.scratch import Samples, Scratch, in_columns
 
 if TYPE_CHECKING:
     from vsad.detection.detector import Detector
@@ -26,8 +27,30 @@ class Case(NamedTuple):
     placement: Placement
 
 
+class Cases(Sequence[Case]):
+    """Cases that are read when they are asked for.
+
+    Args:
+        deviations: rows of them, of every level.
+        placements: those of the normal samples.
+        rows: of every case the row of its deviations, and the normal sample that it is, or was before it was painted.
+    """
+
+    def __init__(
+        self, deviations: Sequence[Scratch], placements: Sequence[Placement], rows: Sequence[tuple[int, int]]
+    ) -> None:
+        self.deviations, self.placements, self.rows = deviations, placements, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        row, sample = self.rows[index]
+        return Case([level[row] for level in self.deviations], self.placements[sample])
+
+
 def choose_weights(
-    detector: Detector, normal: Sequence[Case], painted: Sequence[Case], marks: Tensor
+    detector: Detector, normal: Sequence[Case], painted: Sequence[Case], marks: Samples
 ) -> tuple[float, ...]:
     """Choose the levels that separate practice defects about as well as the best: 1 for those, 0 for the others.
 
@@ -53,19 +76,20 @@ def choose_weights(
 
 
 def _separation(
-    detector: Detector, weights: Sequence[float], normal: Sequence[Case], painted: Sequence[Case], marks: Tensor
+    detector: Detector, weights: Sequence[float], normal: Sequence[Case], painted: Sequence[Case], marks: Samples
 ) -> float:
     rig = detector.canonical_rig
-    fused = [detector.fuse(*case, weights) for case in normal]
-    total = torch.stack([peaks(own, known, rig) for own, known, _ in fused]).sum(0)
-    reach = mean_reach(total, len(fused))
-    highest = torch.stack([agree(*maps, rig, reach).maps.amax() for maps in fused])
+    own, known, shown = in_columns(detector.fuse(*case, weights) for case in normal)
+    total = torch.stack([peaks(*maps, rig) for maps in zip(own, known)]).sum(0)
+    reach = mean_reach(total, len(normal))
+    highest = torch.stack([agree(*maps, rig, reach).maps.amax() for maps in zip(own, known, shown)])
     found = []
     for case, marked in zip(painted, marks):
         maps = detector.fuse(*case, weights)
-        evidence, shown = agree(*maps, rig, reach).maps, maps[2]
+        evidence = agree(*maps, rig, reach).maps
         # Where a sample shows nothing that the memory knows, a defect says nothing of a level.
-        where = (F.adaptive_max_pool2d(marked.float(), evidence.shape[-2:]) > 0) & shown  # (D, V, h, w)
+        where = F.adaptive_max_pool2d(marked.to(evidence), evidence.shape[-2:]) > 0  # (D, V, h, w)
+        where &= maps[2]
         visible = where.flatten(1).any(1)
         found.append(torch.where(where, evidence, -torch.inf).flatten(1).amax(1)[visible])
     stands_out = torch.cat(found)[:, None] > highest

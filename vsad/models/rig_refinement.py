@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -13,14 +14,14 @@ from vsad.models.valdm import VALDM
 
 
 @torch.no_grad()
-def refined_rig(model: VALDM, latents: Tensor, rig: Rig) -> Rig:
+def refined_rig(model: VALDM, latents: Iterable[Tensor], rig: Rig) -> Rig:
     """The rig whose corner offsets are the medians of those that the model finds in normal samples.
 
     Cameras do not move from sample to sample, so what all samples say together is better than what one says.
 
     Args:
         model: with a HomographyNet.
-        latents: of normal samples, ``(S, V, c, h, w)``.
+        latents: of normal samples, ``(V, c, h, w)`` each.
         rig: from which the model starts; for a model that learns homographies its graph alone counts.
 
     Returns:

@@ -17,16 +17,20 @@ from vsad.detection import (
     FrozenNetwork,
     GaussianBank,
     Placement,
+    Placements,
     Practice,
     gaussian_derivatives,
     paint_defects,
+    place,
+    place_all,
 )
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
-from vsad.pipeline.steps import canonical_images, images_of
+from vsad.pipeline.steps import images_of
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
-from vsad.training import encode
+from vsad.scratch import Samples, Scratch, append_to
+from vsad.training import encodings
 
 # The name of the baseline's row in tables.
 BASELINE = "Gaussian derivatives, plain bank"
@@ -35,7 +39,7 @@ PRACTICE, DEFECTS = 12, 5
 
 
 class Split(NamedTuple):
-    """The samples of a split as a detector takes them.
+    """The samples of a split as a detector takes them, on disk: memory holds those that are being looked at.
 
     Args:
         latents: ``(S, V, c, h, w)``.
@@ -44,9 +48,9 @@ class Split(NamedTuple):
         practice: some of the samples with painted defects, of a split to fit detectors to.
     """
 
-    latents: Tensor
-    placements: list[Placement]
-    maps: tuple[Tensor, ...] = ()
+    latents: Samples
+    placements: Sequence[Placement]
+    maps: tuple[Scratch, ...] = ()
     practice: Practice | None = None
 
     @classmethod
@@ -60,8 +64,7 @@ class Split(NamedTuple):
         network: FrozenNetwork | None = None,
     ) -> Split:
         """Read, register and encode every sample."""
-        known = lambda images: encode(model, images)  # noqa: E731
-        return _encode(dataset, registration, model.divisor, label, progress, known, network, [], {})
+        return _encode(dataset, registration, model, label, progress, network)
 
     @classmethod
     def to_fit(
@@ -71,60 +74,54 @@ class Split(NamedTuple):
         model: VALDM,
         rig: Rig,
         progress: Progress,
-        encoded: Callable[[Iterable[Tensor]], Tensor],
+        encoded: Callable[[Iterable[Tensor]], Samples] | None = None,
         network: FrozenNetwork | None = None,
         seed: int = 0,
     ) -> Split:
-        """The same, and paint practice defects on some samples."""
+        """The same, and paint practice defects on some samples.
+
+        The samples' latents are what ``encoded`` makes of their images, where it is given: it may standardize them.
+        """
+        split = _encode(dataset, registration, model, "encode train", progress, network, encoded)
         count = min(PRACTICE, len(dataset))
-        chosen = [index * len(dataset) // count for index in range(count)]
-        kept: dict[int, Tensor] = {}
-        split = _encode(dataset, registration, model.divisor, "encode train", progress, encoded, network, chosen, kept)
+        chosen = tuple(index * len(dataset) // count for index in range(count))
         generator, canonical = torch.Generator().manual_seed(seed), canonical_rig(rig, registration, model.divisor)
-        painted = [paint_defects(kept[index], canonical, generator, DEFECTS) for index in chosen]
-        maps: list[list[Tensor]] = []
-        images = progress.track([p.images for p in painted], "encode practice defects")
-        latents = encode(model, _passing(images, network, maps, [], {}))
-        marks = torch.stack([p.marks for p in painted])
-        return split._replace(practice=Practice(latents, tuple(chosen), marks, _stacked(maps)))
+        marks, maps = Scratch(), list[Scratch]()
+
+        def painted() -> Iterator[Tensor]:
+            for index in chosen:
+                views, _ = place(dataset[index]["images"], registration, model.divisor)
+                made = paint_defects(views, canonical, generator, DEFECTS)
+                marks.append(made.marks)
+                yield made.images
+
+        images = progress.track(painted(), "encode practice defects", count)
+        latents = Scratch(encodings(model, _shown_to(network, images, maps)))
+        return split._replace(practice=Practice(latents, chosen, marks, tuple(maps)))
 
 
 def _encode(
     dataset: MultiViewDataset,
     registration: Registration | None,
-    divisor: int,
+    model: VALDM,
     label: str,
     progress: Progress,
-    encoded: Callable[[Iterable[Tensor]], Tensor],
     network: FrozenNetwork | None,
-    chosen: Sequence[int],
-    kept: dict[int, Tensor],
+    encoded: Callable[[Iterable[Tensor]], Samples] | None = None,
 ) -> Split:
-    placements: list[Placement] = []
-    maps: list[list[Tensor]] = []
-    images = canonical_images(dataset, registration, placements, label, progress, divisor)
-    latents = encoded(_passing(images, network, maps, chosen, kept))
-    return Split(latents, placements, _stacked(maps))
+    placements, maps = Placements(), list[Scratch]()
+    images = place_all(images_of(dataset, label, progress), registration, placements, model.divisor)
+    shown = _shown_to(network, images, maps)
+    latents = Scratch(encodings(model, shown)) if encoded is None else encoded(shown)
+    return Split(latents, placements, tuple(maps))
 
 
-def _passing(
-    images: Iterable[Tensor],
-    network: FrozenNetwork | None,
-    maps: list[list[Tensor]],
-    chosen: Sequence[int],
-    kept: dict[int, Tensor],
-) -> Iterator[Tensor]:
-    """Yield the samples' images; ``maps`` takes what the network makes of them, ``kept`` the chosen samples."""
-    for index, views in enumerate(images):
+def _shown_to(network: FrozenNetwork | None, images: Iterable[Tensor], maps: list[Scratch]) -> Iterator[Tensor]:
+    """Yield the samples' images; ``maps`` takes what a network makes of them."""
+    for views in images:
         if network is not None:
-            maps.append(network(views))
-        if index in chosen:
-            kept[index] = views
+            append_to(maps, network(views))
         yield views
-
-
-def _stacked(maps: list[list[Tensor]]) -> tuple[Tensor, ...]:
-    return tuple(torch.stack(level) for level in zip(*maps))
 
 
 def changed_model(model: VALDM, seed: int, **changes: Any) -> VALDM:

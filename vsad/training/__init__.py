@@ -2,7 +2,7 @@
 
 from vsad.training.autoencoder import train_vae
 from vsad.training.config import TrainConfig, VAEConfig
-from vsad.training.latents import encode, learn_latents
+from vsad.training.latents import encode, encodings, learn_latents
 from vsad.training.loop import check_trainable, train
 from vsad.training.optimization import is_main_process
 from vsad.training.shards import LatentShards, write_latents
@@ -15,6 +15,7 @@ __all__ = [
     "VAEConfig",
     "check_trainable",
     "encode",
+    "encodings",
     "is_main_process",
     "learn_latents",
     "train",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -32,5 +32,12 @@ def learn_latents(model: VALDM, images: Iterable[Tensor]) -> Tensor:
 @torch.no_grad()
 def encode(model: VALDM, images: Iterable[Tensor]) -> Tensor:
     """Standardized latents ``(S, V, c, h, w)`` of the samples' ``images (V, 3, H, W)``."""
+    return torch.stack([*encodings(model, images)])
+
+
+@torch.no_grad()
+def encodings(model: VALDM, images: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the standardized latents ``(V, c, h, w)`` of every sample's ``images (V, 3, H, W)``."""
     model.eval()
-    return torch.cat([model.encode(sample[None]) for sample in images])
+    for sample in images:
+        yield model.encode(sample[None])[0]

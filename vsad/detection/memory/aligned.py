@@ -10,6 +10,7 @@ from torch import Tensor
 from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig, shown_enough
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import homography_align
+from vsad.scratch import Samples
 
 # A slot of homography_align without a source.
 EMPTY = -1
@@ -45,7 +46,7 @@ class AlignedMemory(Memory):
         self.register_buffer("transform", transform)
 
     @classmethod
-    def fit(cls, features: Tensor, seen: Tensor, config: MemoryConfig = DEFAULTS) -> AlignedMemory:
+    def fit(cls, features: Samples, seen: Samples, config: MemoryConfig = DEFAULTS) -> AlignedMemory:
         """Keep at most ``config.references`` normal samples, spread evenly over them.
 
         A choice of those that differ most would leave samples behind that score lower than new ones do.
@@ -58,23 +59,25 @@ class AlignedMemory(Memory):
                 f"AlignedMemory: features must hold at least 2 normal samples, got {len(features)}; add some"
             )
         transform = scaling(features, seen)
-        kept = _kept(len(features), config.references)
-        m = apply_scaling(features[kept], transform).transpose(0, 1)
-        shown = seen[kept].transpose(0, 1)[:, :, None]  # (V, S, 1, h, w)
-        last = torch.where(shown, -0.5 * m.square().sum(2, keepdim=True), UNSEEN)
-        return cls(torch.cat([m * shown, last], dim=2), transform, window=config.window or 5)
+        kept, (V, C, h, w) = _kept(len(features), config.references), features[0].shape
+        key = transform.new_empty(V, len(kept), h, w, C + 1).movedim(-1, 2)  # (V, S, C + 1, h, w), never twice
+        for slot, sample in enumerate(kept):
+            m, shown = apply_scaling(features[sample], transform), seen[sample]
+            key[:, slot, :-1] = m * shown[:, None]
+            key[:, slot, -1] = torch.where(shown, -0.5 * m.square().sum(1), UNSEEN)
+        return cls(key, transform, window=config.window or 5)
 
     @classmethod
     def rebuild(cls, weights: Mapping[str, Tensor], config: MemoryConfig) -> AlignedMemory:
         """Make the memory again of its saved buffers."""
         return cls(weights["key"], weights["transform"], window=config.window or 5)
 
-    def held_out(self, features: Tensor, seen: Tensor) -> Callable[[int, Tensor], Tensor]:
+    def held_out(self, features: Samples, seen: Samples) -> Callable[[int, Tensor], Tensor]:
         """A reference is left out where its own sample is scored."""
         slots = {sample: slot for slot, sample in enumerate(_kept(len(features), self.key.shape[1]))}
         return lambda index, f: self._score(apply_scaling(f, self.transform), leave_out=slots.get(index))
 
-    def known(self, seen: Tensor) -> Tensor:
+    def known(self, seen: Samples) -> Tensor:
         """Where enough references show the place."""
         return shown_enough((self.key[:, :, -1] > UNSEEN).transpose(0, 1))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from vsad.config import Strict, check_at_least
 from vsad.progress import SILENT, Progress
+from vsad.scratch import Samples, Scratch
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Memory(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, features: Tensor, seen: Tensor, config: MemoryConfig = DEFAULTS) -> Memory:
+    def fit(cls, features: Samples, seen: Samples, config: MemoryConfig = DEFAULTS) -> Memory:
         """Remember the ``features (S, V, C, h, w)`` of normal samples.
 
         Args:
@@ -82,13 +84,13 @@ class Memory(nn.Module, ABC):
 
     def normal_scores(
         self,
-        features: Tensor,
-        seen: Tensor,
+        features: Samples,
+        seen: Samples,
         progress: Progress = SILENT,
         label: str = "memory",
         *,
         changed: Changed = (),
-    ) -> Tensor:
+    ) -> Scratch:
         """The scores that normal samples get from a memory that does not know them, ``(S + P, V, h, w)``.
 
         Args:
@@ -102,11 +104,11 @@ class Memory(nn.Module, ABC):
             ValueError: there are too few samples.
         """
         score = self.held_out(features, seen)
-        samples = progress.track([*enumerate(features), *changed], label)
-        return torch.stack([score(index, sample) for index, sample in samples])
+        samples = progress.track(chain(enumerate(features), changed), label, len(features) + len(changed))
+        return Scratch(score(index, sample) for index, sample in samples)
 
     @abstractmethod
-    def held_out(self, features: Tensor, seen: Tensor) -> Callable[[int, Tensor], Tensor]:
+    def held_out(self, features: Samples, seen: Samples) -> Callable[[int, Tensor], Tensor]:
         """Score as a memory does that does not know one of the samples.
 
         Args:
@@ -118,7 +120,7 @@ class Memory(nn.Module, ABC):
         """
 
     @abstractmethod
-    def known(self, seen: Tensor) -> Tensor:
+    def known(self, seen: Samples) -> Tensor:
         """Where the memory remembers enough to judge, ``(V, h, w)`` bool; ``seen`` as in ``fit``."""
 
     @abstractmethod
@@ -126,11 +128,13 @@ class Memory(nn.Module, ABC):
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``: the higher, the less like normal."""
 
 
-def shown_enough(shown: Tensor) -> Tensor:
+def shown_enough(shown: Samples) -> Tensor:
     """Where enough normal samples beside one's own show a place, or as many as there are, ``(V, h, w)`` bool.
 
     Args:
         shown: ``(S, V, h, w)`` bool.
     """
-    samples = len(shown)
-    return shown.sum(0) > min(max(_ENOUGH, int(_ENOUGH_SHARE * samples)), samples - 1)
+    samples, count = len(shown), torch.zeros_like(shown[0], dtype=torch.long)
+    for mask in shown:
+        count += mask
+    return count > min(max(_ENOUGH, int(_ENOUGH_SHARE * samples)), samples - 1)

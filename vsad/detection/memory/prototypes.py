@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from vsad.detection.memory.base import DEFAULTS, Memory, MemoryConfig, shown_enough
 from vsad.detection.memory.scaling import apply_scaling, scaling
 from vsad.ops import PackedPrototypes, greedy_coreset, pack_prototypes, prototype_distance
+from vsad.scratch import Samples
 
 # The maximum number of features among which a view's bank is chosen.
 CANDIDATES = 20_000
@@ -50,7 +51,7 @@ class PrototypeMemory(Memory):
         self._packed: tuple[Tensor, int | None, list[list[PackedPrototypes]]] | None = None
 
     @classmethod
-    def fit(cls, features: Tensor, seen: Tensor, config: MemoryConfig = DEFAULTS) -> PrototypeMemory:
+    def fit(cls, features: Samples, seen: Samples, config: MemoryConfig = DEFAULTS) -> PrototypeMemory:
         """Choose ``config.prototypes`` features of every view for every bank.
 
         Raises:
@@ -59,12 +60,12 @@ class PrototypeMemory(Memory):
         if len(features) == 0:
             raise ValueError("PrototypeMemory: features must hold at least one normal sample, got none; add some")
         transform, parts = scaling(features, seen), min(config.parts, len(features))
-        scaled, part = apply_scaling(features, transform), torch.arange(len(features)) % parts
         unknown = torch.tensor([*combinations(range(parts), min(2, parts - 1))], dtype=torch.long)
         banks = []
-        for left_out in unknown:
-            kept = ~torch.isin(part, left_out)
-            banks.append(_coresets(scaled[kept], seen[kept], config.prototypes, config.seed))
+        for left_out in unknown.tolist():
+            kept = [index for index in range(len(features)) if index % parts not in left_out]
+            candidates = _candidates(features, seen, kept, config.seed)
+            banks.append(_coresets([rows @ transform for rows in candidates], config.prototypes, config.seed))
         size = min(bank.shape[1] for bank in banks)
         return cls(torch.stack([bank[:, :size] for bank in banks], dim=1), transform, unknown)
 
@@ -73,7 +74,7 @@ class PrototypeMemory(Memory):
         """Make the memory again of its saved buffers."""
         return cls(weights["prototypes"], weights["transform"], weights["unknown"])
 
-    def held_out(self, features: Tensor, seen: Tensor) -> Callable[[int, Tensor], Tensor]:
+    def held_out(self, features: Samples, seen: Samples) -> Callable[[int, Tensor], Tensor]:
         """A sample is scored by the banks that do not know it.
 
         Raises:
@@ -84,7 +85,7 @@ class PrototypeMemory(Memory):
         parts = int(self.unknown.max()) + 1
         return lambda index, sample: self._score(sample, (self.unknown == index % parts).any(1))
 
-    def known(self, seen: Tensor) -> Tensor:
+    def known(self, seen: Samples) -> Tensor:
         """Where enough normal samples show the place.
 
         A prototype is found wherever it stood, but at the rim of the canonical pictures, which few samples reach, lies
@@ -121,11 +122,22 @@ class PrototypeMemory(Memory):
         return self._packed[2]
 
 
-def _coresets(scaled: Tensor, seen: Tensor, size: int, seed: int) -> Tensor:
-    """``(V, P, C)``: the k-center greedy choice among every view's features of ``scaled (S, V, C, h, w)``."""
-    rows = scaled.transpose(0, 1).movedim(2, -1).flatten(1, -2)  # (V, S h w, C)
-    shown = seen.transpose(0, 1).flatten(1)  # (V, S h w)
-    drawn = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed)).to(rows.device)
-    candidates = [row[drawn[mask[drawn]][:CANDIDATES]] for row, mask in zip(rows, shown)]
+def _candidates(features: Samples, seen: Samples, kept: Sequence[int], seed: int) -> list[Tensor]:
+    """At most ``CANDIDATES`` random features of every view of the samples that are ``kept``, ``(K, C)`` each."""
+    C, h, w = features[0].shape[1:]
+    shown = torch.stack([seen[index].flatten(1) for index in kept], dim=1).flatten(1)  # (V, S h w)
+    drawn = torch.randperm(shown.shape[1], generator=torch.Generator().manual_seed(seed)).to(shown.device)
+    chosen = [drawn[mask[drawn]][:CANDIDATES] for mask in shown]
+    found = [features[0].new_empty(len(rows), C) for rows in chosen]
+    for position, index in enumerate(kept):
+        sample = features[index].flatten(2)  # (V, C, h w)
+        for view, rows, places in zip(sample, found, chosen):
+            here = (places // (h * w) == position).nonzero()[:, 0]
+            rows[here] = view[:, places[here] % (h * w)].T
+    return found
+
+
+def _coresets(candidates: Sequence[Tensor], size: int, seed: int) -> Tensor:
+    """``(V, P, C)``: the k-center greedy choice among every view's candidates."""
     size = max(1, min(size, *map(len, candidates)))
-    return torch.stack([row[greedy_coreset(row, size, seed=seed)] for row in candidates])
+    return torch.stack([rows[greedy_coreset(rows, size, seed=seed)] for rows in candidates])
