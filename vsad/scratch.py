@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, cast
 
 import numpy as np
 import torch
@@ -61,9 +62,10 @@ class Scratch:
                 f"Scratch: samples must be of one shape and type, {list(self._shape)} {self._dtype}, got "
                 f"{list(sample.shape)} {sample.dtype}; give all samples one size"
             )
+        rest = sample.detach().cpu().contiguous().view(torch.uint8).numpy().data.cast("B")
         try:
-            self._opened.file.write(sample.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-            self._opened.file.flush()
+            while rest:
+                rest = rest[self._opened.file.write(rest) :]
         except OSError as error:
             raise OSError(
                 f"{tempfile.gettempdir()}: must have room for what is computed of the samples, "
@@ -114,7 +116,8 @@ class _Opened:
     """A temporary file that is closed with whoever used it last."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the object lives)
+        # Without a buffer, a full disk is noticed where a sample is written, and a mapping sees what is written.
+        self.file = cast(io.FileIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
 
     def __del__(self) -> None:
         self.file.close()

@@ -71,7 +71,7 @@ def train(
     from vsad.models import new_model
     from vsad.pipeline import Images, canonical_images, normal_samples, register_station
     from vsad.registration import canonical_rig
-    from vsad.training import Station, check_trainable, is_main_process, learn_latents, train_vae
+    from vsad.training import Station, check_trainable, is_main_process, learn_encodings, train_vae
     from vsad.training import train as fit_weights
 
     made = chosen(
@@ -88,7 +88,7 @@ def train(
         places, why = register_station(dataset, cameras, made.registration, bars)
         if made.vae is not None:
             train_vae(model, Images(dataset), made.vae, bars)
-        latents = learn_latents(model, canonical_images(dataset, places, [], "encode", bars, model.divisor))
+        latents = learn_encodings(model, canonical_images(dataset, places, [], "encode", bars, model.divisor))
         station = Station(latents, canonical_rig(cameras, places, model.divisor), product)
         fit_weights(model, station, made.train, bars, folder=out / "training")
     if not is_main_process():
@@ -119,7 +119,6 @@ def fit(
     from vsad.detection import warn_of_extrapolation
     from vsad.models import VALDM
     from vsad.pipeline import Split, fit_detector, normal_samples, register_station
-    from vsad.training import encode
 
     made = chosen(
         file, changes, reads=("size", "registration", "network", "detector", "seed", "device"),
@@ -131,9 +130,7 @@ def fit(
     dataset = normal_samples(data, category, made.size)
     with Bars() as bars:
         places, why = register_station(dataset, cameras, made.registration, bars)
-        split = Split.to_fit(
-            dataset, places, trained, cameras, bars, lambda images: encode(trained, images), frozen, made.seed
-        )
+        split = Split.to_fit(dataset, places, trained, cameras, bars, network=frozen, seed=made.seed)
         fitted = fit_detector(trained, cameras, split, places, made.detector, bars, frozen, dataset.category)
         fitted.save_pretrained(out)
     console.print(f"registration {why}", highlight=False)

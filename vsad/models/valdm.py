@@ -113,15 +113,14 @@ class VALDM(nn.Module):
         flat = (2 * images.to(self.device) - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return encode_mean(self.vae, flat).unflatten(0, images.shape[:2])
 
-    def learn_latent_statistics(self, raw: Tensor) -> None:
-        """Set mean and deviation, by which ``standardize`` works from now on, to those of ``raw (S, V, c, h, w)``.
+    def set_latent_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set mean and deviation of raw latents' channels, ``(c,)``, by which ``standardize`` works from now on.
 
         A pretrained UNet knows latents by the autoencoder's own scale, which stays.
         """
-        if self.config.base is not None:
-            return
-        self.adapter.latent_mean.copy_(raw.mean((0, 1, 3, 4))[:, None, None])
-        self.adapter.latent_deviation.copy_(raw.std((0, 1, 3, 4), correction=0)[:, None, None].clamp(min=1e-6))
+        if self.config.base is None:
+            self.adapter.latent_mean.copy_(mean[:, None, None])
+            self.adapter.latent_deviation.copy_(deviation[:, None, None].clamp(min=1e-6))
 
     def standardize(self, raw: Tensor) -> Tensor:
         """Raw latents to those that the UNet works on: mean 0 and deviation 1 in every channel of normal samples."""

@@ -22,7 +22,7 @@ from vsad.pipeline.steps import register_station
 from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT
 from vsad.registration import Registration, canonical_rig
-from vsad.training import Station, learn_latents, train
+from vsad.training import Station, learn_encodings, train
 
 UNREGISTERED = "without registration"
 
@@ -127,7 +127,7 @@ class Rows:
             return known
         model = new_model(self.config.valdm, self.config.seed).to(self.config.chosen_device)
         normal = Split.to_fit(
-            self.normal, registration, model, self.rig, SILENT, lambda images: learn_latents(model, images),
+            self.normal, registration, model, self.rig, SILENT, lambda images: learn_encodings(model, images),
             self.network, self.config.seed,
         )  # fmt: skip
         test = Split.of(self.test, registration, model, "encode test", SILENT, self.network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from vsad.pipeline.steps import Images, normal_samples, register_station, write_
 from vsad.progress import SILENT, Prefixed, Progress
 from vsad.registration import Registration, canonical_rig
 from vsad.report import Reconstruction
-from vsad.training import Station, check_trainable, encode, learn_latents, train, train_vae
+from vsad.scratch import Samples, Scratch
+from vsad.training import Station, check_trainable, learn_encodings, learn_statistics, train, train_vae
 
 RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
 # The name of the model's own row in the table of metrics.
@@ -107,7 +109,7 @@ class _Product(NamedTuple):
     def split(
         self,
         model: VALDM,
-        encoded: Callable[[Iterable[Tensor]], Tensor],
+        encoded: Callable[[Iterable[Tensor]], Samples] | None,
         network: FrozenNetwork | None,
         config: RunConfig,
         progress: Progress,
@@ -155,18 +157,20 @@ def _encode(
 ) -> list[Split]:
     """The normal samples of every product, in latents that are standardized on all of them."""
     if len(products) == 1:
-        learnt = products[0].split(model, lambda images: learn_latents(model, images), network, config, progress)
+        learnt = products[0].split(model, lambda images: learn_encodings(model, images), network, config, progress)
         return [learnt]
-    splits = [p.split(model, lambda images: encode(model, images), network, config, progress) for p in products]
-    raw = [model.unstandardize(split.latents).flatten(0, 1) for split in splits]
-    practice = [model.unstandardize(split.practice.latents) for split in splits if split.practice is not None]
-    model.learn_latent_statistics(torch.cat(raw)[None])
+    splits = [p.split(model, None, network, config, progress) for p in products]
+    practices = [split.practice for split in splits if split.practice is not None]
+    raw, painted = (
+        [Scratch(map(model.unstandardize, part.latents)) for part in parts] for parts in (splits, practices)
+    )
+    learn_statistics(model, chain.from_iterable(raw))
     return [
         split._replace(
-            latents=model.standardize(views.unflatten(0, split.latents.shape[:2])),
-            practice=split.practice._replace(latents=model.standardize(painted)) if split.practice else None,
+            latents=Scratch(map(model.standardize, normal)),
+            practice=practice._replace(latents=Scratch(map(model.standardize, changed))),
         )
-        for split, views, painted in zip(splits, raw, practice)
+        for split, practice, normal, changed in zip(splits, practices, raw, painted)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from vsad.training.autoencoder import train_vae
 from vsad.training.config import TrainConfig, VAEConfig
-from vsad.training.latents import encode, encodings, learn_latents
+from vsad.training.latents import encode, encodings, learn_encodings, learn_latents, learn_statistics
 from vsad.training.loop import check_trainable, train
 from vsad.training.optimization import is_main_process
 from vsad.training.shards import LatentShards, write_latents
@@ -17,7 +17,9 @@ __all__ = [
     "encode",
     "encodings",
     "is_main_process",
+    "learn_encodings",
     "learn_latents",
+    "learn_statistics",
     "train",
     "train_vae",
     "write_latents",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vsad.models import VALDM
+from vsad.scratch import Scratch
 
 
 @torch.no_grad()
@@ -23,10 +24,33 @@ def learn_latents(model: VALDM, images: Iterable[Tensor]) -> Tensor:
     Returns:
         The latents that ``encode`` gives of these samples from now on, ``(S, V, c, h, w)``.
     """
+    return torch.stack([*learn_encodings(model, images)])
+
+
+@torch.no_grad()
+def learn_encodings(model: VALDM, images: Iterable[Tensor]) -> Scratch:
+    """What ``learn_latents`` does and returns, with the latents on disk."""
     model.eval()
-    raw = torch.cat([model.encode_raw(sample[None]) for sample in images])
-    model.learn_latent_statistics(raw)
-    return model.standardize(raw)
+    raw = Scratch(model.encode_raw(sample[None])[0] for sample in images)
+    learn_statistics(model, raw)
+    return Scratch(model.standardize(sample) for sample in raw)
+
+
+@torch.no_grad()
+def learn_statistics(model: VALDM, raw: Iterable[Tensor]) -> None:
+    """Let the model standardize latents by mean and deviation of those of normal samples.
+
+    Args:
+        model: its latent statistics are set.
+        raw: the samples' latents as ``model.encode_raw`` gives them, ``(V, c, h, w)`` each.
+    """
+    total, squares, count = torch.tensor(0.0), torch.tensor(0.0), 0
+    for sample in raw:
+        values = sample.double().transpose(0, 1).flatten(1)  # (c, V h w)
+        total, squares = total + values.sum(1), squares + values.square().sum(1)
+        count += values.shape[1]
+    mean = total / count
+    model.set_latent_statistics(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
 
 
 @torch.no_grad()
@@ -37,7 +61,7 @@ def encode(model: VALDM, images: Iterable[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def encodings(model: VALDM, images: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield the standardized latents ``(V, c, h, w)`` of every sample's ``images (V, 3, H, W)``."""
+    """Yield what ``encode`` gives, sample by sample."""
     model.eval()
     for sample in images:
         yield model.encode(sample[None])[0]

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vsad.files import atomic_folder, check_writable, in_words, read_json, sweep, write_json, write_weights
+from vsad.scratch import Samples
 
 INDEX, NAME = "index.json", "latents"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -173,7 +174,7 @@ def write_latents(
     return LatentShards(folder)
 
 
-def fingerprint(latents: Tensor | LatentShards) -> str:
+def fingerprint(latents: Samples) -> str:
     """A hash by which latents are known again; of shards it is that of the hashes in their index."""
     hashed = hashlib.sha256(str(tuple(latents.shape)).encode())
     if isinstance(latents, LatentShards):

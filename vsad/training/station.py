@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
-
 from vsad.geometry import Rig
 from vsad.models import VALDM
 from vsad.models.checks import check_aspect
-from vsad.training.shards import LatentShards
+from vsad.scratch import Samples
 
 
 class Station(NamedTuple):
@@ -22,7 +20,7 @@ class Station(NamedTuple):
         category: index of the product among the model's categories.
     """
 
-    latents: Tensor | LatentShards
+    latents: Samples
     rig: Rig
     category: int = 0
 
