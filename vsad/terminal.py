@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,14 @@ from typer.core import TyperCommand
 
 from vsad.progress import Progress, Stage
 
-console = Console(stderr=True)
+
+class _Console(Console):
+    """The console on stderr, which may be asked to show nothing but warnings and errors."""
+
+    is_quiet = False
+
+
+console = _Console(stderr=True)
 # Warnings that are printed of one data set.
 _WARNINGS = 5
 # Seconds without a line after which a stage that goes on prints one.
@@ -30,7 +37,7 @@ class Bars(Progress):
     """
 
     def __init__(self) -> None:
-        self.lines = not console.is_interactive
+        self.lines = not console.is_interactive or console.is_quiet
         self.spoke = time.monotonic()
         # The text takes what is left of the line, so that it crowds out nothing else.
         rest_of_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -69,7 +76,7 @@ class Bars(Progress):
 
     def speak(self, task: rich.progress.TaskID, pause_s: float = 0.0) -> None:
         """Print a line about a stage where there are no bars, if the last line is ``pause_s`` old."""
-        if not self.lines or time.monotonic() - self.spoke < pause_s:
+        if not self.lines or console.is_quiet or time.monotonic() - self.spoke < pause_s:
             return
         now = self.display.tasks[task]
         line = f"{now.description}: {now.completed:.0f} of {now.total:.0f}, {now.elapsed or 0:.0f} s"
@@ -98,8 +105,22 @@ class _Bar(Stage):
             self.bars.speak(self.task, _PAUSE_S)
 
 
+def be_quiet(value: bool) -> bool:
+    """Show no progress and no tables from now on, where ``value`` says so."""
+    console.is_quiet = value
+    return value
+
+
+def say(text: str) -> None:
+    """Print a line that is nice to know to stderr."""
+    if not console.is_quiet:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def show_table(rows: list[dict[str, Any]]) -> None:
     """Print rows of named cells to stdout; numbers with three decimals, None as a dash; words are never cut."""
+    if console.is_quiet:
+        return
     out = Console()
     table = Table(box=box.SIMPLE)
     columns = {
@@ -123,17 +144,25 @@ def show_table(rows: list[dict[str, Any]]) -> None:
 def show_warnings(messages: Sequence[str]) -> None:
     """Print warnings, of many the first ones."""
     for warning in messages[:_WARNINGS]:
-        console.print(f"warning: {warning}", highlight=False)
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     more = len(messages) - _WARNINGS
     if more > 0:
         warnings = "warning" if more == 1 else "warnings"
         console.print(f"and {more} more {warnings}; detections.json has all of them", highlight=False)
 
 
+def show_skipped(skipped: Mapping[str, str]) -> None:
+    """Say which samples were left out because they could not be read, of many the first ones."""
+    for name, reason in [*skipped.items()][:_WARNINGS]:
+        console.print(f"left out {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if len(skipped) > _WARNINGS:
+        console.print(f"and left out {len(skipped) - _WARNINGS} more", highlight=False)
+
+
 def show_false_alarms(called: int, good: int) -> None:
     """Say how many good samples were called defective, where any are known to be good."""
     if good:
-        console.print(f"{called} of {good} good samples were called DEFECT", highlight=False)
+        say(f"{called} of {good} good samples were called DEFECT")
 
 
 class ListCommand(TyperCommand):

@@ -9,24 +9,31 @@ import typer
 
 from vsad.cli.app import app
 from vsad.cli.options import (
+    READ,
     Autoencoder,
     Category,
     Changes,
     Data,
+    Depth,
     Device,
     FalseAlarms,
     File,
+    Format,
+    Fresh,
     Memory,
     Network,
+    PixelLimit,
     Preset,
+    Quiet,
     Registered,
     Seed,
     Size,
+    SkipBad,
     Steps,
+    Threads,
     chosen,
-    load_rig,
-)
-from vsad.terminal import Bars, console
+)  # fmt: skip
+from vsad.terminal import Bars, say, show_skipped
 
 
 @app.command()
@@ -64,37 +71,38 @@ def train(
     registration: Registered = None,
     seed: Seed = None,
     device: Device = None,
+    format: Format = None,
+    depth: Depth = None,
+    pixel_limit: PixelLimit = None,
+    skip_bad: SkipBad = False,
+    fresh: Fresh = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
     file: File = None,
     changes: Changes = None,
 ) -> None:
     """Train VALDM and FRM on normal images."""
+    from vsad.geometry import Rig
     from vsad.models import new_model
-    from vsad.pipeline import Images, canonical_images, normal_samples, register_station
-    from vsad.registration import canonical_rig
-    from vsad.training import Station, check_trainable, is_main_process, learn_encodings, train_vae
-    from vsad.training import train as fit_weights
+    from vsad.pipeline import cameras_for, train_station
+    from vsad.training import check_trainable, is_main_process
 
     made = chosen(
-        file, changes, reads=("preset", "model", "size", "registration", "train", "vae", "seed", "device"),
-        size=size, preset=preset, steps=steps, registration=registration, seed=seed, device=device,
-        vae={} if vae else None,
+        file, changes, reads=("preset", "model", *READ, "registration", "train", "vae", "seed", "device"),
+        size=size, preset=preset, steps=steps, registration=registration, seed=seed, device=device, format=format,
+        depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None, vae={} if vae else None,
     )  # fmt: skip
-    cameras = load_rig(rig, made.size)
-    dataset = normal_samples(data, category, made.size)
-    product = made.valdm.index_of(dataset.category)
-    model = new_model(made.valdm, made.seed).to(made.chosen_device)
+    cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None)
+    model = new_model(made.valdm, made.seed)
     check_trainable(model, made.train)
+    reading = made.reading
     with Bars() as bars:
-        places, why = register_station(dataset, cameras, made.registration, bars)
-        if made.vae is not None:
-            train_vae(model, Images(dataset), made.vae, bars)
-        latents = learn_encodings(model, canonical_images(dataset, places, [], "encode", bars, model.divisor))
-        station = Station(latents, canonical_rig(cameras, places, model.divisor), product)
-        fit_weights(model, station, made.train, bars, folder=out / "training")
+        dataset = reading.normal(data, category=category, cameras=expected, progress=bars)
+        why = train_station(model, dataset, cameras, made, out, bars, fresh=fresh)
     if not is_main_process():
         return
-    model.save_pretrained(out)
-    console.print(f"registration {why}", highlight=False)
+    show_skipped(reading.skipped)
+    say(f"registration {why}")
     print(out)
 
 
@@ -112,27 +120,33 @@ def fit(
     network: Network = None,
     seed: Seed = None,
     device: Device = None,
+    format: Format = None,
+    depth: Depth = None,
+    pixel_limit: PixelLimit = None,
+    skip_bad: SkipBad = False,
+    fresh: Fresh = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
     file: File = None,
     changes: Changes = None,
 ) -> None:
     """Fill the memory with normal images, choose the levels and the threshold."""
     from vsad.detection import warn_of_extrapolation
+    from vsad.geometry import Rig
     from vsad.models import VALDM
-    from vsad.pipeline import Split, fit_detector, normal_samples, register_station
+    from vsad.pipeline import cameras_for, fit_station, read_cameras
 
     made = chosen(
-        file, changes, reads=("size", "registration", "network", "detector", "seed", "device"),
+        file, changes, reads=(*READ, "registration", "network", "detector", "seed", "device"),
         size=size, memory=memory, false_alarms=false_alarms, registration=registration, network=network,
-        seed=seed, device=device,
+        seed=seed, device=device, format=format, depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
-    cameras, trained = load_rig(rig, made.size), VALDM.from_pretrained(model).to(made.chosen_device)
-    frozen = made.frozen_network()
-    dataset = normal_samples(data, category, made.size)
+    cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None, read_cameras(model))
+    trained, reading = VALDM.from_pretrained(model).to(made.chosen_device), made.reading
     with Bars() as bars:
-        places, why = register_station(dataset, cameras, made.registration, bars)
-        split = Split.to_fit(dataset, places, trained, cameras, bars, network=frozen, seed=made.seed)
-        fitted = fit_detector(trained, cameras, split, places, made.detector, bars, frozen, dataset.category)
-        fitted.save_pretrained(out)
-    console.print(f"registration {why}", highlight=False)
+        dataset = reading.normal(data, category=category, cameras=expected, progress=bars)
+        fitted, why = fit_station(trained, dataset, cameras, made, model, out, bars, fresh=fresh)
+    show_skipped(reading.skipped)
+    say(f"registration {why}")
     warn_of_extrapolation(fitted.fitted)
     print(out)

@@ -9,16 +9,59 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vsad.terminal import be_quiet
+
 if TYPE_CHECKING:
-    from vsad.geometry import Rig
     from vsad.pipeline import RunConfig
 
+# The fields of the configuration that say how images are read.
+READ = ("size", "format", "depth", "pixel_limit", "skip_bad")
 # Where an option stands in the configuration, if not by its own name.
 _FIELDS = {"steps": "train.steps", "memory": "detector.memory", "false_alarms": "detector.false_alarms"}
 
-Data = Annotated[Path, typer.Argument(help="Data set: {train,test}/{good,<defect>}/<sample>/<view>.png, or Real-IAD.")]
+Data = Annotated[
+    Path,
+    typer.Argument(help="Data set: {train,test}/{good,<defect>}/<sample>/<view>.png, Real-IAD, MANTA, or as MVTec AD."),
+]
 Category = Annotated[str | None, typer.Option(help="Product, where the data set holds several.")]
-Size = Annotated[int | None, typer.Option(help="Resize images to this side; without it they must have one size.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIDE|HEIGHTxWIDTH",
+        help="Resize images, such as 256 or 256x448; by default they keep their size, or take that of what was learned.",
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(help="Layout of the data: folder, real-iad, manta or mvtec.", show_default="told from the files"),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(help="Significant bits of image files of more than 8.", show_default="the range each camera uses"),
+]
+PixelLimit = Annotated[int | None, typer.Option(help="Refuse images of more pixels.", show_default="250 million")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out samples that cannot be read, and list them, instead of stopping.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="First delete what an earlier run has made in the output folder.")]
+
+
+def _use_threads(count: int | None) -> int | None:
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+    return count
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, callback=_use_threads, help="Threads of the CPU to compute with.", show_default="all cores"),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=be_quiet, help="Show no progress and no tables: results, warnings, errors."),
+]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same result.", show_default="0")]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps of the training.", show_default="100")]
 Graph = Annotated[
@@ -84,12 +127,18 @@ def chosen(
             raise ValueError(
                 f"--set: {name} must be a field that this command reads, of {', '.join(reads)}; leave it out"
             )
+    if options.get("size") is not None:
+        options["size"] = parse_size(options["size"])
     return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})
 
 
-def load_rig(path: Path, size: int | None) -> Rig:
-    """The rig of a file, for images resized to a side, or as they are."""
-    from vsad.geometry import Rig
+def parse_size(text: str) -> int | list[int]:
+    """The size that ``256`` or ``256x448`` names: a side, or height and width.
 
-    rig = Rig.load(path)
-    return rig if size is None else rig.scaled((size, size))
+    Raises:
+        ValueError: it names none.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and len(side) < 7 for side in sides):
+        raise ValueError(f"--size: must be a side such as 256, or HEIGHTxWIDTH such as 256x448, got {text!r}")
+    return int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]

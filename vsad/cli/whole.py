@@ -12,26 +12,36 @@ from vsad.cli.options import (
     Autoencoder,
     Changes,
     Data,
+    Depth,
     Device,
     FalseAlarms,
     File,
+    Format,
+    Fresh,
     Graph,
     Memory,
     Network,
+    PixelLimit,
     Preset,
+    Quiet,
     Registered,
     Seed,
     Size,
+    SkipBad,
     Steps,
+    Threads,
     chosen,
-)
-from vsad.terminal import Bars, console, show_false_alarms, show_table, show_warnings
+)  # fmt: skip
+from vsad.terminal import Bars, ListCommand, say, show_false_alarms, show_skipped, show_table, show_warnings
 
 
-@app.command()
+@app.command(cls=ListCommand)
 def run(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("out/run"),
+    category: Annotated[
+        list[str] | None, typer.Option(help="Products, of a data set of several; all of them by default.")
+    ] = None,
     size: Size = None,
     graph: Graph = None,
     registration: Registered = None,
@@ -44,23 +54,35 @@ def run(
     network: Network = None,
     seed: Seed = None,
     device: Device = None,
+    format: Format = None,
+    depth: Depth = None,
+    pixel_limit: PixelLimit = None,
+    skip_bad: SkipBad = False,
+    fresh: Fresh = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
     file: File = None,
     changes: Changes = None,
 ) -> None:
     """All steps on a data set: calibrate, train, fit, detect, evaluate, report."""
+    from vsad.data import missing_categories
     from vsad.pipeline import metrics_table
     from vsad.pipeline import run as run_all
 
     made = chosen(
         file, changes, size=size, graph=graph, registration=registration, preset=preset, steps=steps, memory=memory,
         false_alarms=false_alarms, ablations=ablations or None, vae={} if vae else None, network=network, seed=seed,
-        device=device,
+        device=device, format=format, depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
+    absent = missing_categories(data, format=made.format)
+    if absent and not category:
+        say(f"no images of {', '.join(absent)}: these categories are left out")
     with Bars() as bars:
-        results = run_all(data, out, made, bars)
-    for category, outcome in results.items():
-        console.print(category)
+        results = run_all(data, out, made, bars, categories=category or (), fresh=fresh)
+    for name, outcome in results.items():
+        say(name)
         show_table(metrics_table(outcome.rows))
+        show_skipped(outcome.skipped)
         show_warnings(outcome.warnings)
         show_false_alarms(*outcome.false_alarms)
     print(out)

@@ -38,7 +38,8 @@ def save(detector: Detector, folder: Path) -> None:
     about = {"interval": fitted.interval, "asked": fitted.asked, "rate": fitted.rate, "samples": fitted.samples}
     content = {"format": FORMAT, "version": VERSION, **asdict(detector.config)}
     content.pop("false_alarms")  # it stands beside the threshold
-    content |= {"threshold": fitted.value, "threshold_fit": about, **_network(detector)}
+    content |= {"threshold": fitted.value, "threshold_fit": about, "depths": detector.depths}
+    content |= _network(detector)
     with atomic_folder(folder, last=CONFIG) as partial:
         detector.model.save_pretrained(partial / MODEL)
         detector.rig.save(partial / RIG)
@@ -53,7 +54,10 @@ def _network(detector: Detector) -> dict[str, Any]:
 
 def load(
     folder: Path, network: FrozenNetwork | None
-) -> tuple[Any, Rig, list[Level], Glare, Tensor, Registration | None, Threshold, DetectorConfig, FrozenNetwork | None]:
+) -> tuple[
+    Any, Rig, list[Level], Glare, Tensor, Registration | None, Threshold, DetectorConfig, FrozenNetwork | None,
+    dict[str, int],
+]:  # fmt: skip
     """Read what ``save`` wrote, as a detector's arguments; ``network`` is the frozen one, where it has no name.
 
     Raises:
@@ -69,6 +73,7 @@ def load(
     # The model is read in float32 whatever it was saved in, and so is what is remembered of its features.
     weights = {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
     threshold = _threshold(folder / CONFIG, content)
+    depths = _depths(folder / CONFIG, content, rig)
     config = parse_config(DetectorConfig, {**content, "false_alarms": threshold.asked}, f"{folder / CONFIG}: ")
     try:
         check_stored(weights, config, len(rig.views), model.vae.config["latent_channels"])
@@ -77,7 +82,7 @@ def load(
         places = _part(weights, "registration")
         registration = Registration.rebuild(places, rig) if places else None
         glare = Glare(weights["glare.bright"].to(torch.bool), weights["glare.usual"])
-        return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network
+        return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network, depths
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
 
@@ -138,6 +143,17 @@ def _threshold(path: Path, content: dict[str, Any]) -> Threshold:
     told = {**(about if isinstance(about, dict) else {}), "value": value}
     fitted = parse_config(_Fitted, told, f"{path}: ", "threshold_fit.")
     return Threshold(fitted.value, fitted.interval, fitted.asked, fitted.rate, fitted.samples)
+
+
+def _depths(path: Path, content: dict[str, Any], rig: Rig) -> dict[str, int]:
+    """The significant bits of every view's files; they are taken out of the content."""
+    depths = content.pop("depths", {})
+    known = isinstance(depths, dict) and all(
+        view in rig.views and type(bits) is int and 0 <= bits <= 31 for view, bits in depths.items()
+    )
+    if not known:
+        raise ValueError(f"{path}: depths must be bits of views of the rig, got {depths!r}; {REMEDY}")
+    return depths
 
 
 def _part(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -4,21 +4,18 @@ from vsad.pipeline.ablation import TABLES, ablate
 from vsad.pipeline.ablation_rows import ROWS
 from vsad.pipeline.ablation_table import ablation_tables
 from vsad.pipeline.config import RunConfig, choose_device, run_config
-from vsad.pipeline.detections import Detections, Truth
+from vsad.pipeline.detections import Detections, Header
+from vsad.pipeline.inspection import inspect
+from vsad.pipeline.learned import cameras_for, read_cameras
+from vsad.pipeline.learning import fit_station, train_station
+from vsad.pipeline.measuring import measure
+from vsad.pipeline.opening import Reading
 from vsad.pipeline.parts import Split, fit_detector
+from vsad.pipeline.record import SampleRecord
 from vsad.pipeline.reporting import report_detections
 from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
-from vsad.pipeline.steps import (
-    REGISTRATION,
-    Images,
-    canonical_images,
-    detect_all,
-    images_of,
-    metrics_table,
-    normal_samples,
-    register_station,
-    write_metrics,
-)
+from vsad.pipeline.steps import REGISTRATION, Images, images_of, metrics_table, register_station, write_metrics
+from vsad.pipeline.verdicts import Verdicts
 
 __all__ = [
     "DETECTOR",
@@ -28,23 +25,29 @@ __all__ = [
     "ROWS",
     "TABLES",
     "Detections",
+    "Header",
     "Images",
     "Outcome",
+    "Reading",
     "RunConfig",
+    "SampleRecord",
     "Split",
-    "Truth",
+    "Verdicts",
     "ablate",
     "ablation_tables",
-    "canonical_images",
+    "cameras_for",
     "choose_device",
-    "detect_all",
     "fit_detector",
+    "fit_station",
     "images_of",
+    "inspect",
+    "measure",
     "metrics_table",
-    "normal_samples",
+    "read_cameras",
     "register_station",
     "report_detections",
     "run",
     "run_config",
+    "train_station",
     "write_metrics",
 ]

@@ -18,7 +18,6 @@ from vsad.pipeline.opening import Reading
 from vsad.pipeline.steps import REGISTRATION
 from vsad.training import TrainConfig, VAEConfig
 
-
 # What the smallest model divides the sides of images by: smaller images would be all border.
 _LEAST_SIZE = 16
 

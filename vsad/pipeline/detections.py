@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vsad.data import Cameras, Sample
-from vsad.detection import Detection
-from vsad.files import RunFolder, read_json, write_json
+from vsad.data import Cameras, MultiViewDataset, Sample
+from vsad.detection import Detection, is_defect
+from vsad.files import RunFolder, read_json, read_run, write_json
+from vsad.geometry import Rig
 from vsad.metrics import as_numpy
-from vsad.pipeline.record import REMEDY, SampleRecord, read_map, record_of, write_map, write_overlay
+from vsad.pipeline.record import (
+    DEFECT,
+    OK,
+    REMEDY,
+    SampleRecord,
+    read_map,
+    record_of,
+    regions_of,
+    write_map,
+    write_overlay,
+)  # fmt: skip
 from vsad.pipeline.verdicts import Verdict, Verdicts
 
-FILE, FORMAT, VERSION = "detections.json", "vsad-detections", 1
+FILE, RIG, FORMAT, VERSION = "detections.json", "rig.json", "vsad-detections", 1
 
 
 class Header(NamedTuple):
@@ -54,26 +66,45 @@ class Detections:
     @classmethod
     @contextmanager
     def open(
-        cls, folder: str | Path, header: Header, options: Mapping[str, Any], *, fresh: bool = False
+        cls, folder: str | Path, header: Header, options: Mapping[str, Any], rig: Rig, *, fresh: bool = False
     ) -> Iterator[Detections]:
-        """Begin a folder, or go on with one that was begun with the same header and options.
+        """Begin a folder, or go on with one that was begun with the same options.
+
+        A sample that was decided by another threshold is decided anew, without another inspection.
 
         Args:
             folder: made where it is missing.
             header: what all samples share.
-            options: what else decides what is found, such as a fingerprint of the detector.
+            options: what decides what is found, such as a fingerprint of the detector.
+            rig: of the cameras; it is kept beside what was found.
             fresh: first delete what an earlier detection has written there.
 
         Raises:
             OSError: the folder cannot be written, or another process writes it.
             ValueError: it holds another detection, and not ``fresh``.
         """
-        cameras = {
-            "views": list(header.cameras.views), "size": list(header.cameras.size), "depths": dict(header.cameras.depths)
-        }  # fmt: skip
-        shared = {**header._asdict(), "cameras": cameras}
+        size, depths = list(header.cameras.size), dict(header.cameras.depths)
+        cameras = {"views": list(header.cameras.views), "size": size, "depths": depths}
+        shared = {"category": header.category, "cameras": cameras, "maps": header.maps, "overlays": header.overlays}
         with RunFolder.open(folder, command="detect", options={**shared, **options}, fresh=fresh) as run:
+            rig.save(run.file(RIG))
+            yield cls(Path(folder), header, run)
+
+    @classmethod
+    @contextmanager
+    def reopen(cls, folder: str | Path, threshold: float, chosen: str) -> Iterator[Detections]:
+        """Open a finished folder to decide all samples anew.
+
+        Raises:
+            FileNotFoundError, ValueError: the folder holds no finished detection.
+        """
+        known, before = read_run(folder), cls.load(folder)
+        if known is None:
+            raise ValueError(f"{folder}: must be a folder that `vsad detect` wrote, got none; inspect first")
+        header = before.header._replace(threshold=threshold, chosen=chosen)
+        with RunFolder.open(folder, command=known.command, options=known.options) as run:
             made = cls(Path(folder), header, run)
+            made.bad = before.bad
             yield made
 
     def is_done(self, sample: Sample) -> bool:
@@ -81,10 +112,30 @@ class Detections:
         assert self._run is not None
         return self._run.done.get(sample.id) == {"files": _stamps(sample)}
 
-    def keep(self, sample: Sample) -> SampleRecord:
-        """Take over what was found in a sample that is done."""
-        record = SampleRecord.read(self.folder / _file(sample.id))
+    def keep(self, sample_id: str) -> SampleRecord:
+        """Take over what was found in a sample that is done, decided by the threshold in use."""
+        record = SampleRecord.read(self.folder / _file(sample_id))
+        if record.threshold != self.header.threshold:
+            record = self._decide_anew(record)
         self.rows[record.id] = _row(record)
+        return record
+
+    def _decide_anew(self, record: SampleRecord) -> SampleRecord:
+        assert self._run is not None
+        threshold = self.header.threshold
+        maps = [self.map(record, v).numpy() for v in range(len(record.views))]
+        images = _images(record, self.header.cameras)
+        views = []
+        for v, view in enumerate(record.views):
+            if view.overlay is not None and images is not None:
+                write_overlay(self._run.file(view.overlay), images[v], maps[v], threshold)
+            elif view.overlay is not None:  # it shows another threshold, and its image is gone
+                self._run.file(view.overlay).unlink(missing_ok=True)
+            overlay = view.overlay if images is not None else None
+            views.append(replace(view, regions=regions_of(maps[v], threshold), overlay=overlay))
+        verdict = DEFECT if is_defect(record.score, threshold) else OK
+        record = replace(record, threshold=threshold, verdict=verdict, views=tuple(views))
+        record.write(self._run.file(_file(record.id)))
         return record
 
     def write(self, sample: Sample, found: Detection, images: Tensor) -> SampleRecord:
@@ -92,9 +143,7 @@ class Detections:
         assert self._run is not None
         views, threshold = self.header.cameras.views, self.header.threshold
         stamps = _stamps(sample)  # of the files as they were read, or a little later: never of what replaces them
-        record = record_of(
-            sample, found, threshold, views, maps=self.header.maps, overlays=self.header.overlays
-        )
+        record = record_of(sample, found, threshold, views, maps=self.header.maps, overlays=self.header.overlays)
         scores = as_numpy(found.maps)
         for v, view in enumerate(record.views):
             if view.map is not None:
@@ -215,6 +264,15 @@ def _row(record: SampleRecord) -> dict[str, Any]:
 
 def _file(sample_id: str) -> str:
     return f"samples/{sample_id}.json"
+
+
+def _images(record: SampleRecord, cameras: Cameras) -> Tensor | None:
+    """The images that were inspected; None where they are no longer there."""
+    sample = Sample(record.category, record.id, "new", None, record.files, {})
+    try:
+        return MultiViewDataset([sample], cameras=cameras).read_images(0)
+    except (OSError, ValueError):
+        return None
 
 
 def _stamps(sample: Sample) -> list[list[Any]]:

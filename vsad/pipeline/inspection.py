@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from vsad.config import plain
 from vsad.data import BadSample, MultiViewDataset
-from vsad.detection import Detector
+from vsad.detection import Detector, storage
+from vsad.files import fingerprint_files
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.record import SampleRecord
 from vsad.progress import SILENT, Progress
 
-Item = TypeVar("Item")
+# Fields of a detector's configuration that change no score.
+_FREE = ("batch", "false_alarms")
 
 
 def inspect(
@@ -41,7 +46,7 @@ def inspect(
     todo = []
     for index, sample in enumerate(dataset.samples):
         if _is_done(out, dataset, index):
-            on_found(out.keep(sample))
+            on_found(out.keep(sample.id))
         else:
             todo.append(index)
 
@@ -59,6 +64,14 @@ def inspect(
                 on_found(out.write(rest.samples[index], found.cpu(), views))
                 stage.advance()
     out.finish([sample.id for sample in dataset.samples])
+
+
+def detector_options(detector: Detector, folder: Path) -> dict[str, Any]:
+    """By what a folder of detections knows a detector again: all that decides its scores, and not its threshold."""
+    parts = fingerprint_files(*(folder / part for part in (storage.WEIGHTS, storage.RIG, storage.MODEL)))
+    network = None if detector.network is None else detector.network.name
+    config = {name: value for name, value in plain(asdict(detector.config)).items() if name not in _FREE}
+    return {"detector": parts, "config": config, "network": network}
 
 
 def _is_done(out: Detections, dataset: MultiViewDataset, index: int) -> bool:

@@ -90,7 +90,7 @@ class Split(NamedTuple):
 
         def painted() -> Iterator[Tensor]:
             for index in chosen:
-                views, _ = place(dataset[index]["images"], registration, model.divisor)
+                views, _ = place(dataset.read_images(index), registration, model.divisor)
                 made = paint_defects(views, canonical, generator, DEFECTS)
                 marks.append(made.marks)
                 yield made.images

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from vsad.calibration import calibrate
-from vsad.data import GOOD, MultiViewDataset, list_categories, open_dataset
-from vsad.detection import Detector, FrozenNetwork, place, warn_of_extrapolation
-from vsad.geometry import Rig
-from vsad.metrics import Result
+from vsad.config import plain
+from vsad.data import list_categories
+from vsad.detection import Detector, FrozenNetwork, warn_of_extrapolation
+from vsad.files import RunFolder
+from vsad.metrics import Intervals, Result
 from vsad.models import VALDM, new_model
 from vsad.pipeline.config import RunConfig
-from vsad.pipeline.detections import Detections, Truth
-from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
-from vsad.pipeline.reporting import report_detections
-from vsad.pipeline.steps import Images, normal_samples, register_station, write_metrics
+from vsad.pipeline.detections import Detections, Header
+from vsad.pipeline.inspection import detector_options, inspect
+from vsad.pipeline.measuring import Variant, measure, measure_baseline, measure_variants
+from vsad.pipeline.parts import Split, changed_model, fit_detector
+from vsad.pipeline.product import WORK, Data, Product, encode_together
+from vsad.pipeline.reporting import reconstructions, report_detections
+from vsad.pipeline.stages import Stages, data_fingerprint
+from vsad.pipeline.steps import Images, write_metrics
+from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT, Prefixed, Progress
-from vsad.registration import Registration, canonical_rig
-from vsad.report import Reconstruction
-from vsad.scratch import Samples, Scratch
-from vsad.training import Station, check_trainable, learn_encodings, learn_statistics, train, train_vae
+from vsad.training import Station, check_trainable, train, train_vae
 
-RIG, DETECTOR, DETECTIONS, METRICS, REPORT = "rig.json", "detector", "detections", "metrics.json", "report.html"
+DETECTOR, DETECTIONS, METRICS, REPORT = "detector", "detections", "metrics.json", "report.html"
 # The name of the model's own row in the table of metrics.
 MAIN = "VSAD"
-# Samples whose reconstructions a report shows, at most.
-_DRAWN = 6
 # What the stages of the model without MVAM and FRM are labeled with.
 _PLAIN = "plain"
+# The stage that ends a category.
+_OUTCOME = "outcome"
+# Fields of the configuration that change how a run goes and not what it finds.
+_FREE = ("device",)
 
 
 class Outcome(NamedTuple):
@@ -42,210 +44,221 @@ class Outcome(NamedTuple):
 
     Args:
         rows: the named rows of metrics, the model's own first.
+        intervals: of the model's own.
         false_alarms: how many of the good test samples were called defective, and how many there were.
         warnings: what was not judged as it should be.
+        skipped: samples that could not be read, and why.
     """
 
     rows: list[tuple[str, Result]]
+    intervals: Intervals
     false_alarms: tuple[int, int]
     warnings: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = {}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Outcome:
+        """That of a category which is done, from what was noted of it."""
+        rows = [(name, result) for name, result in facts["rows"]]
+        called, good = facts["false_alarms"]
+        return cls(rows, facts["intervals"], (called, good), tuple(facts["warnings"]), facts["skipped"])
 
 
-def run(root: str | Path, out: str | Path, config: RunConfig, progress: Progress = SILENT) -> dict[str, Outcome]:
-    """Do all steps on every category of a data set.
+def run(
+    root: str | Path,
+    out: str | Path,
+    config: RunConfig,
+    progress: Progress = SILENT,
+    *,
+    categories: Sequence[str] = (),
+    fresh: bool = False,
+) -> dict[str, Outcome]:
+    """Do all steps on categories of a data set, or go on with a run that was interrupted.
 
     Write ``rig.json``, ``detector/``, ``detections/`` and ``report.html`` (in a folder for each category where there
-    are several) and ``metrics.json``.
+    are several) and ``metrics.json``, which grows as categories are done.
+
+    Args:
+        root: the data set.
+        out: folder for everything.
+        config: how.
+        progress: told of every stage.
+        categories: of the data set; none for all.
+        fresh: first delete what an earlier run has made in ``out``.
 
     Returns:
         The outcome of every category.
+
+    Raises:
+        OSError: ``out`` cannot be written, or another process writes it.
+        ValueError: data or configuration are not what they must be, or ``out`` holds another run.
     """
     root, out = Path(root), Path(out)
-    categories = list_categories(root)
+    there = list_categories(root, format=config.format)
+    chosen = [*dict.fromkeys(categories)] or there
+    _check_categories(root, chosen, there, config)
+    network = config.frozen_network()
+    model = new_model(config.valdm, config.seed)
+    check_trainable(model, config.train)
+    # Opened before any work: what is wrong with the last category is said before the first one is begun.
+    data = {name: Data.open(root, name, config, progress) for name in chosen}
+    options = {name: value for name, value in plain(asdict(config)).items() if name not in _FREE}
+    with RunFolder.open(
+        out, command="run", options={"data": str(root.resolve()), "config": options}, fresh=fresh
+    ) as folder:
+        places = {name: f"{name}/" if len(there) > 1 else "" for name in chosen}
+        stages = {name: Stages(folder, name, data_fingerprint([d.normal, d.test])) for name, d in data.items()}
+        missing = [name for name in chosen if stages[name].facts(_OUTCOME) is None]
+        # A conditioned model learns all categories together; otherwise each has a model of its own, and is done first.
+        together = config.valdm.conditioning != "none"
+        for index, group in enumerate([chosen] * bool(missing) if together else [[name] for name in missing]):
+            model = new_model(config.valdm, config.seed) if index else model
+            products = [Product.of(data[name], folder, places[name], config, progress) for name in group]
+            group_run = _GroupRun(folder, products, model, config, network, progress)
+            for product in products:
+                if product.stages.facts(_OUTCOME) is None:
+                    group_run.judge(product)
+                    _write_metrics(folder, there)
+        _write_metrics(folder, there)
+        folder.finish()
+        return {name: Outcome.of(stages[name].facts(_OUTCOME) or {}) for name in chosen}
+
+
+def _check_categories(root: Path, chosen: Sequence[str], there: Sequence[str], config: RunConfig) -> None:
+    unknown = [name for name in chosen if name not in there]
+    if unknown:
+        raise ValueError(f"run: category must be one of {', '.join(there)}, as {root} has, got {', '.join(unknown)}")
     if config.valdm.conditioning != "none":
-        unknown = sorted(set(categories) - set(config.valdm.categories))
+        unknown = sorted(set(chosen) - set(config.valdm.categories))
         if unknown:
             raise ValueError(
                 f"run: model.categories must name every category of {root}, got {list(config.valdm.categories)}; "
                 f"add {', '.join(unknown)}"
             )
-    network = config.frozen_network()
-    folders = {name: out / name if len(categories) > 1 else out for name in categories}
-    products = (_Product.of(root, name, folder, config, progress) for name, folder in folders.items())
-    results: dict[str, Outcome] = {}
-    # Made before the work starts, which it takes long to reach: what is wrong with a model is said at once.
-    model = new_model(config.valdm, config.seed)
-    check_trainable(model, config.train)
-    # A conditioned model learns all categories together; otherwise each has a model of its own, and is done with first.
-    for index, group in enumerate([products] if config.valdm.conditioning != "none" else ([p] for p in products)):
-        model = new_model(config.valdm, config.seed) if index else model
-        results |= _run_together(list(group), model, config, network, progress)
-    write_metrics(out / METRICS, {name: outcome.rows[0][1] for name, outcome in results.items()})
-    return results
 
 
-class _Product(NamedTuple):
-    """A category, calibrated and registered."""
-
-    category: str
-    root: Path
-    folder: Path
-    normal: MultiViewDataset
-    test: MultiViewDataset
-    rig: Rig
-    registration: Registration | None
-    why: str
-
-    @classmethod
-    def of(cls, root: Path, category: str, folder: Path, config: RunConfig, progress: Progress) -> _Product:
-        normal = normal_samples(root, category, config.size)
-        test = open_dataset(root, "test", category=category, size=config.size)
-        folder.mkdir(parents=True, exist_ok=True)
-        rig, _ = calibrate(normal, graph=config.graph, seed=config.seed, progress=progress)
-        rig.save(folder / RIG)
-        registration, why = register_station(normal, rig, config.registration, progress)
-        return cls(category, root, folder, normal, test, rig, registration, why)
-
-    def split(
-        self,
-        model: VALDM,
-        encoded: Callable[[Iterable[Tensor]], Samples] | None,
-        network: FrozenNetwork | None,
-        config: RunConfig,
-        progress: Progress,
-    ) -> Split:
-        """The normal samples, encoded."""
-        return Split.to_fit(self.normal, self.registration, model, self.rig, progress, encoded, network, config.seed)
-
-    def station(self, model: VALDM, split: Split) -> Station:
-        """What is trained on."""
-        index = model.config.index_of(self.category)
-        return Station(split.latents, canonical_rig(self.rig, self.registration, model.divisor), index)
-
-
-class _Variant(NamedTuple):
-    """A detector, and whether views agree in it; None leaves that to its configuration."""
-
-    detector: Detector
-    agree: bool | None = None
-
-
-def _run_together(
-    products: Sequence[_Product], model: VALDM, config: RunConfig, network: FrozenNetwork | None, progress: Progress
-) -> dict[str, Outcome]:
-    """Train a new model on some products, and judge each."""
-    began = time.perf_counter()
-    model.to(config.chosen_device)
-    if config.vae is not None:
-        train_vae(model, Images(*(product.normal for product in products)), config.vae, progress)
-    splits = _encode(products, model, network, config, progress)
-    train(model, [p.station(model, split) for p, split in zip(products, splits)], config.train, progress)
-    plain = None
-    if config.ablations:
-        plain = changed_model(model, config.seed, align_stages=(), refine=False)
-        stations = [p.station(plain, split) for p, split in zip(products, splits)]
-        train(plain, stations, config.train, Prefixed(progress, _PLAIN))
-    shared_s = time.perf_counter() - began
-    return {
-        product.category: _judge(product, split, model, plain, config, network, shared_s, progress)
-        for product, split in zip(products, splits)
-    }
-
-
-def _encode(
-    products: Sequence[_Product], model: VALDM, network: FrozenNetwork | None, config: RunConfig, progress: Progress
-) -> list[Split]:
-    """The normal samples of every product, in latents that are standardized on all of them."""
-    if len(products) == 1:
-        learnt = products[0].split(model, lambda images: learn_encodings(model, images), network, config, progress)
-        return [learnt]
-    splits = [p.split(model, None, network, config, progress) for p in products]
-    practices = [split.practice for split in splits if split.practice is not None]
-    raw, painted = (
-        [Scratch(map(model.unstandardize, part.latents)) for part in parts] for parts in (splits, practices)
+def _write_metrics(folder: RunFolder, categories: Sequence[str]) -> None:
+    """Write the metrics of every category that is done, now or in an earlier call."""
+    marks = {name: folder.done.get(f"{name}/{_OUTCOME}") for name in categories}
+    done = {name: Outcome.of(facts) for name, facts in marks.items() if facts is not None}
+    write_metrics(
+        folder.file(METRICS),
+        {name: outcome.rows[0][1] for name, outcome in done.items()},
+        {name: outcome.intervals for name, outcome in done.items()},
     )
-    learn_statistics(model, chain.from_iterable(raw))
-    return [
-        split._replace(
-            latents=Scratch(map(model.standardize, normal)),
-            practice=practice._replace(latents=Scratch(map(model.standardize, changed))),
+
+
+class _GroupRun:
+    """Products that share a model, which is trained when a product that is not fitted yet is judged."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        products: Sequence[Product],
+        model: VALDM,
+        config: RunConfig,
+        network: FrozenNetwork | None,
+        progress: Progress,
+    ) -> None:
+        self.run, self.products, self.config = run, products, config
+        self.network, self.progress, self.began = network, progress, time.perf_counter()
+        self.model = model.to(config.chosen_device)
+        self.plain: VALDM | None = None
+        self.splits: dict[str, Split] = {}
+        if config.ablations or any(product.stages.facts(DETECTOR) is None for product in products):
+            self._train()
+
+    def _train(self) -> None:
+        config, products = self.config, self.products
+        if config.vae is not None:
+            train_vae(self.model, Images(*(product.data.normal for product in products)), config.vae, self.progress)
+        splits = encode_together(products, self.model, self.network, config, self.progress)
+        self.splits = {product.data.category: split for product, split in zip(products, splits)}
+        work = self.run.subfolder(f"{products[0].folder}{WORK}")
+        train(self.model, self._stations(self.model), config.train, self.progress, folder=work / "training")
+        if config.ablations:
+            self.plain = changed_model(self.model, config.seed, align_stages=(), refine=False)
+            told = Prefixed(self.progress, _PLAIN)
+            train(self.plain, self._stations(self.plain), config.train, told, folder=work / "training-plain")
+
+    def _stations(self, model: VALDM) -> list[Station]:
+        return [product.station(model, self.splits[product.data.category]) for product in self.products]
+
+    def judge(self, product: Product) -> None:
+        """Fit detectors to a product, inspect its test samples, measure and report."""
+        data, run, config, progress = product.data, self.run, self.config, self.progress
+        detector = self._fitted(product)
+        path = run.folder / f"{product.folder}{DETECTOR}"
+        header = Header(data.category, detector.cameras, detector.threshold, detector.fitted.describe())
+        where = run.subfolder(f"{product.folder}{DETECTIONS}")
+        with Detections.open(where, header, detector_options(detector, path), detector.rig) as out:
+            inspect(detector, data.test, out, progress, batch=detector.config.unet_batch(detector.reach.device),
+                    on_bad=(lambda bad: None) if config.skip_bad else None)  # fmt: skip
+        tallies = {MAIN: measure(Detections.load(where), data.test, progress)}
+        if self.plain is not None:
+            tallies |= self._variants(product, detector)
+        main = tallies[MAIN]
+        rows = [(name, tally.evaluation.result()) for name, tally in tallies.items()]
+        outcome = Outcome(
+            rows, main.evaluation.intervals(), main.verdicts.false_alarms(),
+            tuple(main.verdicts.warnings()), dict(data.reading.skipped),
+        )  # fmt: skip
+        with progress.stage("report", 1):
+            drawn = reconstructions(detector, data.test) if detector.model.draws else []
+            report_detections(
+                run.file(f"{product.folder}{REPORT}"), Detections.load(where), data.test, main, rows, product.rig,
+                self._facts(product, detector, outcome), drawn, data.reading.skipped,
+            )  # fmt: skip
+        product.stages.mark(_OUTCOME, **outcome._asdict())
+        if all(each.stages.facts(_OUTCOME) is not None for each in self.products):
+            for each in self.products:
+                shutil.rmtree(run.folder / f"{each.folder}{WORK}", ignore_errors=True)
+
+    def _fitted(self, product: Product) -> Detector:
+        """The detector of a product, fitted now or before the run was interrupted."""
+        path = self.run.subfolder(f"{product.folder}{DETECTOR}")
+        if product.stages.facts(DETECTOR) is not None:
+            return Detector.from_pretrained(path).to(self.config.chosen_device)
+        detector = self._fit(product, self.model, self.progress)
+        warn_of_extrapolation(detector.fitted)
+        detector.save_pretrained(path)
+        product.stages.mark(DETECTOR)
+        return detector
+
+    def _fit(self, product: Product, model: VALDM, progress: Progress) -> Detector:
+        split, category = self.splits[product.data.category], product.data.category
+        detector = fit_detector(
+            model, product.rig, split, product.registration, self.config.detector, progress, self.network, category
         )
-        for split, practice, normal, changed in zip(splits, practices, raw, painted)
-    ]
+        detector.depths = dict(product.data.normal.cameras.depths)
+        return detector
 
+    def _variants(self, product: Product, detector: Detector) -> dict[str, Tally]:
+        """The model without parts of it, and the baseline."""
+        assert self.plain is not None
+        data, progress = product.data, self.progress
+        unaligned = self._fit(product, self.plain, Prefixed(progress, _PLAIN))
+        variants = {
+            "VSAD without agreement": Variant(detector, agree=False),
+            "without MVAM and FRM": Variant(unaligned),
+            "without MVAM, FRM, agreement": Variant(unaligned, agree=False),
+        }
+        tallies = measure_variants(variants, data.test, progress)
+        return tallies | measure_baseline(data.normal, data.test, self.config.seed, progress)
 
-def _judge(
-    product: _Product,
-    normal: Split,
-    model: VALDM,
-    plain: VALDM | None,
-    config: RunConfig,
-    network: FrozenNetwork | None,
-    shared_s: float,
-    progress: Progress,
-) -> Outcome:
-    """Fit detectors to a product, inspect its test samples, measure and report."""
-    began = time.perf_counter()
-    rig, registration, test = product.rig, product.registration, product.test
-    detector = fit_detector(model, rig, normal, registration, config.detector, progress, network, product.category)
-    detector.save_pretrained(product.folder / DETECTOR)
-    warn_of_extrapolation(detector.fitted)
-
-    variants: dict[str, _Variant] = {MAIN: _Variant(detector)}
-    if plain is not None:
-        told = Prefixed(progress, _PLAIN)
-        unaligned = fit_detector(plain, rig, normal, registration, config.detector, told, network, product.category)
-        variants["VSAD without agreement"] = _Variant(detector, agree=False)
-        variants["without MVAM and FRM"] = _Variant(unaligned)
-        variants["without MVAM, FRM, agreement"] = _Variant(unaligned, agree=False)
-    test_set = Split.of(test, registration, model, "encode test", progress, network)
-    found = _detect_variants(variants, test, test_set, progress)
-    found[MAIN].save(product.folder / DETECTIONS)
-    if plain is not None:
-        found[BASELINE] = detect_baseline(product.normal, test, config.seed, progress)
-
-    truth = Truth.of(test)
-    rows = [(name, found[name].evaluate(truth)) for name in progress.track(found, "evaluate")]
-    facts = {"data": str(product.root), "model": config.preset}
-    facts["training"] = f"{config.train.steps} steps, seed {config.seed}"
-    facts["weights of the levels, latents first"] = ", ".join(f"{weight:g}" for weight in detector.config.weights or ())
-    called, good = found[MAIN].false_alarms()
-    facts |= {"registration": product.why, "false alarms": f"{called} of {good} good samples"}
-    facts["threshold"] = detector.fitted.describe()
-    facts["seconds"] = f"{shared_s + time.perf_counter() - began:.0f}"
-    with progress.stage("report", 1):
-        drawn = _reconstructions(detector, test, test_set) if model.draws else []
-        report_detections(product.folder / REPORT, found[MAIN], rows, rig, facts, drawn)
-    return Outcome(rows, (called, good), tuple(found[MAIN].warnings()))
-
-
-@torch.no_grad()
-def _reconstructions(detector: Detector, test: MultiViewDataset, split: Split) -> list[Reconstruction]:
-    """What the model makes of the first good sample and the first of every kind of defect."""
-    kinds: dict[str, int] = {}
-    for index, sample in enumerate(test.samples):
-        kinds.setdefault(sample.defect or GOOD, index)
-    found = []
-    for _, index in sorted(kinds.items(), key=lambda kind: kind[0] != GOOD)[:_DRAWN]:
-        images = place(test[index]["images"], detector.registration, detector.model.divisor)[0]
-        latents = split.latents[index][None]
-        drawn = detector.model.reconstruct(latents, detector.canonical_rig, detector.category)[0]
-        found.append(
-            Reconstruction(f"{test.samples[index].defect}/{test.samples[index].id}", images.cpu(), drawn.cpu())
-        )
-    return found
-
-
-def _detect_variants(
-    variants: dict[str, _Variant], dataset: MultiViewDataset, split: Split, progress: Progress
-) -> dict[str, Detections]:
-    """Detections of every variant; each detector looks once at each sample."""
-    found = {name: Detections(dataset, threshold=v.detector.threshold) for name, v in variants.items()}
-    detectors = list(dict.fromkeys(v.detector for v in variants.values()))
-    # The first alone reports: zip asks it first, so it alone comes to its end.
-    each = zip(*(deviations_of(d, split, progress if d is detectors[0] else SILENT) for d in detectors))
-    for parts, placement in zip(each, split.placements):
-        deviations = dict(zip(detectors, parts))
-        for name, v in variants.items():
-            found[name].found.append(v.detector.decide(deviations[v.detector], placement, v.agree).cpu())
-    return found
+    def _facts(self, product: Product, detector: Detector, outcome: Outcome) -> dict[str, str]:
+        """What the report says of how it was made."""
+        called, good = outcome.false_alarms
+        depths = {f"{depth} bits" if depth else "floating point" for depth in detector.depths.values()}
+        return {
+            "data": str(product.data.root),
+            "cameras": f"{detector.rig.size[0]} x {detector.rig.size[1]} pixels (height x width), "
+            f"{', '.join(sorted(depths))}",
+            "model": self.config.preset,
+            "training": f"{self.config.train.steps} steps, seed {self.config.seed}",
+            "weights of the levels, latents first": ", ".join(f"{w:g}" for w in detector.config.weights or ()),
+            "registration": product.why,
+            "false alarms": f"{called} of {good} good samples",
+            "threshold": detector.fitted.describe(),
+            "seconds": f"{time.perf_counter() - self.began:.0f}",
+        }

@@ -38,6 +38,4 @@ class Tally:
         score = float(found.sample_score)
         unjudged = None if found.unjudged is None else tuple(found.unjudged.tolist())
         called = is_defect(score, self.verdicts.threshold)
-        self.verdicts.found.append(
-            Verdict(truth["id"], truth["defect"] or None, score, called, unjudged, found.reason)
-        )
+        self.verdicts.found.append(Verdict(truth["id"], truth["defect"] or None, score, called, unjudged, found.reason))

@@ -1,0 +1,147 @@
+"""Training and fitting one station: the folders of a model and of a detector."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vsad.config import plain
+from vsad.data import Cameras, MultiViewDataset
+from vsad.detection import Detector, place_all
+from vsad.files import RunFolder, fingerprint_files, read_weights, write_weights
+from vsad.geometry import Rig
+from vsad.models import VALDM
+from vsad.pipeline.config import RunConfig
+from vsad.pipeline.learned import write_cameras
+from vsad.pipeline.parts import Split, fit_detector
+from vsad.pipeline.stages import data_fingerprint
+from vsad.pipeline.steps import Images, images_of, register_station
+from vsad.progress import SILENT, Progress
+from vsad.registration import Registration, canonical_rig
+from vsad.training import Station, is_main_process, learn_encodings, train, train_vae
+
+_REGISTRATION = "registration.safetensors"
+
+
+def train_station(
+    model: VALDM,
+    dataset: MultiViewDataset,
+    rig: Rig,
+    config: RunConfig,
+    out: Path,
+    progress: Progress = SILENT,
+    *,
+    fresh: bool = False,
+) -> str:
+    """Train a model on a station's normal samples and save it, or go on with a training that was interrupted.
+
+    Args:
+        model: new.
+        dataset: normal samples of the rig's views.
+        rig: of the dataset's size.
+        config: how.
+        out: folder for the model, with checkpoints in ``training/``.
+        progress: told of every stage.
+        fresh: first delete what an earlier training has made in ``out``.
+
+    Returns:
+        Why samples are brought into one pose or not, in words.
+    """
+    product = config.valdm.index_of(dataset.category)
+    options = {"config": _plain(config), "rig": _of(rig), "data": data_fingerprint([dataset])}
+    with _opened(out, "train", options, fresh) as run:
+        registration, why = _register(dataset, rig, config, run, progress)
+        model.to(config.chosen_device)
+        if config.vae is not None:
+            train_vae(model, Images(dataset), config.vae, progress)
+        images = place_all(images_of(dataset, "encode", progress), registration, [], model.divisor)
+        station = Station(learn_encodings(model, images), canonical_rig(rig, registration, model.divisor), product)
+        folder = out / "training" if run is None else run.subfolder("training")
+        train(model, station, config.train, progress, folder=folder)
+        if run is not None:
+            model.save_pretrained(out)
+            write_cameras(out, Cameras(rig.views, rig.size, dataset.cameras.depths))
+            run.finish()
+    return why
+
+
+def fit_station(
+    model: VALDM,
+    dataset: MultiViewDataset,
+    rig: Rig,
+    config: RunConfig,
+    trained: Path,
+    out: Path,
+    progress: Progress = SILENT,
+    *,
+    fresh: bool = False,
+) -> tuple[Detector, str]:
+    """Fit a detector to a station's normal samples and save it, or go on with a fit that was interrupted.
+
+    Args:
+        model: trained.
+        dataset: normal samples of the rig's views.
+        rig: of the dataset's size.
+        config: how.
+        trained: folder of the model.
+        out: folder for the detector.
+        progress: told of every stage.
+        fresh: first delete what an earlier fit has made in ``out``.
+
+    Returns:
+        The detector, and why samples are brought into one pose or not, in words.
+    """
+    network = config.frozen_network()
+    options = {
+        "config": _plain(config), "rig": _of(rig), "data": data_fingerprint([dataset]),
+        "model": fingerprint_files(*_weights_of(trained)),
+    }  # fmt: skip
+    with RunFolder.open(out, command="fit", options=options, fresh=fresh) as run:
+        registration, why = _register(dataset, rig, config, run, progress)
+        split = Split.to_fit(dataset, registration, model, rig, progress, network=network, seed=config.seed)
+        detector = fit_detector(model, rig, split, registration, config.detector, progress, network, dataset.category)
+        detector.depths = dict(dataset.cameras.depths)
+        detector.save_pretrained(out)
+        run.finish()
+    return detector, why
+
+
+def _opened(out: Path, command: str, options: dict[str, Any], fresh: bool) -> AbstractContextManager[RunFolder | None]:
+    """The folder, which the main one of several processes writes."""
+    return RunFolder.open(out, command=command, options=options, fresh=fresh) if is_main_process() else nullcontext()
+
+
+def _register(
+    dataset: MultiViewDataset, rig: Rig, config: RunConfig, run: RunFolder | None, progress: Progress
+) -> tuple[Registration | None, str]:
+    """The registration of a station, which is not estimated again when the work goes on."""
+    if run is not None and run.is_done(_REGISTRATION):
+        facts = run.done[_REGISTRATION]
+        if not facts["registered"]:
+            return None, facts["why"]
+        weights = read_weights(run.folder / _REGISTRATION, "add --fresh to begin anew")
+        return Registration.rebuild(weights, rig), facts["why"]
+    registration, why = register_station(dataset, rig, config.registration, progress)
+    if run is not None:
+        if registration is not None:
+            write_weights(run.file(_REGISTRATION), registration.state_dict())
+        run.mark(_REGISTRATION, registered=registration is not None, why=why)
+    return registration, why
+
+
+def _weights_of(folder: Path) -> list[Path]:
+    """The files of a model, without those of its training."""
+    kinds = (folder / part for part in ("adapter", "unet", "vae", "scheduler"))
+    return [part for part in kinds if part.exists()]
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """The configuration without what changes only how the work goes."""
+    return {name: value for name, value in plain(asdict(config)).items() if name != "device"}
+
+
+def _of(rig: Rig) -> list[Any]:
+    pairs = [[pair.target, pair.source, pair.homography.tolist()] for pair in rig.pairs]
+    return [list(rig.views), list(rig.size), pairs]

@@ -1,0 +1,89 @@
+"""Choosing another threshold for samples that were inspected, and deciding them anew without looking again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vsad.data import GOOD
+from vsad.detection import Threshold, fit_threshold
+from vsad.metrics import f1_max_threshold
+from vsad.pipeline.detections import Detections
+from vsad.progress import SILENT, Progress
+
+# Of the interval of a rate of false alarms, either side.
+_OUTSIDE = 0.05
+
+
+def threshold_for_rate(found: Detections, rate: float) -> Threshold:
+    """The threshold that a share of good products exceeds, judged from the good samples that were inspected.
+
+    Raises:
+        ValueError: no inspected sample is known to be good, or the rate is not between 0 and 1.
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"threshold: false_alarms must lie between 0 and 1, got {rate}")
+    return fit_threshold(_good(found), rate)
+
+
+def threshold_of_best_f1(found: Detections) -> Threshold:
+    """The threshold at which F1 is best on the labeled samples that were inspected.
+
+    Raises:
+        ValueError: the inspected samples are not known to be of both kinds.
+    """
+    known = [verdict for verdict in found.verdicts.found if verdict.label is not None]
+    labels = np.array([verdict.label != GOOD for verdict in known])
+    value = f1_max_threshold(np.array([verdict.score for verdict in known]), labels) if known else None
+    if value is None:
+        raise ValueError(
+            f"{found.folder}: must hold good and defective samples for the best F1, got one kind or no labels; inspect "
+            "a test split, or choose by --false-alarms"
+        )
+    return threshold_at(found, value)
+
+
+def threshold_at(found: Detections, value: float) -> Threshold:
+    """A given threshold, and what it means for the good samples that were inspected.
+
+    With k of n good samples at or above it, the share of good products is Beta(k + 1/2, n - k + 1/2) by Jeffreys'
+    prior; its mean and the middle 90 % are told.
+
+    Raises:
+        ValueError: the value is not finite.
+    """
+    if not np.isfinite(value):
+        raise ValueError(f"threshold: value must be finite, got {value}")
+    good = np.array([verdict.score for verdict in found.verdicts.found if verdict.label == GOOD])
+    k, n = int((good >= value).sum()), len(good)
+    share = np.random.default_rng(0).beta(k + 0.5, n - k + 0.5, 100_000)
+    low, high = np.quantile(share, [_OUTSIDE, 1 - _OUTSIDE])
+    return Threshold(value, (value, value), (k + 0.5) / (n + 1), (float(low), float(high)), n)
+
+
+def decide_anew(folder: Path, threshold: Threshold, chosen: str, progress: Progress = SILENT) -> Detections:
+    """Decide every sample of a finished detection by another threshold: verdicts, regions and overlays.
+
+    Args:
+        folder: of the detection.
+        threshold: the new one.
+        chosen: how, in words.
+        progress: told of every sample.
+    """
+    names = [*Detections.load(folder).rows]
+    with Detections.reopen(folder, threshold.value, chosen) as out:
+        for name in progress.track(names, "decide"):
+            out.keep(name)
+        out.finish(names)
+    return Detections.load(folder)
+
+
+def _good(found: Detections) -> list[float]:
+    scores = [verdict.score for verdict in found.verdicts.found if verdict.label == GOOD]
+    if not scores:
+        raise ValueError(
+            f"{found.folder}: must hold samples that are known to be good, got none; inspect a test split with good "
+            "samples, or give the threshold by --value"
+        )
+    return scores
