@@ -236,7 +236,7 @@ def test_json_entries_without_a_field_or_with_a_strange_name(real_iad):
         open_dataset(real_iad, "train", category="circuit_board")
     content["train"][0] |= {"mask_path": saved, "image_path": "OK/S0001/picture.jpg"}
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"must name images .* got 'picture\.jpg'"):
+    with pytest.raises(ValueError, match=r"must name images .* got 'OK/S0001/picture\.jpg'"):
         open_dataset(real_iad, "train", category="circuit_board")
 
 

@@ -1,7 +1,10 @@
 """Data: samples of several views, the layouts they are read from, and a synthetic station."""
 
 from vsad.data.dataset import BadSample, MultiViewDataset
+from vsad.data.grouping import Grouped, group_by_view
 from vsad.data.layouts import FORMATS, is_data_set, list_categories, missing_categories, open_dataset
+from vsad.data.naming import natural_key
+from vsad.data.new_samples import Found, new_samples
 from vsad.data.sample import GOOD, Cameras, Sample, ViewFile
 from vsad.data.synth import HARD_STATIONS, SynthConfig, hard_station, photograph_names, synthesize
 
@@ -11,14 +14,19 @@ __all__ = [
     "HARD_STATIONS",
     "BadSample",
     "Cameras",
+    "Found",
+    "Grouped",
     "MultiViewDataset",
     "Sample",
     "SynthConfig",
     "ViewFile",
+    "group_by_view",
     "hard_station",
     "is_data_set",
     "list_categories",
     "missing_categories",
+    "natural_key",
+    "new_samples",
     "open_dataset",
     "photograph_names",
     "synthesize",

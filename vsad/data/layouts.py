@@ -203,7 +203,7 @@ def _trees(root: Path) -> dict[str, Path]:
 
 
 def _is_tree(folder: Path) -> bool:
-    return any((folder / split).is_dir() for split in SPLITS)
+    return any(folders(folder / split) for split in SPLITS)
 
 
 def _tree_format(root: Path) -> str:

@@ -6,6 +6,7 @@ MANTA-Tiny's 1280 x 256 pixels are five square views; views are named ``1`` to `
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -49,7 +50,7 @@ def read_manta(root: Path, category: str, split: str) -> Listing:
     return read_pictures(root, category, split, views_of)
 
 
-def montage(path: Path, views: list[str]) -> dict[str, ViewFile]:
+def montage(path: Path, views: Sequence[str]) -> dict[str, ViewFile]:
     """Name the parts of a montage, from the left."""
     return {view: ViewFile(path, part, len(views)) for part, view in enumerate(views)}
 

@@ -183,10 +183,8 @@ def _has_images(root: Path, category: str, path: Path) -> bool:
 def _image_folder(root: Path, prefix: str, size: tuple[int, int] | None) -> Path:
     found = _resolutions(root, prefix)
     if not found:
-        archives = [path for folder in folders(root) for path in folder.glob(f"{prefix}.zip")]
         raise FileNotFoundError(
-            f"open_dataset: {root} must hold the images in realiad_<resolution>/{prefix}/, got "
-            f"{archives[0] if archives else 'none'}; "
+            f"open_dataset: {root} must hold the images in realiad_<resolution>/{prefix}/, got none; "
             "unpack realiad_256, realiad_512, realiad_1024 or realiad_raw there"
         )
     enough = [folder for folder in found if size is None or _resolution(folder) >= max(size)]
