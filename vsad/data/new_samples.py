@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category:
     """Find samples without labels, by the names of their files.
 
     Folders are looked through to the bottom. The names say sample and view as ``group_by_view`` reads them; an id is
-    the path without the view, relative to the folder, or to what the inputs have in common. An image whose name says
+    the path without the view, relative to the smallest folder that holds all inputs. An image whose name says
     no view is a montage where it is as many square views side by side as there are views, or where it is the one input
     and its width can be divided by their number. Where there is one view, every image is a sample.
 
@@ -57,56 +58,63 @@ def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category:
     paths = [Path(path) for path in dict.fromkeys(path for each in inputs for path in _expand(each))]
     if not paths:
         raise FileNotFoundError("new_samples: inputs must name images or folders, got none; name some")
-    base = _base(paths)
+    base = Path(os.path.commonpath([os.path.abspath(_anchor(each)) for each in inputs]))
     files = _files(paths, base)
-    grouped = group_by_view(readable_pictures(files), views)
+    read = readable_pictures(files)
+    if not read:
+        raise _nothing_to_read(paths, list(files))
+    grouped = group_by_view(read, views)
     if grouped.ambiguous:
         more = f" ({len(grouped.ambiguous) - 1} more like this)" if len(grouped.ambiguous) > 1 else ""
         raise ValueError(f"new_samples: in {base}, {grouped.ambiguous[0]}{more}")
+    own = base.name or "sample"
+    if {"", own} <= grouped.complete.keys() | grouped.incomplete.keys():
+        raise ValueError(f"new_samples: {base} must hold a sample or be one, got both of the name {own}; rename one")
     # Files that lie in the base itself and are called after their views are the sample that the base is.
-    own = base.resolve().name or "sample"
     found = {
-        sample_id or own: {view: ViewFile(files[name]) for view, name in names.items()}
-        for sample_id, names in sorted(grouped.complete.items())
+        sample_id or own: {view: ViewFile(Path(files[name])) for view, name in names.items()}
+        for sample_id, names in grouped.complete.items()
     }
     incomplete = {sample_id or own: missing for sample_id, missing in grouped.incomplete.items()}
-    unknown = [files[name] for name in unread_pictures(files)]
+    unknown = [Path(files[name]) for name in unread_pictures(files)]
     is_only = len(files) == 1 and not paths[0].is_dir()
     for name in grouped.unknown:
-        path, sample_id = files[name], split_name(name)[0]
-        if is_montage(path, len(views)) or (is_only and picture_size(path)[0] % len(views) == 0):
-            if sample_id in found or sample_id in incomplete:
-                raise ValueError(f"new_samples: {path} must have a name of its own, got that of a sample; rename it")
-            found[sample_id] = montage(path, views)
-        else:
+        path, sample_id = Path(files[name]), split_name(name)[0]
+        if not is_montage(path, len(views)) and not (is_only and picture_size(path)[0] % len(views) == 0):
             unknown.append(path)
-    if own in grouped.complete | grouped.incomplete and "" in grouped.complete | grouped.incomplete:
-        raise ValueError(f"new_samples: {base} must hold a sample or be one, got both of the name {own}; rename one")
+        elif sample_id in found or sample_id in incomplete:
+            raise ValueError(f"new_samples: {path} must have a name of its own, got that of a sample; rename it")
+        else:
+            found[sample_id] = montage(path, views)
     complete = [Sample(category, name, NEW, None, found[name], {}) for name in sorted(found, key=natural_key)]
     return Found(complete, incomplete, unknown)
 
 
-def _files(paths: Sequence[Path], base: Path) -> dict[str, Path]:
-    """The files in and of the paths, by their names relative to the base; some of them are images.
+def _files(paths: Sequence[Path], base: Path) -> dict[str, str]:
+    """The files in and of the paths, by their names relative to the base.
 
     A file that is named twice, as in a folder and alone, counts once.
     """
-    listed = [name for path in paths for name in (_walk(path) if path.is_dir() else [os.fspath(path)])]
-    files = {os.path.relpath(file, base).replace(os.sep, "/"): Path(file) for file in listed}
-    if not readable_pictures(files):
-        endings = sorted({split_name(name)[1] or "nothing" for name in files})
-        raise FileNotFoundError(
-            f"new_samples: {', '.join(map(str, paths[:3]))} must hold images that end in "
-            f"{' '.join(sorted(IMAGE_SUFFIXES))}, got "
-            f"{'files ending in ' + ' '.join(endings) if endings else 'no files'}; convert them, or name another folder"
+    files: dict[str, str] = {}
+    for path in paths:
+        name = os.path.relpath(path, base).replace(os.sep, "/")
+        files |= _walk(os.fspath(path), "" if name == "." else f"{name}/") if path.is_dir() else {name: os.fspath(path)}
+    masked = next((name for name in files if "ground_truth/" in name and "ground_truth" in name.split("/")), None)
+    if masked is not None:
+        raise ValueError(
+            f"new_samples: {base} must hold new samples, got a data set with masks in ground_truth, such as {masked}; "
+            "name the folder of the samples, or open it as a data set"
         )
-    for name in files:
-        if "ground_truth" in name and "ground_truth" in name.split("/"):
-            raise ValueError(
-                f"new_samples: {base} must hold new samples, got a data set with masks in ground_truth; name the "
-                "folder of the samples, or open it as a data set"
-            )
     return files
+
+
+def _nothing_to_read(paths: Sequence[Path], names: Sequence[str]) -> FileNotFoundError:
+    endings = sorted({split_name(name)[1] or "nothing" for name in names})
+    return FileNotFoundError(
+        f"new_samples: {', '.join(map(str, paths[:3]))} must hold images that end in "
+        f"{' '.join(sorted(IMAGE_SUFFIXES))}, got "
+        f"{'files ending in ' + ' '.join(endings) if endings else 'no files'}; convert them, or name another folder"
+    )
 
 
 def _expand(path: str | Path) -> list[str]:
@@ -133,27 +141,28 @@ def _check_file(path: str) -> None:
         )
 
 
-def _base(paths: Iterable[Path]) -> Path:
-    """The folder that ids are relative to: a folder that is named alone, or what holds all that are named."""
-    paths = list(paths)
-    if len(paths) == 1 and paths[0].is_dir():
-        return paths[0]
-    return Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
+def _anchor(path: str | Path) -> Path:
+    """The folder that ids are relative to where this is the one input."""
+    path = Path(path)
+    if os.path.lexists(path):
+        return path if path.is_dir() else path.parent
+    return Path(*itertools.takewhile(lambda step: not glob.has_magic(step), path.parts))
 
 
-def _walk(folder: str | Path, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Name every visible file below a folder; a link to a folder that it lies in is not followed."""
-    if not above:
-        above = (os.path.realpath(folder),)
+def _walk(folder: str, prefix: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Give every visible file below a folder, by its name after the prefix.
+
+    A link to a folder that the walk has come through is not followed.
+    """
     with os.scandir(folder) as entries:
         inside = [entry for entry in entries if not is_junk(entry.name)]
     for entry in inside:
         if not entry.is_dir():
-            yield entry.path
+            yield prefix + entry.name, entry.path
         elif not entry.is_symlink():
-            yield from _walk(entry.path, above)
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
         else:
             target = os.path.realpath(entry.path)
-            here = os.path.realpath(folder)
-            if not any(f"{path}{os.sep}".startswith(f"{target}{os.sep}") for path in (*above, here)):
-                yield from _walk(entry.path, (*above, here, target))
+            through = (*above, os.path.realpath(folder))
+            if not any(f"{path}{os.sep}".startswith(f"{target}{os.sep}") for path in through):
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*through, target))
