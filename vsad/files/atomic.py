@@ -154,10 +154,12 @@ def check_writable(path: str | Path, kind: Literal["file", "folder"] = "folder")
             is a file.
 
     Example:
+        >>> check_writable("new/folder")
         >>> _ = Path("taken").write_text("")
-        >>> check_writable("taken/detector")
+        >>> check_writable("taken")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        NotADirectoryError: taken/detector: must be a place that can be written, got taken, which is a file ...
+            ...
+        NotADirectoryError: taken: must be a place that can be written, got taken, which is a file and no folder; ...
     """
     with in_words(path):
         target = _replaceable(Path(path)) if kind == "file" else Path(path)

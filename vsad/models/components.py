@@ -14,6 +14,7 @@ from vsad.files import atomic_folder, read_json
 from vsad.models import derivative_vae
 from vsad.models.adapter import MultiViewAdapter
 from vsad.models.config import Prediction, VALDMConfig
+from vsad.models.limits import check_counts, check_finite, check_size
 from vsad.models.presets import sd
 from vsad.models.text import encode_prompts
 
@@ -52,7 +53,7 @@ def _new(kind: Any, arguments: dict[str, Any], field: str) -> Any:
     """A new part of a configuration's arguments, of which diffusers and torch say what is wrong."""
     try:
         return kind(**arguments)
-    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+    except Exception as error:  # whatever they make of a value of a wrong kind
         raise ValueError(
             f"model: {field} must hold arguments that fit {kind.__name__}, got {_line(error)}; mend them"
         ) from error
@@ -199,17 +200,26 @@ def load(
         )
     elif config.base is None:
         raise FileNotFoundError(f"{Path(source) / UNET / 'config.json'} is missing: {REMEDY}")
-    return kind(config, **parts)
+    try:
+        return kind(config, **parts)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
 
 
 def _schedule(source: str, revision: str | None, remedy: str) -> DDIMScheduler:
     file = Path(source) / SCHEDULER / "scheduler_config.json"
     try:
         content = DDIMScheduler.load_config(source, subfolder=SCHEDULER, revision=revision)
+        check_counts(content)
         read = DDIMScheduler.from_config(content)
+        signal = read.alphas_cumprod
+        if signal.shape != (read.config["num_train_timesteps"],) or not signal.isfinite().all():
+            raise ValueError(
+                f"a signal of shape {list(signal.shape)} at its {read.config['num_train_timesteps']} steps"
+            )
     except OSError as error:
         raise FileNotFoundError(f"{file} is missing or broken, {_line(error)}: {remedy}") from None
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # whatever diffusers makes of a value of a wrong kind
         raise ValueError(f"{file}: must hold arguments that fit DDIMScheduler, got {_line(error)}; {remedy}") from None
     # Any configuration is read as DDIM's, and what DDIM has not is left out: those of flows would be other noise.
     name = content.get("_class_name", DDIMScheduler.__name__)
@@ -229,9 +239,11 @@ def _of_base(kind: Any, config: VALDMConfig, part: str) -> Any:
 
 def _read(kind: Any, source: str, part: str, files: dict[str, Any], remedy: str = REMEDY) -> Any:
     """One part by diffusers' own loading, safetensors only, in float32, every weight where it belongs."""
-    if Path(source).is_dir():
-        read_json(Path(source) / part / "config.json", remedy)
+    here = Path(source) / part
+    content = read_json(here / "config.json", remedy) if Path(source).is_dir() else None
     try:
+        if content is not None:
+            check_size(kind, here, content)
         model, found = kind.from_pretrained(
             source,
             subfolder=part,
@@ -241,19 +253,18 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any], remedy: str 
             low_cpu_mem_usage=False,
             **files,
         )
+        check_finite(model)
     except OSError as error:
         broken = "no file named" not in str(error)
         state = "broken" if broken else "missing"
-        said = f"{Path(source) / part}: its weights are {state}, {_line(error)}; {_instead(source, part) or remedy}"
+        said = f"{here}: its weights are {state}, {_line(error)}; {_instead(source, part) or remedy}"
         raise (ValueError if broken else FileNotFoundError)(said) from None
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{Path(source) / part}: config and weights must belong together, got {_line(error)}; {remedy}"
-        ) from None
+    except Exception as error:  # whatever diffusers makes of a value of a wrong kind
+        raise ValueError(f"{here}: config and weights must belong together, got {_line(error)}; {remedy}") from None
     wrong = [str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in found[kind]]
     if wrong:
         raise ValueError(
-            f"{Path(source) / part}: config and weights must belong together, got {len(wrong)} weights that do not "
+            f"{here}: config and weights must belong together, got {len(wrong)} weights that do not "
             f"fit, {wrong[0]} first; {remedy}"
         )
     # Loaded tensors lie in the file's pages, where they are not aligned: slower, and other last digits than when saved.
