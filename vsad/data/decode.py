@@ -1,7 +1,8 @@
 """Files of pictures as arrays of what they store, with errors that name the file and the remedy.
 
 Pillow decodes, because OpenCV returns None for a broken file and half a picture for a truncated one. Of color with 16
-bits Pillow gives the upper 8; there OpenCV reads what Pillow found to be whole.
+bits Pillow gives the upper 8; there OpenCV reads what Pillow found to be whole. A PNG has checksums; a JPEG, a BMP and
+a plain TIFF have none, so that damage inside them which still decodes is not seen.
 """
 
 from __future__ import annotations
@@ -214,19 +215,14 @@ def _significant_bits(file: BinaryIO) -> int:
 
 
 def _values(image: Image.Image) -> np.ndarray:
-    if image.mode[0] in "IF":
-        array = np.array(image)
-        return array[..., None] if array.dtype.kind == "f" else _narrow(array)[..., None]
-    if image.mode == "1" and not image.has_transparency_data:
-        image = image.convert("L")
-    if image.mode not in ("L", "LA", "RGB", "RGBA") or ("A" not in image.mode and image.has_transparency_data):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode[0] not in "IF":
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+        elif image.mode not in ("L", "RGB"):
+            image = image.convert("RGB")
     array = np.array(image)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return array[..., None] if array.ndim == 2 else array
-
-
-def _narrow(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.uint16) if array.dtype == np.dtype(">u2") else array
 
 
 def _deep_color(path: Path, file: BinaryIO, image: Image.Image) -> np.ndarray:
