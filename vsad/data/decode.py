@@ -1,12 +1,13 @@
 """Files of pictures as arrays of what they store, with errors that name the file and the remedy.
 
 Pillow decodes, because OpenCV returns None for a broken file and half a picture for a truncated one. Of color with 16
-bits Pillow gives the upper 8; there OpenCV reads what Pillow found to be whole. A PNG has checksums; a JPEG, a BMP and
-a plain TIFF have none, so that damage inside them which still decodes is not seen.
+bits Pillow gives the upper 8; there OpenCV reads what Pillow found to be whole. A PNG has checksums, and a JPEG is
+watched; a BMP and a plain TIFF have none, so that damage inside them is not seen.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -20,6 +21,8 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
+
+from vsad.data.jpeg import WatchedJpeg
 
 PIXEL_LIMIT = 250_000_000
 # What is read by content, whatever a file's name says; others of Pillow's start programs or hold no photographs.
@@ -71,12 +74,15 @@ def decode(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Raster:
         ImageError: it is no picture, not whole, several pictures, or larger than ``pixel_limit``.
     """
     with _file(path) as file:
-        image = _header(path, file, pixel_limit)
+        is_jpeg = file.peek(3)[:3] == b"\xff\xd8\xff"
+        jpeg = WatchedJpeg(file.read(4 * pixel_limit)) if is_jpeg else None  # more than which no picture takes
+        image = _header(path, jpeg or file, pixel_limit)
         deep, depths = _is_deep_color(path, image), _depths(image, file)
         turned = _tags(image).get(_ORIENTATION) in _TURNED  # Pillow turns TIFF while it loads
         image.load()
+        if jpeg and jpeg.damage:
+            raise ValueError(jpeg.damage)
         turned = turned or image.getexif().get(_ORIENTATION) in _TURNED  # EXIF of PNG may follow the pixels
-        is_jpeg = image.format in ("JPEG", "MPO")
         if not deep:
             return Raster(path, _values(ImageOps.exif_transpose(image)), depths, turned, is_jpeg)
         if turned:
@@ -96,7 +102,7 @@ def has_more_than_bytes(path: Path, pixel_limit: int = PIXEL_LIMIT) -> bool:
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
+def _file(path: Path) -> Iterator[io.BufferedReader]:
     if "\0" in str(path):
         raise ImageError(f"read_image: {str(path)!r} must be a path, got a NUL character in it; correct the path")
     try:
