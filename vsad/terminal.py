@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.progress
 from rich import box
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from typer.core import TyperCommand
 
 from vsad.progress import Progress, Stage
+
+if TYPE_CHECKING:
+    from vsad.pipeline import Verdicts
 
 
 class _Console(Console):
@@ -26,6 +31,8 @@ class _Console(Console):
 console = _Console(stderr=True)
 # Warnings that are printed of one data set.
 _WARNINGS = 5
+# Verdicts that are printed of one data set.
+_ROWS = 40
 # Seconds without a line after which a stage that goes on prints one.
 _PAUSE_S = 10.0
 
@@ -157,6 +164,33 @@ def show_skipped(skipped: Mapping[str, str]) -> None:
         console.print(f"left out {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if len(skipped) > _WARNINGS:
         console.print(f"and left out {len(skipped) - _WARNINGS} more", highlight=False)
+
+
+def error(text: str) -> None:
+    """Print an error to stderr."""
+    console.print(f"error: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_line(text: object) -> None:
+    """Print a line to stdout at once, whatever characters its names hold."""
+    line = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def show_verdicts(verdicts: Verdicts) -> None:
+    """Print the samples' scores and verdicts to stderr, of many the defective ones and the highest scores first."""
+    if console.is_quiet:
+        return
+    shown = verdicts.found
+    if len(shown) > _ROWS:
+        shown = sorted(shown, key=lambda verdict: (not verdict.defect, -verdict.score))[:_ROWS]
+    table = Table("sample", "score", "verdict")
+    for verdict in shown:
+        table.add_row(escape(verdict.id), f"{verdict.score:.2f}", "DEFECT" if verdict.defect else "ok")
+    console.print(table)
+    if len(verdicts.found) > _ROWS:
+        say(f"and {len(verdicts.found) - _ROWS} more; detections.json has all of them")
 
 
 def show_false_alarms(called: int, good: int) -> None:

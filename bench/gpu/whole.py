@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vsad.data.synth import SynthConfig, synthesize
 from vsad.detection import Detector
-from vsad.pipeline import DETECTOR, RunConfig, normal_samples, run
+from vsad.pipeline import DETECTOR, RunConfig, run
 from vsad.training import TrainConfig
 
 # Of the highest value of a map: half-precision-free arithmetic in another order differs by less.
@@ -34,7 +34,7 @@ def main() -> None:
         began = time.perf_counter()
         (outcome,) = run(root, Path(folder) / "out", config).values()
         print(f"run of 15 samples: {time.perf_counter() - began:.1f} s, {outcome.rows[0][1]}")
-        samples = [item["images"] for item in normal_samples(root)]
+        samples = [images for _, images in open_dataset(root, "train").iter_images()]
         there = Detector.from_pretrained(Path(folder) / "out" / DETECTOR).to(options.device)
         here = Detector.from_pretrained(Path(folder) / "out" / DETECTOR)
         for images in samples[:3]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+
+# Threads that wait for work sleep: on a busy machine those that spin keep the others from working. OpenMP reads this
+# once, when torch loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from vsad.cli import trial, whole, learning, calibration, inspection, measurement  # isort: skip (the commands' order in the help)
 from vsad.cli.app import app

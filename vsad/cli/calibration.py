@@ -35,10 +35,9 @@ def calibrate(
 ) -> None:
     """Estimate the homographies between the cameras from normal images."""
     from vsad.calibration import calibrate as estimate
-    from vsad.pipeline import normal_samples
 
     made = chosen(file, changes, reads=("size", "graph", "seed"), size=size, graph=graph, seed=seed)
-    dataset = normal_samples(data, category, made.size)
+    dataset = made.reading.normal(data, category=category, size=made.size)
     with Bars() as bars:
         rig, report = estimate(dataset, graph=made.graph, max_samples=samples, seed=made.seed, progress=bars)
     rig.save(out)

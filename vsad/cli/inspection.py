@@ -2,69 +2,287 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from vsad.cli.app import app
-from vsad.cli.options import (
-    Category,
-    Data,
-    Device,
-    Size,
-    load_rig,
+from vsad.cli.options import Category, Data, Depth, Device, Format, Fresh, PixelLimit, Quiet, SkipBad, Threads
+from vsad.terminal import (
+    Bars,
+    error,
+    print_line,
+    say,
+    show_false_alarms,
+    show_skipped,
+    show_table,
+    show_verdicts,
+    show_warnings,
 )
-from vsad.terminal import Bars, console, show_false_alarms, show_table, show_warnings
+
+if TYPE_CHECKING:
+    from vsad.detection import Detector
+    from vsad.pipeline import Header, Reading, SampleRecord
+
+# What the command ends with where some samples could not be inspected, and where a defect was found, if that is asked.
+BAD, NG = 3, 4
+
+DetectorFolder = Annotated[Path, typer.Option(help="Folder that `vsad fit` wrote.")]
+Network = Annotated[
+    str | None,
+    typer.Option(help="The detector's frozen networks, where MODULE:FUNCTION of your own is among them: it is run."),
+]
+Maps = Annotated[bool, typer.Option(help="Write the scores of every pixel, as 16-bit pictures.")]
+Overlays = Annotated[bool, typer.Option(help="Write pictures with the scores over them.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print what is found as JSON, a line for each sample, and no more.")
+]
 
 
 @app.command()
 def detect(
-    data: Data,
-    detector: Annotated[Path, typer.Option(help="Folder that `vsad fit` wrote.")] = Path("detector"),
-    out: Annotated[Path, typer.Option(help="Folder for scores, verdicts and maps.")] = Path("detections"),
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Data set, whose test split is inspected; or new samples: folders, patterns, images."),
+    ],
+    detector: DetectorFolder = Path("detector"),
+    out: Annotated[Path, typer.Option(help="Folder for scores, verdicts, maps and overlays.")] = Path("detections"),
     category: Category = None,
-    size: Size = None,
+    network: Network = None,
     device: Device = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples at once.", show_default="1, on a GPU 8")] = None,
+    maps: Maps = True,
+    overlays: Overlays = True,
+    as_json: Json = False,
+    fail_on_ng: Annotated[bool, typer.Option("--fail-on-ng", help=f"End with {NG} where a defect is found.")] = False,
+    format: Format = None,
+    depth: Depth = None,
+    pixel_limit: PixelLimit = None,
+    fresh: Fresh = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Inspect the test samples."""
-    from vsad.data import open_dataset
-    from vsad.detection import Detector
-    from vsad.pipeline import choose_device, detect_all
+    """Inspect test samples or new ones; no labels are needed.
 
-    inspector = Detector.from_pretrained(detector).to(choose_device(device))
-    dataset = open_dataset(data, "test", category=category, size=size)
+    Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
+    """
+    from vsad.pipeline import Detections, Reading, detector_options, inspect
+
+    inspector = _load(detector, network, device)
+    dataset, incomplete = _to_inspect(data, inspector, category, Reading(format, depth, pixel_limit))
+    header = _header(inspector, dataset.category, maps, overlays)
+    bad = dict(incomplete)
+
+    def found(record: SampleRecord) -> None:
+        if as_json:
+            print_line(json.dumps(asdict(record)))
+
+    with (
+        Bars() as bars,
+        Detections.open(out, header, detector_options(inspector, detector), inspector.rig, fresh=fresh) as results,
+    ):
+        results.bad |= incomplete
+        inspect(
+            inspector, dataset, results, bars, batch=batch or inspector.config.unet_batch(inspector.reach.device),
+            on_found=found, on_bad=lambda each: bad.__setitem__(each.sample.id, each.reason),
+        )  # fmt: skip
+    verdicts = Detections.load(out).verdicts
+    if not as_json:
+        show_verdicts(verdicts)
+    show_warnings([*verdicts.warnings()])
+    show_false_alarms(*verdicts.false_alarms())
+    for name, reason in bad.items():
+        error(f"{name} was not inspected: {reason}")
+    if not as_json:
+        print_line(out)
+    if bad:
+        raise typer.Exit(BAD if verdicts.found else 1)
+    if fail_on_ng and any(verdict.defect for verdict in verdicts.found):
+        raise typer.Exit(NG)
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Folder in which samples arrive.")],
+    detector: DetectorFolder = Path("detector"),
+    out: Annotated[Path, typer.Option(help="Folder for scores, verdicts, maps, overlays and log.jsonl.")] = Path(
+        "inspected"
+    ),
+    network: Network = None,
+    device: Device = None,
+    maps: Maps = True,
+    overlays: Overlays = True,
+    as_json: Json = False,
+    settle: Annotated[float, typer.Option(min=0.0, help="Seconds for which files must not have changed.")] = 0.5,
+    patience: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for a file that cannot be read.")] = 10.0,
+    depth: Depth = None,
+    pixel_limit: PixelLimit = None,
+    fresh: Fresh = False,
+    threads: Threads = None,
+) -> None:
+    """Inspect samples as they arrive in a folder, each once all of its views are there; Ctrl-C ends it.
+
+    Started again, it goes on: what is done is not inspected again.
+    """
+    from watchfiles import watch as changes
+
+    from vsad.files import append_line
+    from vsad.pipeline import Detections, Watcher, detector_options
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--out: must not lie in the folder that is watched, got {out} in {folder}; name another")
+    inspector = _load(detector, network, device)
+
+    def found(record: SampleRecord) -> None:
+        line = json.dumps(asdict(record))
+        append_line(out / "log.jsonl", line)
+        print_line(line if as_json else f"{record.id}: {record.verdict.upper()}, score {record.score:.3g}")
+
+    def say_bad(each: Any) -> None:
+        append_line(out / "log.jsonl", json.dumps({"id": each.sample.id, "verdict": None, "reason": each.reason}))
+        error(f"{each.sample.id} was not inspected: {each.reason}")
+
+    options = detector_options(inspector, detector)
+    with Detections.open(out, _header(inspector, "", maps, overlays), options, inspector.rig, fresh=fresh) as results:
+        results.own("log.jsonl")
+        say(f"watching {folder}; Ctrl-C ends it")
+        pause_ms = max(50, int(1000 * settle))
+        looks = changes(folder, yield_on_timeout=True, rust_timeout=pause_ms, step=50, raise_interrupt=False)
+        Watcher(folder, inspector, results, found, say_bad, error, settle, patience, depth, pixel_limit).run(looks)
+    print_line(out)
+
+
+@app.command()
+def threshold(
+    detections: Annotated[Path, typer.Argument(help="Folder that `vsad detect` wrote.")] = Path("detections"),
+    false_alarms: Annotated[
+        float | None, typer.Option(help="From the good samples: the share that may be called defective.")
+    ] = None,
+    f1_max: Annotated[bool, typer.Option("--f1-max", help="From labeled samples: where F1 is best.")] = False,
+    value: Annotated[float | None, typer.Option(help="The threshold itself.")] = None,
+    detector: Annotated[Path | None, typer.Option(help="Detector that shall use it from now on too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the threshold as JSON, and no more.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose another threshold for samples that were inspected, and decide them anew, without inspecting again."""
+    from vsad.detection import change_threshold
+    from vsad.pipeline import Detections, decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
+
+    if sum((false_alarms is not None, f1_max, value is not None)) != 1:
+        raise ValueError("threshold: must be chosen by one of --false-alarms, --f1-max and --value; give one of them")
+    found = Detections.load(detections)
+    if false_alarms is not None:
+        made, how = threshold_for_rate(found, false_alarms), f"for {false_alarms:.1%} false alarms"
+    elif f1_max:
+        made, how = threshold_of_best_f1(found), "where F1 is best"
+    else:
+        made, how = threshold_at(found, value or 0.0), "as given"
     with Bars() as bars:
-        result = detect_all(inspector, dataset, bars)
-    result.save(out)
-    table = Table("sample", "score", "verdict")
-    for sample, found in zip(dataset.samples, result.found):
-        score = float(found.sample_score)
-        table.add_row(sample.id, f"{score:.2f}", "DEFECT" if score >= result.threshold else "ok")
-    console.print(table)
-    show_warnings([*result.warnings()])
-    show_false_alarms(*result.false_alarms())
-    print(out)
+        verdicts = decide_anew(detections, made, f"{how}: {made.describe()}", bars).verdicts
+    if detector is not None:
+        change_threshold(detector, made)
+    called, good = verdicts.false_alarms()
+    hits, defects = verdicts.defects_found()
+    if as_json:
+        counts = {"false_alarms": called, "good": good, "defects_found": hits, "defects": defects}
+        print_line(json.dumps({"threshold": made.value, **counts}))
+        return
+    say(f"threshold {how}: {made.describe()}")
+    show_false_alarms(called, good)
+    if defects:
+        say(f"{hits} of {defects} defective samples were called DEFECT")
+    print_line(f"{made.value:.6g}")
 
 
 @app.command(name="eval")
 def evaluate(
     data: Data,
     detections: Annotated[Path, typer.Option(help="Folder that `vsad detect` wrote.")] = Path("detections"),
-    rig: Annotated[Path, typer.Option(help="Rig, for the report.")] = Path("rig.json"),
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")] = Path("."),
     category: Category = None,
-    size: Size = None,
+    format: Format = None,
+    depth: Depth = None,
+    pixel_limit: PixelLimit = None,
+    skip_bad: SkipBad = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON, and no more.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure detections against the truth; write metrics.json and report.html."""
-    from vsad.data import open_dataset
-    from vsad.pipeline import METRICS, REPORT, Detections, Truth, metrics_table, report_detections, write_metrics
+    from vsad.files import check_writable
+    from vsad.pipeline import (
+        METRICS,
+        REPORT,
+        Detections,
+        Reading,
+        measure,
+        metrics_table,
+        report_detections,
+        write_metrics,
+    )  # fmt: skip
 
-    dataset = open_dataset(data, "test", category=category, size=size)
-    found = Detections.load(detections, dataset)
-    rows = [("VSAD", found.evaluate(Truth.of(dataset)))]
-    write_metrics(out / METRICS, {dataset.category: rows[0][1]})
-    report_detections(out / REPORT, found, rows, load_rig(rig, size), {"data": str(data)})
+    for name in (METRICS, REPORT):
+        check_writable(out / name, "file")
+    reading = Reading(format, depth, pixel_limit, skip_bad)
+    found = Detections.load(detections)
+    with Bars() as bars:
+        dataset = reading.open(data, "test", category=category, cameras=found.header.cameras, progress=bars)
+        tally = measure(found, dataset, bars)
+        rows = [("VSAD", tally.evaluation.result())]
+        write_metrics(out / METRICS, {dataset.category: rows[0][1]}, {dataset.category: tally.evaluation.intervals()})
+        facts = {"data": str(data), "threshold": f"{found.header.threshold:.4g}, {found.header.chosen}"}
+        with bars.stage("report", 1):
+            report_detections(out / REPORT, found, dataset, tally, rows, found.rig, facts, skipped=reading.skipped)
+    if as_json:
+        print_line(json.dumps(rows[0][1]))
+        return
     show_table(metrics_table(rows))
-    print(out / REPORT)
+    show_skipped(reading.skipped)
+    print_line(out / REPORT)
+
+
+def _load(folder: Path, network: str | None, device: str | None) -> Detector:
+    from vsad.detection import Detector, load_network
+    from vsad.pipeline import choose_device
+
+    chosen = choose_device(device)
+    return Detector.from_pretrained(folder, network=None if network is None else load_network(network)).to(chosen)
+
+
+def _header(detector: Detector, category: str, maps: bool, overlays: bool) -> Header:
+    from vsad.pipeline import Header
+
+    return Header(category, detector.cameras, detector.threshold, detector.fitted.describe(), maps, overlays)
+
+
+def _to_inspect(
+    data: list[Path], detector: Detector, category: str | None, reading: Reading
+) -> tuple[Any, dict[str, str]]:
+    """The samples that are named, and those of them that cannot be inspected, with the reason."""
+    from vsad.data import MultiViewDataset, is_data_set, new_samples, open_dataset
+
+    if len(data) == 1 and (reading.format is not None or is_data_set(data[0])):
+        broken: dict[str, str] = {}
+        dataset = open_dataset(
+            data[0], "test", category=category, format=reading.format, cameras=detector.cameras, depth=reading.depth,
+            pixel_limit=reading.pixel_limit, on_bad=broken.__setitem__,
+        )  # fmt: skip
+        return dataset, broken
+    if category is not None:
+        raise ValueError(f"--category: must go with a data set of several products, got {category}; leave it out")
+    found = new_samples(data, detector.rig.views)
+    missing = {name: f"there is no image of {', '.join(views)}" for name, views in found.incomplete.items()}
+    if not found.complete:
+        first = "; ".join(f"{name}: {why}" for name, why in [*missing.items()][:3])
+        raise ValueError(
+            f"{data[0]}: must hold a sample with images of {', '.join(detector.rig.views)}, got none"
+            f"{f' ({first})' if first else ''}; name images <sample>/<view>.png or <sample>_<view>.png"
+        )
+    for path in found.unknown[:5]:
+        say(f"{path} is left out: its name says none of the views {', '.join(detector.rig.views)}")
+    limit = {} if reading.pixel_limit is None else {"pixel_limit": reading.pixel_limit}
+    return MultiViewDataset(found.complete, cameras=detector.cameras, depth=reading.depth, **limit), missing

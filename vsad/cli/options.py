@@ -28,7 +28,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="SIDE|HEIGHTxWIDTH",
-        help="Resize images, such as 256 or 256x448; by default they keep their size, or take that of what was learned.",
+        help="Resize images, such as 256 or 256x448; by default to what was learned, or not at all.",
     ),
 ]
 Format = Annotated[

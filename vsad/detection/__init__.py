@@ -8,6 +8,7 @@ from vsad.detection.detector import Detector
 from vsad.detection.network import FrozenNetwork, load_network
 from vsad.detection.placement import Placement, Placements, place, place_all
 from vsad.detection.practice import Painted, Practice, paint_defects
+from vsad.detection.storage import change_threshold
 from vsad.detection.threshold import Threshold, fit_threshold, warn_of_extrapolation
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Practice",
     "Threshold",
     "agree",
+    "change_threshold",
     "fit_threshold",
     "gaussian_derivatives",
     "is_defect",

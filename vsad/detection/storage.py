@@ -47,6 +47,19 @@ def save(detector: Detector, folder: Path) -> None:
         write_json(partial / CONFIG, content)
 
 
+def change_threshold(folder: str | Path, threshold: Threshold) -> None:
+    """Give the detector of a folder another threshold.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no detector of this version.
+    """
+    path = Path(folder) / CONFIG
+    content = _read_config(path)
+    fitted = threshold._asdict()
+    content |= {"threshold": fitted.pop("value"), "threshold_fit": fitted}
+    write_json(path, {"format": FORMAT, "version": VERSION, **content})
+
+
 def _network(detector: Detector) -> dict[str, Any]:
     """The frozen network's name; its weights are not saved."""
     return {} if detector.network is None else {"network": detector.network.name}

@@ -9,12 +9,13 @@ from vsad.files.atomic import atomic, atomic_folder, check_writable, partial_fol
 from vsad.files.run_folder import RunFolder, differences
 from vsad.files.run_record import RunRecord, fingerprint_files, read_run
 from vsad.files.tensors import read_array, read_weights, write_array, write_weights
-from vsad.files.text import read_bytes, read_json, read_text, write_json, write_text
+from vsad.files.text import append_line, read_bytes, read_json, read_text, write_json, write_text
 from vsad.files.words import in_words
 
 __all__ = [
     "RunFolder",
     "RunRecord",
+    "append_line",
     "atomic",
     "atomic_folder",
     "check_writable",

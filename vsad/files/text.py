@@ -36,6 +36,15 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_bytes(path, data)
 
 
+def append_line(path: str | Path, text: str) -> None:
+    """Append a line of UTF-8 text to a file in one go; missing folders are made."""
+    path = Path(path)
+    with in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(text.encode("utf-8", "surrogateescape") + b"\n")
+
+
 def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
     """Write a JSON object.
 

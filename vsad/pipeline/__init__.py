@@ -5,7 +5,7 @@ from vsad.pipeline.ablation_rows import ROWS
 from vsad.pipeline.ablation_table import ablation_tables
 from vsad.pipeline.config import RunConfig, choose_device, run_config
 from vsad.pipeline.detections import Detections, Header
-from vsad.pipeline.inspection import inspect
+from vsad.pipeline.inspection import detector_options, inspect
 from vsad.pipeline.learned import cameras_for, read_cameras
 from vsad.pipeline.learning import fit_station, train_station
 from vsad.pipeline.measuring import measure
@@ -13,9 +13,11 @@ from vsad.pipeline.opening import Reading
 from vsad.pipeline.parts import Split, fit_detector
 from vsad.pipeline.record import SampleRecord
 from vsad.pipeline.reporting import report_detections
+from vsad.pipeline.rethreshold import decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
 from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import REGISTRATION, Images, images_of, metrics_table, register_station, write_metrics
 from vsad.pipeline.verdicts import Verdicts
+from vsad.pipeline.watching import Watcher
 
 __all__ = [
     "DETECTOR",
@@ -33,10 +35,13 @@ __all__ = [
     "SampleRecord",
     "Split",
     "Verdicts",
+    "Watcher",
     "ablate",
     "ablation_tables",
     "cameras_for",
     "choose_device",
+    "decide_anew",
+    "detector_options",
     "fit_detector",
     "fit_station",
     "images_of",
@@ -48,6 +53,9 @@ __all__ = [
     "report_detections",
     "run",
     "run_config",
+    "threshold_at",
+    "threshold_for_rate",
+    "threshold_of_best_f1",
     "train_station",
     "write_metrics",
 ]

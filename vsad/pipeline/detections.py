@@ -107,6 +107,22 @@ class Detections:
             made.bad = before.bad
             yield made
 
+    def own(self, name: str) -> Path:
+        """The path of a further file of the folder's own, which ``fresh`` deletes."""
+        assert self._run is not None
+        return self._run.file(name)
+
+    @property
+    def rig(self) -> Rig:
+        """The rig of the cameras."""
+        return Rig.load(self.folder / RIG)
+
+    @property
+    def done(self) -> list[str]:
+        """The names of the samples that were inspected."""
+        assert self._run is not None
+        return [*self._run.done]
+
     def is_done(self, sample: Sample) -> bool:
         """Whether a sample was inspected, and its files are as they were then."""
         assert self._run is not None
