@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
@@ -14,95 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from vsad.geometry import RigPair
+from tests.small_report import DASH, HOSTILE, VIEWS, Page, report, sample
 from vsad.metrics import evaluate
 from vsad.report import Report, ReportSample, write_report
 from vsad.report.page import format_score
 from vsad.report.pictures import Scale, outline, photograph, reduced
-
-VIEWS = ("front", "left", "right")
-VOID = {"meta", "img", "input", "link", "br"}
-DASH = html.unescape("&ndash;")
-HOSTILE = '<script>alert("x")</script> & co'
-
-
-class Page(HTMLParser):
-    """Checks that tags nest, and keeps elements as (tag, attributes, text inside)."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.stack: list[int] = []
-        self.elements: list[tuple[str, dict[str, str], list[str]]] = []
-        self.feed(self.source)
-        self.close()
-        assert not self.stack, f"never closed: {[self.elements[i][0] for i in self.stack]}"
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs), []))
-        if tag not in VOID:
-            self.stack.append(len(self.elements) - 1)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs), []))
-
-    def handle_endtag(self, tag):
-        opened = self.elements[self.stack.pop()][0]
-        assert opened == tag, f"</{tag}> closes <{opened}>"
-
-    def handle_data(self, data):
-        for i in self.stack:
-            self.elements[i][2].append(data)
-
-    def find(self, tag: str, css_class: str | None = None) -> list[tuple[dict[str, str], str]]:
-        return [
-            (attrs, " ".join(" ".join(text).split()))
-            for name, attrs, text in self.elements
-            if name == tag and (css_class is None or css_class in attrs.get("class", "").split())
-        ]
-
-
-def sample(name: str, score: float, label: bool | None, **extra) -> ReportSample:
-    g = torch.Generator().manual_seed(sum(name.encode()))
-    images = torch.rand(3, 3, 24, 32, generator=g)
-    maps = torch.rand(3, 24, 32, generator=g)
-    masks = torch.zeros(3, 24, 32, dtype=torch.bool)
-    if label:
-        masks[1, 5:10, 8:20] = True
-    values = {"masks": None if label is None else masks, "view_scores": torch.tensor([0.5, score, 0.25]), **extra}
-    return ReportSample(id=name, images=images, maps=maps, sample_score=score, label=label, **values)
-
-
-def samples() -> list[ReportSample]:
-    return [
-        sample("good-1", 1.25, False),
-        sample("good-2", 2.75, False),
-        sample("bad-1", 3.5, True, defect="scratch"),
-        sample("bad-2", 1.75, True, defect="dent"),
-        sample(HOSTILE, 4.125, True, defect="scratch"),
-    ]
-
-
-def metrics(shift: float = 0.0) -> dict[str, dict[str, float | None]]:
-    three = {"auroc": 0.91234 - shift, "ap": 0.8 - shift, "f1_max": 0.75}
-    return {"pixel": {**three, "aupro": 0.6789 + shift}, "view": dict(three), "sample": {**three, "ap": None}}
-
-
-def report(**changes) -> Report:
-    base = Report(
-        title="Bolts <M8>",
-        views=VIEWS,
-        samples=samples(),
-        threshold=2.5,
-        metrics=[("vsad", metrics()), ("no <alignment>", metrics(0.1))],
-        calibration=[
-            RigPair("front", "left", torch.eye(3), 120, 0.4567),
-            RigPair("front", "right", torch.eye(3), 3, 0.25),
-            RigPair("left", "right", torch.eye(3)),
-        ],
-        facts={"Data set": "line 7 & 8", "Seconds": 12.5},
-    )
-    return dataclasses.replace(base, **changes)
 
 
 @pytest.fixture
@@ -121,8 +35,9 @@ def test_the_page_asks_the_network_for_nothing(page: Page) -> None:
 
 
 def test_what_users_name_is_text_never_markup(page: Page) -> None:
-    assert len(page.find("script")) == 1
-    assert "alert(" not in page.find("script")[0][1]
+    scripts = page.find("script")
+    assert [attrs.get("id") for attrs, _ in scripts] == ["rig", None, None]
+    assert not any("alert(" in text for _, text in scripts)
     assert HOSTILE in [text for _, text in page.find("h3")]
     assert HOSTILE in [attrs["data-name"] for attrs, _ in page.find("article")]
     assert page.find("h1")[0][1] == page.find("title")[0][1] == "Bolts <M8>"
@@ -135,7 +50,10 @@ def test_every_sample_has_a_card_wrong_verdicts_first(page: Page) -> None:
     cards = page.find("article", "card")
     assert [attrs["data-name"] for attrs, _ in cards] == ["bad-2", "good-2", HOSTILE, "bad-1", "good-1"]
     assert [attrs["data-verdict"] for attrs, _ in cards] == ["ok", "defect", "defect", "defect", "ok"]
-    assert [attrs["data-wrong"] for attrs, _ in cards] == ["1", "1", "0", "0", "0"]
+    assert ["wrong" in attrs["class"].split() for attrs, _ in cards] == [True, True, False, False, False]
+    outcomes = ["missed", "false alarm", "found", "found", "passed"]
+    assert [attrs["data-outcome"] for attrs, _ in cards] == outcomes
+    assert [attrs["data-kind"] for attrs, _ in cards] == ["dent", "normal", "scratch", "scratch", "normal"]
     assert [text for _, text in page.find("span", "truth")] == [
         "Missed defect, truth: dent",
         "False alarm, truth: normal",
@@ -157,17 +75,17 @@ def test_pictures_have_layers_names_and_buttons(page: Page) -> None:
     assert all(attrs["alt"] and attrs["loading"] == "lazy" for attrs in images)
     assert "bad-1, view left: photograph" in [attrs["alt"] for attrs in images]
     assert len(page.find("svg", "outline")) == 3  # one defective view in each of three defective samples
-    for attrs in images[:2]:
+    for attrs, shape in zip(images, [(24, 32, 3), (24, 32, 4)]):
         data = base64.b64decode(attrs["src"].partition(",")[2])
-        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape[:2] == (24, 32)
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape == shape
 
 
 def test_metrics_are_the_given_values(page: Page) -> None:
-    cells = [text for attrs, text in page.find("td")][:20]
+    table = page.source[page.source.index('id="metrics"') :]
+    cells = [text for attrs, text in page.find("td")][6:26]  # after the table of verdicts
     first = ["91.23", "80.00", "75.00", "67.89", "91.23", "80.00", "75.00", "91.23", DASH, "75.00"]
     second = ["81.23", "70.00", "75.00", "77.89", "81.23", "70.00", "75.00", "81.23", DASH, "75.00"]
     assert cells == first + second
-    table = page.source[page.source.index('id="metrics"') :]
     assert re.findall(r"<b>([\d.]+)</b>", table[: table.index("</table>")])[:4] == ["91.23", "80.00", "75.00", "91.23"]
 
 
@@ -184,6 +102,18 @@ def test_summary_counts(page: Page) -> None:
     rows = [text for _, text in page.find("tr")]
     assert "normal 2 1 1 1.250 2.000 2.750" in rows
     assert "scratch 2 2 0 3.500 3.812 4.125" in rows
+
+
+def test_verdicts_stand_against_the_truth_with_their_rates(page: Page) -> None:
+    cells = [text for _, text in page.find("td")][:6]
+    assert [re.sub("\u202f", " ", cell) for cell in cells] == [
+        "2 (66.7 %)",
+        "1 (33.3 %)",
+        "3",
+        "1 (50.0 %)",
+        "1 (50.0 %)",
+        "2",
+    ]
 
 
 def test_calibration_shows_every_pair_of_the_rig(page: Page) -> None:
@@ -245,16 +175,8 @@ def test_a_test_set_without_defects_still_gets_its_report(tmp_path: Path) -> Non
     labels = torch.zeros(2, 3, dtype=torch.bool)
     result = evaluate(maps, masks, view_scores, labels, view_scores.amax(1), labels.any(1))
     page = Page(write_report(tmp_path / "r.html", Report("Good", VIEWS, normal, 2.0, metrics=[("vsad", result)])))
-    assert [text for _, text in page.find("td")][:10] == [DASH] * 10
+    assert [text for _, text in page.find("td")][6:16] == [DASH] * 10
     assert "0 missed of 0 defective samples" in [text for _, text in page.find("li")]
-
-
-def test_pictures_stop_where_asked(tmp_path: Path) -> None:
-    path = tmp_path / "r.html"
-    page = Page(write_report(path, report(calibration=[]), max_pictures=2))
-    assert len(page.find("article")) == 5
-    assert len(page.find("button", "picture")) == 6
-    assert any("Pictures are kept for 2 of 5 samples" in text for _, text in page.find("p", "note"))
 
 
 def test_categories_can_be_chosen_where_there_are_several(tmp_path: Path) -> None:
@@ -277,7 +199,10 @@ def test_any_threshold_and_equal_scores_make_a_page(tmp_path: Path, threshold: f
     [
         ({"samples": []}, "samples must hold at least one sample"),
         ({"threshold": float("nan")}, "threshold must be finite, got nan"),
-        ({"views": ("a", "b")}, r"images of sample 'good-1' must be \[V 3 H W\] with V=2, got \[3, 3, 24, 32\]"),
+        (
+            {"views": ("a", "b"), "calibration": []},
+            r"images of sample 'good-1' must be \[V 3 H W\] with V=2, got \[3, 3, 24, 32\]",
+        ),
         ({"samples": [sample("x", float("inf"), None)]}, "view_scores of sample 'x' must be finite"),
         ({"samples": [dataclasses.replace(sample("x", 1.0, None), maps=torch.full((3, 2, 2), torch.nan))]}, "maps of"),
         ({"samples": [sample("x", 1.0, None, view_labels=[True])]}, r"view_labels of sample 'x' must be \[V\]"),
@@ -309,11 +234,9 @@ def test_forty_samples_of_five_views_stay_under_fifteen_megabytes(tmp_path: Path
 
 
 def test_heat_is_clear_where_normal_and_strong_where_not() -> None:
-    scale = Scale.of([np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100)], threshold=0.9)
-    assert (scale.low, scale.high) == (pytest.approx(0.5, abs=0.01), pytest.approx(1.3, abs=0.01))
-    assert scale.threshold_share == pytest.approx(0.5, abs=0.01)
+    scale = Scale(threshold=0.5)
     anomaly_map = np.zeros((32, 32), np.float32)
-    anomaly_map[:, 16:] = 2.0
+    anomaly_map[:, 16:] = 500.0
     data = base64.b64decode(scale.heat(anomaly_map, 64).partition(",")[2])
     alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3]
     assert alpha[:, :14].max() == 0
@@ -321,6 +244,20 @@ def test_heat_is_clear_where_normal_and_strong_where_not() -> None:
     opacity = scale.colors[:, 3].astype(int)
     assert (np.diff(opacity) >= 0).all()
     assert opacity[127] == pytest.approx(127, abs=3)
+
+
+def test_the_scale_rises_evenly_to_the_threshold_and_never_ends() -> None:
+    scale = Scale(threshold=2.0)
+    np.testing.assert_allclose(
+        scale.share(np.array([-3, 0, 1, 2, 4, 8, 2e6])), [0, 0, 0.25, 0.5, 0.75, 0.875, 1 - 5e-7]
+    )
+    assert scale.ticks == [(0.0, 0.0), (50.0, 2.0), (75.0, 4.0), (90.0, 10.0)]
+
+
+@pytest.mark.parametrize("threshold", [-1.5, 0.0])
+def test_a_threshold_that_is_not_positive_still_stands_in_the_middle(threshold: float) -> None:
+    scale = Scale(threshold)
+    np.testing.assert_allclose(scale.share(np.array([threshold - 1, threshold, threshold + 1])), [0, 0.5, 0.75])
 
 
 def test_photographs_keep_their_colors_and_shrink() -> None:

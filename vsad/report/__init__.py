@@ -1,6 +1,6 @@
 """The report: one self-contained HTML page of what a detector decided and why."""
 
-from vsad.report.content import Reconstruction, Report, ReportSample
+from vsad.report.content import CalibrationPicture, CurvePoints, Reconstruction, Report, ReportSample
 from vsad.report.page import write_report
 
-__all__ = ["Reconstruction", "Report", "ReportSample", "write_report"]
+__all__ = ["CalibrationPicture", "CurvePoints", "Reconstruction", "Report", "ReportSample", "write_report"]

@@ -5,42 +5,39 @@ Pictures are data URIs and charts are inline SVG; the page asks the network for 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from vsad.files import write_text
-from vsad.metrics import LEVELS, Result, as_numpy
-from vsad.report.cards import Card, kinds_of_sample
-from vsad.report.charts import charts
+from vsad.geometry import Size
+from vsad.metrics import LEVELS, as_numpy
+from vsad.report.cards import Card, kinds_of_sample, layers
+from vsad.report.charts import curves, histograms
+from vsad.report.checks import check_report, check_sample
 from vsad.report.content import Report
+from vsad.report.gallery import Gallery, Layers
 from vsad.report.pictures import Scale, photograph
+from vsad.report.places import chains
 
 TEMPLATES = Path(__file__).parent / "templates"
 METRIC_NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "aupro": "AUPRO"}
-DIMENSIONS = {
-    "images": "V 3 H W",
-    "maps": "V h w",
-    "masks": "V h w",
-    "view_scores": "V",
-    "view_labels": "V",
-    "unjudged": "V",
-}
 
 
-def write_report(path: str | Path, report: Report, *, image_size: int = 256, max_pictures: int = 200) -> Path:
+def write_report(path: str | Path, report: Report, *, image_size: int = 256, picture_bytes: int = 24_000_000) -> Path:
     """Write the report as one HTML file.
+
+    Memory is bounded: a sample is read once, and of its arrays nothing is kept but small pictures.
 
     Args:
         path: the file; missing folders are made.
         image_size: the longer side of a picture in the page, in pixels; larger images are reduced to it.
-        max_pictures: samples shown with pictures: wrong verdicts first, then the highest scores. The others
-            keep their card without pictures, and the page says so.
+        picture_bytes: what the samples' pictures may take of the file together: those of wrong verdicts first, then
+            of the highest and lowest scores of each truth. The other samples keep their card without pictures, and
+            the page says so.
 
     Returns:
         The path written.
@@ -48,10 +45,9 @@ def write_report(path: str | Path, report: Report, *, image_size: int = 256, max
     Raises:
         ValueError: no sample, a shape that does not fit the views, or a value that is not finite.
     """
-    _check(report)
-    scale = Scale.of([as_numpy(sample.maps) for sample in report.samples], report.threshold)
-    cards = [Card(sample, report) for sample in report.samples]
-    cards.sort(key=lambda card: (card.urgency, -card.sample.sample_score))
+    check_report(report)
+    scale = Scale(report.threshold)
+    cards, pictures, size = _read(report, scale, image_size, Gallery(picture_bytes))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -59,30 +55,27 @@ def write_report(path: str | Path, report: Report, *, image_size: int = 256, max
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["score"] = format_score
+    environment.filters |= {"score": format_score, "photograph": lambda x: photograph(as_numpy(x), image_size)}
+    outcomes = Counter(card.outcome for card in cards)
+    rows = _metric_rows(report.metrics)
     html = environment.get_template("report.html").render(
         report=report,
         cards=cards,
-        pictures=[card.pictures(scale, image_size) for card in cards[:max_pictures]],
-        drawn=[
-            [
-                (photograph(x, image_size), photograph(y, image_size))
-                for x, y in zip(as_numpy(r.images), as_numpy(r.drawn))
-            ]
-            for r in report.reconstructions
-        ],
-        outcomes=Counter(card.outcome for card in cards),
-        categories=sorted({s.category for s in report.samples if s.category}),
-        unjudged=any(share for card in cards for share in card.unjudged),
-        outlined=any(s.masks is not None for s in report.samples),
+        pictures=pictures,
+        outcomes=outcomes,
+        categories=sorted({card.category for card in cards if card.category}),
         kinds=kinds_of_sample(cards),
-        metrics=_metric_rows(report.metrics),
+        unjudged=any(view.unjudged for card in cards for view in card.views),
+        metrics=rows,
+        intervals=any(cell["interval"] for row in rows for cells in row["levels"] for cell in cells),
         levels=[(level.capitalize(), [METRIC_NAMES[n] for n in names]) for level, names in LEVELS.items()],
-        charts=charts(cards, report.threshold),
+        histograms=histograms(cards, report.threshold),
+        curves=curves(report, outcomes),
+        rig={"size": size, "chains": chains(report.calibration, report.views, size)} if report.calibration else None,
         scale=scale,
-        meter=_meter([sample.sample_score for sample in report.samples], report.threshold),
     )
-    return write_text(path, html)
+    # Names of files that are no UTF-8 come as lone surrogates, which no file can hold: they are spelled out.
+    return write_text(path, html.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def format_score(value: float) -> str:
@@ -90,38 +83,25 @@ def format_score(value: float) -> str:
     return f"{value:#.4g}".removesuffix(".")
 
 
-def _check(report: Report) -> None:
-    if not report.samples:
-        raise ValueError("write_report: samples must hold at least one sample, got none; detect some first")
-    if not math.isfinite(report.threshold):
-        raise ValueError(f"write_report: threshold must be finite, got {report.threshold}; fit the detector first")
-    views = len(report.views)
+def _read(
+    report: Report, scale: Scale, image_size: int, gallery: Gallery
+) -> tuple[list[Card], dict[int, Layers], Size]:
+    """Read the samples: their cards, what is urgent first, pictures by the cards' ``order``, and the images' size."""
+    cards: list[Card] = []
+    size = report.size
     for sample in report.samples:
-        for name, dims in DIMENSIONS.items():
-            value = getattr(sample, name)
-            if value is None:
-                continue
-            shape, sizes = np.shape(value), dims.split()
-            if len(shape) != len(sizes) or shape[0] != views or ("3" in sizes and shape[1] != 3):
-                raise ValueError(
-                    f"write_report: {name} of sample {sample.id!r} must be [{dims}] with V={views}, "
-                    f"got {list(shape)}; the views are {', '.join(report.views)}"
-                )
-        for name in ("maps", "view_scores", "sample_score", "unjudged"):
-            if getattr(sample, name) is not None and not np.isfinite(as_numpy(getattr(sample, name))).all():
-                raise ValueError(
-                    f"write_report: {name} of sample {sample.id!r} must be finite, got NaN or infinity; "
-                    f"look at that sample's images"
-                )
+        check_sample(sample, report.views)
+        card = Card.of(len(cards), sample, report.views, report.threshold)
+        cards.append(card)
+        size = size or (int(sample.images.shape[2]), int(sample.images.shape[3]))
+        if gallery.wants(card):
+            gallery.keep(card, layers(sample, scale, image_size))
+    if not cards or size is None:
+        raise ValueError("write_report: samples must hold at least one sample, got none; detect some first")
+    return sorted(cards, key=lambda card: card.urgency), gallery.chosen(), size
 
 
-def _meter(scores: Sequence[float], threshold: float) -> Callable[[float], float]:
-    """The percentage of a meter's length that a score fills; every score and the threshold fit."""
-    low, high = min(0.0, threshold, *scores), max(threshold, *scores)
-    return lambda score: 100 * (score - low) / (1.02 * (high - low) or 1.0)
-
-
-def _metric_rows(rows: Sequence[tuple[str, Result]]) -> list[dict[str, Any]]:
+def _metric_rows(rows: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
     """Values in the order of the columns; "best" where rows can be compared and no other row has more."""
     best = {
         (level, name): max((v for _, r in rows if (v := r[level][name]) is not None), default=None)
@@ -135,6 +115,7 @@ def _metric_rows(rows: Sequence[tuple[str, Result]]) -> list[dict[str, Any]]:
                 [
                     {
                         "value": result[level][n],
+                        "interval": result[level].get(f"{n}_interval"),
                         "best": len(rows) > 1 and result[level][n] == best[level, n] is not None,
                     }
                     for n in names
