@@ -58,6 +58,7 @@ class Browser:
         self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "DOM", "CSS"):
             self.call(f"{domain}.enable")
+        self.call("Performance.enable", timeDomain="threadTicks")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and wait for its result; events that come before it are kept."""
@@ -128,6 +129,12 @@ class Browser:
         """Addresses that the page asked for, data URIs aside."""
         sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
         return [url for event in sent if not (url := event["params"]["request"]["url"]).startswith("data:")]
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the page has kept its thread busy since it was opened; other processes' work does not count."""
+        metrics = self.call("Performance.getMetrics")["metrics"]
+        return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
 
     def close(self) -> None:
         """End the browser."""

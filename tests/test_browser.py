@@ -284,9 +284,5 @@ def test_two_thousand_samples_stay_small_and_open_in_a_second(browser: Browser, 
     assert path.stat().st_size < 30e6
     browser.open(path)
     assert browser.run("document.querySelectorAll('.card').length") == 2000
-    loads = []
-    for _ in range(3):
-        browser.open(path)
-        loads.append(browser.run("performance.getEntriesByType('navigation')[0].loadEventEnd"))
-    assert min(loads) < 1000, loads
+    assert browser.busy_s < 1
     assert browser.problems == []

@@ -12,7 +12,7 @@ import torch
 
 from tests.small_report import HOSTILE, VIEWS, Page, metrics, report, sample
 from vsad.geometry import RigPair
-from vsad.report import CalibrationPicture, CurvePoints, Reconstruction, write_report
+from vsad.report import CalibrationPicture, CurvePoints, Reconstruction, lay_over, write_report
 
 ROC = [
     CurvePoints("pixel", [0.0, 0.5, 1.0], [0.0, 0.75, 1.0]),
@@ -93,6 +93,28 @@ def test_calibration_is_shown_before_and_after(tmp_path: Path) -> None:
     page = written(tmp_path, calibration_pictures=[CalibrationPicture("front", "left", before, after)])
     alternatives = [attrs["alt"] for attrs, _ in page.find("img")]
     assert {"left over front, before", "left over front, after"} <= set(alternatives)
+
+
+def test_views_are_laid_over_each_other_through_their_homography() -> None:
+    views = torch.zeros(3, 3, 8, 10)
+    views[0, :, 2, 3] = 1.0
+    views[1, :, 2, 7] = 1.0  # the same place, 4 pixels to the right
+    shift = torch.tensor([[1.0, 0, 4], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    pairs = [RigPair("a", "b", shift), RigPair("b", "a", torch.linalg.inv(shift))]
+    (picture,) = lay_over(views, ["a", "b", "c"], pairs)
+    assert (picture.target, picture.source) == ("a", "b")
+    before, after = torch.zeros(8, 10), torch.zeros(8, 10)
+    before[2, 3] = before[2, 7] = 0.5
+    after[2, 3] = 1.0
+    torch.testing.assert_close(picture.before, before.expand(3, -1, -1))
+    torch.testing.assert_close(picture.after, after.expand(3, -1, -1))
+    # What the source does not see is the target, dark.
+    white = lay_over(torch.ones(2, 3, 8, 10), ["a", "b"], pairs)[0].after
+    assert white[:, :, :6].unique().tolist() == [1.0]
+    assert white[:, :, 6:].unique().tolist() == pytest.approx([0.35])
+    # Twice as large pictures of the same cameras shift by twice as many pixels.
+    large = lay_over(torch.ones(2, 3, 16, 20), ["a", "b"], pairs, size=(8, 10))[0].after
+    assert large[:, :, :12].unique().tolist() == [1.0]
 
 
 def test_reconstructions_stand_under_their_samples(tmp_path: Path) -> None:
