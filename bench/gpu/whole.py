@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from vsad.data import open_dataset
 from vsad.data.synth import SynthConfig, synthesize
 from vsad.detection import Detector
 from vsad.pipeline import DETECTOR, RunConfig, run

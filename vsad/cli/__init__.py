@@ -13,15 +13,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from vsad.cli import trial, whole, learning, calibration, inspection, measurement  # isort: skip (the commands' order in the help)
 from vsad.cli.app import app
 from vsad.terminal import console
+from vsad.terminal import error as show_error
 
 __all__ = ["app", "calibration", "inspection", "learning", "main", "measurement", "trial", "whole"]
 
 
 def main() -> None:
     """Run the command; an error that users can mend is one line, without a traceback."""
-    warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", highlight=False, markup=False)
+    warnings.showwarning = lambda message, *_, **__: console.print(
+        f"warning: {message}", highlight=False, markup=False, soft_wrap=True
+    )
     try:
         app()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False)
+        show_error(str(error))
         sys.exit(1)

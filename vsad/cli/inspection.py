@@ -37,9 +37,7 @@ Network = Annotated[
 ]
 Maps = Annotated[bool, typer.Option(help="Write the scores of every pixel, as 16-bit pictures.")]
 Overlays = Annotated[bool, typer.Option(help="Write pictures with the scores over them.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print what is found as JSON, a line for each sample, and no more.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print what is found as JSON, a line for each sample, and no more.")]
 
 
 @app.command()

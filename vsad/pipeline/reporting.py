@@ -6,17 +6,19 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import vsad
 from vsad.data import GOOD, MultiViewDataset
 from vsad.detection import Detector, place
 from vsad.geometry import Rig
-from vsad.metrics import Result
+from vsad.metrics import Curves, Intervals, Result
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.tally import Tally
-from vsad.report import Reconstruction, Report, ReportSample, write_report
+from vsad.report import CurvePoints, Reconstruction, Report, ReportSample, lay_over, write_report
 
 # Samples whose reconstructions a report shows, at most.
 _DRAWN = 6
@@ -47,15 +49,40 @@ def report_detections(
         skipped: samples that were left out, and why.
     """
     machine = {"machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"}
-    title = f"Inspection of {detections.header.category}"
+    views, curves = detections.header.cameras.views, tally.evaluation.curves()
     write_report(
         path,
         Report(
-            title, detections.header.cameras.views, [*_samples(detections, dataset)], detections.header.threshold,
-            metrics=list(rows), calibration=rig.pairs, reconstructions=drawn,
+            f"Inspection of {detections.header.category}", views, _samples(detections, dataset),
+            detections.header.threshold,
+            metrics=[(rows[0][0], _with_intervals(rows[0][1], tally.evaluation.intervals())), *rows[1:]],
+            roc=[CurvePoints(name, found.x, found.y) for name, found in _levels(curves) if found is not None],
+            pro=[CurvePoints("pixel", curves.pro.x, curves.pro.y)] if curves.pro is not None else [],
+            calibration=rig.pairs, size=rig.size,
+            calibration_pictures=lay_over(_any_images(dataset), views, rig.pairs),
+            skipped=[*{**detections.bad, **(skipped or {})}.items()], empty_masks=tally.empty_masks,
+            reconstructions=drawn,
             facts={**facts, **machine, "vsad": vsad.__version__, "date": time.strftime("%Y-%m-%d %H:%M")},
         ),
     )  # fmt: skip
+
+
+def _levels(curves: Curves) -> list[tuple[str, Any]]:
+    return [("pixel", curves.pixel), ("view", curves.view), ("sample", curves.sample)]
+
+
+def _with_intervals(result: Result, intervals: Intervals) -> dict[str, dict[str, Any]]:
+    """The metrics of every level, each beside its interval."""
+    return {
+        level: {**values, **{f"{name}_interval": ends for name, ends in intervals.get(level, {}).items()}}
+        for level, values in result.items()
+    }
+
+
+def _any_images(dataset: MultiViewDataset) -> Tensor:
+    """The images of the first sample that can be read, a good one where there is any."""
+    order = sorted(range(len(dataset)), key=lambda index: dataset.samples[index].defect != GOOD)
+    return next(images for _, images in dataset.subset(order).iter_images(on_bad=lambda bad: None))
 
 
 def _samples(detections: Detections, dataset: MultiViewDataset) -> Iterator[ReportSample]:
@@ -67,7 +94,7 @@ def _samples(detections: Detections, dataset: MultiViewDataset) -> Iterator[Repo
             view_scores=found.view_scores, sample_score=float(found.sample_score), masks=item["masks"],
             view_labels=item["view_labels"], label=bool(item["sample_label"]),
             defect=None if item["defect"] in (GOOD, "") else item["defect"], category=item["category"],
-            unjudged=found.unjudged,
+            unjudged=found.unjudged, not_registered=found.reason,
         )  # fmt: skip
 
 
