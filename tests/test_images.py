@@ -161,6 +161,15 @@ def test_files_that_know_their_depth(tmp_path):
         np.testing.assert_allclose(image, (three(deep) if head == b"P5" else deep) / 4095, rtol=2e-7)
 
 
+def test_packed_tiff_of_12_bits(tmp_path):
+    entries = ((256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 1), (279, 6))
+    tags = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in entries)
+    data = bytes([0x00, 0x00, 0x01, 0x3E, 0x8F, 0xFF])  # 0, 1, 1000, 4095
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + tags + bytes(4) + data)
+    assert decode(tmp_path / "a.tif").depths == (12,)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif")[0, :, 0], np.array([0, 1, 1000, 4095]) / 4095, rtol=2e-7)
+
+
 def test_integers_of_32_bits_and_signed(tmp_path):
     for largest in (255, 65535):
         wide = (DEEP.astype(np.int32) * 257) >> (0 if largest == 65535 else 8)

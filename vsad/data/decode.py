@@ -138,7 +138,7 @@ def _header(path: Path, file: BinaryIO, pixel_limit: int) -> ImageFile.ImageFile
         saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file, formats=_FORMATS)
-        except Image.UnidentifiedImageError:
+        except (Image.UnidentifiedImageError, KeyError):  # the latter of a Pillow that knows no AVIF
             kind = "a TIFF of floating point in color, or of another kind that is not read"
             what = kind if start[:4] in (b"II*\0", b"MM\0*") else f"what begins with {start!r}"
             raise ValueError(what if start else "an empty file") from None
@@ -189,8 +189,8 @@ def _is_deep_color(path: Path, image: ImageFile.ImageFile) -> bool:
 
 def _maximum(image: ImageFile.ImageFile) -> int:
     """What Pillow scales a Netpbm file's values by; 0 where it takes them as they are."""
-    arguments = image.tile[0][3]
-    return arguments[-1] if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 0
+    codec, _, _, arguments = image.tile[0]
+    return arguments[1] if codec.startswith("ppm") and isinstance(arguments, tuple) else 0
 
 
 def _depths(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+_THREADS = 4  # as each holds one more sample in memory
 Item = TypeVar("Item")
 Key = TypeVar("Key")
 
@@ -21,9 +22,9 @@ def read_ahead(read: Callable[[Key], Item], keys: Iterable[Key], threads: int | 
     Args:
         read: is called in the threads.
         keys: what to read.
-        threads: torch's number of threads where None, which is what a user sets.
+        threads: where None, torch's number of threads, which is what a user sets, but no more than 4.
     """
-    threads = threads or torch.get_num_threads()
+    threads = threads or min(torch.get_num_threads(), _THREADS)
     pending: deque[Future[Item]] = deque()
     with ThreadPoolExecutor(threads, "vsad-read") as pool:
         try:
