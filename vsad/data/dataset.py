@@ -36,8 +36,8 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
 
     Convention: views are in the order of ``cameras``, or else in natural order of their names; images are RGB in
     [0, 1]; a mask is True on the defect. Images and masks are resized by area, and a mask is True from 0.5 on; a view's
-    label is taken before resizing, so no small defect is lost. Iterating decodes in as many threads as torch uses, up to
-    four, and holds no more than one sample per thread and one more.
+    label is taken before resizing, so no small defect is lost. Iterating decodes in as many threads as torch uses, but
+    four at most, and holds no more than one sample per thread and one more.
 
     Args:
         samples: samples with the same views and the same category.
