@@ -75,7 +75,7 @@ def decode(path: Path, pixel_limit: int = PIXEL_LIMIT) -> Raster:
     """
     with _file(path) as file:
         is_jpeg = file.peek(3)[:3] == b"\xff\xd8\xff"
-        jpeg = WatchedJpeg(file.read(4 * pixel_limit)) if is_jpeg else None  # more than which no picture takes
+        jpeg = WatchedJpeg(file.read((1 << 24) + 4 * pixel_limit)) if is_jpeg else None  # no picture takes more
         image = _header(path, jpeg or file, pixel_limit)
         deep, depths = _is_deep_color(path, image), _depths(image, file)
         turned = _tags(image).get(_ORIENTATION) in _TURNED  # Pillow turns TIFF while it loads
