@@ -150,7 +150,6 @@ def _loaded(text: str) -> Any:
     An alias is refused: a few lines of them, each of which stands for several of the line before, are a list of
     billions.
     """
-    from ruamel.yaml import YAMLError
     from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
     depth = 0
@@ -165,7 +164,7 @@ def _loaded(text: str) -> Any:
         return _as_json(_yaml().load(text))
     except _NotYamlError:
         raise
-    except (YAMLError, ValueError, TypeError, OverflowError) as error:
+    except Exception as error:  # of broken YAML its reader raises what it comes upon, an IndexError too
         raise _NotYamlError(_problem(error)) from None
 
 

@@ -109,8 +109,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     if version != VERSION:
         known = isinstance(version, int) and version > VERSION
         mend = "inspect with that version of vsad, or fit anew" if known else "fit anew"
-        kind = "newer" if known else "older"
-        raise ValueError(f"{path}: must be of version {VERSION}, got a detector of a {kind} version; {mend}")
+        kind = "a newer" if known else "an older"
+        raise ValueError(f"{path}: must be of version {VERSION}, got a detector of {kind} version; {mend}")
     return {name: value for name, value in content.items() if name not in ("format", "version")}
 
 

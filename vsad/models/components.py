@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.utils import logging
 
 from vsad.files import atomic_folder, read_json
 from vsad.models import derivative_vae
@@ -244,15 +246,16 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any], remedy: str 
     try:
         if content is not None:
             check_size(kind, here, content)
-        model, found = kind.from_pretrained(
-            source,
-            subfolder=part,
-            torch_dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            low_cpu_mem_usage=False,
-            **files,
-        )
+        with _quiet():
+            model, found = kind.from_pretrained(
+                source,
+                subfolder=part,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                low_cpu_mem_usage=False,
+                **files,
+            )
         check_finite(model)
     except OSError as error:
         broken = "no file named" not in str(error)
@@ -271,6 +274,17 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any], remedy: str 
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep diffusers from listing the weights that do not fit: that is said in one line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _instead(source: str, part: str) -> str:
