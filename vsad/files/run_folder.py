@@ -76,7 +76,7 @@ class RunFolder:
                 raise BlockingIOError(_taken(folder, known))
             known = read_run(folder)  # now that nobody else writes it
             if known is not None and fresh:
-                os.write(journal, _line({"fresh": {}}))  # nothing counts as done while its files are deleted
+                os.write(journal, b"\n" + _line({"fresh": {}}))  # nothing counts as done while its files are deleted
                 _delete(folder, known)
                 known = None
             if known is not None:

@@ -89,7 +89,8 @@ def read_array(path: str | Path, remedy: str, max_bytes: int = _MAX_BYTES) -> Te
                 shape, _, dtype = read_header(file)
                 # Told from the header before memory is asked for.
                 told = math.prod(shape) * dtype.itemsize
-                if dtype.hasobject or min(shape, default=0) < 0 or told != size - file.tell():
+                fits = all(0 <= length < 1 << 62 for length in shape) and told == size - file.tell()
+                if dtype.hasobject or not fits:
                     raise ValueError(f"{size:,} bytes for {dtype} {shape}")
                 if size > max_bytes:
                     raise ValueError(f"{size:,} bytes, more than {max_bytes:,}")

@@ -94,5 +94,6 @@ def _sentence(path: str | Path, error: OSError, remedy: str | None) -> str:
         # The nearest of its folders that is none.
         parts = [each for each in (Path(path), *Path(path).parents) if os.path.lexists(each) and not each.is_dir()]
         if parts:
-            got, mend = f"{parts[0]}, which is a file and no folder", "name another place, or delete that file"
+            got = f"{parts[0]}, which is a file and no folder"
+            mend = "name another place" if remedy else "name another place, or delete that file"
     return f"{path}: {rule}, got {got}; {mend}" + (f", or {remedy}" if remedy else "")
