@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 # Of the models there are, none has as many layers in a block, nor as many steps of noise.
@@ -34,10 +35,17 @@ def check_size(kind: Any, folder: Path, content: Mapping[str, Any]) -> None:
         content: its configuration.
 
     Raises:
+        OSError: a file is not safetensors.
         ValueError: the weights are too many.
     """
     check_counts(content)
-    held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    held = 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "pt"):
+                held += file.stat().st_size
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
     if not held:
         return  # that they are missing is said where they are read
     with torch.device("meta"):
