@@ -115,8 +115,8 @@ def open_dataset(
             raise ValueError(reason + (f" ({more} more samples are not whole)" if more else ""))
         on_bad(sample_id, reason)
     if not listing.samples:
-        first = next(iter(listing.bad.values()))
-        raise ValueError(f"open_dataset: {root} must hold a whole sample in {split}, got none, as {first}")
+        why = next(iter(listing.bad.values()), f"{split} lists none; choose another split")
+        raise ValueError(f"open_dataset: {root} must hold a whole sample in {split}, got none, as {why}")
     options: dict[str, Any] = {"cameras": cameras, "depth": depth, "pixel_limit": pixel_limit}
     given = {name: value for name, value in options.items() if value is not None}
     return MultiViewDataset(listing.samples, size, **given)

@@ -51,9 +51,11 @@ def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category:
         ValueError: an input is no image, names are ambiguous, or there is a data set; the message names the files.
 
     Example:
-        >>> found = new_samples(["parts"], ["left", "right"])
-        >>> [sample.id for sample in found.complete], found.incomplete
-        (['0001', '0002'], {'0003': ['right']})
+        >>> found = new_samples(["station/test/good"], ["C1", "C2", "C3", "C4", "C5"])
+        >>> [sample.id for sample in found.complete]
+        ['0000']
+        >>> new_samples(["station/test/good/0000/C*.png"], ["C1", "C9"]).incomplete
+        {'0000': ['C9']}
     """
     paths = [Path(path) for path in dict.fromkeys(path for each in inputs for path in _expand(each))]
     if not paths:
