@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vsad.data import is_data_set, list_categories, missing_categories, open_dataset
+from vsad.data import Cameras, is_data_set, list_categories, missing_categories, open_dataset
 
 VIEWS = ["left", "right"]
 
@@ -90,7 +90,7 @@ def test_every_kind_of_bad_sample_can_be_left_out(root):
     train = open_dataset(root, "train", on_bad=reasons.__setitem__)
     assert [sample.id for sample in train.samples] == ["good/part10"]
     assert "must hold one file per view, got left.bmp and left.png" in reasons["good/part1"]
-    assert "images must end in .bmp" in reasons["good/part2"]
+    assert "part2: images must end in ." in reasons["good/part2"]
     assert "got right.heic; convert them" in reasons["good/part2"]
     assert "must hold an image of each view, got no files; images that end in" in reasons["good/part3"]
     assert "got only files ending in .dat; images that end in" in reasons["good/part4"]
@@ -147,3 +147,14 @@ def test_a_folder_of_very_many_samples_is_not_looked_through_for_categories(tmp_
     assert list_categories(tmp_path) == ["a", "b", "c"]
     (tmp_path / "d").mkdir()
     assert not is_data_set(tmp_path)
+
+
+def test_what_a_data_set_reads_by_is_handed_on_if_it_is_given(root, monkeypatch):
+    def made(samples, size, **given):
+        return size, given
+
+    monkeypatch.setattr("vsad.data.layouts.MultiViewDataset", made)
+    assert open_dataset(root, "train", size=8) == (8, {})
+    cameras = Cameras(("left", "right"), (8, 8), {})
+    given = {"cameras": cameras, "depth": 12, "pixel_limit": 100}
+    assert open_dataset(root, "train", **given) == (None, given)

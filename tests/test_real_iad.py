@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vsad.data import is_data_set, list_categories, missing_categories, open_dataset
+from vsad.data import Cameras, is_data_set, list_categories, missing_categories, open_dataset
 
 VIEWS = ["C1", "C2", "C3", "C4", "C5"]
 PICTURE = cv2.imencode(".png", np.full((8, 8, 3), 90, np.uint8))[1].tobytes()
@@ -85,6 +85,13 @@ def test_the_resolution_is_the_smallest_that_is_large_enough_and_raw_is_the_larg
     for size, expected in ((None, "256"), (256, "256"), (448, "512"), ((256, 640), "raw")):
         sample = open_dataset(root, "train", size=size).samples[0]
         assert f"realiad_{expected}" in sample.images["C1"].path.parts
+
+
+def test_the_cameras_size_counts_as_the_one_that_is_asked_for(root, monkeypatch):
+    monkeypatch.setattr("vsad.data.layouts.MultiViewDataset", lambda samples, size, **given: samples)
+    shutil.copytree(root / "realiad_256", root / "realiad_512")
+    samples = open_dataset(root, "train", cameras=Cameras(tuple(VIEWS), (448, 448), {}))
+    assert "realiad_512" in samples[0].images["C1"].path.parts
 
 
 def test_splits_of_the_unsupervised_setting_are_chosen_by_name_in_both_nestings(root):

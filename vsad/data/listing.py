@@ -6,7 +6,7 @@ A folder is read in one pass, and comes in natural order: part2 before part10.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,6 +99,30 @@ def nothing_to_read(folder: Path) -> str:
     endings = {split_name(name)[1] or "nothing" for name in names}
     held = f"only files ending in {_any_of(endings)}" if names else "no files"
     return f"{held}; images that end in {_any_of(IMAGE_SUFFIXES)} are read"
+
+
+def walk(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Give every visible file below a folder: its name relative to the folder, with ``/``, and its path.
+
+    A link to a folder that the walk has come through is not followed.
+
+    Args:
+        folder: where to begin.
+        prefix: what names begin with.
+        above: the folders that links have led through.
+    """
+    with os.scandir(folder) as entries:
+        inside = [entry for entry in entries if not is_junk(entry.name)]
+    for entry in inside:
+        if not entry.is_dir():
+            yield prefix + entry.name, entry.path
+        elif not entry.is_symlink():
+            yield from walk(entry.path, f"{prefix}{entry.name}/", above)
+        else:
+            target = os.path.realpath(entry.path)
+            through = (*above, os.path.realpath(folder))
+            if not any(f"{path}{os.sep}".startswith(f"{target}{os.sep}") for path in through):
+                yield from walk(entry.path, f"{prefix}{entry.name}/", (*through, target))
 
 
 def kinds(root: Path, split: str, holds: str) -> list[Path]:

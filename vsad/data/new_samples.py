@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vsad.data.grouping import group_by_view
 from vsad.data.images import IMAGE_SUFFIXES
-from vsad.data.listing import is_junk, readable_pictures, split_name, unread_pictures
+from vsad.data.listing import is_junk, readable_pictures, split_name, unread_pictures, walk
 from vsad.data.manta import is_montage, montage, picture_size
 from vsad.data.naming import natural_key
 from vsad.data.sample import Sample, ViewFile
@@ -100,7 +100,7 @@ def _files(paths: Sequence[Path], base: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     for path in paths:
         name = os.path.relpath(path, base).replace(os.sep, "/")
-        files |= _walk(os.fspath(path), "" if name == "." else f"{name}/") if path.is_dir() else {name: os.fspath(path)}
+        files |= walk(os.fspath(path), "" if name == "." else f"{name}/") if path.is_dir() else {name: os.fspath(path)}
     masked = next((name for name in files if "ground_truth/" in name and "ground_truth" in name.split("/")), None)
     if masked is not None:
         raise ValueError(
@@ -149,22 +149,3 @@ def _anchor(path: str | Path) -> Path:
     if os.path.lexists(path):
         return path if path.is_dir() else path.parent
     return Path(*itertools.takewhile(lambda step: not glob.has_magic(step), path.parts))
-
-
-def _walk(folder: str, prefix: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Give every visible file below a folder, by its name after the prefix.
-
-    A link to a folder that the walk has come through is not followed.
-    """
-    with os.scandir(folder) as entries:
-        inside = [entry for entry in entries if not is_junk(entry.name)]
-    for entry in inside:
-        if not entry.is_dir():
-            yield prefix + entry.name, entry.path
-        elif not entry.is_symlink():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
-        else:
-            target = os.path.realpath(entry.path)
-            through = (*above, os.path.realpath(folder))
-            if not any(f"{path}{os.sep}".startswith(f"{target}{os.sep}") for path in through):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*through, target))

@@ -22,6 +22,7 @@ from vsad.files import read_json
 # The id keeps OK or NG_<CODE>, because the two are numbered independently; some categories double an underscore,
 # so names are parsed and never rebuilt.
 _NAME = re.compile(r"(?P<id>.+_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_(?P<view>C[0-9])_")
+_PREFIX = re.compile(r'"prefix"\s*:\s*"([^"\\\0]+?)/?"')
 _JSONS = "realiad_jsons"
 _SINGLE_VIEW = "sv"
 _DOWNLOAD = "download the file again"
@@ -173,11 +174,12 @@ def _file(tree: Tree, name: str, path: Path, sample_id: str, bad: dict[str, str]
 
 
 def _has_images(root: Path, category: str, path: Path) -> bool:
-    """The folder is named like the JSON; where it is not, the JSON is asked for its name."""
+    """The folder is named like the JSON; where it is not, the prefix counts, which is among the JSON's first bytes."""
     if _resolutions(root, category):
         return True
-    meta = read_json(path, remedy=_DOWNLOAD).get("meta")
-    return isinstance(meta, dict) and "prefix" in meta and bool(_resolutions(root, _prefix(meta, path)))
+    with path.open("rb") as file:
+        prefix = _PREFIX.search(file.read(4096).decode(errors="replace"))
+    return prefix is not None and not leads_out(prefix[1]) and bool(_resolutions(root, prefix[1]))
 
 
 def _image_folder(root: Path, prefix: str, size: tuple[int, int] | None) -> Path:
