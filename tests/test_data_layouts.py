@@ -183,6 +183,9 @@ def test_loose_images_are_no_samples(folder):
     shutil.rmtree(folder / "test")
     (folder / "test" / "good").mkdir(parents=True)
     (folder / "test" / "good" / "0001.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"must hold sample folders alone, got the image 0001\.png; put it in its"):
+        open_dataset(folder, "test")
+    (folder / "test" / "good" / "0001.png").unlink()
     with pytest.raises(FileNotFoundError, match="must hold sample folders, got none"):
         open_dataset(folder, "test")
 

@@ -123,6 +123,14 @@ def test_junk_is_passed_over_in_every_folder(root):
     assert list_categories(root) == [root.name]
 
 
+def test_normal_samples_under_another_name_are_named(root):
+    (root / "train" / "good").rename(root / "train" / "OK")
+    with pytest.raises(
+        FileNotFoundError, match="must hold normal samples, got no such folder beside OK; put each normal"
+    ):
+        open_dataset(root, "train")
+
+
 def test_names_in_another_encoding_are_read(root):
     os.rename(root / "train" / "good" / "part1", os.fsencode(root / "train" / "good") + b"/Geh\xe4use")
     train = open_dataset(root, "train")

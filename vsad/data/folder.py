@@ -29,12 +29,12 @@ def read_folder(root: Path, category: str, split: str) -> Listing:
     bad: dict[str, str] = {}
     for kind in kinds(root, split, _HOLDS):
         loose = pictures(kind)
+        if loose:
+            raise ValueError(
+                f"open_dataset: {kind} must hold sample folders alone, got the image {loose[0].name}; put it in its "
+                'sample\'s folder, or pass format="mvtec" or "manta" where each image is a sample'
+            )
         for folder in folders(kind):
-            if loose:
-                raise ValueError(
-                    f"open_dataset: {kind} must hold folders of views or images, got both, such as {folder.name} and "
-                    f"{loose[0].name}; put each image in its sample's folder"
-                )
             try:
                 samples.append(_read_sample(root, category, split, folder))
             except ValueError as error:

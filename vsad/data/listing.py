@@ -139,8 +139,8 @@ def kinds(root: Path, split: str, holds: str) -> list[Path]:
     found = folders(root / split)
     if split == "train" and not any(kind.name == GOOD for kind in found):
         raise FileNotFoundError(
-            f"open_dataset: {root / 'train' / GOOD} must hold normal samples, got no such folder; "
-            f"put each normal object in train/good/{holds}"
+            f"open_dataset: {root / 'train' / GOOD} must hold normal samples, got no such folder beside "
+            f"{', '.join(kind.name for kind in found) or 'nothing'}; put each normal object in train/good/{holds}"
         )
     if not (root / split).is_dir():
         raise FileNotFoundError(
