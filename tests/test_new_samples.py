@@ -1,5 +1,6 @@
 """New samples without labels: names are parsed as people write them, and what is ambiguous is said, not guessed."""
 
+import gc
 import os
 
 import cv2
@@ -143,6 +144,18 @@ def test_every_name_is_accounted_for(names, views):
 def test_views_must_have_names(views):
     with pytest.raises(ValueError, match=r"views must be names, got .*; name each"):
         group_by_view(["a.png"], views)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_garbage_is_looked_for_afterwards_as_before(is_on):
+    try:
+        gc.enable() if is_on else gc.disable()
+        group_by_view(["a.png"], VIEWS)
+        with pytest.raises(ValueError, match="views must be names"):
+            group_by_view(["a.png"], [])
+        assert gc.isenabled() == is_on
+    finally:
+        gc.enable()
 
 
 def ids(found):

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from vsad.data.listing import split_name
+from vsad.data.listing import keeping_everything, split_name
 from vsad.data.naming import natural_key
 
 _SEPARATORS = "_. -"
@@ -45,6 +45,7 @@ class Grouped(NamedTuple):
     ambiguous: list[str]
 
 
+@keeping_everything()
 def group_by_view(names: Iterable[str], views: Sequence[str]) -> Grouped:
     """Group the names of images by sample.
 

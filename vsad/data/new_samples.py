@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from vsad.data.grouping import group_by_view
 from vsad.data.images import IMAGE_SUFFIXES
-from vsad.data.listing import is_junk, readable_pictures, split_name, unread_pictures, walk
+from vsad.data.listing import is_junk, keeping_everything, readable_pictures, split_name, unread_pictures, walk
 from vsad.data.manta import is_montage, montage, picture_size
 from vsad.data.naming import natural_key
 from vsad.data.sample import Sample, ViewFile
@@ -33,6 +33,7 @@ class Found(NamedTuple):
     unknown: list[Path]
 
 
+@keeping_everything()
 def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category: str = "") -> Found:
     """Find samples without labels, by the names of their files.
 

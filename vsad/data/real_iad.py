@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vsad.data.contained import Tree, leads_out
-from vsad.data.listing import Listing, folders, is_junk
+from vsad.data.listing import Listing, folders, is_junk, keeping_everything
 from vsad.data.naming import natural_key
 from vsad.data.sample import GOOD, Sample, ViewFile
 from vsad.files import read_json
@@ -67,6 +67,7 @@ def real_iad_categories(root: Path, variant: str = "") -> tuple[dict[str, Path],
     return present, [name for name in sorted(files, key=natural_key) if name not in present]
 
 
+@keeping_everything()
 def read_real_iad(
     root: Path, category: str, split: str, size: tuple[int, int] | None = None, variant: str = ""
 ) -> Listing:
