@@ -1,11 +1,13 @@
 """Fitting takes memory for a few samples, however many there are, and gives what it gave with all of them in memory."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -237,3 +239,13 @@ def test_a_full_disk_is_told_with_the_folder_and_the_remedy(monkeypatch):
         OSError, match=r"/\S+: must have room .* 4.0 MB of each here alone, got .*; set TMPDIR to a folder"
     ):
         Scratch([torch.zeros(1000, 1000)])
+
+
+def test_a_disk_that_is_too_small_is_told_after_the_first_sample(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=9_000_000_000))
+    asked = []
+    rows = ((torch.zeros(500, 500), asked.append(index) or torch.zeros(2000, 500)) for index in range(2000))
+    with pytest.raises(OSError, match=r"room for what is computed of 2000 samples, 10.0 GB, got 9.0 GB; set TMPDIR"):
+        in_columns(rows, 2000)
+    assert asked == [0]
+    assert [len(column) for column in in_columns([(torch.zeros(500),)] * 5, 5)] == [5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn, Protocol, cast
@@ -10,6 +11,8 @@ from typing import NoReturn, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor
+
+_REMEDY = "set TMPDIR to a folder on a larger disk"
 
 
 class Samples(Protocol):
@@ -69,7 +72,7 @@ class Scratch:
         except OSError as error:
             raise OSError(
                 f"{tempfile.gettempdir()}: must have room for what is computed of the samples, "
-                f"{self._bytes / 1e6:.1f} MB of each here alone, got {error}; set TMPDIR to a folder on a larger disk"
+                f"{self._bytes / 1e6:.1f} MB of each here alone, got {error}; {_REMEDY}"
             ) from None
         self._count += 1
 
@@ -130,9 +133,29 @@ def append_to(columns: list[Scratch], row: Sequence[Tensor]) -> None:
         column.append(tensor)
 
 
-def in_columns(rows: Iterable[Sequence[Tensor]]) -> list[Scratch]:
-    """What is computed of every sample, several tensors each, in a column for every one of them."""
+def in_columns(rows: Iterable[Sequence[Tensor]], expected: int = 0) -> list[Scratch]:
+    """What is computed of every sample, several tensors each, in a column for every one of them.
+
+    Args:
+        rows: the tensors of each sample.
+        expected: how many samples there will be; known after the first whether there is room for them.
+
+    Raises:
+        OSError: there is none.
+    """
     columns: list[Scratch] = []
     for row in rows:
         append_to(columns, row)
+        if len(columns[0]) == 1:
+            _check_room(expected, sum(tensor.nbytes for tensor in row))
     return columns
+
+
+def _check_room(samples: int, each: int) -> None:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if samples * each > free:
+        raise OSError(
+            f"{folder}: must have room for what is computed of {samples} samples, {samples * each / 1e9:.1f} GB, got "
+            f"{free / 1e9:.1f} GB; {_REMEDY}"
+        )

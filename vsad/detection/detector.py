@@ -159,7 +159,7 @@ class Detector(nn.Module):
         detector = cls(model, rig, [], glare, reach, registration, none, config, network)
         each = chain(detector._features(latents), detector._features(practice.latents))
         own = progress.track(each, "features", count + len(practice.latents))
-        normal, painted = [*in_columns(islice(own, count)), *maps], [*in_columns(own), *practice.maps]
+        normal, painted = [*in_columns(islice(own, count), count), *maps], [*in_columns(own), *practice.maps]
         deviations = detector._fit_levels(normal, painted, placements, practice.samples, progress)
         # The canonical sample lies as it lies to the last digit, which no other does.
         used = [i for i in range(count) if count <= 2 or not placements[i].is_canonical]

@@ -46,7 +46,8 @@ class Cases(Sequence[Case]):
 
     def __getitem__(self, index: Any) -> Any:
         row, sample = self.rows[index]
-        return Case([level[row] for level in self.deviations], self.placements[sample])
+        deviations = [level[row] for level in self.deviations]
+        return Case(deviations, self.placements[sample].to(deviations[0].device))
 
 
 def choose_weights(
