@@ -107,8 +107,9 @@ def test_the_report_knows_the_mirrored_camera(station, calibrated) -> None:
     for pair in calibrated[1].pairs:
         assert pair.mirrored == (handed[pair.target] != handed[pair.source])
     table = str(calibrated[1]).splitlines()
-    assert len(table) == 21
-    assert table[3].split()[:4] == ["C1", "C4", "direct", "yes"]
+    assert len(table) == 11
+    assert table[3].split()[:6] == ["C1", "-", "C4", "direct", "sift", "yes"]
+    assert max(map(len, table)) < 80
 
 
 def test_the_rig_survives_its_file_and_has_the_asked_graph(station, calibrated, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_two_opposite_views_meet_through_a_third() -> None:
 def test_a_pair_that_cannot_be_fitted_is_left_out_with_a_warning() -> None:
     surface, shifted = texture(3, 160), np.array([[1.0, 0, 9], [0, 1, -4], [0, 0, 1]])
     images = as_tensor(surface, photograph(surface, shifted), texture(4, 160))
-    with pytest.warns(UserWarning, match="no homography between a and c, b and c: too few matches") as caught:
+    with pytest.warns(UserWarning, match=r"no homography between a and c \(.*\), b and c \(") as caught:
         rig, report = calibrate([images], list("abc"))
     assert caught[0].filename == __file__
     assert report.failed == (("a", "c"), ("b", "c"))
@@ -225,7 +226,10 @@ def test_data_sets_are_sampled_evenly_and_name_their_views() -> None:
     assert data.read == [0, 10, 20]
     assert rig.views == ("a", "b")
     assert report.samples == 3
-    assert progress.stages == [("finding features", 3, 3), ("matching views", 1, 1), ("matching weak pairs", 0, 0)]
+    assert progress.stages == [
+        ("reading samples", 3, 3), ("finding sift features", 3, 3), ("matching sift", 1, 1),
+        ("matching weak sift", 0, 0), ("comparing pictures", 1, 1),
+    ]  # fmt: skip
     mirror = np.array([[-1, 0, 127], [0, 1, 0], [0, 0, 1]])
     assert mean_error(rig.homographies[0, 0], mirror, (128, 128)) < 0.02
 

@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from vsad.calibration.pair_fitter import PairFits, PairFitter
-from vsad.calibration.report import CalibrationReport, PairReport
-from vsad.geometry import Rig, RigPair, overlap_fraction
+from vsad.calibration.matching import KINDS, reprojection_errors, usable_kinds
+from vsad.calibration.pair_fitter import PairFit, PairFits, PairFitter
+from vsad.calibration.quality import covered_share, held_out_error
+from vsad.calibration.report import CalibrationReport, PairReport, describe_problems
+from vsad.calibration.samples import Samples, choose_samples, view_names
+from vsad.geometry import Rig, RigPair, orient_homography, overlap_fraction, scale_homography
 from vsad.geometry.neighbor_graph import parse_graph
 from vsad.progress import SILENT, Progress
 
@@ -27,6 +29,7 @@ def calibrate(
     graph: str | Iterable[tuple[str, str]] = "overlap",
     max_neighbors: int | None = None,
     max_samples: int = 8,
+    features: str = "auto",
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> tuple[Rig, CalibrationReport]:
@@ -36,7 +39,8 @@ def calibrate(
     again with the source's descriptors mirrored, since SIFT does not survive a reflection; the better of the two,
     pooled over all samples, is fitted with MAGSAC++. The fit is refined by matching in the target's frame and
     reweighted least squares. A pair that stays weak is tried from the composition of two other pairs, then with
-    simulated foreshortening; an initial estimate is kept only if it gains inliers.
+    simulated foreshortening, and all of that again with AKAZE features, where the installed OpenCV has them, and with
+    ORB's. At last the pictures themselves sharpen a homography, where pixels that had no say then correlate better.
 
     Convention: homographies map target to source pixels, pixel centers are integers; everything is reported in
     pixels of the given images.
@@ -48,15 +52,18 @@ def calibrate(
         graph: which pairs become neighbors, as ``Rig.from_pairs`` takes it.
         max_neighbors: maximum number of neighbors of each view.
         max_samples: maximum number of samples to use, spread evenly over a data set, or the first ones of an iterable.
+        features: kind of the features: "sift", "akaze" or "orb", or "auto": the next where those before fit no pair.
         seed: seed of the robust fit; the same seed gives the same rig.
         progress: told of the samples and pairs that are done.
 
     Returns:
-        The rig, and a report on every ordered pair. A pair that cannot be fitted is left out with a warning.
+        The rig, and a report on every ordered pair. A pair that cannot be fitted is left out with a warning that says
+        why, and so is a view named that has no partner.
 
     Raises:
         TypeError: a sample is no tensor of floating point.
-        ValueError: no sample, no view names, images of a wrong or changing shape, or values that are not in [0, 1].
+        ValueError: no sample, no view names, images of a wrong or changing shape, values that are not in [0, 1], or
+            features that there are not.
 
     Example:
         >>> from vsad.geometry import transform_points
@@ -69,77 +76,103 @@ def calibrate(
         [[124.0, 5.0]]
 
     Source: Lowe 2004 (SIFT); Arandjelovic and Zisserman 2012 (square roots); Barath et al. 2020 (MAGSAC++); Morel and
-        Yu 2009 (simulated foreshortening).
+        Yu 2009 (simulated foreshortening); Alcantarilla et al. 2013 (AKAZE); Rublee et al. 2011 (ORB); Evangelidis and
+        Psarakis 2008 (the pictures' say).
     """
     if max_samples < 1:
         raise ValueError(f"calibrate: max_samples must be at least 1, got {max_samples}")
-    views = list(getattr(images_per_sample, "views", ()) if views is None else views)
-    if not views:
-        raise ValueError("calibrate: views must name the views, since images_per_sample has no names of its own")
+    views = view_names(images_per_sample, views)
     if isinstance(graph, str):
         parse_graph(graph, views)
-    fitter = PairFitter(len(views), seed)
-    chosen, total = _choose(images_per_sample, max_samples)
-    for item in progress.track(chosen, "finding features", total):
-        fitter.add(item["images"] if isinstance(item, dict) else item)
-    if not fitter.images:
+    kinds = _kinds(features)
+    samples = Samples(views)
+    chosen, total = choose_samples(images_per_sample, max_samples)
+    for item in progress.track(chosen, "reading samples", total):
+        samples.add(item["images"] if isinstance(item, dict) else item)
+    if not samples.pictures:
         raise ValueError("calibrate: images_per_sample must hold at least one sample, got none; check the split")
 
-    rig_pairs, report = _describe(fitter, _fit_pairs(fitter, len(views), progress), views)
-    _warn_about(report)
-    rig = Rig.from_pairs(views, fitter.image_size, rig_pairs, graph=graph, max_neighbors=max_neighbors)
+    rig_pairs, report = _describe(samples, _fit_pairs(samples, kinds, seed, progress))
+    rig = Rig.from_pairs(views, samples.image_size, rig_pairs, graph=graph, max_neighbors=max_neighbors)
+    twins = [(views[a], views[b]) for a, b in sorted(samples.twins)]
+    for problem in describe_problems(rig, report, twins):
+        warnings.warn(f"calibrate: {problem}", stacklevel=2)
     return rig, report
 
 
-def _fit_pairs(fitter: PairFitter, views: int, progress: Progress) -> PairFits:
-    """Fit every pair directly where that works, and the weak ones from other pairs or simulated slants."""
+def _kinds(features: str) -> tuple[str, ...]:
+    usable = usable_kinds()
+    if features == "auto":
+        return usable
+    if features not in KINDS:
+        raise ValueError(f"calibrate: features must be auto, {', '.join(KINDS)}, got {features!r}; choose one")
+    if features not in usable:
+        raise ValueError(
+            f"calibrate: features must be some that the installed OpenCV has ({', '.join(usable)}), got {features}; "
+            "choose one of them, or install opencv-python-headless of version 4"
+        )
+    return (features,)
+
+
+def _fit_pairs(samples: Samples, kinds: Sequence[str], seed: int, progress: Progress) -> PairFits:
+    """Fit every pair with the first kind of features that can, and let the pictures sharpen what was found."""
     fits = PairFits()
-    pairs = list(itertools.combinations(range(views), 2))
-    for pair in progress.track(pairs, "matching views"):
-        fits.add(*pair, fitter.fit_direct(*pair))
-    weak = [pair for pair in pairs if fits.between(*pair) is None]
-    for pair in progress.track(weak, "matching weak pairs"):
-        fits.add(*pair, fitter.fit_composed(*pair, fits) or fitter.fit_tilted(*pair))
-    for pair in weak:
-        if fits.between(*pair) is None:  # a tilted pair that came later may have opened a way to this one
-            fits.add(*pair, fitter.fit_composed(*pair, fits))
+    weak = pairs = list(itertools.combinations(range(len(samples.views)), 2))
+    for kind in kinds:
+        if weak:
+            fitter = PairFitter(samples, kind, seed, progress)
+            weak = _fit_weak(fitter, fits, weak, kind, progress)
+    found = [(pair, fit) for pair in pairs if (fit := fits.between(*pair))]
+    for pair, fit in progress.track(found, "comparing pictures"):
+        fits.replace(*pair, fitter.fit_densely(*pair, fit))
     return fits
 
 
-def _describe(fitter: PairFitter, fits: PairFits, views: Sequence[str]) -> tuple[list[RigPair], CalibrationReport]:
+def _fit_weak(
+    fitter: PairFitter, fits: PairFits, pairs: list[tuple[int, int]], kind: str, progress: Progress
+) -> list[tuple[int, int]]:
+    """Fit pairs directly where that works, and others from other pairs or simulated slants; return those left."""
+    for pair in progress.track(pairs, f"matching {kind}"):
+        fits.add(*pair, fitter.fit_direct(*pair))
+    weak = [pair for pair in pairs if fits.between(*pair) is None]
+    for pair in progress.track(weak, f"matching weak {kind}"):
+        fits.add(*pair, fitter.fit_composed(*pair, fits))
+        if fits.between(*pair) is None:
+            fits.add(*pair, fitter.fit_tilted(*pair))
+    for pair in weak:
+        if fits.between(*pair) is None:  # a tilted pair that came later may have opened a way to this one
+            fits.add(*pair, fitter.fit_composed(*pair, fits))
+    return [pair for pair in weak if fits.between(*pair) is None]
+
+
+def _describe(samples: Samples, fits: PairFits) -> tuple[list[RigPair], CalibrationReport]:
     """Turn fits at working size into pairs in pixels of the images, and report on every ordered pair."""
     rig_pairs, reports = [], []
-    for target, source in itertools.permutations(range(len(views)), 2):
-        names = views[target], views[source]
-        fit = fits.between(target, source)
-        if fit is None:
-            reports.append(PairReport(*names, "failed"))
+    for target, source in itertools.permutations(range(len(samples.views)), 2):
+        names = samples.views[target], samples.views[source]
+        fit = fits.attempt(target, source)
+        if fit is None or fit.weakness:
+            reason = "nothing of the one is found in the other" if fit is None else fit.weakness
+            inliers, matches = (0, 0) if fit is None else (len(fit.target), fit.matches)
+            reports.append(PairReport(*names, "failed", inliers=inliers, matches=matches, reason=reason))
             continue
-        H, error_px = fitter.measure(fit)
-        inliers = len(fit.target)
-        rig_pairs.append(RigPair(*names, H, inliers, error_px))
-        mirrored, overlap = bool(torch.linalg.det(H) < 0), float(overlap_fraction(H, fitter.image_size))
-        reports.append(PairReport(*names, fit.method, mirrored, fit.matches, inliers, error_px, overlap))
-    return rig_pairs, CalibrationReport(len(fitter.images), tuple(reports))
+        pair, report = _measure(samples, names, fit)
+        rig_pairs.append(pair)
+        reports.append(report)
+    return rig_pairs, CalibrationReport(len(samples.pictures), tuple(reports))
 
 
-def _choose(images_per_sample: Any, count: int) -> tuple[Iterable[Any], int]:
-    """Return evenly spread items of a data set, or the first items of an iterable, and how many to expect."""
-    if not (hasattr(images_per_sample, "__len__") and hasattr(images_per_sample, "__getitem__")):
-        return itertools.islice(images_per_sample, count), count
-    total = len(images_per_sample)
-    indices = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
-    return (images_per_sample[index] for index in indices), len(indices)
-
-
-def _warn_about(report: CalibrationReport) -> None:
-    """Warn ``calibrate``'s caller of the pairs that are left out."""
-    if not report.failed:
-        return
-    names = ", ".join(f"{a} and {b}" for a, b in report.failed)
-    every = "; the rig has no neighbors" if len(report.failed) * 2 == len(report.pairs) else ""
-    warnings.warn(
-        f"calibrate: no homography between {names}: too few matches agree, or only along a line{every}. Use more "
-        "samples or images with more texture, or write the pair into the rig file by hand",
-        stacklevel=3,
-    )
+def _measure(samples: Samples, names: tuple[str, str], fit: PairFit) -> tuple[RigPair, PairReport]:
+    """The pair in pixels of the given images, and what there is to say about it."""
+    H = scale_homography(fit.H_source_from_target, samples.size, samples.image_size)
+    H = orient_homography(H, samples.image_size)
+    H = H / H[2].abs().max()
+    scale = samples.scale
+    target, source = ((points + 0.5) * scale - 0.5 for points in (fit.target, fit.source))
+    inliers, error_px = len(target), float(reprojection_errors(H, target, source).square().mean().sqrt())
+    report = PairReport(
+        *names, fit.method, fit.features, bool(torch.linalg.det(H) < 0), fit.matches, inliers, error_px,
+        held_out_error(H, target, source, samples.image_size), float(overlap_fraction(H, samples.image_size)),
+        covered_share(H, target, samples.image_size), fit.dense, points=target,
+    )  # fmt: skip
+    return RigPair(*names, H, inliers, error_px), report

@@ -1,4 +1,4 @@
-"""Match two images of one surface: mirror-aware SIFT features, and robust homographies from their matches.
+"""Match two images of one surface: features that survive a mirror, and robust homographies from their matches.
 
 Convention: points are ``(x, y)`` with pixel centers at integers, as everywhere; images are uint8 ``(H, W)`` arrays.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,26 +18,34 @@ from vsad.geometry import Size, homography_from_points, transform_points
 
 # The nearest descriptor must be nearer than this share of the distance to the second nearest.
 _RATIO = 0.85
-# Two descriptors of one mark lie within this squared distance; unrelated ones are near 1 apart.
-_SAME = 0.5
+# Kinds of features, best first.
+KINDS = ("sift", "akaze", "orb")
+# Two descriptors of one mark lie within this squared distance. Unrelated ones are near 1 apart, and near 2 where they
+# are signs, of which 1 is a quarter of the bits.
+_SAME, _SAME_SIGNS = 0.5, 1.0
+_MOST = 2000
 _REWEIGHTINGS = 12
 # In pixels, about what SIFT localizes to.
 _FINEST = 0.3
 # With one right match in ten, one run in three misses the homography.
 _RESTARTS = 4
 # A place is a cell of a grid with this many cells per side: matches in eight samples show one mark eight times.
-_PLACES = 16
+PLACES = 16
 
 
 @dataclass(frozen=True)
 class Features:
-    """Points ``(K, 2)`` float64 and their unit descriptors ``(K, 128)`` float32."""
+    """Points ``(K, 2)`` float64 and their unit descriptors ``(K, D)`` float32.
+
+    Two descriptors of one mark lie within the squared distance ``same``.
+    """
 
     points: Tensor
     descriptors: Tensor
+    same: float = _SAME
 
     def mirrored(self) -> Features:
-        """Return the descriptors that the mirrored image would give, at the same points.
+        """Return the SIFT descriptors that the mirrored image would give, at the same points.
 
         A descriptor is 4 rows x 4 columns x 8 directions in a frame that turns with the feature; a reflection about
         the feature's own direction reverses the rows and the directions.
@@ -47,20 +55,28 @@ class Features:
 
     def mapped(self, homography: Tensor) -> Features:
         """Return the same features with their points moved by a homography."""
-        return Features(transform_points(homography, self.points), self.descriptors)
+        return replace(self, points=transform_points(homography, self.points))
 
 
-def detect(image: np.ndarray, H_image_from_canvas: Tensor | None = None, size: Size | None = None) -> Features:
+def usable_kinds() -> tuple[str, ...]:
+    """The kinds of features that the installed OpenCV has, best first: OpenCV 5 has no AKAZE."""
+    return tuple(kind for kind in KINDS if kind != "akaze" or hasattr(cv2, "AKAZE"))
+
+
+def detect(
+    image: np.ndarray, H_image_from_canvas: Tensor | None = None, size: Size | None = None, *, kind: str = "sift"
+) -> Features:
     """Find the features of an image, or of the canvas that a homography fills with it.
 
     Args:
         image: uint8 ``(H, W)``.
         H_image_from_canvas: ``(3, 3)`` float64; None finds features in the image itself.
         size: ``(height, width)`` of the canvas; default the image's.
+        kind: "sift", "akaze" or "orb".
 
     Returns:
         Features in pixels of the canvas, none of them at the image's edge or beyond. Descriptors are square roots
-        of SIFT's (Arandjelovic and Zisserman, 2012).
+        of SIFT's (Arandjelovic and Zisserman, 2012), or the signs of a binary descriptor's bits.
     """
     mask = None
     if H_image_from_canvas is not None:
@@ -70,20 +86,37 @@ def detect(image: np.ndarray, H_image_from_canvas: Tensor | None = None, size: S
         mask = cv2.erode(mask, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = cv2.warpPerspective(image, H, canvas, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    keypoints, descriptors = find_keypoints(image, mask)
+    keypoints, descriptors = find_keypoints(image, mask) if kind == "sift" else _find_binary(image, mask, kind)
     points = torch.tensor([keypoint.pt for keypoint in keypoints], dtype=torch.float64).reshape(-1, 2)
-    return Features(points, descriptors)
+    return Features(points, descriptors, _SAME if kind == "sift" else _SAME_SIGNS)
+
+
+def detect_mirrored(image: np.ndarray, *, kind: str) -> Features:
+    """Find the features of the mirrored image, with their points in pixels of the image itself."""
+    found = detect(np.ascontiguousarray(image[:, ::-1]), kind=kind)
+    return replace(found, points=torch.stack([image.shape[1] - 1 - found.points[:, 0], found.points[:, 1]], -1))
 
 
 def find_keypoints(image: np.ndarray, mask: np.ndarray | None = None) -> tuple[Sequence[cv2.KeyPoint], Tensor]:
     """Find a uint8 image's keypoints, where a mask allows them, and their root descriptors ``(K, 128)`` float32."""
     # Without the precise upscaling every point is off by a quarter of a pixel, and the other way in a mirrored view.
-    sift = cv2.SIFT.create(nfeatures=2000, contrastThreshold=0.01, enable_precise_upscale=True)
+    sift = cv2.SIFT.create(nfeatures=_MOST, contrastThreshold=0.01, enable_precise_upscale=True)
     keypoints, counts = sift.detectAndCompute(image, mask)
     if counts is None:
         return (), torch.empty(0, 128)
     descriptors = torch.from_numpy(counts)
     return keypoints, (descriptors / descriptors.sum(-1, keepdim=True).clamp_min(1)).sqrt()
+
+
+def _find_binary(image: np.ndarray, mask: np.ndarray | None, kind: str) -> tuple[Sequence[cv2.KeyPoint], Tensor]:
+    """Find keypoints and descriptors of which the squared distance is four times the share of the bits that differ."""
+    # OpenCV 5's stubs know no AKAZE; a threshold below its own of 0.001 finds the marks of faint surfaces.
+    finder = cv2.ORB.create(nfeatures=_MOST) if kind == "orb" else getattr(cv2, "AKAZE").create(threshold=2e-4)  # noqa: B009
+    keypoints, packed = finder.detectAndCompute(image, mask)
+    if packed is None:
+        return (), torch.empty(0, 256)
+    signs = torch.from_numpy(np.unpackbits(np.asarray(packed, np.uint8), axis=1).astype(np.float32) * 2 - 1)
+    return keypoints, signs / math.sqrt(signs.shape[1])
 
 
 def gray_picture(image: Tensor, size: Size) -> np.ndarray:
@@ -96,8 +129,13 @@ def gray_picture(image: Tensor, size: Size) -> np.ndarray:
 
 def count_places(points: Tensor, size: Size) -> int:
     """Count the cells of a grid over an image of ``size`` in which there are ``points (K, 2)``."""
-    cell = torch.tensor([size[1], size[0]], dtype=points.dtype) / _PLACES
-    return len(torch.unique((points / cell).floor(), dim=0))
+    return len(torch.unique(place_of(points, size), dim=0))
+
+
+def place_of(points: Tensor, size: Size) -> Tensor:
+    """The cells of a grid over an image of ``size`` in which ``points`` lie: column and row, ``(K, 2)`` int64."""
+    cell = torch.tensor([size[1], size[0]], dtype=points.dtype) / PLACES
+    return (points / cell).floor().long()
 
 
 def match(target: Features, source: Features, radius: float | None = None) -> tuple[Tensor, Tensor]:
@@ -119,7 +157,7 @@ def match(target: Features, source: Features, radius: float | None = None) -> tu
         distance[torch.cdist(target.points, source.points) > radius] = torch.inf
     (nearest, second), (index, _) = (part.unbind(-1) for part in distance.topk(2, largest=False))
     mutual = nearest <= distance.amin(0)[index]
-    keep = mutual & (nearest < (_SAME if radius is not None else _RATIO**2 * second))
+    keep = mutual & (nearest < (target.same if radius is not None else _RATIO**2 * second))
     return target.points[keep], source.points[index[keep]]
 
 

@@ -1,43 +1,37 @@
 """Fitting one pair of views: a start from matches, then a refinement by matching in the target's frame.
 
-A rough homography comes from SIFT matches, plain and mirrored; then each source is warped into its target's frame and
+A rough homography comes from matches, plain and mirrored; then each source is warped into its target's frame and
 matched again there, where neither perspective nor reflection is left, which brings the error to a few hundredths of a
 pixel.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vsad.calibration.dense import refine_densely
 from vsad.calibration.matching import (
     Features,
     count_places,
     detect,
+    detect_mirrored,
     fit_reweighted,
     fit_robustly,
     foreshorten,
-    gray_picture,
     match,
     reprojection_errors,
 )
-from vsad.checks import check_images
-from vsad.geometry import Size, orient_homography, scale_homography, transform_points
+from vsad.calibration.quality import MIN_PLACES, why_weak
+from vsad.calibration.samples import Samples
+from vsad.geometry import transform_points
+from vsad.progress import Progress
 
-# Features are looked for at a long side between these: smaller images have too few, larger ones take too long.
-_WORK_SIDE = (256, 800)
-# An inlier errs by at most this share of the image diagonal, which is 362 pixels for an image of 256 x 256.
-_INLIER = 0.004
 # How far a match may lie from its prediction in each pass of the refinement, in shares of the diagonal.
 _SEARCH = (0.02, 0.01, 0.008)
-# Matches of unrelated views agree in at most 5 places; those of a stereo pair of a cluttered room in 0.6 of all.
-_MIN_INLIERS, _MIN_PLACES, _MIN_SHARE = 30, 8, 0.4
-# In shares of the diagonal: matches along a line leave the rest of the plane free to turn about that line.
-_MIN_SPREAD = 0.02
 # Simulated foreshortenings, and the step in degrees between their directions.
 _TILTS = ((2.0, 36.0), (4.0, 18.0))
 
@@ -48,22 +42,28 @@ class PairFit:
 
     Args:
         method: "direct", "composed" or "tilted": what the refinement started from.
+        features: "sift", "akaze" or "orb".
         H_source_from_target: ``(3, 3)`` float64.
         target: ``(K, 2)``, the K inliers in the target view.
         source: ``(K, 2)``, the same in the source view.
         matches: number of matches near their prediction, inliers or not.
+        weakness: why it is not to be believed; nothing where it is.
+        dense: the pictures themselves sharpened what the matches said.
     """
 
     method: str
+    features: str
     H_source_from_target: Tensor
     target: Tensor
     source: Tensor
     matches: int
+    weakness: str = ""
+    dense: bool = False
 
     def inverse(self) -> PairFit:
         """Return the same fit from the source's side."""
         H_inverse = torch.linalg.inv(self.H_source_from_target)
-        return PairFit(self.method, H_inverse, self.source, self.target, self.matches)
+        return replace(self, H_source_from_target=H_inverse, target=self.source, source=self.target)
 
 
 class PairFits:
@@ -73,62 +73,51 @@ class PairFits:
         self._fits: dict[tuple[int, int], PairFit] = {}
 
     def add(self, target: int, source: int, fit: PairFit | None) -> None:
-        """Keep the fit of a pair with ``target < source``; None keeps nothing."""
-        if fit is not None:
+        """Keep the fit of a pair with ``target < source``, if it is better than what is known; None keeps nothing."""
+        known = self._fits.get((target, source))
+        if fit is not None and (known is None or _rank(fit) > _rank(known)):
             self._fits[target, source] = fit
 
+    def replace(self, target: int, source: int, fit: PairFit) -> None:
+        """Keep another fit of a pair with ``target < source`` instead of the one that is known."""
+        self._fits[target, source] = fit
+
     def between(self, target: int, source: int) -> PairFit | None:
-        """Return the fit from target to source, where the pair has one in either direction."""
+        """Return the fit from target to source, where the pair has one to believe in either direction."""
+        fit = self.attempt(target, source)
+        return None if fit is None or fit.weakness else fit
+
+    def attempt(self, target: int, source: int) -> PairFit | None:
+        """Return the best fit from target to source, to be believed or not."""
         fit = self._fits.get((min(target, source), max(target, source)))
         return fit.inverse() if fit and target > source else fit
 
 
 class PairFitter:
-    """The images of all samples at working size, their features, and the ways to fit a pair of views.
-
-    ``images`` are grayscale, by sample and view; ``features`` by view and sample; ``size`` is the working size, at
-    which features are found, ``image_size`` that of the given images.
+    """The features of all samples, by view and sample, and the ways to fit a pair of views.
 
     Args:
-        views: number of views.
+        samples: the pictures.
+        kind: of the features: "sift", "akaze" or "orb".
         seed: seed of the robust fits.
+        progress: told of the samples whose features are found.
     """
 
-    def __init__(self, views: int, seed: int) -> None:
-        self.seed = seed
-        self.image_size: Size = (0, 0)
-        self.size: Size = (0, 0)
-        self.images: list[list[np.ndarray]] = []
-        self.features: list[list[Features]] = [[] for _ in range(views)]
-
-    def add(self, images: Tensor) -> None:
-        """Take one more sample's ``images (V, 3, H, W)``, and find their features.
-
-        Raises:
-            TypeError: no tensor of floating point.
-            ValueError: a wrong shape, another size than the first sample's, or values that are not in [0, 1].
-        """
-        V = len(self.features)
-        check_images(f"calibrate: sample {len(self.images)}", images, (V, 3, "H", "W"))
-        height, width = images.shape[2:]
-        if not self.images:
-            scale = min(max(height, width, _WORK_SIDE[0]), _WORK_SIDE[1]) / max(height, width)
-            self.image_size = (height, width)
-            self.size = (round(height * scale) or 1, round(width * scale) or 1)
-            self.diagonal = math.hypot(*self.size)
-            self.tolerance = _INLIER * self.diagonal
-        elif (height, width) != self.image_size:
-            raise ValueError(
-                f"calibrate: sample {len(self.images)} must be of {self.image_size} pixels (height, width) like the "
-                f"first, got {(height, width)}; resize the images to one size"
-            )
-        self.images.append([gray_picture(image, self.size) for image in images])
-        for features, image in zip(self.features, self.images[-1]):
-            features.append(detect(image))
+    def __init__(self, samples: Samples, kind: str, seed: int, progress: Progress) -> None:
+        self.samples, self.kind, self.seed = samples, kind, seed
+        self.size, self.tolerance = samples.size, samples.tolerance
+        self.features: list[list[Features]] = [[] for _ in samples.views]
+        self.mirrored: list[list[Features]] = [[] for _ in samples.views]
+        for pictures in progress.track(samples.pictures, f"finding {kind} features"):
+            for view, picture in enumerate(pictures):
+                found = detect(picture, kind=kind)
+                self.features[view].append(found)
+                # SIFT tells from a feature what its mirror image's would be; of the others it has to be seen.
+                self.mirrored[view].append(found.mirrored() if kind == "sift" else detect_mirrored(picture, kind=kind))
 
     def fit_direct(self, target: int, source: int) -> PairFit | None:
         """Start from matches between the two views as they are."""
-        starts = self._starts(self.features[target], self.features[source])
+        starts = self._starts(self.features[target], source)
         return self._best("direct", target, source, starts)
 
     def fit_composed(self, target: int, source: int, fits: PairFits) -> PairFit | None:
@@ -148,31 +137,32 @@ class PairFitter:
             for angle in np.arange(0, 180, step):
                 H_target_from_tilted, size = foreshorten(tilt, angle, self.size)
                 tilted = [
-                    detect(images[target], H_target_from_tilted, size).mapped(H_target_from_tilted)
-                    for images in self.images[:2]
+                    detect(pictures[target], H_target_from_tilted, size, kind=self.kind).mapped(H_target_from_tilted)
+                    for pictures in self.samples.pictures[:2]
                 ]
-                starts += self._starts(tilted, self.features[source][:2])
+                starts += self._starts(tilted, source)
         return self._best("tilted", target, source, starts)
 
-    def measure(self, fit: PairFit) -> tuple[Tensor, float]:
-        """Return the homography between the given images, and the RMS error of its inliers in their pixels."""
-        H = scale_homography(fit.H_source_from_target, self.size, self.image_size)
-        H = orient_homography(H, self.image_size)
-        scale = torch.tensor(
-            [self.image_size[1] / self.size[1], self.image_size[0] / self.size[0]], dtype=torch.float64
-        )
-        error = (transform_points(fit.H_source_from_target, fit.target) - fit.source) * scale
-        return H / H[2].abs().max(), float(error.square().sum(-1).mean().sqrt())
+    def fit_densely(self, target: int, source: int, fit: PairFit) -> PairFit:
+        """Let the pictures sharpen what the matches say; keep what they say where that is not better."""
+        pairs = [(pictures[target], pictures[source]) for pictures in self.samples.pictures]
+        H = refine_densely(fit.H_source_from_target, fit.target, pairs)
+        if H is None:
+            return fit
+        sharper = replace(fit, H_source_from_target=H, dense=True)
+        moved = reprojection_errors(H, fit.target, fit.source) < self.tolerance
+        return sharper if moved.double().mean() > 0.95 else fit
 
-    def _starts(self, target: list[Features], source: list[Features]) -> list[tuple[int, Tensor]]:
+    def _starts(self, target: list[Features], source: int) -> list[tuple[int, Tensor]]:
         """Fit the plain and the mirrored matches; return in how many places the inliers lie, and the homography."""
         starts = []
         for mirrored in (False, True):
-            matched = [match(t, s.mirrored() if mirrored else s) for t, s in zip(target, source)]
+            of_source = (self.mirrored if mirrored else self.features)[source]
+            matched = [match(t, s) for t, s in zip(target, of_source)]
             target_points, source_points = (torch.cat(points) for points in zip(*matched))
             H, inliers = fit_robustly(target_points, source_points, self.tolerance, mirrored=mirrored, seed=self.seed)
             places = count_places(target_points[inliers], self.size)
-            if H is not None and places >= _MIN_PLACES:
+            if H is not None and places >= MIN_PLACES:
                 starts.append((places, H))
         return starts
 
@@ -180,40 +170,33 @@ class PairFitter:
         """Refine the two best supported starts, the second only if it is nearly as good; return the better fit."""
         starts = sorted(starts, key=lambda start: -start[0])[:2]
         refined = [self._refine(method, target, source, H) for support, H in starts if 2 * support > starts[0][0]]
-        return max((fit for fit in refined if fit), key=lambda fit: len(fit.target), default=None)
+        return max((fit for fit in refined if fit), key=_rank, default=None)
 
     def _refine(self, method: str, target: int, source: int, H: Tensor) -> PairFit | None:
-        """Match again in the target's frame, nearer to the prediction in each pass; None if too few agree."""
+        """Match again in the target's frame, nearer to the prediction in each pass; None if nothing is found there."""
         for search in _SEARCH:
             # The first passes only bring the start near: two samples do.
-            count = len(self.images) if search == _SEARCH[-1] else min(2, len(self.images))
-            radius = search * self.diagonal
+            samples = len(self.samples.pictures)
+            count = samples if search == _SEARCH[-1] else min(2, samples)
+            radius = search * self.samples.diagonal
             matched = [self._match_warped(sample, target, source, H, radius) for sample in range(count)]
             target_points, source_points = (torch.cat(points) for points in zip(*matched))
-            if len(target_points) < _MIN_PLACES:
+            if len(target_points) < MIN_PLACES:
                 return None
             H = fit_reweighted(target_points, source_points, H, radius)
         inliers = reprojection_errors(H, target_points, source_points) < self.tolerance
-        fit = PairFit(method, H, target_points[inliers], source_points[inliers], len(inliers))
-        return fit if self._earned(fit) else None
-
-    def _earned(self, fit: PairFit) -> bool:
-        """Tell whether the inliers are enough, spread over the plane, and in front of both cameras."""
-        if len(fit.target) < max(_MIN_INLIERS, _MIN_SHARE * fit.matches):
-            return False
-        if count_places(fit.target, self.size) < _MIN_PLACES:
-            return False
-        for points in (fit.target, fit.source):
-            spread = torch.linalg.svdvals(points - points.mean(0))[-1] / math.sqrt(len(points))
-            if spread < _MIN_SPREAD * self.diagonal:
-                return False
-        # Cameras that look at the surface have it in front of their image centers, as the matches are.
-        directions = (fit.H_source_from_target, fit.inverse().H_source_from_target)
-        return all(torch.equal(orient_homography(H, self.size), H) for H in directions)
+        target_points, source_points = target_points[inliers], source_points[inliers]
+        weakness = why_weak(H, target_points, source_points, len(inliers), self.size, self.tolerance)
+        return PairFit(method, self.kind, H, target_points, source_points, len(inliers), weakness)
 
     def _match_warped(self, sample: int, target: int, source: int, H: Tensor, radius: float) -> tuple[Tensor, Tensor]:
         """Match the target with the source warped into its frame by ``H``; points come back in each view's pixels."""
         here = self.features[target][sample]
-        warped = detect(self.images[sample][source], H, self.size)
+        warped = detect(self.samples.pictures[sample][source], H, self.size, kind=self.kind)
         target_points, warped_points = match(here, warped, radius)
         return target_points, transform_points(H, warped_points)
+
+
+def _rank(fit: PairFit) -> tuple[bool, int]:
+    """Fits to be believed come before weak ones, then those with more inliers."""
+    return not fit.weakness, len(fit.target)
