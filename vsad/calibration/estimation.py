@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vsad.calibration.matching import KINDS, reprojection_errors, usable_kinds
-from vsad.calibration.pair_fitter import PairFit, PairFits, PairFitter
+from vsad.calibration.pair_fitter import PairFit, PairFits, PairFitter, sharpened
 from vsad.calibration.quality import covered_share, held_out_error
 from vsad.calibration.report import CalibrationReport, PairReport, describe_problems
 from vsad.calibration.samples import Samples, choose_samples, view_names
@@ -39,8 +39,8 @@ def calibrate(
     again with the source's descriptors mirrored, since SIFT does not survive a reflection; the better of the two,
     pooled over all samples, is fitted with MAGSAC++. The fit is refined by matching in the target's frame and
     reweighted least squares. A pair that stays weak is tried from the composition of two other pairs, then with
-    simulated foreshortening, and all of that again with AKAZE features, where the installed OpenCV has them, and with
-    ORB's. At last the pictures themselves sharpen a homography, where pixels that had no say then correlate better.
+    simulated foreshortening, and at last with AKAZE features, where the installed OpenCV has them, and ORB's. Then
+    the pictures themselves sharpen a homography, where pixels that had no say correlate better for it.
 
     Convention: homographies map target to source pixels, pixel centers are integers; everything is reported in
     pixels of the given images.
@@ -94,7 +94,7 @@ def calibrate(
 
     rig_pairs, report = _describe(samples, _fit_pairs(samples, kinds, seed, progress))
     rig = Rig.from_pairs(views, samples.image_size, rig_pairs, graph=graph, max_neighbors=max_neighbors)
-    twins = [(views[a], views[b]) for a, b in sorted(samples.twins)]
+    twins = [(views[a], views[b]) for a, b in sorted(samples.twins) if a not in samples.blank]
     for problem in describe_problems(rig, report, twins):
         warnings.warn(f"calibrate: {problem}", stacklevel=2)
     return rig, report
@@ -121,23 +121,23 @@ def _fit_pairs(samples: Samples, kinds: Sequence[str], seed: int, progress: Prog
     for kind in kinds:
         if weak:
             fitter = PairFitter(samples, kind, seed, progress)
-            weak = _fit_weak(fitter, fits, weak, kind, progress)
+            weak = _fit_weak(fitter, fits, weak, progress, tilted=kind == kinds[0])
     found = [(pair, fit) for pair in pairs if (fit := fits.between(*pair))]
     for pair, fit in progress.track(found, "comparing pictures"):
-        fits.replace(*pair, fitter.fit_densely(*pair, fit))
+        fits.replace(*pair, sharpened(samples, *pair, fit))
     return fits
 
 
 def _fit_weak(
-    fitter: PairFitter, fits: PairFits, pairs: list[tuple[int, int]], kind: str, progress: Progress
+    fitter: PairFitter, fits: PairFits, pairs: list[tuple[int, int]], progress: Progress, *, tilted: bool
 ) -> list[tuple[int, int]]:
     """Fit pairs directly where that works, and others from other pairs or simulated slants; return those left."""
-    for pair in progress.track(pairs, f"matching {kind}"):
+    for pair in progress.track(pairs, f"matching {fitter.kind}"):
         fits.add(*pair, fitter.fit_direct(*pair))
     weak = [pair for pair in pairs if fits.between(*pair) is None]
-    for pair in progress.track(weak, f"matching weak {kind}"):
+    for pair in progress.track(weak, f"matching weak {fitter.kind}"):
         fits.add(*pair, fitter.fit_composed(*pair, fits))
-        if fits.between(*pair) is None:
+        if tilted and fits.between(*pair) is None:
             fits.add(*pair, fitter.fit_tilted(*pair))
     for pair in weak:
         if fits.between(*pair) is None:  # a tilted pair that came later may have opened a way to this one
@@ -152,7 +152,7 @@ def _describe(samples: Samples, fits: PairFits) -> tuple[list[RigPair], Calibrat
         names = samples.views[target], samples.views[source]
         fit = fits.attempt(target, source)
         if fit is None or fit.weakness:
-            reason = "nothing of the one is found in the other" if fit is None else fit.weakness
+            reason = _why_not(samples, (target, source), fit)
             inliers, matches = (0, 0) if fit is None else (len(fit.target), fit.matches)
             reports.append(PairReport(*names, "failed", inliers=inliers, matches=matches, reason=reason))
             continue
@@ -160,6 +160,13 @@ def _describe(samples: Samples, fits: PairFits) -> tuple[list[RigPair], Calibrat
         rig_pairs.append(pair)
         reports.append(report)
     return rig_pairs, CalibrationReport(len(samples.pictures), tuple(reports))
+
+
+def _why_not(samples: Samples, pair: tuple[int, int], fit: PairFit | None) -> str:
+    blank = [samples.views[view] for view in sorted(samples.blank.intersection(pair))]
+    if blank:
+        return f"{' and '.join(blank)} {'shows' if len(blank) == 1 else 'show'} nothing"
+    return "nothing of the one is found in the other" if fit is None else fit.weakness
 
 
 def _measure(samples: Samples, names: tuple[str, str], fit: PairFit) -> tuple[RigPair, PairReport]:

@@ -32,6 +32,8 @@ from vsad.progress import Progress
 
 # How far a match may lie from its prediction in each pass of the refinement, in shares of the diagonal.
 _SEARCH = (0.02, 0.01, 0.008)
+# The pictures may sharpen a homography, not contradict its inliers.
+_STILL_AGREE = 0.95
 # Simulated foreshortenings, and the step in degrees between their directions.
 _TILTS = ((2.0, 36.0), (4.0, 18.0))
 
@@ -143,16 +145,6 @@ class PairFitter:
                 starts += self._starts(tilted, source)
         return self._best("tilted", target, source, starts)
 
-    def fit_densely(self, target: int, source: int, fit: PairFit) -> PairFit:
-        """Let the pictures sharpen what the matches say; keep what they say where that is not better."""
-        pairs = [(pictures[target], pictures[source]) for pictures in self.samples.pictures]
-        H = refine_densely(fit.H_source_from_target, fit.target, pairs)
-        if H is None:
-            return fit
-        sharper = replace(fit, H_source_from_target=H, dense=True)
-        moved = reprojection_errors(H, fit.target, fit.source) < self.tolerance
-        return sharper if moved.double().mean() > 0.95 else fit
-
     def _starts(self, target: list[Features], source: int) -> list[tuple[int, Tensor]]:
         """Fit the plain and the mirrored matches; return in how many places the inliers lie, and the homography."""
         starts = []
@@ -195,6 +187,17 @@ class PairFitter:
         warped = detect(self.samples.pictures[sample][source], H, self.size, kind=self.kind)
         target_points, warped_points = match(here, warped, radius)
         return target_points, transform_points(H, warped_points)
+
+
+def sharpened(samples: Samples, target: int, source: int, fit: PairFit) -> PairFit:
+    """Let the pictures sharpen what the matches say; keep what they say where that is not better."""
+    H = refine_densely(
+        fit.H_source_from_target, fit.target, [(each[target], each[source]) for each in samples.pictures]
+    )
+    if H is None:
+        return fit
+    agree = reprojection_errors(H, fit.target, fit.source) < samples.tolerance
+    return replace(fit, H_source_from_target=H, dense=True) if agree.double().mean() > _STILL_AGREE else fit
 
 
 def _rank(fit: PairFit) -> tuple[bool, int]:

@@ -108,7 +108,11 @@ def describe_problems(rig: Rig, report: CalibrationReport, twins: Sequence[tuple
     problems = [
         f"views {a} and {b} hold the same pictures, which two cameras never take; check the files" for a, b in twins
     ]
-    failed = [f"{p.target} and {p.source} ({p.reason})" for p in report.unordered if p.method == "failed"]
+    reasons: dict[str, list[str]] = {}
+    for pair in report.unordered:
+        if pair.method == "failed":
+            reasons.setdefault(pair.reason, []).append(f"{pair.target} and {pair.source}")
+    failed = [f"{', '.join(pairs)} ({reason})" for reason, pairs in reasons.items()]
     if failed:
         problems.append(
             f"no homography between {', '.join(failed)}. Use more samples or images with more texture, lay a "

@@ -17,6 +17,8 @@ from vsad.geometry import Size
 
 # Features are looked for at a long side between these: smaller images have too few, larger ones take too long.
 _WORK_SIDE = (256, 800)
+# A picture whose gray levels of 255 deviate less shows nothing, whatever the noise.
+_BLANK = 1.0
 # An inlier errs by at most this share of the image diagonal, which is 362 pixels for an image of 256 x 256.
 _INLIER = 0.004
 
@@ -25,7 +27,8 @@ class Samples:
     """Gray pictures at working size, by sample and view, and what all of them share.
 
     ``size`` is the working size, at which features are found, ``image_size`` that of the given images; ``diagonal``
-    and ``tolerance``, the reprojection error of a right match, are in pixels of the working size.
+    and ``tolerance``, the reprojection error of a right match, are in pixels of the working size. ``blank`` views show
+    nothing in any sample, ``twins`` are pairs of views that hold the same pictures in all of them.
 
     Args:
         views: names of the views.
@@ -36,6 +39,7 @@ class Samples:
         self.image_size: Size = (0, 0)
         self.size: Size = (0, 0)
         self.pictures: list[list[np.ndarray]] = []
+        self.blank = set(range(len(self.views)))
         self.twins = set(itertools.combinations(range(len(self.views)), 2))
 
     def add(self, images: Tensor) -> None:
@@ -61,6 +65,7 @@ class Samples:
                 f"first, got {(height, width)}; resize the images to one size"
             )
         self.pictures.append([gray_picture(image, self.size) for image in images])
+        self.blank = {view for view in self.blank if self.pictures[-1][view].std() < _BLANK}
         self.twins = {(a, b) for a, b in self.twins if torch.equal(images[a], images[b])}
 
     @property

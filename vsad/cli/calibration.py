@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,28 +20,132 @@ from vsad.cli.options import (
     Size,
     chosen,
 )
-from vsad.terminal import Bars, console
+from vsad.terminal import Bars, ListCommand, console
+
+if TYPE_CHECKING:
+    from vsad.calibration import CalibrationReport
+    from vsad.data import MultiViewDataset
+
+# Columns that a narrow terminal goes without, the least first.
+_DISPENSABLE = ("found by", "overlap", "agree", "mirror")
 
 
-@app.command()
+@app.command(cls=ListCommand)
 def calibrate(
     data: Data,
-    out: Annotated[Path, typer.Option(help="The rig's JSON file.")] = Path("rig.json"),
+    out: Annotated[Path, typer.Option(help="The rig's JSON file, written anew.")] = Path("rig.json"),
     category: Category = None,
     size: Size = None,
     graph: Graph = None,
-    samples: Annotated[int, typer.Option(help="Normal samples to pool matches over.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Samples to pool matches over.")] = 8,
+    features: Annotated[
+        str, typer.Option(help="sift, akaze or orb; auto takes the next where those before fit no pair.")
+    ] = "auto",
+    chessboard: Annotated[
+        str | None,
+        typer.Option(
+            help="Inner corners of a chessboard, such as 9x6, that lies where products lie: DATA then holds a folder "
+            "of views for each sample, or the views of one."
+        ),
+    ] = None,
+    mirrored: Annotated[
+        list[str] | None, typer.Option(help="Views that see in a mirror, which a chessboard does not tell.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the matches, and of views before and after alignment.")
+    ] = None,
     seed: Seed = None,
     file: File = None,
     changes: Changes = None,
 ) -> None:
-    """Estimate the homographies between the cameras from normal images."""
+    """Estimate the homographies between the cameras from normal images, or from those of a chessboard."""
     from vsad.calibration import calibrate as estimate
+    from vsad.calibration import calibrate_chessboard, write_calibration_pictures
+    from vsad.pipeline import normal_samples
 
     made = chosen(file, changes, reads=("size", "graph", "seed"), size=size, graph=graph, seed=seed)
-    dataset = made.reading.normal(data, category=category, size=made.size)
-    with Bars() as bars:
-        rig, report = estimate(dataset, graph=made.graph, max_samples=samples, seed=made.seed, progress=bars)
+    board = None if chessboard is None else _board(chessboard)
+    if board is None and mirrored:
+        raise ValueError("--mirrored: must go with --chessboard; images of products tell by themselves")
+    if board is not None and features != "auto":
+        raise ValueError(f"--features: must be left out with --chessboard, which has corners, got {features}")
+    _check_outputs(out, pictures)
+    if board is None:
+        dataset = normal_samples(data, category, made.size)
+        with Bars() as bars:
+            rig, report = estimate(
+                dataset, graph=made.graph, max_samples=samples, features=features, seed=made.seed, progress=bars
+            )
+    else:
+        dataset = _board_samples(data, made.size)
+        with Bars() as bars:
+            rig, report = calibrate_chessboard(
+                dataset, board=board, mirrored=mirrored or (), graph=made.graph, max_samples=samples, progress=bars
+            )
     rig.save(out)
-    console.print(str(report), highlight=False)
+    _show(report, rig.views)
     print(out)
+    if pictures is not None:
+        write_calibration_pictures(pictures, dataset[0]["images"], rig, report)
+        print(pictures)
+
+
+def _board(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,3})x(\d{1,3})", text.strip().lower())
+    if found is None:
+        raise ValueError(f"--chessboard: must be the inner corners along its sides, such as 9x6, got {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _check_outputs(out: Path, pictures: Path | None) -> None:
+    """Refuse places that cannot be written to before minutes are spent."""
+    if out.is_dir():
+        raise ValueError(f"--out: must be a file, got the folder {out}; name it, such as {out / 'rig.json'}")
+    if pictures is not None and pictures.exists() and not pictures.is_dir():
+        raise ValueError(f"--pictures: must be a folder, got the file {pictures}; name another")
+    for option, path in (("--out", out), ("--pictures", pictures)):
+        if path is None:
+            continue
+        above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not os.access(above, os.W_OK) or (above != path and not above.is_dir()):
+            raise ValueError(f"{option}: {path} must be a place that can be written to, got {above}; choose another")
+
+
+def _board_samples(folder: Path, size: int | None) -> MultiViewDataset:
+    """Samples of a chessboard: a data set's, a folder of views for each, or the views of a single one."""
+    from vsad.data import MultiViewDataset, Sample, ViewFile
+    from vsad.data.images import is_image
+    from vsad.pipeline import normal_samples
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")
+    if (folder / "train").is_dir():
+        return normal_samples(folder, None, size)
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "@"))]
+    views = {path.name: [file for file in sorted(path.iterdir()) if is_image(file)] for path in inside or [folder]}
+    found = [
+        Sample(folder.name, name, "new", None, {file.stem: ViewFile(file) for file in files}, {})
+        for name, files in views.items()
+        if files
+    ]
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} must hold pictures of a chessboard, <sample>/<view>.png, got none; put those that were taken at "
+            "once in one folder"
+        )
+    return MultiViewDataset(found, size)
+
+
+def _show(report: CalibrationReport, views: tuple[str, ...]) -> None:
+    """Print the pairs, a line for each, without what a narrow terminal has no room for."""
+    rows = report.rows()
+    if not rows:
+        console.print(f"one view, {views[0]}: there are no pairs to calibrate", highlight=False, markup=False)
+        return
+    widths = {name: 2 + max(map(len, (name, *(row[name] for row in rows)))) for name in rows[0]}
+    for name in _DISPENSABLE:
+        if sum(widths.values()) > console.width:
+            del widths[name]
+    for row in ({name: name for name in widths}, *rows):
+        line = "".join(row[name].ljust(width) for name, width in widths.items())
+        console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
