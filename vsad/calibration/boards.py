@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsad.calibration.chessboard import Board, bend, board_points, checked_board, find_corners
+from vsad.calibration.chessboard import Board, bend, board_points, checked_board, find_corners, goes_on
 from vsad.calibration.matching import gray_picture
 from vsad.calibration.quality import covered_share
 from vsad.calibration.report import CalibrationReport, PairReport, describe_problems
@@ -73,8 +73,8 @@ def calibrate_chessboard(
 
     Raises:
         TypeError: a sample is no tensor of floating point.
-        ValueError: a board that looks alike when turned, names that are no views, samples of several planes, no
-            sample, or images of a wrong or changing shape.
+        ValueError: a board that looks alike when turned or is a part of a larger one, names that are no views, samples
+            of several planes, no sample, or images of a wrong or changing shape.
 
     Example:
         >>> squares = ((torch.arange(10)[:, None] + torch.arange(7)) % 2).float().kron(torch.ones(16, 16))
@@ -144,10 +144,16 @@ def _find_boards(
         check_images(f"calibrate: sample {number}", images, (len(views), 3, *shape))
         boards.size = (images.shape[2], images.shape[3])
         boards.samples.append(str(item.get("id", number) if isinstance(item, dict) else number))
-        boards.corners.append([
-            find_corners(gray_picture(image, boards.size), board, mirrored=view in mirrored)
-            for view, image in zip(views, images)
-        ])  # fmt: skip
+        boards.corners.append([])
+        for view, image in zip(views, images):
+            picture = gray_picture(image, boards.size)
+            corners = find_corners(picture, board, mirrored=view in mirrored)
+            if corners is not None and goes_on(picture, corners, board):
+                raise ValueError(
+                    f"calibrate: board must be all of the chessboard, which goes on beyond {board[0]}x{board[1]} inner "
+                    f"corners in view {view} of sample {boards.samples[-1]}; count the corners where four squares meet"
+                )
+            boards.corners[-1].append(corners)
     if not boards.samples:
         raise ValueError("calibrate: images_per_sample must hold at least one sample, got none; check the folder")
     if all(corners is None for row in boards.corners for corners in row):

@@ -69,6 +69,19 @@ def find_corners(picture: np.ndarray, board: Board, *, mirrored: bool = False) -
     return None
 
 
+def goes_on(picture: np.ndarray, corners: Tensor, board: Board) -> bool:
+    """Whether the squares go on beyond those around the corners: the board is larger, and these are a part of it."""
+    H = homography_from_points(board_points(board), corners)
+    columns, rows = board
+    x, y = torch.arange(columns + 1).double() - 0.5, torch.arange(rows + 1).double() - 0.5
+    beyond = (
+        torch.stack([x, torch.full_like(x, -1.5)], -1), torch.stack([x, torch.full_like(x, rows + 0.5)], -1),
+        torch.stack([torch.full_like(y, -1.5), y], -1), torch.stack([torch.full_like(y, columns + 0.5), y], -1),
+    )  # fmt: skip
+    contrast = _colors_apart(picture, H, board_points((columns - 1, rows - 1)) + 0.5)
+    return any(abs(_colors_apart(picture, H, squares)) > 0.5 * abs(contrast) for squares in beyond)
+
+
 def bend(corners: Tensor, board: Board) -> float:
     """How far a row or column of corners bends away from a straight line at most, in pixels: the lens's doing."""
     grid = corners.reshape(board[1], board[0], 2)
@@ -90,8 +103,19 @@ def _sharpened(picture: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 def _starts_black(picture: np.ndarray, H_picture_from_board: Tensor, board: Board) -> bool:
     """Whether the square between the first corners of the first two rows is of the black ones."""
-    middles = board_points((board[0] - 1, board[1] - 1)) + 0.5
-    pixels = transform_points(H_picture_from_board, middles).round().long().numpy()
-    levels = picture[pixels[:, 1].clip(0, picture.shape[0] - 1), pixels[:, 0].clip(0, picture.shape[1] - 1)]
-    even = middles.floor().sum(-1).numpy() % 2 == 0
-    return bool(np.median(levels[even]) < np.median(levels[~even]))
+    return _colors_apart(picture, H_picture_from_board, board_points((board[0] - 1, board[1] - 1)) + 0.5) < 0
+
+
+def _colors_apart(picture: np.ndarray, H_picture_from_board: Tensor, squares: Tensor) -> float:
+    """How much brighter the squares of the first one's color are than the others; 0 where few are in the picture.
+
+    The ``squares (K, 2)`` are given by their middles.
+    """
+    mapped, in_front = transform_points(H_picture_from_board, squares, return_mask=True)
+    x, y = mapped.round().long().unbind(-1)
+    inside = in_front & (x >= 0) & (y >= 0) & (x < picture.shape[1]) & (y < picture.shape[0])
+    levels = torch.from_numpy(picture)[y[inside], x[inside]].double()
+    even = (squares.floor().sum(-1) % 2 == 0)[inside]
+    if min(int(even.sum()), int((~even).sum())) < 2:
+        return 0.0
+    return float(levels[even].median() - levels[~even].median())

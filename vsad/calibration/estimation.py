@@ -117,7 +117,8 @@ def _kinds(features: str) -> tuple[str, ...]:
 def _fit_pairs(samples: Samples, kinds: Sequence[str], seed: int, progress: Progress) -> PairFits:
     """Fit every pair with the first kind of features that can, and let the pictures sharpen what was found."""
     fits = PairFits()
-    weak = pairs = list(itertools.combinations(range(len(samples.views)), 2))
+    pairs = list(itertools.combinations(range(len(samples.views)), 2))
+    weak = [pair for pair in pairs if not samples.blank.intersection(pair)]
     for kind in kinds:
         if weak:
             fitter = PairFitter(samples, kind, seed, progress)
