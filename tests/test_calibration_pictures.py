@@ -52,9 +52,18 @@ def test_there_is_a_picture_of_every_view_and_of_every_pair(calibrated, tmp_path
     images, rig, report = calibrated
     files = write_calibration_pictures(tmp_path / "new" / "pictures", images, rig, report)
     names = [path.name for path in files]
-    assert names[:4] == ["view-cam_1.jpg", "view-über.jpg", "view-m_3.jpg", "view-alone.jpg"]
-    assert sorted(names[4:]) == ["pair-cam_1-m_3.jpg", "pair-cam_1-über.jpg", "pair-über-m_3.jpg"]
+    assert names[:4] == ["view-cam 1.jpg", "view-über.jpg", "view-m_3.jpg", "view-alone.jpg"]
+    assert sorted(names[4:]) == ["pair-cam 1-and-m_3.jpg", "pair-cam 1-and-über.jpg", "pair-über-and-m_3.jpg"]
     assert sorted(path.name for path in (tmp_path / "new" / "pictures").iterdir()) == sorted(names)
+
+
+def test_pairs_of_an_earlier_calibration_do_not_stay(calibrated, tmp_path: Path) -> None:
+    images, rig, report = calibrated
+    for name in ("pair-cam 1-and-alone.jpg", "pair-mine.jpg"):
+        (tmp_path / name).touch()
+    write_calibration_pictures(tmp_path, images, rig, report)
+    assert not (tmp_path / "pair-cam 1-and-alone.jpg").exists()
+    assert (tmp_path / "pair-mine.jpg").exists()
 
 
 def test_lines_go_on_across_tiles_after_alignment_only(calibrated, tmp_path: Path) -> None:
@@ -129,7 +138,7 @@ def test_the_command_takes_boards(station: Path, tmp_path: Path, monkeypatch, fo
     a, b = list(CAMERAS.values())[:2]
     assert mean_error(rig.homographies[0, 0], b @ np.linalg.inv(a), (240, 240)) < 0.2
     assert "chessboard" in said
-    assert {path.name for path in (tmp_path / "look").iterdir()} == {"view-a.jpg", "view-b.jpg", "pair-a-b.jpg"}
+    assert {path.name for path in (tmp_path / "look").iterdir()} == {"view-a.jpg", "view-b.jpg", "pair-a-and-b.jpg"}
     assert result.stdout.split() == [str(Path("new/rig.json")), "look"]
 
 
@@ -154,6 +163,7 @@ MISTAKES = {
     "got none in any view": ("board", "--chessboard", "10x7"),
     "which goes on beyond 5x4 inner corners in view": ("board", "--chessboard", "5x4"),
     "--mirrored: must go with --chessboard": ("data", "--mirrored", "a"),
+    "--category: must be left out": ("board", "--chessboard", "9x6", "--category", "bolts"),
     "--features: must be left out with --chessboard": ("board", "--chessboard", "9x6", "--features", "orb"),
     "features must be auto, sift, akaze, orb, got 'surf'": ("data", "--features", "surf"),
     "must hold pictures of a chessboard": ("empty", "--chessboard", "9x6"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ def write_calibration_pictures(folder: str | Path, images: Tensor, rig: Rig, rep
     """Write what a person looks at before trusting a rig.
 
     ``view-<name>.jpg`` shows for each partner which part of the view it sees, bright where matches lie: the
-    homography is sure there, and continued elsewhere. ``pair-<target>-<source>.jpg`` shows both views, and tiles of
+    homography is sure there, and continued elsewhere. ``pair-<target>-and-<source>.jpg`` shows both views, and tiles of
     the one and the other in turns, before and after alignment: lines go on across the tiles' borders where the
     homography is right.
 
@@ -49,15 +50,18 @@ def write_calibration_pictures(folder: str | Path, images: Tensor, rig: Rig, rep
     scale = min(_LARGEST, _SIDE / max(rig.size))
     pictures = {view: _resized(image, scale) for view, image in zip(rig.views, images)}
     said = {(pair.target, pair.source): pair for pair in report.pairs}
-    files = {f"view-{_safe(view)}.jpg": _coverage(view, pictures[view], rig, said, scale) for view in rig.views}
+    files = {_name("view", view): _coverage(view, pictures[view], rig, said, scale) for view in rig.views}
     drawn = set()
     for pair in rig.pairs:
         if (pair.source, pair.target) not in drawn:
             drawn.add((pair.target, pair.source))
-            name = f"pair-{_safe(pair.target)}-{_safe(pair.source)}.jpg"
-            files[name] = _overlay(pair, pictures, said[pair.target, pair.source], scale)
+            report_of_pair = said[pair.target, pair.source]
+            files[_name("pair", pair.target, pair.source)] = _overlay(pair, pictures, report_of_pair, scale)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for two in itertools.permutations(rig.views, 2):
+        if _name("pair", *two) not in files:  # of an earlier calibration
+            (folder / _name("pair", *two)).unlink(missing_ok=True)
     return [_write(folder / name, picture) for name, picture in files.items()]
 
 
@@ -137,8 +141,8 @@ def _resized(image: Tensor, scale: float) -> np.ndarray:
     return cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def _safe(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+def _name(kind: str, *views: str) -> str:
+    return "".join("_" if letter in "/\\" else letter for letter in f"{kind}-{'-and-'.join(views)}.jpg")
 
 
 def _write(path: Path, picture: np.ndarray) -> Path:

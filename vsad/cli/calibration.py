@@ -77,7 +77,7 @@ def calibrate(
                 dataset, graph=made.graph, max_samples=samples, features=features, seed=made.seed, progress=bars
             )
     else:
-        dataset = _board_samples(data, made.size)
+        dataset = _board_samples(data, category, made.size)
         with Bars() as bars:
             rig, report = calibrate_chessboard(
                 dataset, board=board, mirrored=mirrored or (), graph=made.graph, max_samples=samples, progress=bars
@@ -111,7 +111,7 @@ def _check_outputs(out: Path, pictures: Path | None) -> None:
             raise ValueError(f"{option}: {path} must be a place that can be written to, got {above}; choose another")
 
 
-def _board_samples(folder: Path, size: int | None) -> MultiViewDataset:
+def _board_samples(folder: Path, category: str | None, size: int | None) -> MultiViewDataset:
     """Samples of a chessboard: a data set's, a folder of views for each, or the views of a single one."""
     from vsad.data import MultiViewDataset, Sample, ViewFile
     from vsad.data.images import is_image
@@ -120,7 +120,9 @@ def _board_samples(folder: Path, size: int | None) -> MultiViewDataset:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")
     if (folder / "train").is_dir():
-        return normal_samples(folder, None, size)
+        return normal_samples(folder, category, size)
+    if category is not None:
+        raise ValueError(f"--category: must be left out where {folder} holds pictures of a board only, got {category}")
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "@"))]
     views = {path.name: [file for file in sorted(path.iterdir()) if is_image(file)] for path in inside or [folder]}
     found = [
