@@ -2,10 +2,10 @@
 
     python examples/patchcore.py
 
-PatchCore keeps features of normal images, thins them out to a coreset that covers them, and calls a place as anomalous as
-its feature is far from the nearest one kept. Its features are usually those of a pretrained network. Here nothing is to be
-downloaded: three convolutions with random, frozen weights serve, on bricks, where a normal place may lie anywhere. Put
-your own network in their place.
+PatchCore keeps features of normal images, thins them out to a coreset that covers them, and calls a place as anomalous
+as its feature is far from the nearest one kept. Its features are usually those of a pretrained network. Here nothing is
+to be downloaded: three convolutions with random, frozen weights serve, on bricks, where what is normal may lie
+anywhere. Put your own network in their place.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     pip install scikit-image
     python examples/plane_sweep.py depth.png
 
-A plane sweep supposes that a pixel lies on each of many planes in turn. Each plane sends the left camera's pixels into the
-right camera's image by a homography, and where the supposed depth is true, what is seen there is the same. So every plane
-is a slot of neighbors, all of them the one right view; the attention over slots is the search for the depth. What is
-averaged by it, the value, is the right pixel's own column: its difference to the left pixel's column is the disparity.
+A plane sweep supposes that a pixel lies on each of many planes in turn. Each plane sends the left camera's pixels into
+the right camera's image by a homography, and where the supposed depth is true, what is seen there is the same. So every
+plane is a slot of neighbors, all of them the one right view; the attention over slots is the search for the depth. What
+is averaged by it, the value, is the right pixel's own column: its difference to the left pixel's is the disparity.
 
 The photographs are scikit-image's motorcycle (Middlebury 2014), whose disparity is known.
 """
@@ -31,7 +31,7 @@ RADII = {2: 1, 5: 2}  # radius of a patch in steps: pixels per step
 
 
 def main(path: str | None = None) -> tuple[float, float]:
-    """Find the depth; returns the shares of pixels within 2 pixels of the true disparity: of all, of the surest half."""
+    """Find the depth; returns the shares of pixels within 2 pixels of the true disparity, of all and of the surest."""
     left, right, truth = stereo_motorcycle()
     query, key = describe(left), describe(right)  # (1, 1, C, H, W)
     column = torch.arange(left.shape[1], dtype=torch.float32).expand(1, 1, 1, *left.shape[:2])
