@@ -41,7 +41,9 @@ class Block(NamedTuple):
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of every command, without comments, prompts and variables of the environment."""
+        """The words of every command, without comments, prompts and variables of the environment; none of Python."""
+        if self.language != "commands":
+            return []
         joined = self.text.replace("\\\n", " ")
         return [words(line) for line in joined.splitlines() if line.strip()]
 

@@ -46,7 +46,7 @@ NEEDS = {
 BLOCKS = {page: blocks(page) for page in pages()}
 CODE = [block for found in BLOCKS.values() for block in found if block.language in ("python", "commands")]
 SPANS = [(f"{page.relative_to(ROOT)}:{line}", code) for page in BLOCKS for line, code in spans(page)]
-COMMANDS = [(block.name, command) for block in CODE if block.language == "commands" for command in block.commands]
+COMMANDS = [(block.name, command) for block in CODE for command in block.commands]
 # Within a line arguments may be left out; `--help` is what asks for none.
 COMMANDS += [(name, [*words(code), "--help"]) for name, code in SPANS if re.match(r"(vsad|accelerate) ", code)]
 COMMANDS += [(name, words(code)) for name, code in SPANS if re.match(r"(make|pip|python3?) ", code)]
@@ -147,7 +147,7 @@ def check_vsad(arguments: list[str]) -> None:
     if holds_placeholder(arguments[:1]):  # `vsad STEP --help`
         return
     name, *rest = arguments
-    assert name in commands, f"vsad has the commands {', '.join(commands)}"
+    assert name in commands, f"vsad has the commands {', '.join(commands)}; got {name}"
     with contextlib.suppress(typer.Exit):  # of --help
         commands[name].make_context(name, rest)
 
@@ -179,6 +179,13 @@ def check_python(arguments: list[str]) -> None:
             [sys.executable, *target, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert [option for option in options if option not in shown.stdout] == []
+
+
+def test_every_block_says_what_it_holds():
+    """Code in a block of no language, or of a misspelled one, would not be run."""
+    known = {"python", "commands", "mermaid", "json", "yaml", "text"}
+    found = [(block.name, block.language) for page_blocks in BLOCKS.values() for block in page_blocks]
+    assert [each for each in found if each[1] not in known] == []
 
 
 def test_options_within_lines_exist():
