@@ -7,6 +7,7 @@ programs, subcommands, options, targets and files must exist.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -175,10 +176,13 @@ def check_python(arguments: list[str]) -> None:
         assert os.path.isfile(target[0]), f"there is no file {target[0]}"
     options = [argument for argument in arguments if argument.startswith("--")]
     if options:
-        shown = subprocess.run(
-            [sys.executable, *target, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        assert [option for option in options if option not in shown.stdout] == []
+        assert [option for option in options if option not in help_of(*target)] == []
+
+
+@functools.cache
+def help_of(*target: str) -> str:
+    command = [sys.executable, *target, "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_every_block_says_what_it_holds():
