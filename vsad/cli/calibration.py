@@ -61,7 +61,6 @@ def calibrate(
     """Estimate the homographies between the cameras from normal images, or from those of a chessboard."""
     from vsad.calibration import calibrate as estimate
     from vsad.calibration import calibrate_chessboard, write_calibration_pictures
-    from vsad.pipeline import normal_samples
 
     made = chosen(file, changes, reads=("size", "graph", "seed"), size=size, graph=graph, seed=seed)
     board = None if chessboard is None else _board(chessboard)
@@ -71,7 +70,7 @@ def calibrate(
         raise ValueError(f"--features: must be left out with --chessboard, which has corners, got {features}")
     _check_outputs(out, pictures)
     if board is None:
-        dataset = normal_samples(data, category, made.size)
+        dataset = made.reading.normal(data, category=category, size=made.size)
         with Bars() as bars:
             rig, report = estimate(
                 dataset, graph=made.graph, max_samples=samples, features=features, seed=made.seed, progress=bars
@@ -111,23 +110,22 @@ def _check_outputs(out: Path, pictures: Path | None) -> None:
             raise ValueError(f"{option}: {path} must be a place that can be written to, got {above}; choose another")
 
 
-def _board_samples(folder: Path, category: str | None, size: int | None) -> MultiViewDataset:
+def _board_samples(folder: Path, category: str | None, size: int | tuple[int, int] | None) -> MultiViewDataset:
     """Samples of a chessboard: a data set's, a folder of views for each, or the views of a single one."""
+    from vsad.pipeline import Reading
     from vsad.data import MultiViewDataset, Sample, ViewFile
-    from vsad.data.images import is_image
-    from vsad.pipeline import normal_samples
+    from vsad.data.listing import folders, pictures
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")
     if (folder / "train").is_dir():
-        return normal_samples(folder, category, size)
+        return Reading().normal(folder, category=category, size=size)
     if category is not None:
         raise ValueError(f"--category: must be left out where {folder} holds pictures of a board only, got {category}")
-    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "@"))]
-    views = {path.name: [file for file in sorted(path.iterdir()) if is_image(file)] for path in inside or [folder]}
+    inside = {each.name: pictures(each) for each in folders(folder)} or {folder.name: pictures(folder)}
     found = [
         Sample(folder.name, name, "new", None, {file.stem: ViewFile(file) for file in files}, {})
-        for name, files in views.items()
+        for name, files in inside.items()
         if files
     ]
     if not found:
