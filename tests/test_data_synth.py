@@ -103,7 +103,7 @@ def test_masks_of_one_defect_meet_on_the_surface(root):
     from_plane = {view: np.array(h) for view, h in truth["H_view_from_plane"].items()}
     overlaps = []
     for sample in open_dataset(root, "test").samples:
-        masks = {v: cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) for v, p in sample.masks.items() if p is not None}
+        masks = {v: cv2.imread(str(f.path), cv2.IMREAD_GRAYSCALE) for v, f in sample.masks.items() if f is not None}
         for a in masks:
             for b in masks:
                 H_b_from_a = from_plane[b] @ np.linalg.inv(from_plane[a])
@@ -119,7 +119,7 @@ def test_true_homographies_align_the_views_of_every_sample(root):
     truth = json.loads((root / "synth.json").read_text())
     from_plane = {view: np.array(h) for view, h in truth["H_view_from_plane"].items()}
     for sample in open_dataset(root, "train").samples:
-        gray = {v: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) for v, path in sample.images.items()}
+        gray = {v: cv2.imread(str(f.path), cv2.IMREAD_GRAYSCALE).astype(np.float32) for v, f in sample.images.items()}
         for view in ("C2", "C3", "C4", "C5"):
             H_view_from_top = from_plane[view] @ np.linalg.inv(from_plane["C1"])
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

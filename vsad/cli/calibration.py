@@ -112,9 +112,9 @@ def _check_outputs(out: Path, pictures: Path | None) -> None:
 
 def _board_samples(folder: Path, category: str | None, size: int | tuple[int, int] | None) -> MultiViewDataset:
     """Samples of a chessboard: a data set's, a folder of views for each, or the views of a single one."""
-    from vsad.pipeline import Reading
     from vsad.data import MultiViewDataset, Sample, ViewFile
     from vsad.data.listing import folders, pictures
+    from vsad.pipeline import Reading
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")

@@ -9,6 +9,7 @@ import numpy as np
 
 from vsad.data.decode import PIXEL_LIMIT, decode
 from vsad.data.depth import to_rgb
+from vsad.files import write_bytes
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"}
@@ -58,8 +59,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     done, buffer = cv2.imencode(path.suffix, stored, quality)
     if not done:
         raise ValueError(f"write_image: {path} must be an image OpenCV can encode, got {stored.dtype} {stored.shape}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.tobytes())
+    write_bytes(path, buffer.tobytes())
 
 
 def resize_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

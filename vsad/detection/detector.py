@@ -22,7 +22,7 @@ from vsad.detection.agreement import agree as agree_views
 from vsad.detection.agreement import mean_reach, peaks
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
-from vsad.detection.glare import Glare, any_pixel
+from vsad.detection.glare import Glare, any_pixel, covered
 from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
 from vsad.detection.placement import Placement, cells, place
@@ -39,8 +39,6 @@ from vsad.scratch import Samples, Scratch, in_columns
 if TYPE_CHECKING:
     from vsad.models import VALDM
 
-# Features this near to what a sample does not show have seen some of it, in feature pixels.
-_REACH = 1
 # So near to a picture's border a view's score is its own evidence alone, in feature pixels.
 _RIM = 1
 
@@ -93,7 +91,7 @@ class Detector(nn.Module):
 
     @property
     def cameras(self) -> Cameras:
-        """What images must be of: the rig's views, size and order, and files of the depths of the normal samples'."""
+        """What images must be of: the rig's views, size and order, and files of the normal samples' depths."""
         return Cameras(self.rig.views, self.rig.size, self.depths)
 
     @property
@@ -221,8 +219,8 @@ class Detector(nn.Module):
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1] or bytes, views in the rig's order.
 
         They are brought to the detector's device, where the detection stays; nothing between waits for the device but
-        the estimate of the sample's pose, where samples are registered: its features are OpenCV's, on the CPU. What is
-        in half precision the configuration says, here and in all other methods, whatever ``torch.autocast`` is around.
+        the estimate of the sample's pose, where samples are registered: its features are OpenCV's, on the CPU. The
+        configuration says what is in half precision, here and everywhere, whatever ``torch.autocast`` is around.
 
         Raises:
             TypeError: the images are neither of floating point nor bytes.
@@ -355,7 +353,7 @@ class Detector(nn.Module):
         size = max((tuple(d.shape[-2:]) for d in deviations), key=math.prod)
         resized = [F.interpolate(d[None], size, mode="bilinear", align_corners=False)[0] for d in deviations]
         fused = sum((w * d for w, d in zip(weights, resized)), torch.zeros_like(resized[0])) / sum(weights)
-        shown = self._covered(placement, size)
+        shown = covered(placement, size)
         for level in self.levels:
             assert isinstance(level, Level)
             shown = shown & ~any_pixel(~level.known, size)
@@ -368,12 +366,7 @@ class Detector(nn.Module):
 
     def _seen(self, placement: Placement, size: Sequence[int]) -> Tensor:
         """Where the features of a size have seen nothing but the sample's surface, ``(V, *size)`` bool."""
-        return self._covered(placement, size) & ~self._dazzled(placement, size)
-
-    def _covered(self, placement: Placement, size: Sequence[int]) -> Tensor:
-        """Where the features of a size have seen nothing but the sample's own pixels, ``(V, *size)`` bool."""
-        outside = any_pixel(~placement.inside, size).float()
-        return F.max_pool2d(outside[:, None], 2 * _REACH + 1, stride=1, padding=_REACH)[:, 0] == 0
+        return covered(placement, size) & ~self._dazzled(placement, size)
 
     def _dazzled(self, placement: Placement, size: Sequence[int]) -> Tensor:
         """Where a lamp's reflection hides the surface, ``(V, *size)`` bool."""

@@ -16,6 +16,8 @@ from vsad.scratch import Scratch
 _BRIGHT = 0.2
 # Of full scale: what is brighter than usual by this, next to saturated light, is lit by the same reflection.
 _HALO = 0.12
+# Features this near to what a sample does not show have seen some of it, in feature pixels.
+_REACH = 1
 # Of full scale: darker places say nothing of a view's exposure.
 _DARK = 0.05
 # Numbers whose medians are looked for together.
@@ -92,6 +94,12 @@ def _grown(core: Tensor, through: Tensor) -> Tensor:
 def _light(placement: Placement, size: Sequence[int]) -> Tensor:
     """Mean brightness in [0, 1] at a size, ``(V, *size)``."""
     return F.adaptive_avg_pool2d(placement.light.float(), (size[0], size[1])) / 255
+
+
+def covered(placement: Placement, size: Sequence[int]) -> Tensor:
+    """Where the features of a size have seen nothing but the sample's own pixels, ``(V, *size)`` bool."""
+    outside = any_pixel(~placement.inside, size).float()
+    return F.max_pool2d(outside[:, None], 2 * _REACH + 1, stride=1, padding=_REACH)[:, 0] == 0
 
 
 def _inside(placement: Placement, size: Sequence[int]) -> Tensor:
