@@ -1,6 +1,7 @@
 """Fitting takes memory for a few samples, however many there are, and gives what it gave with all of them in memory."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from tests.small_station import randn
+from tests.small_training import small_model, small_station, weights_of
 from vsad.detection import Detector, DetectorConfig, Placement, Placements, glare, place
 from vsad.detection.glare import Glare
 from vsad.detection.level import FLOOR, PLACE, Level
@@ -20,7 +22,7 @@ from vsad.detection.memory.prototypes import CANDIDATES, _candidates
 from vsad.detection.memory.scaling import SHRINKAGE, scaling
 from vsad.detection.smoothing import gaussian
 from vsad.scratch import Scratch, in_columns
-from vsad.training import learn_encodings, learn_latents
+from vsad.training import Station, TrainConfig, learn_encodings, learn_latents, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -249,3 +251,18 @@ def test_a_disk_that_is_too_small_is_told_after_the_first_sample(monkeypatch):
         in_columns(rows, 2000)
     assert asked == [0]
     assert [len(column) for column in in_columns([(torch.zeros(500),)] * 5, 5)] == [5]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.usefixtures("one_thread")
+def test_a_training_sees_no_difference(workers):
+    station, models = small_station(), [small_model(), small_model()]
+    train(models[0], station, TrainConfig(steps=2, batch=2))
+    train(models[1], Station(Scratch(station.latents), station.rig), TrainConfig(steps=2, batch=2, workers=workers))
+    expected = weights_of(models[0])
+    assert all(torch.equal(expected[name], weight) for name, weight in weights_of(models[1]).items())
+
+
+def test_a_temporary_file_is_not_sent_to_another_process():
+    with pytest.raises(TypeError, match="cannot be sent to another process or be copied; write its samples"):
+        pickle.dumps(Scratch(torch.zeros(2, 3)))
