@@ -20,7 +20,7 @@ from vsad.bench.operators import model
 
 # What is timed, as module, class or module, function; what a part calls of another part counts there.
 PARTS = {
-    "masks and checks": ["vsad.detection.detector:place", "vsad.detection.detector:check_images"],
+    "masks and checks": ["vsad.detection.detector:place", "vsad.detection.detector:as_images"],
     "autoencoder": ["vsad.models.valdm:VALDM.encode"],
     "local contrast": ["vsad.detection.network:FrozenNetwork.forward"],
     "UNet and MVAM: convolutions": ["torch.nn:Conv2d.forward"],

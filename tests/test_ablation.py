@@ -90,9 +90,8 @@ BOTH = ("up0", "up1")
 def test_without_registration_that_row_is_the_full_one(tmp_path, trainings, monkeypatch):
     monkeypatch.setattr(ablation_rows, "fit_detector", lambda *_, **__: SimpleNamespace(threshold=1.0))
     monkeypatch.setattr(ablation_rows, "deviations_of", lambda *_: ())
-    monkeypatch.setattr(ablation_rows, "Detections", lambda *_: None)
     monkeypatch.setattr(Rows, "_judged", lambda *_: row(0.5, len(trainings)))
-    monkeypatch.setattr(ablation_rows, "detect_baseline", lambda *_: None)
+    monkeypatch.setattr(ablation_rows, "detect_baseline", lambda *_: ())
     config = replace(CONFIG, registration="off")
     content = ablate(["glare"], [0], "development", tmp_path, config, rows=OLD)
     rows = content["results"][0]["rows"]

@@ -47,6 +47,8 @@ def takers(station, rig):
 def test_every_taker_of_images_refuses_others(takers, wrong):
     images, kind, message = WRONG[wrong]
     for name, take in takers.items():
+        if name == "Detector" and wrong in ("bytes", "numpy"):
+            continue  # it converts them
         with pytest.raises(kind, match=f"^{name}: images must be .*{message}"):
             take(images)
 

@@ -45,13 +45,13 @@ class Normal:
         self.count = count
     def __len__(self):
         return self.count
-    def __iter__(self):
-        return map(self.__getitem__, range(self.count))
-    def __getitem__(self, index):
+    def iter_images(self):
+        return ((index, self.read_images(index)) for index in range(self.count))
+    def read_images(self, index):
         look = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
         noise = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(index))
         look, noise = (F.interpolate(x, SIZE, mode="bilinear") for x in (look, noise))
-        return {"images": (0.05 + 0.8 * look + 0.02 * noise).clamp(0, 0.9)}
+        return (0.05 + 0.8 * look + 0.02 * noise).clamp(0, 0.9)
 
 def fit(count):
     split = Split.to_fit(Normal(count), None, model, rig, SILENT, network=network)
