@@ -3,51 +3,19 @@
 import contextlib
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from tests.stations import vsad
 from vsad import cli, terminal
 from vsad.geometry import Rig
-
-
-def vsad(*arguments, cwd, fails=False):
-    """Run the command in this process, in another folder; returns stdout, or stderr where it is to fail."""
-    out, errors = io.StringIO(), io.StringIO()
-    code = 0
-    with (
-        _chdir(cwd),
-        contextlib.redirect_stdout(out),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(sys, "argv", ["vsad", *map(str, arguments)])
-        patch.setattr(terminal.console, "_file", errors)
-        patch.setattr(terminal.console, "_width", 200)
-        patch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-    assert (code != 0) == fails, errors.getvalue()[-2000:]
-    return " ".join((errors if fails else out).getvalue().split())
-
-
-@contextlib.contextmanager
-def _chdir(folder):
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +37,12 @@ def test_every_step_leaves_its_result(station):
     assert len(detections["samples"]) == 6
     for row in detections["samples"]:
         assert (row["verdict"] == "defect") == (row["score"] >= detections["threshold"])
-        assert (station / "detections" / row["maps"]).is_file()
+        assert row["views"].keys() == {"C1", "C2", "C3", "C4", "C5"}
+        sample = json.loads((station / "detections" / row["file"]).read_text())
+        assert (sample["id"], sample["verdict"], sample["score"]) == (row["id"], row["verdict"], row["score"])
+        for view in sample["views"]:
+            assert (station / "detections" / view["map"]).is_file()
+            assert (station / "detections" / view["overlay"]).is_file()
     vsad("eval", "data", cwd=station)
     metrics = json.loads((station / "metrics.json").read_text())
     result = metrics["categories"]["data"]
@@ -104,7 +77,7 @@ def test_run_does_all_steps_and_the_same_seed_gives_the_same_metrics(station):
     first, second = ((station / out / "metrics.json").read_text() for out in ("one", "two"))
     assert first == second
     assert {p.name for p in (station / "one").iterdir()} == {
-        "rig.json", "detector", "detections", "metrics.json", "report.html",
+        "rig.json", "detector", "detections", "metrics.json", "report.html", "run.json", "run.jsonl",
     }  # fmt: skip
     report = (station / "one" / "report.html").read_text(encoding="utf-8")
     for row in ("without MVAM and FRM", "without MVAM, FRM, agreement", "Gaussian derivatives, plain bank"):
@@ -147,7 +120,9 @@ def test_the_running_stage_is_seen_where_there_are_more_than_rows(monkeypatch):
         Console(file=shown, width=80).print(display.get_renderable())
         return re.findall(r"stage (\d)", shown.getvalue())
 
-    monkeypatch.setattr(terminal, "console", Console(file=io.StringIO(), force_terminal=True, width=80, height=5))
+    monkeypatch.setattr(
+        terminal, "console", terminal._Console(file=io.StringIO(), force_terminal=True, width=80, height=5)
+    )
     with terminal.Bars() as bars:
         for number in range(9):
             with bars.stage(f"stage {number}", 1):
@@ -233,7 +208,11 @@ MISTAKES = {
     "no such data": (["calibrate", "nowhere"], lambda f: None, "nowhere"),
     "no normal images": (["calibrate", "data"], lambda f: shutil.rmtree(f / "data/train/good"), "train/good"),
     "missing view": (["train", "data"], lambda f: (f / "data/train/good/0001/C3.png").unlink(), "C3"),
-    "truncated image": (["train", "data"], lambda f: _truncate(f / "data/train/good/0001/C3.png"), "C3.png"),
+    "truncated image": (
+        ["train", "data", "--fresh"],
+        lambda f: _truncate(f / "data/train/good/0001/C3.png"),
+        "C3.png",
+    ),
     "defects in train": (["train", "data"], lambda f: _rename(f / "data/train/good", "dent"), "train"),
     "singular rig": (["train", "data"], lambda f: _edit_rig(f, [[1, 0, 0], [1, 0, 0], [0, 0, 1]]), "rig.json"),
     "NaN in rig": (["train", "data"], lambda f: _edit_rig(f, [[float("nan"), 0, 0], [0, 1, 0], [0, 0, 1]]), "rig.json"),
