@@ -68,7 +68,7 @@ def small_rig(views=VIEWS):
 
 
 def shoot(seed, blot=False):
-    """The images ``(3, 64, 64, 3)`` of a product, as files hold them; a blot shows in two views."""
+    """The images ``(3, 64, 64, 3)`` of a product, as files hold them; a blot is 8 pixels wide, from 36 - 8 v on."""
     generator = torch.Generator().manual_seed(0)
     scene = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 24, generator=generator), (64, 80), mode="bicubic")[0]
     if blot:
@@ -87,12 +87,12 @@ def write_sample(folder, seed, blot=False, views=VIEWS):
 
 
 def write_mask(folder, views=VIEWS):
-    """Write the masks of the blot, which the first view does not show."""
+    """Write the masks of the blot."""
     folder.mkdir(parents=True, exist_ok=True)
-    for v in (1, 2):
+    for v, view in enumerate(views):
         mask = np.zeros(SIZE, np.uint8)
         mask[28:36, 36 - 8 * v : 44 - 8 * v] = 255
-        cv2.imwrite(str(folder / f"{views[v]}.png"), mask)
+        cv2.imwrite(str(folder / f"{view}.png"), mask)
 
 
 def write_data(root, train=6, good=2, bad=2, views=VIEWS):
