@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,6 +112,28 @@ class _Bar(Stage):
         self.bars.display.update(self.task, advance=1, text=text)
         if not self.bars.display.tasks[self.task].finished:  # else its last line follows
             self.bars.speak(self.task, _PAUSE_S)
+
+
+@contextmanager
+def until_asked_to_end() -> Iterator[threading.Event]:
+    """Do work that ends when it is asked to, by Ctrl-C or SIGTERM, and not before it has written what it has found.
+
+    Returns:
+        As the block's value, what is set then. Whoever asks twice interrupts the work.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def be_quiet(value: bool) -> bool:

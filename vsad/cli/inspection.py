@@ -21,9 +21,11 @@ from vsad.terminal import (
     show_table,
     show_verdicts,
     show_warnings,
+    until_asked_to_end,
 )
 
 if TYPE_CHECKING:
+    from vsad.data import BadSample
     from vsad.detection import Detector
     from vsad.pipeline import Header, Reading, SampleRecord
 
@@ -120,6 +122,7 @@ def watch(
     pixel_limit: PixelLimit = None,
     fresh: Fresh = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Inspect samples as they arrive in a folder, each once all of its views are there; Ctrl-C ends it.
 
@@ -127,32 +130,37 @@ def watch(
     """
     from watchfiles import watch as changes
 
-    from vsad.files import append_line
-    from vsad.pipeline import Detections, Watcher, detector_options
+    from vsad.pipeline import Detections, Log, Watcher, detector_options
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--out: must not lie in the folder that is watched, got {out} in {folder}; name another")
     inspector = _load(detector, network, device)
-
-    def found(record: SampleRecord) -> None:
-        line = json.dumps(asdict(record))
-        append_line(out / "log.jsonl", line)
-        print_line(line if as_json else f"{record.id}: {record.verdict.upper()}, score {record.score:.3g}")
-
-    def say_bad(each: Any) -> None:
-        append_line(out / "log.jsonl", json.dumps({"id": each.sample.id, "verdict": None, "reason": each.reason}))
-        error(f"{each.sample.id} was not inspected: {each.reason}")
-
     options = detector_options(inspector, detector)
-    with Detections.open(out, _header(inspector, "", maps, overlays), options, inspector.rig, fresh=fresh) as results:
-        results.own("log.jsonl")
+    with (
+        until_asked_to_end() as asked,
+        Detections.open(out, _header(inspector, "", maps, overlays), options, inspector.rig, fresh=fresh) as results,
+    ):
+        log = Log(results.own("log.jsonl"))
+
+        def found(record: SampleRecord) -> None:
+            line = log.found(record)
+            print_line(line if as_json else f"{record.id}: {record.verdict.upper()}, score {record.score:.3g}")
+
+        def say_bad(each: BadSample) -> None:
+            log.bad(each.sample.id, each.reason)
+            error(f"{each.sample.id} was not inspected: {each.reason}")
+
         say(f"watching {folder}; Ctrl-C ends it")
         pause_ms = max(50, int(1000 * settle))
-        looks = changes(folder, yield_on_timeout=True, rust_timeout=pause_ms, step=50, raise_interrupt=False)
-        Watcher(folder, inspector, results, found, say_bad, error, settle, patience, depth, pixel_limit).run(looks)
-    print_line(out)
+        looks = changes(folder, watch_filter=None, yield_on_timeout=True, rust_timeout=pause_ms, step=50,
+                        stop_event=asked, ignore_permission_denied=True)  # fmt: skip
+        Watcher(folder, inspector, results, found, say_bad, error, log.kept, settle, patience, depth, pixel_limit).run(
+            looks
+        )
+    if not as_json:
+        print_line(out)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from vsad.pipeline.rethreshold import decide_anew, threshold_at, threshold_for_r
 from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import REGISTRATION, Images, images_of, metrics_table, register_station, write_metrics
 from vsad.pipeline.verdicts import Verdicts
-from vsad.pipeline.watching import Watcher
+from vsad.pipeline.watching import Log, Watcher
 
 __all__ = [
     "DETECTOR",
@@ -29,6 +29,7 @@ __all__ = [
     "Detections",
     "Header",
     "Images",
+    "Log",
     "Outcome",
     "Reading",
     "RunConfig",

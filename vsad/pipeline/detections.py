@@ -119,14 +119,18 @@ class Detections:
 
     @property
     def done(self) -> list[str]:
-        """The names of the samples that were inspected."""
+        """The names of the samples that were inspected, and whose results are there."""
         assert self._run is not None
-        return [*self._run.done]
+        return [name for name in self._run.done if self._is_there(name)]
 
     def is_done(self, sample: Sample) -> bool:
-        """Whether a sample was inspected, and its files are as they were then."""
+        """Whether a sample was inspected, its files are as they were then, and its results are there."""
         assert self._run is not None
-        return self._run.done.get(sample.id) == {"files": _stamps(sample)}
+        return self._run.done.get(sample.id) == {"files": _stamps(sample)} and self._is_there(sample.id)
+
+    def _is_there(self, sample_id: str) -> bool:
+        """Whether the results of a sample are there, or were deleted by somebody."""
+        return (self.folder / _file(sample_id)).is_file()
 
     def keep(self, sample_id: str) -> SampleRecord:
         """Take over what was found in a sample that is done, decided by the threshold in use."""

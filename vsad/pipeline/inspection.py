@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from vsad.config import plain
-from vsad.data import BadSample, MultiViewDataset
+from vsad.data import BadSample, MultiViewDataset, Sample
 from vsad.detection import Detector, storage
 from vsad.files import fingerprint_files
 from vsad.pipeline.detections import Detections
-from vsad.pipeline.record import SampleRecord
+from vsad.pipeline.record import SampleRecord, check_names
 from vsad.progress import SILENT, Progress
 
 # Fields of a detector's configuration that change no score.
@@ -43,17 +43,24 @@ def inspect(
         on_found: called with the record of each sample, those that were done before first.
         on_bad: called with each sample whose files cannot be read, which is left out; where None, that is an error.
     """
+
+    def bad(found: BadSample) -> None:
+        if on_bad is None:
+            raise ValueError(found.reason)
+        out.bad[found.sample.id] = found.reason
+        on_bad(found)
+
     todo = []
     for index, sample in enumerate(dataset.samples):
-        if _is_done(out, dataset, index):
+        try:
+            check_names(sample)
+        except ValueError as error:
+            bad(BadSample(sample, str(error)))
+            continue
+        if _is_done(out, sample):
             on_found(out.keep(sample.id))
         else:
             todo.append(index)
-
-    def bad(found: BadSample) -> None:
-        assert on_bad is not None
-        out.bad[found.sample.id] = found.reason
-        on_bad(found)
 
     with progress.stage("detect", len(todo)) as stage:
         rest = dataset.subset(todo) if todo else None
@@ -74,9 +81,9 @@ def detector_options(detector: Detector, folder: Path) -> dict[str, Any]:
     return {"detector": parts, "config": config, "network": network}
 
 
-def _is_done(out: Detections, dataset: MultiViewDataset, index: int) -> bool:
+def _is_done(out: Detections, sample: Sample) -> bool:
     try:
-        return out.is_done(dataset.samples[index])
+        return out.is_done(sample)
     except OSError:
         return False  # reading it says why
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from vsad.data import ViewFile
+from vsad.data import Sample, ViewFile
 from vsad.detection import Detection, is_defect
 from vsad.files import read_bytes, read_json, write_bytes, write_json
 from vsad.metrics import as_numpy
+from vsad.report.pictures import Scale
 
 FORMAT, VERSION = "vsad-sample", 1
 DEFECT, OK = "defect", "ok"
@@ -135,6 +135,19 @@ class SampleRecord:
             raise ValueError(f"{path}: must be what was found in a sample, got {error}; {REMEDY}") from None
 
 
+def check_names(sample: Sample) -> None:
+    """Refuse a sample whose name, or a file's, JSON cannot hold.
+
+    Raises:
+        ValueError: a name is written in another encoding than UTF-8.
+    """
+    for name in (sample.id, *(str(file.path.absolute()) for file in sample.images.values())):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name!r}: must be a name in UTF-8, got one in another encoding; rename it") from None
+
+
 def regions_of(scores: np.ndarray, threshold: float) -> tuple[Region, ...]:
     """The regions of a map ``(H, W)`` whose scores reach a threshold, the highest first."""
     reached = (~(scores < threshold)).astype(np.uint8)
@@ -169,13 +182,15 @@ def read_map(path: Path, low: float, high: float) -> Tensor:
 
 
 def write_overlay(path: Path, image: Tensor, scores: np.ndarray, threshold: float) -> None:
-    """Write a picture ``(3, H, W)`` in [0, 1] with its scores over it, and lines around what reaches the threshold."""
+    """Write a picture ``(3, H, W)`` in [0, 1] with its scores over it, and lines around what reaches the threshold.
+
+    Colors are those of reports.
+    """
     picture = np.ascontiguousarray((255 * as_numpy(image)).round().astype(np.uint8)[::-1].transpose(1, 2, 0))
-    low = min(0.0, 2 * threshold)
-    share = np.clip((scores - low) / (2 * (threshold - low) or 1.0), 0, 1)  # the threshold lies in the middle
-    heat = cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    opacity = np.where(share < 0.5, 0, 0.25 + 0.3 * share)[..., None]
-    picture = np.rint(picture * (1 - opacity) + heat * opacity).astype(np.uint8)
+    scale = Scale(threshold)
+    heat = scale.colors[(255 * scale.share(scores)).round().astype(np.uint8)]
+    opacity = heat[..., 3:] / 255
+    picture = np.rint(picture * (1 - opacity) + heat[..., :3] * opacity).astype(np.uint8)
     outlines, _ = cv2.findContours((~(scores < threshold)).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, (255, 255, 255), max(1, round(max(scores.shape) / 400)), cv2.LINE_AA)
     _write_picture(path, picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
@@ -186,9 +201,9 @@ def _write_picture(path: Path, picture: np.ndarray, options: Sequence[int]) -> N
 
 
 def record_of(
-    sample: Any, found: Detection, threshold: float, views: Sequence[str], *, maps: bool, overlays: bool
+    sample: Sample, found: Detection, threshold: float, views: Sequence[str], *, maps: bool, overlays: bool
 ) -> SampleRecord:
-    """The record of a ``vsad.data.Sample``, with the names of the files that belong to it."""
+    """The record of a sample, with the names of the files that belong to it."""
     scores = as_numpy(found.maps)
     score = float(found.sample_score)
     unjudged = [None] * len(views) if found.unjudged is None else found.unjudged.tolist()
