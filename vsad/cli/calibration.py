@@ -61,6 +61,7 @@ def calibrate(
     """Estimate the homographies between the cameras from normal images, or from those of a chessboard."""
     from vsad.calibration import calibrate as estimate
     from vsad.calibration import calibrate_chessboard, write_calibration_pictures
+    from vsad.files import check_writable
 
     made = chosen(file, changes, reads=("size", "graph", "seed"), size=size, graph=graph, seed=seed)
     board = None if chessboard is None else _board(chessboard)
@@ -69,6 +70,7 @@ def calibrate(
     if board is not None and features != "auto":
         raise ValueError(f"--features: must be left out with --chessboard, which has corners, got {features}")
     _check_outputs(out, pictures)
+    check_writable(out, "file")
     if board is None:
         dataset = made.reading.normal(data, category=category, size=made.size)
         with Bars() as bars:

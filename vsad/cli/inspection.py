@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vsad.cli.app import app
-from vsad.cli.options import Category, Data, Depth, Device, Format, Fresh, PixelLimit, Quiet, SkipBad, Threads
+from vsad.cli.options import (
+    Category,
+    Data,
+    Depth,
+    Device,
+    Format,
+    Fresh,
+    PixelLimit,
+    Quiet,
+    SkipBad,
+    Threads,
+    check_apart,
+)
 from vsad.terminal import (
     Bars,
     error,
@@ -71,6 +83,7 @@ def detect(
     """
     from vsad.pipeline import Detections, Reading, detector_options, inspect
 
+    check_apart(out, *data)
     inspector = _load(detector, network, device)
     dataset, incomplete = _to_inspect(data, inspector, category, Reading(format, depth, pixel_limit))
     header = _header(inspector, dataset.category, maps, overlays)
@@ -134,8 +147,7 @@ def watch(
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"--out: must not lie in the folder that is watched, got {out} in {folder}; name another")
+    check_apart(out, folder)
     inspector = _load(detector, network, device)
     options = detector_options(inspector, detector)
     with (

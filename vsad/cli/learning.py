@@ -31,6 +31,7 @@ from vsad.cli.options import (
     SkipBad,
     Steps,
     Threads,
+    check_apart,
     chosen,
 )  # fmt: skip
 from vsad.terminal import Bars, say, show_skipped
@@ -92,6 +93,7 @@ def train(
         size=size, preset=preset, steps=steps, registration=registration, seed=seed, device=device, format=format,
         depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None, vae={} if vae else None,
     )  # fmt: skip
+    check_apart(out, data)
     cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None)
     model = new_model(made.valdm, made.seed)
     check_trainable(model, made.train)
@@ -141,6 +143,7 @@ def fit(
         size=size, memory=memory, false_alarms=false_alarms, registration=registration, network=network,
         seed=seed, device=device, format=format, depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
+    check_apart(out, data)
     cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None, read_cameras(model))
     trained, reading = VALDM.from_pretrained(model).to(made.chosen_device), made.reading
     with Bars() as bars:

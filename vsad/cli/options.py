@@ -37,9 +37,13 @@ Format = Annotated[
 ]
 Depth = Annotated[
     int | None,
-    typer.Option(help="Significant bits of image files of more than 8.", show_default="the range each camera uses"),
+    typer.Option(
+        min=1, max=31, help="Significant bits of image files of more than 8.", show_default="the range each camera uses"
+    ),
 ]
-PixelLimit = Annotated[int | None, typer.Option(help="Refuse images of more pixels.", show_default="250 million")]
+PixelLimit = Annotated[
+    int | None, typer.Option(min=1, help="Refuse images of more pixels.", show_default="250 million")
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out samples that cannot be read, and list them, instead of stopping.")
 ]
@@ -130,6 +134,17 @@ def chosen(
     if options.get("size") is not None:
         options["size"] = parse_size(options["size"])
     return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})
+
+
+def check_apart(out: Path, *inputs: Path) -> None:
+    """Refuse to write into a folder that is read: what was written would be taken for images the next time.
+
+    Raises:
+        ValueError: ``out`` is, or lies in, one of the folders.
+    """
+    for each in inputs:
+        if each.is_dir() and out.resolve().is_relative_to(each.resolve()):
+            raise ValueError(f"--out: must not lie in the folder that is read, got {out} in {each}; name another")
 
 
 def parse_size(text: str) -> int | list[int]:

@@ -30,6 +30,7 @@ from vsad.cli.options import (
     SkipBad,
     Steps,
     Threads,
+    check_apart,
     chosen,
 )  # fmt: skip
 from vsad.terminal import Bars, ListCommand, say, show_false_alarms, show_skipped, show_table, show_warnings
@@ -74,6 +75,7 @@ def run(
         false_alarms=false_alarms, ablations=ablations or None, vae={} if vae else None, network=network, seed=seed,
         device=device, format=format, depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
+    check_apart(out, data)
     absent = missing_categories(data, format=made.format)
     if absent and not category:
         say(f"no images of {', '.join(absent)}: these categories are left out")

@@ -27,8 +27,11 @@ from vsad.pipeline.record import (
     write_map,
     write_overlay,
 )  # fmt: skip
+from vsad.pipeline.stages import check_free
 from vsad.pipeline.verdicts import Verdict, Verdicts
 
+# The folders of the samples' files.
+_KINDS = ("samples", "maps", "overlays")
 FILE, RIG, FORMAT, VERSION = "detections.json", "rig.json", "vsad-detections", 1
 
 
@@ -86,7 +89,11 @@ class Detections:
         size, depths = list(header.cameras.size), dict(header.cameras.depths)
         cameras = {"views": list(header.cameras.views), "size": size, "depths": depths}
         shared = {"category": header.category, "cameras": cameras, "maps": header.maps, "overlays": header.overlays}
+        # The folders are not its own with all that is in them: every file in them is noted by itself.
+        mine = read_run(folder) is not None
+        check_free(Path(folder), (FILE, RIG) if mine else (FILE, RIG, *_KINDS))
         with RunFolder.open(folder, command="detect", options={**shared, **options}, fresh=fresh) as run:
+            run.file(FILE)
             rig.save(run.file(RIG))
             yield cls(Path(folder), header, run)
 
@@ -110,6 +117,7 @@ class Detections:
     def own(self, name: str) -> Path:
         """The path of a further file of the folder's own, which ``fresh`` deletes."""
         assert self._run is not None
+        check_free(self.folder, [name])
         return self._run.file(name)
 
     @property

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vsad.config import plain
 from vsad.data import Cameras, MultiViewDataset
-from vsad.detection import Detector, place_all
+from vsad.detection import Detector, place_all, storage
 from vsad.files import RunFolder, fingerprint_files, read_weights, write_weights
 from vsad.geometry import Rig
 from vsad.models import VALDM
 from vsad.pipeline.config import RunConfig
-from vsad.pipeline.learned import write_cameras
-from vsad.pipeline.parts import Split, fit_detector
-from vsad.pipeline.stages import data_fingerprint
+from vsad.pipeline.learned import FILE, write_cameras
+from vsad.pipeline.parts import Split, check_enough, fit_detector
+from vsad.pipeline.stages import check_free, data_fingerprint
 from vsad.pipeline.steps import Images, images_of, register_station
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
-from vsad.training import Station, is_main_process, learn_encodings, train, train_vae
+from vsad.training import Station, TrainConfig, is_main_process, learn_encodings, train, train_vae
 
 _REGISTRATION = "registration.safetensors"
+# What is written into the folder of a model, and of a detector.
+_MODEL, _TRAINING = ("adapter", "unet", "vae", "scheduler"), "training"
+# Where no checkpoints are asked for, there are so many of a long training, and so many steps between two at least.
+_CHECKPOINTS, _LEAST_STEPS = 20, 25
+_DETECTOR = (storage.CONFIG, storage.WEIGHTS, storage.RIG)
 
 
 def train_station(
@@ -51,15 +56,20 @@ def train_station(
     """
     product = config.valdm.index_of(dataset.category)
     options = {"config": _plain(config), "rig": _of(rig), "data": data_fingerprint([dataset])}
+    if is_main_process():
+        check_free(out, (*_MODEL, _TRAINING, FILE, _REGISTRATION))
     with _opened(out, "train", options, fresh) as run:
+        if run is not None:
+            run.file(FILE)
+            for part in (*_MODEL, _TRAINING):
+                run.subfolder(part)
         registration, why = _register(dataset, rig, config, run, progress)
         model.to(config.chosen_device)
         if config.vae is not None:
             train_vae(model, Images(dataset), config.vae, progress)
         images = place_all(images_of(dataset, "encode", progress), registration, [], model.divisor)
         station = Station(learn_encodings(model, images), canonical_rig(rig, registration, model.divisor), product)
-        folder = out / "training" if run is None else run.subfolder("training")
-        train(model, station, config.train, progress, folder=folder)
+        train(model, station, resumable(config.train), progress, folder=out / _TRAINING)
         if run is not None:
             model.save_pretrained(out)
             write_cameras(out, Cameras(rig.views, rig.size, dataset.cameras.depths))
@@ -93,12 +103,17 @@ def fit_station(
     Returns:
         The detector, and why samples are brought into one pose or not, in words.
     """
+    check_enough(dataset)
     network = config.frozen_network()
     options = {
         "config": _plain(config), "rig": _of(rig), "data": data_fingerprint([dataset]),
         "model": fingerprint_files(*_weights_of(trained)),
     }  # fmt: skip
+    check_free(out, (*_DETECTOR, storage.MODEL, _REGISTRATION))
     with RunFolder.open(out, command="fit", options=options, fresh=fresh) as run:
+        for name in _DETECTOR:
+            run.file(name)
+        run.subfolder(storage.MODEL)
         registration, why = _register(dataset, rig, config, run, progress)
         split = Split.to_fit(dataset, registration, model, rig, progress, network=network, seed=config.seed)
         detector = fit_detector(model, rig, split, registration, config.detector, progress, network, dataset.category)
@@ -106,6 +121,12 @@ def fit_station(
         detector.save_pretrained(out)
         run.finish()
     return detector, why
+
+
+def resumable(config: TrainConfig) -> TrainConfig:
+    """The same training, with checkpoints to go on from also where none were asked for."""
+    every = config.checkpoint_every or max(_LEAST_STEPS, config.steps // _CHECKPOINTS)
+    return replace(config, checkpoint_every=every)
 
 
 def _opened(out: Path, command: str, options: dict[str, Any], fresh: bool) -> AbstractContextManager[RunFolder | None]:
@@ -133,8 +154,7 @@ def _register(
 
 def _weights_of(folder: Path) -> list[Path]:
     """The files of a model, without those of its training."""
-    kinds = (folder / part for part in ("adapter", "unet", "vae", "scheduler"))
-    return [part for part in kinds if part.exists()]
+    return [folder / part for part in _MODEL if (folder / part).exists()]
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

@@ -135,6 +135,18 @@ def changed_model(model: VALDM, seed: int, **changes: Any) -> VALDM:
     return changed
 
 
+def check_enough(normal: MultiViewDataset) -> None:
+    """Refuse to fit a detector to a single sample, before any work: how much normal ones differ, two tell at least.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if len(normal) < 2:
+        raise ValueError(
+            f"fit: train/good must hold at least 2 normal samples of {normal.category}, got {len(normal)}; add some"
+        )
+
+
 def fit_detector(
     model: VALDM,
     rig: Rig,

@@ -17,7 +17,7 @@ from vsad.geometry import Rig
 from vsad.models import VALDM
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.opening import Reading
-from vsad.pipeline.parts import Split
+from vsad.pipeline.parts import Split, check_enough
 from vsad.pipeline.stages import Stages, data_fingerprint
 from vsad.pipeline.steps import register_station
 from vsad.progress import SILENT, Progress
@@ -52,6 +52,7 @@ class Data(NamedTuple):
         """Open both splits, which must be of the same cameras."""
         reading = config.reading
         normal = reading.normal(root, category=category, size=config.size, progress=progress)
+        check_enough(normal)
         views = Cameras(tuple(normal.views), normal.cameras.size, normal.cameras.depths)
         return cls(category, root, normal, reading.open(root, "test", category=category, cameras=views), reading)
 

@@ -20,7 +20,7 @@ def threshold_for_rate(found: Detections, rate: float) -> Threshold:
     """The threshold that a share of good products exceeds, judged from the good samples that were inspected.
 
     Raises:
-        ValueError: no inspected sample is known to be good, or the rate is not between 0 and 1.
+        ValueError: fewer than two inspected samples are known to be good, or the rate is not between 0 and 1.
     """
     if not 0 < rate < 1:
         raise ValueError(f"threshold: false_alarms must lie between 0 and 1, got {rate}")
@@ -81,9 +81,9 @@ def decide_anew(folder: Path, threshold: Threshold, chosen: str, progress: Progr
 
 def _good(found: Detections) -> list[float]:
     scores = [verdict.score for verdict in found.verdicts.found if verdict.label == GOOD]
-    if not scores:
+    if len(scores) < 2:
         raise ValueError(
-            f"{found.folder}: must hold samples that are known to be good, got none; inspect a test split with good "
-            "samples, or give the threshold by --value"
+            f"{found.folder}: must hold at least 2 samples that are known to be good, got {len(scores)}; inspect a "
+            "test split with good samples, or give the threshold by --value"
         )
     return scores

@@ -18,11 +18,12 @@ from vsad.models import VALDM, new_model
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Header
 from vsad.pipeline.inspection import detector_options, inspect
+from vsad.pipeline.learning import resumable
 from vsad.pipeline.measuring import Variant, measure, measure_baseline, measure_variants
 from vsad.pipeline.parts import Split, changed_model, fit_detector
-from vsad.pipeline.product import WORK, Data, Product, encode_together
+from vsad.pipeline.product import RIG, WORK, Data, Product, encode_together
 from vsad.pipeline.reporting import reconstructions, report_detections
-from vsad.pipeline.stages import Stages, data_fingerprint
+from vsad.pipeline.stages import Stages, check_free, data_fingerprint
 from vsad.pipeline.steps import Images, write_metrics
 from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT, Prefixed, Progress
@@ -103,10 +104,17 @@ def run(
     # Opened before any work: what is wrong with the last category is said before the first one is begun.
     data = {name: Data.open(root, name, config, progress) for name in chosen}
     options = {name: value for name, value in plain(asdict(config)).items() if name not in _FREE}
+    places = {name: f"{name}/" if len(there) > 1 else "" for name in chosen}
+    files = [METRICS, *(f"{place}{name}" for place in places.values() for name in (RIG, REPORT))]
+    folders = [f"{place}{name}" for place in places.values() for name in (DETECTOR, DETECTIONS, WORK)]
+    check_free(out, [*files, *folders])
     with RunFolder.open(
         out, command="run", options={"data": str(root.resolve()), "config": options}, fresh=fresh
     ) as folder:
-        places = {name: f"{name}/" if len(there) > 1 else "" for name in chosen}
+        for name in files:
+            folder.file(name)
+        for name in folders:
+            folder.subfolder(name)
         stages = {name: Stages(folder, name, data_fingerprint([d.normal, d.test])) for name, d in data.items()}
         missing = [name for name in chosen if stages[name].facts(_OUTCOME) is None]
         # A conditioned model learns all categories together; otherwise each has a model of its own, and is done first.
@@ -119,7 +127,11 @@ def run(
                 if product.stages.facts(_OUTCOME) is None:
                     group_run.judge(product)
                     _write_metrics(folder, there)
+            for product in products:
+                shutil.rmtree(folder.folder / f"{product.folder}{WORK}", ignore_errors=True)
         _write_metrics(folder, there)
+        for place in places.values():  # a process may have been killed before it deleted it
+            shutil.rmtree(folder.folder / f"{place}{WORK}", ignore_errors=True)
         folder.finish()
         return {name: Outcome.of(stages[name].facts(_OUTCOME) or {}) for name in chosen}
 
@@ -175,11 +187,11 @@ class _GroupRun:
         splits = encode_together(products, self.model, self.network, config, self.progress)
         self.splits = {product.data.category: split for product, split in zip(products, splits)}
         work = self.run.subfolder(f"{products[0].folder}{WORK}")
-        train(self.model, self._stations(self.model), config.train, self.progress, folder=work / "training")
+        train(self.model, self._stations(self.model), resumable(config.train), self.progress, folder=work / "training")
         if config.ablations:
             self.plain = changed_model(self.model, config.seed, align_stages=(), refine=False)
             told = Prefixed(self.progress, _PLAIN)
-            train(self.plain, self._stations(self.plain), config.train, told, folder=work / "training-plain")
+            train(self.plain, self._stations(self.plain), resumable(config.train), told, folder=work / "training-plain")
 
     def _stations(self, model: VALDM) -> list[Station]:
         return [product.station(model, self.splits[product.data.category]) for product in self.products]
@@ -210,9 +222,6 @@ class _GroupRun:
                 self._facts(product, detector, outcome), drawn, data.reading.skipped,
             )  # fmt: skip
         product.stages.mark(_OUTCOME, **outcome._asdict())
-        if all(each.stages.facts(_OUTCOME) is not None for each in self.products):
-            for each in self.products:
-                shutil.rmtree(run.folder / f"{each.folder}{WORK}", ignore_errors=True)
 
     def _fitted(self, product: Product) -> Detector:
         """The detector of a product, fitted now or before the run was interrupted."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vsad.data import MultiViewDataset
-from vsad.files import RunFolder
+from vsad.files import RunFolder, read_run
 
 
 class Stages:
@@ -39,6 +39,27 @@ class Stages:
     def mark(self, stage: str, **facts: Any) -> None:
         """Note that a stage is done, and facts about it."""
         self._run.mark(f"{self._category}/{stage}", data=self._data, **facts)
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Refuse, before any work, a folder that holds what a run would write and has not made itself.
+
+    Args:
+        folder: of the run, which need not be there.
+        names: of the files and folders that it will write.
+
+    Raises:
+        FileExistsError: one of them is somebody else's.
+    """
+    known = read_run(folder)
+    own = {} if known is None else {**known.files, **known.folders}
+    for name in names:
+        path = folder / name
+        taken = any(path.iterdir()) if path.is_dir() else path.exists()
+        if taken and name not in own:
+            raise FileExistsError(
+                f"{path}: must be new, got something that no run in {folder} has made; name another --out, or move it"
+            )
 
 
 def data_fingerprint(datasets: Iterable[MultiViewDataset]) -> str:
