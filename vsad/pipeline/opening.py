@@ -18,7 +18,7 @@ class Reading:
         depth: significant bits of files of more than 8; None takes the cameras' own range.
         pixel_limit: larger images are refused; None for the default.
         skip_bad: leave out samples that cannot be read, instead of refusing all.
-        skipped: is filled with those that were left out, and why.
+        skipped: is filled with those that were left out, as ``<split>/<id>``, and why.
     """
 
     format: str | None = None
@@ -38,13 +38,18 @@ class Reading:
         progress: Progress = SILENT,
     ) -> MultiViewDataset:
         """Open a split, as ``open_dataset`` does, without what cannot be read where that is to be skipped."""
+
+        def skip(sample_id: str, reason: str) -> None:
+            self.skipped[f"{split}/{sample_id}"] = reason  # the splits number their samples independently
+
         dataset = open_dataset(
             root, split, category=category, size=size, format=self.format, cameras=cameras, depth=self.depth,
-            pixel_limit=self.pixel_limit, on_bad=self.skipped.__setitem__ if self.skip_bad else None,
+            pixel_limit=self.pixel_limit, on_bad=skip if self.skip_bad else None,
         )  # fmt: skip
         if self.skip_bad:
             dataset, bad = dataset.without_bad(progress)
-            self.skipped |= {each.sample.id: each.reason for each in bad}
+            for each in bad:
+                skip(each.sample.id, each.reason)
         return dataset
 
     def normal(
