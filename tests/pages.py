@@ -14,7 +14,7 @@ SHELL = ("sh", "bash", "console")
 PROGRAMS = ("vsad", "make", "python", "python3", "pip", "accelerate")
 
 _FENCE = re.compile(r"```(\w*)\s*$")
-_MARK = re.compile(r"<!-- (needs|not run): (.+) -->\s*$")
+_MARK = re.compile(r"<!-- (needs|not run|ends): (.+) -->\s*$")
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{'|'.join(PROGRAMS)}) ")
 _SPAN = re.compile(r"`([^`]+)`")
 
@@ -22,18 +22,21 @@ _SPAN = re.compile(r"`([^`]+)`")
 class Block(NamedTuple):
     """Code that stands by itself.
 
-    A comment before a block says what it needs, which skips it where that is missing, or why it is not run::
+    A comment before a block says what it needs, which skips it where that is missing, why it is not run, or with what
+    other code than 0 its last command ends::
 
         <!-- needs: kornia -->
         <!-- not run: needs a camera -->
+        <!-- ends: 4 -->
     """
 
     page: Path
     line: int  # of its first line, from 1
     language: str  # "python", "commands", or what the page says
     text: str
-    needs: str | None
-    not_run: str | None
+    needs: str | None = None
+    not_run: str | None = None
+    ends: int = 0
 
     @property
     def name(self) -> str:
@@ -81,7 +84,8 @@ def blocks(page: Path) -> list[Block]:
             continue
         language = "commands" if language in SHELL else language
         if text:
-            found.append(Block(page, start + 1, language, "\n".join(text), marks.get("needs"), marks.get("not run")))
+            said = marks.get("needs"), marks.get("not run"), int(marks.get("ends", 0))
+            found.append(Block(page, start + 1, language, "\n".join(text), *said))
         marks = {}
     return found
 

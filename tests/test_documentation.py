@@ -3,17 +3,22 @@
 Blocks of Python run, a page's one after the other in one namespace, in a folder that holds a small station. Commands of
 ``vsad`` run in the same folder, shortened by a few options (``SHORTER``). Commands that take minutes or a machine of
 their own (``make``, ``pip``, what ``LONG`` names), those with a placeholder and those within a line are not run: their
-programs, subcommands, options, targets and files must exist.
+programs, subcommands, options, targets and files must exist. Messages must be what the sources say, and JSON what the
+commands write.
 """
 
+import ast
 import contextlib
 import functools
+import glob
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +26,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from tests.flat_surfaces import camera, chessboard, photograph
 from tests.pages import ROOT, Block, blocks, holds_placeholder, pages, spans, words
 from vsad.cli import app
+from vsad.data.images import write_image
 from vsad.data.synth import SynthConfig, synthesize
 from vsad.ops.common.registry import OPERATORS
 
@@ -34,6 +41,13 @@ SHORTER = {
     "run": ["--steps", "2"],
 }
 LONG = ("ablate", "bench", "demo", "watch")  # take minutes, or until they are stopped
+# What a page may take for granted where it does not make it: how it is made.
+GIVEN = {
+    "rig.json": "vsad calibrate station --out rig.json",
+    "model": "vsad train station --rig rig.json --out model --steps 2",
+    "detector": "vsad fit station --model model --rig rig.json --out detector",
+    "detections": "vsad detect station --detector detector --out detections",
+}
 
 NEEDS = {
     "kornia": lambda: importlib.util.find_spec("kornia"),
@@ -74,8 +88,15 @@ class Reader:
             return
         for program, *arguments in block.commands:
             if program == "vsad" and arguments[0] not in LONG and not holds_placeholder(arguments):
-                result = CliRunner().invoke(app, arguments + SHORTER.get(arguments[0], []))
-                assert result.exit_code == 0, f"vsad {' '.join(arguments)}: {result.output[-2000:]}{result.exception!r}"
+                is_last = [program, *arguments] == block.commands[-1]
+                vsad(arguments + SHORTER.get(arguments[0], []), block.ends if is_last else 0)
+
+
+def vsad(arguments: list[str], ends: int = 0) -> None:
+    """Run a command here, patterns expanded as a shell does; it must end with that code."""
+    words = [word for each in arguments for word in (sorted(glob.glob(each)) or [each])]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == ends, f"vsad {' '.join(arguments)}: {result.output[-2000:]}{result.exception!r}"
 
 
 def missing(block: Block) -> str | None:
@@ -87,7 +108,7 @@ def missing(block: Block) -> str | None:
 
 @pytest.fixture(scope="module")
 def station(tmp_path_factory):
-    """A folder with what pages take for granted: ``station``, ``data`` and ``rig.json``."""
+    """A folder with what pages take for granted: ``station``, ``data``, ``boards`` and what ``GIVEN`` names."""
     folder = tmp_path_factory.mktemp("pages")
     data = folder / "station"
     synthesize(data, SynthConfig(train=4, test_good=1, test_defect=5, size=96))
@@ -97,20 +118,29 @@ def station(tmp_path_factory):
         else:
             picture.unlink()
     shutil.copytree(data, folder / "data")
-    result = CliRunner().invoke(app, ["calibrate", str(data), "--out", str(folder / "rig.json")])
-    assert result.exit_code == 0, result.output
+    surface = chessboard()
+    for view, H_view_from_surface in {"left": camera(35, 20), "right": camera(30, 310), "top": camera(0, 0)}.items():
+        write_image(folder / "boards" / f"{view}.png", photograph(surface, H_view_from_surface))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for command in GIVEN.values():
+            vsad(words(command)[1:])
     return folder
 
 
 @pytest.fixture(scope="module")
 def readers(station, tmp_path_factory):
-    """The reader of every page, in a folder of its own."""
+    """The reader of every page, in a folder of its own that lacks what the page makes."""
     found = {}
     for page, page_blocks in BLOCKS.items():
         folder = tmp_path_factory.mktemp(page.stem) / "work"
         shutil.copytree(station, folder)
-        if any(command[:3] == ["vsad", "synth", "station"] for block in page_blocks for command in block.commands):
-            shutil.rmtree(folder / "station")  # the page makes its own
+        commands = [command for block in page_blocks for command in block.commands]
+        makes_station = any(command[:3] == ["vsad", "synth", "station"] for command in commands)
+        made = {after for command in commands for word, after in zip(command, command[1:]) if word == "--out"}
+        for name in made.intersection(GIVEN) | ({"station"} if makes_station else set()):
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         found[page] = Reader([block for block in page_blocks if block in CODE], folder)
     return found
 
@@ -187,9 +217,76 @@ def help_of(*target: str) -> str:
 
 def test_every_block_says_what_it_holds():
     """Code in a block of no language, or of a misspelled one, would not be run."""
-    known = {"python", "commands", "mermaid", "json", "yaml", "text"}
+    known = {"python", "commands", "mermaid", "json", "yaml", "text", "message"}
     found = [(block.name, block.language) for page_blocks in BLOCKS.values() for block in page_blocks]
     assert [each for each in found if each[1] not in known] == []
+
+
+MESSAGES = [
+    (f"{block.page.name}: {line}", line)
+    for found in BLOCKS.values()
+    for block in found
+    if block.language == "message"
+    for line in block.text.splitlines()
+]
+
+
+@functools.cache
+def what_the_sources_say() -> str:
+    """Every string of the sources, one after the other, with a NUL where a value goes."""
+    said = []
+    for file in (ROOT / "vsad").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                said.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.append(node.value)
+    return "\0".join(said)
+
+
+def fixed_parts(message: str) -> list[str]:
+    """What the program says itself, clause by clause: without values, ``<...>``, and without what is left out, ``...``."""
+    said = re.sub("^(error|warning): ", "", message)
+    clauses = re.split(r"<[^<>]*>|\.\.\.|, got |[:;,.()](?: |$)| \(", said)
+    return [clause.strip(" ,") for clause in clauses if re.search(r"\w", clause)]
+
+
+@pytest.mark.parametrize("message", [pytest.param(message, id=name) for name, message in MESSAGES])
+def test_a_message_is_what_the_program_says(message):
+    parts = fixed_parts(message)
+    assert sum(len(part.split()) for part in parts) >= 4
+    assert [part for part in parts if part not in what_the_sources_say()] == []
+
+
+JSON = [block for found in BLOCKS.values() for block in found if block.language == "json"]
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=block.name) for block in JSON])
+def test_json_has_the_fields_of_what_the_commands_wrote(block, readers, monkeypatch):
+    reader = readers[block.page]
+    monkeypatch.chdir(reader.folder)
+    if reader.blocks:
+        reader.read(reader.blocks[-1])
+    shown = json.loads(block.text)
+    written = [json.loads(file.read_text()) for file in Path().rglob("*.json") if file.name != "synth.json"]
+    alike = [
+        each for each in written if each.get("format") == shown.get("format") and each.keys() >= {next(iter(shown))}
+    ]
+    assert alike, "no such file was written"
+    assert differences(shown, max(alike, key=lambda each: len(json.dumps(each)))) == []
+
+
+def differences(shown: Any, written: Any, where: str = "") -> list[str]:
+    """Where fields differ; of lists the first entries count, and what is shown empty may hold anything."""
+    if isinstance(shown, dict) and isinstance(written, dict) and shown:
+        wrong = [f"{where}.{name}" for name in shown.keys() ^ written.keys()]
+        return wrong + [
+            each for name in shown.keys() & written.keys()
+            for each in differences(shown[name], written[name], f"{where}.{name}")
+        ]  # fmt: skip
+    if isinstance(shown, list) and isinstance(written, list):
+        return differences(shown[0], written[0], f"{where}[0]") if shown and written else []
+    return [] if isinstance(shown, dict) == isinstance(written, dict) else [where]
 
 
 def test_options_within_lines_exist():
@@ -243,15 +340,15 @@ def test_blocks_are_found_as_people_write_them(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE, encoding="utf-8")
     found = blocks(page)
-    assert [(block.line, block.language, block.needs, block.not_run) for block in found] == [
-        (3, "commands", None, None),
-        (10, "python", "kornia", None),
-        (16, "commands", None, "needs a camera"),
-        (22, "python", None, None),
+    assert [(block.line, block.language, block.needs, block.not_run, block.ends) for block in found] == [
+        (3, "commands", None, None, 0),
+        (10, "python", "kornia", None, 0),
+        (16, "commands", None, "needs a camera", 0),
+        (23, "python", None, None, 4),
     ]
     assert found[0].commands == [["vsad", "run", "station", "--out", "out"], ["make", "demo"]]
     assert found[2].commands == [["vsad", "watch", "PLACEHOLDER", "--out", "log"]]
-    assert list(spans(page)) == [(1, "vsad --help"), (25, "code over two lines")]
+    assert list(spans(page)) == [(1, "vsad --help"), (26, "code over two lines")]
 
 
 PAGE = """Text with `vsad --help`.
@@ -275,6 +372,7 @@ $ vsad watch <your folder> \\
 ```
 
 Text.
+<!-- ends: 4 -->
 ```python
 pass
 ```
