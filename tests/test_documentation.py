@@ -38,6 +38,7 @@ VIEWS = {"C1": "left", "C2": "right", "C3": "top"}  # the station of README has 
 SHORTER = {
     "synth": ["--train", "4", "--good", "1", "--defects", "5", "--size", "96"],
     "train": ["--steps", "2"],
+    "fit": ["--false-alarms", "0.5"],  # of so few samples, so that there are defects to find
     "run": ["--steps", "2"],
 }
 LONG = ("ablate", "bench", "demo", "watch")  # take minutes, or until they are stopped
@@ -178,6 +179,8 @@ def check_vsad(arguments: list[str]) -> None:
     if holds_placeholder(arguments[:1]):  # `vsad STEP --help`
         return
     name, *rest = arguments
+    if name in ("--version", "--help"):
+        return
     assert name in commands, f"vsad has the commands {', '.join(commands)}; got {name}"
     with contextlib.suppress(typer.Exit):  # of --help
         commands[name].make_context(name, rest)
@@ -245,9 +248,9 @@ def what_the_sources_say() -> str:
 
 
 def fixed_parts(message: str) -> list[str]:
-    """What the program says itself, clause by clause: without values, ``<...>``, and without what is left out, ``...``."""
+    """What the program says itself, clause by clause, without values, ``<...>``, and what is left out, ``...``."""
     said = re.sub("^(error|warning): ", "", message)
-    clauses = re.split(r"<[^<>]*>|\.\.\.|, got |[:;,.()](?: |$)| \(", said)
+    clauses = re.split(r"<[^<>]*>|\.\.\.|, got |\)?[:;,.](?: |$)|\) | \(", said)
     return [clause.strip(" ,") for clause in clauses if re.search(r"\w", clause)]
 
 
