@@ -261,6 +261,15 @@ def test_a_message_is_what_the_program_says(message):
     assert [part for part in parts if part not in what_the_sources_say()] == []
 
 
+def test_a_message_that_nobody_says_is_found():
+    right = "error: <a.png> must be a complete image, got <...>; copy or export the file again, as PNG for example"
+    said = what_the_sources_say()
+    assert all(part in said for part in fixed_parts(right))
+    assert [part for part in fixed_parts(right.replace("complete", "whole")) if part not in said] == [
+        "must be a whole image"
+    ]
+
+
 JSON = [block for found in BLOCKS.values() for block in found if block.language == "json"]
 
 
