@@ -99,6 +99,13 @@ def spans(page: Path) -> Iterator[tuple[int, str]]:
         yield prose[: found.start()].count("\n") + 1, " ".join(found[1].split())
 
 
+def anchors(page: Path) -> set[str]:
+    """What links may name within a page: its headings, as GitHub makes anchors of them."""
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    headings = re.findall(r"^#+ (.+)$", prose, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def words(command: str) -> list[str]:
     """A command line's words: ``PIP_EXTRA_INDEX_URL=<index> make demo  # why`` is ``make demo``."""
     parts = shlex.split(without_blanks(command.removeprefix("$ ")), comments=True)
