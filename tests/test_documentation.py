@@ -36,7 +36,7 @@ from vsad.ops.common.registry import OPERATORS
 VIEWS = {"C1": "left", "C2": "right", "C3": "top"}  # the station of README has three cameras
 # Options that make a command short; the last of an option counts.
 SHORTER = {
-    "synth": ["--train", "4", "--good", "1", "--defects", "5", "--size", "96"],
+    "synth": ["--train", "4", "--good", "2", "--defects", "5", "--size", "96"],
     "train": ["--steps", "2"],
     "fit": ["--false-alarms", "0.5"],  # of so few samples, so that there are defects to find
     "run": ["--steps", "2"],
@@ -112,7 +112,7 @@ def station(tmp_path_factory):
     """A folder with what pages take for granted: ``station``, ``data``, ``boards`` and what ``GIVEN`` names."""
     folder = tmp_path_factory.mktemp("pages")
     data = folder / "station"
-    synthesize(data, SynthConfig(train=4, test_good=1, test_defect=5, size=96))
+    synthesize(data, SynthConfig(train=4, test_good=2, test_defect=5, size=96))
     for picture in data.rglob("*.png"):
         if picture.stem in VIEWS:
             picture.rename(picture.with_stem(VIEWS[picture.stem]))
