@@ -70,7 +70,7 @@ def test_what_went_wrong_is_listed_by_name_and_reason(tmp_path: Path) -> None:
     assert summaries[:3] == [
         "Left out: 2 samples could not be used, and count nowhere",
         "Not registered: 1 sample judged where it lay",
-        "Empty masks: 1 defective sample without a marked defect: they count as samples, their pixels and views nowhere",
+        "No masks: 1 defective sample without a marked defect: they count as samples, their pixels and views nowhere",
     ]
     assert "not registered" in page.find("article")[1][1]
     assert "Notices" not in [text for _, text in written(tmp_path).find("h2")]

@@ -1,7 +1,8 @@
 """vsad's own layout: a folder per sample, a file per view.
 
     <root>/{train,test}/{good,<defect>}/<sample>/<view>.png
-    <root>/ground_truth/<defect>/<sample>/<view>.png        non-zero where the defect is; no file = clean view
+    <root>/ground_truth/<defect>/<sample>/<view>.png        non-zero where the defect is; no file = clean view,
+                                                            no file of any view = not known where
 
 A mask may also be called ``<view>_mask.png``, and the letters of its name may be small or capital.
 """
@@ -19,7 +20,7 @@ _HOLDS = "<sample>/<view>.png"
 def read_folder(root: Path, category: str, split: str) -> Listing:
     """List the samples of one split of the category whose train and test lie in ``root``.
 
-    A sample is not whole where two files stand for one view, a defective one has no mask, or a mask has no view.
+    A sample is not whole where two files stand for one view, or a mask has no view.
 
     Raises:
         FileNotFoundError: the split, or its normal images, are not there.
@@ -57,11 +58,6 @@ def _read_sample(root: Path, category: str, split: str, folder: Path) -> Sample:
     images = _images_by_view(folder)
     truth = root / "ground_truth" / defect / folder.name
     masks = _masks_by_view(truth, images) if truth.is_dir() else {}
-    if defect != GOOD and split == "test" and not masks:
-        raise ValueError(
-            f"open_dataset: {folder} must have a mask in {truth}, got none; add <view>.png, white on the defect, "
-            "for each view that shows it (all white will do where only the view's label is known)"
-        )
     sample_id = f"{defect}/{folder.name}"
     return Sample(category, sample_id, split, defect, images, {view: masks.get(view) for view in images})
 

@@ -25,7 +25,7 @@ def read_mvtec(root: Path, category: str, split: str) -> Listing:
 def read_pictures(root: Path, category: str, split: str, views_of: Callable[[Path], dict[str, ViewFile]]) -> Listing:
     """List the samples of one split where each is one file.
 
-    A sample is not whole where another file has its name, or where it is defective and has no mask, or two.
+    A sample is not whole where another file has its name, or where it has two masks.
 
     Args:
         root: the category's folder.
@@ -79,11 +79,6 @@ def _read_sample(
                 "remove one of them"
             )
     defect = path.parent.name
-    if defect != GOOD and split == "test" and not found:
-        raise ValueError(
-            f"open_dataset: {path} must have a mask {path.stem}_mask.png or {path.stem}.png in "
-            f"ground_truth/{defect}, got none; add one, white on the defect"
-        )
     # A view's mask is the part of the mask that lies where the view lies in the image.
     truth = {view: file._replace(path=found[0]) if found else None for view, file in images.items()}
     return Sample(category, sample_id, split, defect, images, truth)

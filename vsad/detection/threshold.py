@@ -45,6 +45,9 @@ class Threshold(NamedTuple):
     def describe(self) -> str:
         """The threshold in a line, and what it promises."""
         (low, high), (least, most) = self.interval, self.rate
+        if low == high:  # it was given, and what it leads to is all that is known
+            told = f"{least:.1%} to {most:.1%} false alarms to be expected, from {self.samples} good samples"
+            return f"{self.value:.3g}" + (f"; {told}" if self.samples else "")
         return (
             f"{self.value:.3g} (90% interval {low:.3g} to {high:.3g}), from {self.samples} good samples: "
             f"{self.asked:.1%} false alarms asked, {least:.1%} to {most:.1%} to be expected"
