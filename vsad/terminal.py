@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich.progress
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -209,12 +210,23 @@ def show_verdicts(verdicts: Verdicts) -> None:
     shown = verdicts.found
     if len(shown) > _ROWS:
         shown = sorted(shown, key=lambda verdict: (not verdict.defect, -verdict.score))[:_ROWS]
+    rows = [(each.id, f"{each.score:.2f}", "DEFECT" if each.defect else "ok") for each in shown]
     table = Table("sample", "score", "verdict")
-    for verdict in shown:
-        table.add_row(escape(verdict.id), f"{verdict.score:.2f}", "DEFECT" if verdict.defect else "ok")
-    console.print(table)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if _fits(rows):
+        console.print(table)
+    else:  # a terminal that is too narrow for the table would cut its words
+        for row in rows:
+            say("  ".join(row))
     if len(verdicts.found) > _ROWS:
         say(f"and {len(verdicts.found) - _ROWS} more; detections.json has all of them")
+
+
+def _fits(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table of these cells has a line for each row."""
+    widest = sum(max(map(cell_len, column)) for column in zip(("verdict",) * 3, *rows))
+    return widest + 10 <= console.width
 
 
 def show_false_alarms(called: int, good: int) -> None:

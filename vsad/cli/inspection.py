@@ -81,7 +81,7 @@ def detect(
 
     Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
     """
-    from vsad.pipeline import Detections, Reading, detector_options, inspect
+    from vsad.pipeline import Detections, Reading, detector_options, in_utf8, inspect
 
     check_apart(out, *data)
     inspector = _load(detector, network, device)
@@ -97,7 +97,7 @@ def detect(
         Bars() as bars,
         Detections.open(out, header, detector_options(inspector, detector), inspector.rig, fresh=fresh) as results,
     ):
-        results.bad |= incomplete
+        results.bad |= {in_utf8(name): in_utf8(reason) for name, reason in incomplete.items()}
         inspect(
             inspector, dataset, results, bars, batch=batch or inspector.config.unet_batch(inspector.reach.device),
             on_found=found, on_bad=lambda each: bad.__setitem__(each.sample.id, each.reason),
@@ -188,12 +188,16 @@ def threshold(
     quiet: Quiet = False,
 ) -> None:
     """Choose another threshold for samples that were inspected, and decide them anew, without inspecting again."""
-    from vsad.detection import change_threshold
+    from vsad.detection import change_threshold, storage
+    from vsad.files import check_writable, read_json
     from vsad.pipeline import Detections, decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
 
     if sum((false_alarms is not None, f1_max, value is not None)) != 1:
         raise ValueError("threshold: must be chosen by one of --false-alarms, --f1-max and --value; give one of them")
     found = Detections.load(detections)
+    if detector is not None:  # before anything is changed
+        read_json(detector / storage.CONFIG, storage.REMEDY)
+        check_writable(detector / storage.CONFIG, "file")
     if false_alarms is not None:
         made, how = threshold_for_rate(found, false_alarms), f"for {false_alarms:.1%} false alarms"
     elif f1_max:

@@ -9,7 +9,7 @@ from vsad.pipeline.inspection import detector_options, inspect
 from vsad.pipeline.learned import cameras_for, read_cameras
 from vsad.pipeline.learning import fit_station, train_station
 from vsad.pipeline.measuring import measure
-from vsad.pipeline.opening import Reading
+from vsad.pipeline.opening import Reading, in_utf8
 from vsad.pipeline.parts import Split, fit_detector
 from vsad.pipeline.record import SampleRecord
 from vsad.pipeline.reporting import report_detections
@@ -46,6 +46,7 @@ __all__ = [
     "fit_detector",
     "fit_station",
     "images_of",
+    "in_utf8",
     "inspect",
     "measure",
     "metrics_table",

@@ -15,6 +15,7 @@ from vsad.data import BadSample, MultiViewDataset, Sample
 from vsad.detection import Detector, storage
 from vsad.files import fingerprint_files
 from vsad.pipeline.detections import Detections
+from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.record import SampleRecord, check_names
 from vsad.progress import SILENT, Progress
 
@@ -47,7 +48,7 @@ def inspect(
     def bad(found: BadSample) -> None:
         if on_bad is None:
             raise ValueError(found.reason)
-        out.bad[found.sample.id] = found.reason
+        out.bad[in_utf8(found.sample.id)] = in_utf8(found.reason)
         on_bad(found)
 
     todo = []

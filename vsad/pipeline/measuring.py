@@ -10,6 +10,7 @@ import torch
 from vsad.data import MultiViewDataset
 from vsad.detection import Detector, place
 from vsad.pipeline.detections import Detections
+from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.parts import BASELINE, detect_baseline
 from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT, Progress
@@ -30,7 +31,8 @@ def measure(found: Detections, dataset: MultiViewDataset, progress: Progress = S
     Raises:
         ValueError: the detections are not of this data set.
     """
-    missing = [sample.id for sample in dataset.samples if sample.id not in found.rows and sample.id not in found.bad]
+    names = [in_utf8(sample.id) for sample in dataset.samples]
+    missing = [name for name in names if name not in found.rows and name not in found.bad]
     if missing:
         raise ValueError(
             f"{found.folder}: must hold detections of every test sample, got none of {', '.join(missing[:3])}"

@@ -40,7 +40,9 @@ class Reading:
         """Open a split, as ``open_dataset`` does, without what cannot be read where that is to be skipped."""
 
         def skip(sample_id: str, reason: str) -> None:
-            self.skipped[f"{split}/{sample_id}"] = reason  # the splits number their samples independently
+            self.skipped[in_utf8(f"{split}/{sample_id}")] = in_utf8(
+                reason
+            )  # the splits number their samples independently
 
         dataset = open_dataset(
             root, split, category=category, size=size, format=self.format, cameras=cameras, depth=self.depth,
@@ -73,3 +75,8 @@ class Reading:
                     f"{root}: train must hold normal samples only, got {sample.defect}/{sample.id}; move it to test"
                 )
         return dataset
+
+
+def in_utf8(text: str) -> str:
+    """Spell out what UTF-8 cannot write: bytes of names in other encodings."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -16,6 +16,7 @@ from vsad.data.new_samples import NEW
 from vsad.detection import Detector
 from vsad.files import append_line, in_words
 from vsad.pipeline.detections import Detections
+from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.record import SampleRecord, check_names
 
 # A picture's size and time of change, by its path.
@@ -169,7 +170,7 @@ class Watcher:
             if now - seen.since >= self.patience_s:
                 seen.said = True
                 bad = BadSample(sample, str(error))
-                self.out.bad[sample.id] = bad.reason
+                self.out.bad[in_utf8(sample.id)] = in_utf8(bad.reason)
                 self.on_bad(bad)
             return
         record = self.out.write(sample, self.detector(images).cpu(), images)
