@@ -18,7 +18,7 @@ COMMANDS = {
     "train": ["train", "data", "--steps", 4, "--set", "train.checkpoint_every=2", "--registration", "on"],
     "fit": ["fit", "data", "--registration", "off"],
     "detect": ["detect", "data"],
-    "run": ["run", "data", "--steps", 4, "--set", "train.checkpoint_every=2"],
+    "run": ["run", "data", "--steps", 4, "--vae", "--set", "train.checkpoint_every=2", "--set", "vae.steps=2"],
 }
 # At which change of a file a process is killed: early and late ones, as many as a command comes to.
 MOMENTS = (3, 9, 28, 60, 120)

@@ -152,22 +152,22 @@ def test_bad_files_stop_a_run_before_work_or_are_left_out_and_listed(tmp_path):
     assert "train/good/002" in report
 
 
-@pytest.mark.parametrize("step", ["train", "fit", "eval"])
+@pytest.mark.parametrize("step", ["calibrate", "train", "fit", "eval"])
 def test_every_step_leaves_out_and_lists_what_is_bad_if_asked(tmp_path, step):
     write_data(tmp_path / "data")
     run(tmp_path, "data")
     shutil.copy(tmp_path / "out/rig.json", tmp_path / "rig.json")
     command("train", "data", "--out", "model", *FAST, cwd=tmp_path)
-    bad = {"train": "train/good/001/b.png", "fit": "train/good/001/b.png", "eval": "ground_truth/blot/001/b.png"}[step]
+    bad = "ground_truth/blot/001/b.png" if step == "eval" else "train/good/001/b.png"
     _truncate(tmp_path / "data" / bad)
     arguments = {
         "train": ["train", "data", "--out", "new", *FAST], "fit": ["fit", "data", "--registration", "off"],
-        "eval": ["eval", "data", "--detections", "out/detections", "--out", "new"],
+        "calibrate": ["calibrate", "data"], "eval": ["eval", "data", "--detections", "out/detections", "--out", "new"],
     }[step]  # fmt: skip
     ended = command(*arguments, cwd=tmp_path)
     assert ended.code == 1
     assert "b.png" in ended.err
-    ended = command(*arguments, "--skip-bad", *(["--fresh"] if step != "eval" else []), cwd=tmp_path)
+    ended = command(*arguments, "--skip-bad", *(["--fresh"] if step in ("train", "fit") else []), cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert f"left out {'test/blot' if step == 'eval' else 'train/good'}/001" in ended.err
 

@@ -11,16 +11,23 @@ import typer
 
 from vsad.cli.app import app
 from vsad.cli.options import (
+    READ,
     Category,
     Changes,
     Data,
+    Depth,
     File,
+    Format,
     Graph,
+    PixelLimit,
+    Quiet,
     Seed,
     Size,
+    SkipBad,
+    Threads,
     chosen,
 )
-from vsad.terminal import Bars, ListCommand, console
+from vsad.terminal import Bars, ListCommand, console, show_skipped
 
 if TYPE_CHECKING:
     from vsad.calibration import CalibrationReport
@@ -55,6 +62,12 @@ def calibrate(
         Path | None, typer.Option(help="Folder for pictures of the matches, and of views before and after alignment.")
     ] = None,
     seed: Seed = None,
+    format: Format = None,
+    depth: Depth = None,
+    pixel_limit: PixelLimit = None,
+    skip_bad: SkipBad = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
     file: File = None,
     changes: Changes = None,
 ) -> None:
@@ -63,7 +76,11 @@ def calibrate(
     from vsad.calibration import calibrate_chessboard, write_calibration_pictures
     from vsad.files import check_writable
 
-    made = chosen(file, changes, reads=("size", "graph", "seed"), size=size, graph=graph, seed=seed)
+    made = chosen(
+        file, changes, reads=(*READ, "graph", "seed"), size=size, graph=graph, seed=seed, format=format, depth=depth,
+        pixel_limit=pixel_limit, skip_bad=skip_bad or None,
+    )  # fmt: skip
+    reading = made.reading
     board = None if chessboard is None else _board(chessboard)
     if board is None and mirrored:
         raise ValueError("--mirrored: must go with --chessboard; images of products tell by themselves")
@@ -72,8 +89,8 @@ def calibrate(
     _check_outputs(out, pictures)
     check_writable(out, "file")
     if board is None:
-        dataset = made.reading.normal(data, category=category, size=made.size)
         with Bars() as bars:
+            dataset = reading.normal(data, category=category, size=made.size, progress=bars)
             rig, report = estimate(
                 dataset, graph=made.graph, max_samples=samples, features=features, seed=made.seed, progress=bars
             )
@@ -84,7 +101,9 @@ def calibrate(
                 dataset, board=board, mirrored=mirrored or (), graph=made.graph, max_samples=samples, progress=bars
             )
     rig.save(out)
-    _show(report, rig.views)
+    show_skipped(reading.skipped)
+    if not console.is_quiet:
+        _show(report, rig.views)
     print(out)
     if pictures is not None:
         write_calibration_pictures(pictures, dataset[0]["images"], rig, report)

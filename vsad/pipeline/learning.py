@@ -20,9 +20,10 @@ from vsad.pipeline.stages import check_free, data_fingerprint
 from vsad.pipeline.steps import Images, images_of, register_station
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
-from vsad.training import Station, TrainConfig, is_main_process, learn_encodings, train, train_vae
+from vsad.training import Station, TrainConfig, VAEConfig, is_main_process, learn_encodings, train, train_vae
 
 _REGISTRATION = "registration.safetensors"
+_REMEDY = "add --fresh to begin anew"
 # What is written into the folder of a model, and of a detector.
 _MODEL, _TRAINING = ("adapter", "unet", "vae", "scheduler"), "training"
 # Where no checkpoints are asked for, there are so many of a long training, and so many steps between two at least.
@@ -65,8 +66,7 @@ def train_station(
                 run.subfolder(part)
         registration, why = _register(dataset, rig, config, run, progress)
         model.to(config.chosen_device)
-        if config.vae is not None:
-            train_vae(model, Images(dataset), config.vae, progress)
+        learn_autoencoder(model, Images(dataset), config.vae, out / _TRAINING, progress)
         images = place_all(images_of(dataset, "encode", progress), registration, [], model.divisor)
         station = Station(learn_encodings(model, images), canonical_rig(rig, registration, model.divisor), product)
         train(model, station, resumable(config.train), progress, folder=out / _TRAINING)
@@ -123,6 +123,30 @@ def fit_station(
     return detector, why
 
 
+def learn_autoencoder(
+    model: VALDM, images: Images, config: VAEConfig | None, folder: Path, progress: Progress = SILENT
+) -> None:
+    """Train a model's autoencoder, or read what was trained before the work was interrupted; none without ``config``.
+
+    Args:
+        model: whose autoencoder it is.
+        images: of normal samples.
+        config: how.
+        folder: of this training, where the weights are kept.
+        progress: told of every step.
+    """
+    if config is None:
+        return
+    weights = folder / "autoencoder.safetensors"
+    if weights.exists():
+        model.vae.load_state_dict(read_weights(weights, _REMEDY))
+        model.vae_is_tuned = True
+        return
+    train_vae(model, images, config, progress)
+    if is_main_process():
+        write_weights(weights, model.vae.state_dict())
+
+
 def resumable(config: TrainConfig) -> TrainConfig:
     """The same training, with checkpoints to go on from also where none were asked for."""
     every = config.checkpoint_every or max(_LEAST_STEPS, config.steps // _CHECKPOINTS)
@@ -142,7 +166,7 @@ def _register(
         facts = run.done[_REGISTRATION]
         if not facts["registered"]:
             return None, facts["why"]
-        weights = read_weights(run.folder / _REGISTRATION, "add --fresh to begin anew")
+        weights = read_weights(run.folder / _REGISTRATION, _REMEDY)
         return Registration.rebuild(weights, rig), facts["why"]
     registration, why = register_station(dataset, rig, config.registration, progress)
     if run is not None:

@@ -18,7 +18,7 @@ from vsad.models import VALDM, new_model
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Header
 from vsad.pipeline.inspection import detector_options, inspect
-from vsad.pipeline.learning import resumable
+from vsad.pipeline.learning import learn_autoencoder, resumable
 from vsad.pipeline.measuring import Variant, measure, measure_baseline, measure_variants
 from vsad.pipeline.parts import Split, changed_model, fit_detector
 from vsad.pipeline.product import RIG, WORK, Data, Product, encode_together
@@ -27,7 +27,7 @@ from vsad.pipeline.stages import Stages, check_free, data_fingerprint
 from vsad.pipeline.steps import Images, write_metrics
 from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT, Prefixed, Progress
-from vsad.training import Station, check_trainable, train, train_vae
+from vsad.training import Station, check_trainable, train
 
 DETECTOR, DETECTIONS, METRICS, REPORT = "detector", "detections", "metrics.json", "report.html"
 # The name of the model's own row in the table of metrics.
@@ -182,11 +182,11 @@ class _GroupRun:
 
     def _train(self) -> None:
         config, products = self.config, self.products
-        if config.vae is not None:
-            train_vae(self.model, Images(*(product.data.normal for product in products)), config.vae, self.progress)
+        work = self.run.subfolder(f"{products[0].folder}{WORK}")
+        normal = Images(*(product.data.normal for product in products))
+        learn_autoencoder(self.model, normal, config.vae, work, self.progress)
         splits = encode_together(products, self.model, self.network, config, self.progress)
         self.splits = {product.data.category: split for product, split in zip(products, splits)}
-        work = self.run.subfolder(f"{products[0].folder}{WORK}")
         train(self.model, self._stations(self.model), resumable(config.train), self.progress, folder=work / "training")
         if config.ablations:
             self.plain = changed_model(self.model, config.seed, align_stages=(), refine=False)
