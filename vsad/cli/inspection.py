@@ -245,7 +245,7 @@ def evaluate(
         metrics_table,
         report_detections,
         write_metrics,
-    )  # fmt: skip
+    )
 
     for name in (METRICS, REPORT):
         check_writable(out / name, "file")
@@ -256,7 +256,7 @@ def evaluate(
         tally = measure(found, dataset, bars)
         rows = [("VSAD", tally.evaluation.result())]
         write_metrics(out / METRICS, {dataset.category: rows[0][1]}, {dataset.category: tally.evaluation.intervals()})
-        facts = {"data": str(data), "threshold": f"{found.header.threshold:.4g}, {found.header.chosen}"}
+        facts = {"data": str(data), "threshold": found.header.chosen}
         with bars.stage("report", 1):
             report_detections(out / REPORT, found, dataset, tally, rows, found.rig, facts, skipped=reading.skipped)
     if as_json:
@@ -264,6 +264,7 @@ def evaluate(
         return
     show_table(metrics_table(rows))
     show_skipped(reading.skipped)
+    show_warnings([*tally.warnings()])
     print_line(out / REPORT)
 
 

@@ -122,17 +122,19 @@ class SampleRecord:
         Raises:
             FileNotFoundError, ValueError: the file is missing, or is no record.
         """
+        from pydantic import TypeAdapter, ValidationError
+
         content = read_json(path, REMEDY)
         if content.pop("format", None) != FORMAT or content.pop("version", None) != VERSION:
             raise ValueError(f'{path}: must be an object with "format": "{FORMAT}" and "version": {VERSION}; {REMEDY}')
         try:
-            views = tuple(
-                ViewRecord(**{**view, "regions": tuple(Region(**region) for region in view["regions"])})
-                for view in content.pop("views")
-            )
-            return cls(**content, views=views)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}: must be what was found in a sample, got {error}; {REMEDY}") from None
+            return TypeAdapter(cls).validate_python(content)  # fields that a later version adds are passed over
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(
+                f"{path}: must be what was found in a sample, got {first['input']!r:.60} for {where or 'all'}; {REMEDY}"
+            ) from None
 
 
 def check_names(sample: Sample) -> None:

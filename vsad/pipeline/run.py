@@ -213,7 +213,7 @@ class _GroupRun:
         rows = [(name, tally.evaluation.result()) for name, tally in tallies.items()]
         outcome = Outcome(
             rows, main.evaluation.intervals(), main.verdicts.false_alarms(),
-            tuple(main.verdicts.warnings()), dict(data.reading.skipped),
+            tuple(main.warnings()), dict(data.reading.skipped),
         )  # fmt: skip
         with progress.stage("report", 1):
             drawn = reconstructions(detector, data.test) if detector.model.draws else []

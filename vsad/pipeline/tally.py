@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vsad.detection import Detection, is_defect
@@ -39,3 +39,13 @@ class Tally:
         unjudged = None if found.unjudged is None else tuple(found.unjudged.tolist())
         called = is_defect(score, self.verdicts.threshold)
         self.verdicts.found.append(Verdict(truth["id"], truth["defect"] or None, score, called, unjudged, found.reason))
+
+    def warnings(self) -> Iterator[str]:
+        """Say what was not judged as it should be, and which defective samples nobody has marked the defect of."""
+        yield from self.verdicts.warnings()
+        if self.empty_masks:
+            count, first = len(self.empty_masks), ", ".join(self.empty_masks[:3])
+            yield (
+                f"{count} defective {'sample has' if count == 1 else 'samples have'} no mask that shows a defect "
+                f"({first}{', ...' if count > 3 else ''}): counted as samples, their pixels and views nowhere"
+            )
