@@ -21,7 +21,7 @@ def run_and_kill(jobs, cwd):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, __file__], input=json.dumps(jobs), cwd=cwd, env=environment,
-        capture_output=True, text=True, timeout=600,
+        capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -80,7 +80,7 @@ if __name__ == "__main__":
         pid = os.fork()
         if pid == 0:
             _child(arguments, changes)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)

@@ -21,7 +21,7 @@ COMMANDS = {
     "run": ["run", "data", "--steps", 4, "--vae", "--set", "train.checkpoint_every=2", "--set", "vae.steps=2"],
 }
 # At which change of a file a process is killed: early and late ones, as many as a command comes to.
-MOMENTS = (3, 9, 28, 60, 120)
+MOMENTS = (6, 30, 90)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_killed_command_goes_on_and_gives_the_same(station, name):
             lines = [json.loads(line) for line in journal.read_text().splitlines() if line and _is_whole(line)]
             done = Counter(line["done"] for line in lines if "done" in line)
             assert set(done.values()) <= {1}, (moment, done)
-    assert killed >= 3
+    assert killed >= 2
 
 
 def _is_whole(line):

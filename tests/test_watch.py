@@ -192,7 +192,7 @@ def test_it_ends_when_it_is_asked_to_and_the_summary_is_written(station, tmp_pat
         time.sleep(0.05)
     assert watch.stdout.readline().startswith("p2: DEFECT, score ")
     watch.send_signal(number)
-    out, errors = watch.communicate(timeout=20)
+    out, errors = watch.communicate(timeout=120)
     assert "Traceback" not in errors
     if number == signal.SIGKILL:
         assert not (tmp_path / "inspected/detections.json").exists()
@@ -200,7 +200,7 @@ def test_it_ends_when_it_is_asked_to_and_the_summary_is_written(station, tmp_pat
         while "watching" not in watch.stderr.readline():
             pass
         watch.send_signal(signal.SIGINT)
-        out, _ = watch.communicate(timeout=20)
+        out, _ = watch.communicate(timeout=120)
         assert out == ""  # nothing is inspected again
     else:
         assert out == "inspected\n"
