@@ -269,3 +269,20 @@ def test_a_fingerprint_tells_contents_and_names_but_not_times(tmp_path):
     assert first != fingerprint_files(tmp_path / "b" / "a")
     with pytest.raises(FileNotFoundError, match="absent is missing"):
         fingerprint_files(tmp_path / "absent")
+
+
+def test_fresh_deletes_of_a_run_inside_a_run_what_is_its_own(tmp_path):
+    with RunFolder.open(tmp_path, command="run", options={}) as outer:
+        inner_folder = outer.subfolder("detections")
+        with RunFolder.open(inner_folder, command="detect", options={}) as inner:
+            inner.file("maps/a.png").parent.mkdir()
+            (inner_folder / "maps" / "a.png").write_text("made")
+    (inner_folder / "notes.txt").write_text("the user's")
+    with RunFolder.open(tmp_path, command="run", options={"other": 1}, fresh=True):
+        assert [path.name for path in inner_folder.rglob("*")] == ["notes.txt"]
+    (inner_folder / "notes.txt").unlink()
+    inner_folder.rmdir()
+    with RunFolder.open(tmp_path, command="run", options={"other": 1}) as outer:
+        RunFolder.open(outer.subfolder("detections"), command="detect", options={}).close()
+    with RunFolder.open(tmp_path, command="run", options={}, fresh=True):
+        assert not inner_folder.exists()

@@ -183,7 +183,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
 
     def _read_images(self, sample: Sample) -> tuple[Tensor, dict[str, _Native]]:
         size = self.size or self._native_file().size
-        images, natives = torch.empty(len(self.views), 3, *size), {}
+        images, natives = torch.empty(len(self.views), 3, *size, dtype=torch.float32), {}
         raster = None
         for v, view in enumerate(self.views):
             file = sample.images[view]

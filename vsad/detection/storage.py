@@ -134,7 +134,7 @@ def _chosen_network(folder: Path, content: dict[str, Any], network: FrozenNetwor
     if own:
         raise ValueError(
             f"{folder}: the detector's frozen network is made by code of somebody's own, {', '.join(own)}; if you "
-            f"trust it, give it as network=load_network({name!r})"
+            f"trust it, give it to a command as --network {name}, and in Python as network=load_network({name!r})"
         )
     return load_network(name)
 

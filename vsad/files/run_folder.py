@@ -220,6 +220,11 @@ def _taken(folder: Path, known: RunRecord | None) -> str:
     return f"{folder}: must be written by one process at a time, got {by}; wait for it, or name another --out"
 
 
+def _remove_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _delete(folder: Path, record: RunRecord) -> None:
     """Delete what is a run's own: its files, its folders, then those that this leaves empty, and its manifest."""
     root = folder.resolve()
@@ -229,7 +234,12 @@ def _delete(folder: Path, record: RunRecord) -> None:
             if not path.parent.resolve().is_relative_to(root):
                 continue  # a link leads out of the folder
             if path.is_dir() and not path.is_symlink():
-                if name in record.folders:
+                inner = read_run(path)
+                if inner is not None:  # another run's, which knows what is its own
+                    _delete(path, inner)
+                    (path / JOURNAL).unlink(missing_ok=True)
+                    _remove_empty(path)
+                elif name in record.folders:
                     shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
