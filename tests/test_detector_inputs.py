@@ -70,3 +70,21 @@ def test_a_score_that_is_no_number_is_a_defect():
     maps = torch.zeros(2, 4, 4)
     maps[1, 2, 2] = torch.nan  # a place that cannot be judged must not be lost in a maximum
     assert is_defect(Detection.of(maps, (8, 8)).sample_score, 1.0)
+
+
+def test_what_nobody_judges_is_a_defect():
+    assert is_defect(0.0, 1.0, [1.0, None, 1.0]) is False
+    assert is_defect(0.0, 1.0, torch.tensor([1.0, 0.4])) is False
+    assert is_defect(0.0, 1.0, [1.0, 1.0])
+    assert is_defect(0.0, 1.0, torch.ones(3))
+
+
+def test_samples_that_do_not_differ_at_all_are_known_and_others_are_defects():
+    """Features without any noise are scaled to any length, which must not look like a place that nobody shows."""
+    images, rig = station(64, 80, samples=4)
+    for normal in (torch.full_like(images, 0.47), images[:1].expand_as(images)):
+        detector = fitted(normal, rig)
+        assert all(bool(level.known.all()) for level in detector.levels)
+        other = detector(images[3].flip(-1))
+        assert (other.unjudged == 0).all()
+        assert is_defect(other.sample_score, detector.threshold, other.unjudged)

@@ -214,7 +214,7 @@ def threshold(
         counts = {"false_alarms": called, "good": good, "defects_found": hits, "defects": defects}
         print_line(json.dumps({"threshold": made.value, **counts}))
         return
-    say(f"threshold {how}: {made.describe()}")
+    say(f"threshold {how}: {made.describe()}; a report of `vsad eval` shows the one before until it is written anew")
     show_false_alarms(called, good)
     if defects:
         say(f"{hits} of {defects} defective samples were called DEFECT")

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Where so large a share of a view is not judged, nothing is.
+_NOTHING = 0.999
 
-def is_defect(score: float | Tensor, threshold: float) -> bool:
-    """Whether a score calls for a verdict of DEFECT: at or above the threshold, or no number.
+
+def is_defect(score: float | Tensor, threshold: float, unjudged: Iterable[float | None] | Tensor | None = None) -> bool:
+    """Whether a sample calls for a verdict of DEFECT: its score is at or above the threshold or no number, or nobody
+    judges any of it.
 
     What a dead camera or a fault of the device makes of a sample must never pass as good.
+
+    Args:
+        score: the sample's.
+        threshold: the detector's.
+        unjudged: the share of every view that no view judges; None where all is judged.
     """
-    return not float(score) < threshold
+    if not float(score) < threshold:
+        return True
+    shares = [] if unjudged is None else [float(share or 0) for share in unjudged]
+    return bool(shares) and min(shares) >= _NOTHING
 
 
 class Detection(NamedTuple):

@@ -167,6 +167,10 @@ class Detector(nn.Module):
             weights = choose_weights(detector, normal_cases, painted_cases, practice.marks)
             detector.config = replace(config, weights=weights)
         detector._fit_scores(normal_cases)
+        if not all(bool(level.get_buffer("known").any()) for level in detector.levels):
+            raise ValueError(
+                "Detector.fit: normal samples must show what can be judged, got nothing; look at their pictures"
+            )
         return detector
 
     def _fit_levels(

@@ -65,6 +65,7 @@ class Detections:
         self.folder, self.header, self._run = folder, header, run
         self.rows: dict[str, dict[str, Any]] = {}
         self.bad: dict[str, str] = {}
+        self._known: Mapping[str, dict[str, Any]] | None = None
 
     @classmethod
     @contextmanager
@@ -114,6 +115,17 @@ class Detections:
             made.bad = before.bad
             yield made
 
+    def is_of(self, sample: Sample) -> bool:
+        """Whether a sample's files have the sizes of those that were inspected by its name, wherever they lie now."""
+        if self._known is None:
+            known = read_run(self.folder)
+            self._known = {} if known is None else known.done
+        stamps = self._known.get(sample.id, {}).get("files", [])
+        try:
+            return not stamps or sorted(s[1] for s in stamps) == sorted(s[1] for s in _stamps(sample))
+        except OSError:
+            return True  # reading them says what is wrong
+
     def own(self, name: str) -> Path:
         """The path of a further file of the folder's own, which ``fresh`` deletes."""
         assert self._run is not None
@@ -161,7 +173,8 @@ class Detections:
                 self._run.file(view.overlay).unlink(missing_ok=True)
             overlay = view.overlay if images is not None else None
             views.append(replace(view, regions=regions_of(maps[v], threshold), overlay=overlay))
-        verdict = DEFECT if is_defect(record.score, threshold) else OK
+        unjudged = [view.unjudged for view in record.views]
+        verdict = DEFECT if is_defect(record.score, threshold, unjudged) else OK
         record = replace(record, threshold=threshold, verdict=verdict, views=tuple(views))
         record.write(self._run.file(_file(record.id)))
         return record

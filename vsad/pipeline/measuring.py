@@ -38,6 +38,12 @@ def measure(found: Detections, dataset: MultiViewDataset, progress: Progress = S
             f"{found.folder}: must hold detections of every test sample, got none of {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; run `vsad detect` on this data set"
         )
+    other = next((sample for sample in dataset.samples if not found.is_of(sample)), None)
+    if other is not None:
+        raise ValueError(
+            f"{found.folder}: must hold detections of these images, but {other.id} was inspected with files of other "
+            "sizes; name the data set that was inspected, or run `vsad detect` on this one"
+        )
     known = [index for index, sample in enumerate(dataset.samples) if sample.id in found.rows]
     if not known:
         raise ValueError(f"{found.folder}: must hold a sample that could be inspected, got none; restore the images")

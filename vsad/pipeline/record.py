@@ -211,7 +211,7 @@ def record_of(
     unjudged = [None] * len(views) if found.unjudged is None else found.unjudged.tolist()
     return SampleRecord(
         id=sample.id, category=sample.category, label=sample.defect, score=score, threshold=threshold,
-        verdict=DEFECT if is_defect(score, threshold) else OK, not_registered=found.reason,
+        verdict=DEFECT if is_defect(score, threshold, unjudged) else OK, not_registered=found.reason,
         height=scores.shape[1], width=scores.shape[2],
         views=tuple(
             ViewRecord(

@@ -37,7 +37,7 @@ class Tally:
         )  # fmt: skip
         score = float(found.sample_score)
         unjudged = None if found.unjudged is None else tuple(found.unjudged.tolist())
-        called = is_defect(score, self.verdicts.threshold)
+        called = is_defect(score, self.verdicts.threshold, unjudged)
         self.verdicts.found.append(Verdict(truth["id"], truth["defect"] or None, score, called, unjudged, found.reason))
 
     def warnings(self) -> Iterator[str]:

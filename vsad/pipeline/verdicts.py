@@ -12,6 +12,8 @@ from vsad.data import GOOD
 
 # Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
 UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
+# Where so large a share of every view is not judged, nothing is.
+NOTHING = 0.999
 _WHY = "it lies at the rim of the pictures, or too few normal samples show it"
 
 
@@ -67,6 +69,9 @@ class Verdicts:
         for verdict in self.found:
             if verdict.reason is not None:
                 yield f"{verdict.id} was judged where it lay: {verdict.reason}"
+            if verdict.unjudged and min(verdict.unjudged) >= NOTHING:
+                yield f"{verdict.id}: no view judges any of it, so it is called DEFECT; look at its pictures"
+                continue
             for view, share, expected in zip(self.views, verdict.unjudged or (), usual):
                 if share >= expected + UNJUDGED_HERE:
                     yield f"{verdict.id}: no view judges {share:.0%} of {view}: {_WHY}, or a reflection hides it"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vsad.detection import is_defect
 from vsad.metrics import as_numpy
 from vsad.report.content import ReportSample
 from vsad.report.pictures import Scale, outline, photograph
@@ -69,7 +70,8 @@ class Card:
         label = None if sample.label is None else bool(sample.label)
         views = map(ViewCard, names, scores, _truth(sample, label), _unjudged(sample))
         return cls(
-            order, sample.id, sample.category, score, score >= threshold, label, sample.defect,
+            order, sample.id, sample.category, score, is_defect(score, threshold, sample.unjudged), label,
+            sample.defect,
             sample.not_registered, sample.masks is not None, list(views),
         )  # fmt: skip
 

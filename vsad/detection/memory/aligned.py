@@ -78,8 +78,11 @@ class AlignedMemory(Memory):
         return lambda index, f: self._score(apply_scaling(f, self.transform), leave_out=slots.get(index))
 
     def known(self, seen: Samples) -> Tensor:
-        """Where enough references show the place."""
-        return shown_enough((self.key[:, :, -1] > UNSEEN).transpose(0, 1))
+        """Where enough references show the place.
+
+        Features of samples that hardly differ are scaled to any length, so |m|^2 / 2 may exceed ``UNSEEN``.
+        """
+        return shown_enough((self.key[:, :, -1] != UNSEEN).transpose(0, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(V, h, w)`` of one sample's ``features (V, C, h, w)``."""
