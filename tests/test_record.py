@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from vsad.data import Sample, ViewFile
+from vsad.data import Cameras, Sample, ViewFile
 from vsad.detection import Detection
+from vsad.files import RunFolder
+from vsad.pipeline import Detections, Header
 from vsad.pipeline.record import SampleRecord, read_map, record_of, regions_of, write_map
 
 
@@ -80,3 +82,23 @@ def test_a_place_without_a_number_belongs_to_a_region():
     scores[1, 1] = np.nan
     (region,) = regions_of(scores, 1.0)
     assert (region.x, region.y, region.area) == (1, 1, 1)
+
+
+def test_detections_know_the_files_again_that_were_inspected(tmp_path):
+    there, moved, other = (tmp_path / name / "a.png" for name in ("there", "moved", "other"))
+    for path, size in ((there, 100), (moved, 100), (other, 101)):
+        path.parent.mkdir()
+        path.write_bytes(bytes(size))
+    with RunFolder.open(tmp_path / "found", command="detect") as run:
+        run.mark("1", files=[[str(there), 100, 0]])
+    header = Header("part", Cameras(("a",), (8, 8), {}), 1.0, "as given")
+    found = Detections(tmp_path / "found", header)
+
+    def sample(path, name="1"):
+        return Sample("part", name, "test", "good", {"a": ViewFile(path)}, {})
+
+    assert found.is_of(sample(there))
+    assert found.is_of(sample(moved))
+    assert not found.is_of(sample(other))
+    assert found.is_of(sample(other, "2"))  # of another sample nothing is known
+    assert found.is_of(sample(tmp_path / "gone.png"))  # reading it says what is wrong
