@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import vsad.cli.calibration
@@ -18,6 +17,7 @@ from tests.flat_surfaces import as_tensor, camera, chessboard, mean_error, photo
 from vsad.calibration import CalibrationReport, calibrate, write_calibration_pictures
 from vsad.cli import app
 from vsad.geometry import Rig
+from vsad.terminal import StderrConsole
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,7 +123,7 @@ def command(
 ) -> tuple[Result, str]:
     monkeypatch.chdir(tmp_path)
     with (tmp_path / "said.txt").open("w") as file:
-        monkeypatch.setattr(vsad.cli.calibration, "console", Console(file=file, width=width))
+        monkeypatch.setattr(vsad.cli.calibration, "console", StderrConsole(file=file, width=width))
         result = CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
     return result, (tmp_path / "said.txt").read_text()
 

@@ -121,7 +121,7 @@ def test_the_running_stage_is_seen_where_there_are_more_than_rows(monkeypatch):
         return re.findall(r"stage (\d)", shown.getvalue())
 
     monkeypatch.setattr(
-        terminal, "console", terminal._Console(file=io.StringIO(), force_terminal=True, width=80, height=5)
+        terminal, "console", terminal.StderrConsole(file=io.StringIO(), force_terminal=True, width=80, height=5)
     )
     with terminal.Bars() as bars:
         for number in range(9):

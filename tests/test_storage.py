@@ -99,7 +99,7 @@ def test_what_detector_json_must_not_hold(folder, changes, message):
 def test_a_file_never_has_code_run(folder, name):
     rewrite(folder, network=name)
     with pytest.raises(
-        ValueError, match=r"network is made by code of somebody's own, \S+; if you trust it, give it as"
+        ValueError, match=r"network is made by code of somebody's own, \S+; if you trust it, give it to a command as"
     ):
         Detector.from_pretrained(folder)
 

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from vsad.pipeline import Verdicts
 
 
-class _Console(Console):
+class StderrConsole(Console):
     """The console on stderr, which may be asked to show nothing but warnings and errors."""
 
     is_quiet = False
 
 
-console = _Console(stderr=True)
+console = StderrConsole(stderr=True)
 # Warnings that are printed of one data set.
 _WARNINGS = 5
 # Verdicts that are printed of one data set.
