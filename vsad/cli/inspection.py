@@ -307,5 +307,7 @@ def _to_inspect(
         )
     for path in found.unknown[:5]:
         say(f"{path} is left out: its name says none of the views {', '.join(detector.rig.views)}")
-    limit = {} if reading.pixel_limit is None else {"pixel_limit": reading.pixel_limit}
-    return MultiViewDataset(found.complete, cameras=detector.cameras, depth=reading.depth, **limit), missing
+    dataset = MultiViewDataset(
+        found.complete, cameras=detector.cameras, depth=reading.depth, pixel_limit=reading.pixel_limit
+    )
+    return dataset, missing

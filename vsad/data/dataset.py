@@ -45,7 +45,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         cameras: what a rig or a detector expects: its views in its order, resized to its size, with its depths.
         depth: significant bits of all files of integers of more than 8 bits; None takes those of ``cameras``, or else
             for each camera the smallest of 8, 10, 12, 14 and 16 that holds the values of up to 200 of its files.
-        pixel_limit: larger files are refused before they are decoded.
+        pixel_limit: larger files are refused before they are decoded; None for 250 million pixels.
 
     Raises:
         ValueError: a sample lacks a view, views are not those of ``cameras``, categories are mixed, there is no sample.
@@ -64,7 +64,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         *,
         cameras: Cameras | None = None,
         depth: int | None = None,
-        pixel_limit: int = PIXEL_LIMIT,
+        pixel_limit: int | None = None,
     ) -> None:
         if not samples:
             raise ValueError("MultiViewDataset: samples must hold at least one sample, got none; check the split")
@@ -82,8 +82,8 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
             raise ValueError(f"MultiViewDataset: depth must be 1 to 31 bits, got {depth}; give what the cameras store")
         known = (cameras.depths if cameras else {}) if depth is None else dict.fromkeys(self.views, depth)
         files = {view: [sample.images[view].path for sample in samples] for view in self.views}
-        self._pixel_limit = pixel_limit
-        self._depths = CameraDepths(files, known, pixel_limit)
+        self._pixel_limit = PIXEL_LIMIT if pixel_limit is None else pixel_limit
+        self._depths = CameraDepths(files, known, self._pixel_limit)
         self._first: _Native | None = None
 
     @property

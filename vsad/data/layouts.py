@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vsad.data.dataset import MultiViewDataset
 from vsad.data.folder import read_folder
@@ -117,9 +117,7 @@ def open_dataset(
     if not listing.samples:
         why = next(iter(listing.bad.values()), f"{split} lists none; choose another split")
         raise ValueError(f"open_dataset: {root} must hold a whole sample in {split}, got none, as {why}")
-    options: dict[str, Any] = {"cameras": cameras, "depth": depth, "pixel_limit": pixel_limit}
-    given = {name: value for name, value in options.items() if value is not None}
-    return MultiViewDataset(listing.samples, size, **given)
+    return MultiViewDataset(listing.samples, size, cameras=cameras, depth=depth, pixel_limit=pixel_limit)
 
 
 class _Found(NamedTuple):

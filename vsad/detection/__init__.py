@@ -3,7 +3,7 @@
 from vsad.detection.agreement import agree
 from vsad.detection.baseline import GaussianBank, gaussian_derivatives
 from vsad.detection.config import DetectorConfig
-from vsad.detection.detection import Detection, is_defect
+from vsad.detection.detection import Detection, is_defect, is_unjudged
 from vsad.detection.detector import Detector
 from vsad.detection.network import FrozenNetwork, load_network
 from vsad.detection.placement import Placement, Placements, place, place_all
@@ -27,6 +27,7 @@ __all__ = [
     "fit_threshold",
     "gaussian_derivatives",
     "is_defect",
+    "is_unjudged",
     "load_network",
     "paint_defects",
     "place",

@@ -13,6 +13,12 @@ from torch.nn import functional as F
 _NOTHING = 0.999
 
 
+def is_unjudged(unjudged: Iterable[float | None] | Tensor | None) -> bool:
+    """Whether no view judges anything of a sample; ``unjudged`` as in ``is_defect``."""
+    shares = [] if unjudged is None else [float(share or 0) for share in unjudged]
+    return bool(shares) and min(shares) >= _NOTHING
+
+
 def is_defect(score: float | Tensor, threshold: float, unjudged: Iterable[float | None] | Tensor | None = None) -> bool:
     """Whether a sample calls for a verdict of DEFECT: its score is at or above the threshold or no number, or nobody
     judges any of it.
@@ -24,10 +30,7 @@ def is_defect(score: float | Tensor, threshold: float, unjudged: Iterable[float 
         threshold: the detector's.
         unjudged: the share of every view that no view judges; None where all is judged.
     """
-    if not float(score) < threshold:
-        return True
-    shares = [] if unjudged is None else [float(share or 0) for share in unjudged]
-    return bool(shares) and min(shares) >= _NOTHING
+    return not float(score) < threshold or is_unjudged(unjudged)
 
 
 class Detection(NamedTuple):

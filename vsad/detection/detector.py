@@ -79,7 +79,8 @@ class Detector(nn.Module):
         self.model, self.rig, self.config, self.fitted, self.network = model, rig, config, threshold, network
         self.levels, self.glare, self.registration = nn.ModuleList(levels), glare, registration
         self.canonical_rig = canonical_rig(rig, registration, model.divisor)  # checked once, not for every sample
-        # Where samples are not registered, their maps lie as canonical ones do, with what was added to the pictures.
+        self.canonical_size = canonical_rig(rig, registration).size
+        # Where samples are not registered, maps lie as canonical ones do, with what was added to the pictures.
         self.judged_rig = rig if registration is not None else self.canonical_rig
         self.depths = dict(depths or {})
         self.register_buffer("reach", reach)
@@ -168,9 +169,7 @@ class Detector(nn.Module):
             detector.config = replace(config, weights=weights)
         detector._fit_scores(normal_cases)
         if not all(bool(level.get_buffer("known").any()) for level in detector.levels):
-            raise ValueError(
-                "Detector.fit: normal samples must show what can be judged, got nothing; look at their pictures"
-            )
+            raise ValueError("Detector.fit: samples must show what can be judged, got nothing; look at their pictures")
         return detector
 
     def _fit_levels(
@@ -361,7 +360,7 @@ class Detector(nn.Module):
         for level in self.levels:
             assert isinstance(level, Level)
             shown = shown & ~any_pixel(~level.known, size)
-        h, w = cells(canonical_rig(self.rig, self.registration).size, self.canonical_rig.size, size)
+        h, w = cells(self.canonical_size, self.canonical_rig.size, size)
         shown[:, h:], shown[:, :, w:] = False, False  # what was added to the pictures is no part of them
         known = shown & ~self._dazzled(placement, size)
         masks = torch.stack([known, shown])

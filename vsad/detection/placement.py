@@ -104,9 +104,10 @@ def _extended(images: Tensor, placement: Placement, divisor: int) -> tuple[Tenso
         return images, placement
     more = [0, want[1] - have[1], 0, want[0] - have[0]]
     images = F.pad(images, more, mode="replicate")
-    masks = torch.stack([placement.inside, placement.dazzled]).to(torch.uint8)
-    inside, dazzled = F.pad(masks, more, mode="replicate").to(torch.bool)
-    return images, Placement(placement.pose, inside, dazzled, _light(images))
+    pose, *masks = placement
+    known = torch.stack([mask.to(torch.uint8) for mask in masks])
+    inside, dazzled, light = F.pad(known, more, mode="replicate")
+    return images, Placement(pose, inside.to(torch.bool), dazzled.to(torch.bool), light)
 
 
 def cells(size: Size, extended: Size, maps: Sequence[int]) -> Size:
@@ -118,13 +119,14 @@ def cells(size: Size, extended: Size, maps: Sequence[int]) -> Size:
 def place_all(
     samples: Iterable[Tensor],
     registration: Registration | None,
-    placements: list[Placement] | Placements,
+    placements: list[Placement] | Placements | None,
     divisor: int = 1,
 ) -> Iterator[Tensor]:
-    """Yield every sample's pictures in canonical pose, and append its placement to ``placements``."""
+    """Yield every sample's pictures in canonical pose, and append its placement to ``placements``, if there are any."""
     for images in samples:
         moved, placement = place(images, registration, divisor)
-        placements.append(placement)
+        if placements is not None:
+            placements.append(placement)
         yield moved
 
 

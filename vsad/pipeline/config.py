@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vsad.config import Strict, parse_config, read_fields
+from vsad.config import Strict, parse_config, plain, read_fields
 from vsad.detection import DetectorConfig, FrozenNetwork, load_network
 from vsad.geometry.neighbor_graph import parse_graph
 from vsad.models import VALDMConfig, model_config
@@ -90,6 +90,10 @@ class RunConfig(Strict):
     def reading(self) -> Reading:
         """How files are read; it lists what it leaves out."""
         return Reading(self.format, self.depth, self.pixel_limit, self.skip_bad)
+
+    def facts(self) -> dict[str, Any]:
+        """The configuration as JSON gives it back, without the device, which changes nothing that is found."""
+        return {name: value for name, value in plain(asdict(self)).items() if name != "device"}
 
     @property
     def chosen_device(self) -> torch.device:

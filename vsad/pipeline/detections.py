@@ -27,7 +27,7 @@ from vsad.pipeline.record import (
     write_map,
     write_overlay,
 )  # fmt: skip
-from vsad.pipeline.stages import check_free
+from vsad.pipeline.stages import check_free, stamp
 from vsad.pipeline.verdicts import Verdict, Verdicts
 
 # The folders of the samples' files.
@@ -318,8 +318,5 @@ def _images(record: SampleRecord, cameras: Cameras) -> Tensor | None:
 
 def _stamps(sample: Sample) -> list[list[Any]]:
     """Name, size and time of every image of a sample: a sample whose files have changed is another."""
-    stamps = []
-    for path in dict.fromkeys(file.path for file in sample.images.values()):
-        found = path.stat()
-        stamps.append([str(path.absolute()), found.st_size, found.st_mtime_ns])
-    return stamps
+    paths = dict.fromkeys(file.path for file in sample.images.values())
+    return [[str(path.absolute()), *stamp(path)] for path in paths]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vsad.config import plain
 from vsad.data import Cameras, MultiViewDataset
 from vsad.detection import Detector, place_all, storage
 from vsad.files import RunFolder, fingerprint_files, read_weights, write_weights
@@ -17,7 +17,7 @@ from vsad.pipeline.config import RunConfig
 from vsad.pipeline.learned import FILE, write_cameras
 from vsad.pipeline.parts import Split, check_enough, fit_detector
 from vsad.pipeline.stages import check_free, data_fingerprint
-from vsad.pipeline.steps import Images, images_of, register_station
+from vsad.pipeline.steps import Images, images_of, register_once, register_station
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
 from vsad.training import Station, TrainConfig, VAEConfig, is_main_process, learn_encodings, train, train_vae
@@ -56,10 +56,12 @@ def train_station(
         Why samples are brought into one pose or not, in words.
     """
     product = config.valdm.index_of(dataset.category)
-    options = {"config": _plain(config), "rig": _of(rig), "data": data_fingerprint([dataset])}
-    if is_main_process():
+    options = {"config": config.facts(), "rig": _of(rig), "data": data_fingerprint([dataset])}
+    folder: AbstractContextManager[RunFolder | None] = nullcontext()
+    if is_main_process():  # of several, one writes the folder
         check_free(out, (*_MODEL, _TRAINING, FILE, _REGISTRATION))
-    with _opened(out, "train", options, fresh) as run:
+        folder = RunFolder.open(out, command="train", options=options, fresh=fresh)
+    with folder as run:
         if run is not None:
             run.file(FILE)
             for part in (*_MODEL, _TRAINING):
@@ -67,7 +69,7 @@ def train_station(
         registration, why = _register(dataset, rig, config, run, progress)
         model.to(config.chosen_device)
         learn_autoencoder(model, Images(dataset), config.vae, out / _TRAINING, progress)
-        images = place_all(images_of(dataset, "encode", progress), registration, [], model.divisor)
+        images = place_all(images_of(dataset, "encode", progress), registration, None, model.divisor)
         station = Station(learn_encodings(model, images), canonical_rig(rig, registration, model.divisor), product)
         train(model, station, resumable(config.train), progress, folder=out / _TRAINING)
         if run is not None:
@@ -106,7 +108,7 @@ def fit_station(
     check_enough(dataset)
     network = config.frozen_network()
     options = {
-        "config": _plain(config), "rig": _of(rig), "data": data_fingerprint([dataset]),
+        "config": config.facts(), "rig": _of(rig), "data": data_fingerprint([dataset]),
         "model": fingerprint_files(*_weights_of(trained)),
     }  # fmt: skip
     check_free(out, (*_DETECTOR, storage.MODEL, _REGISTRATION))
@@ -153,37 +155,19 @@ def resumable(config: TrainConfig) -> TrainConfig:
     return replace(config, checkpoint_every=every)
 
 
-def _opened(out: Path, command: str, options: dict[str, Any], fresh: bool) -> AbstractContextManager[RunFolder | None]:
-    """The folder, which the main one of several processes writes."""
-    return RunFolder.open(out, command=command, options=options, fresh=fresh) if is_main_process() else nullcontext()
-
-
 def _register(
     dataset: MultiViewDataset, rig: Rig, config: RunConfig, run: RunFolder | None, progress: Progress
 ) -> tuple[Registration | None, str]:
-    """The registration of a station, which is not estimated again when the work goes on."""
-    if run is not None and run.is_done(_REGISTRATION):
-        facts = run.done[_REGISTRATION]
-        if not facts["registered"]:
-            return None, facts["why"]
-        weights = read_weights(run.folder / _REGISTRATION, _REMEDY)
-        return Registration.rebuild(weights, rig), facts["why"]
-    registration, why = register_station(dataset, rig, config.registration, progress)
-    if run is not None:
-        if registration is not None:
-            write_weights(run.file(_REGISTRATION), registration.state_dict())
-        run.mark(_REGISTRATION, registered=registration is not None, why=why)
-    return registration, why
+    """The registration of a station, which the main one of several processes keeps."""
+    if run is None:
+        return register_station(dataset, rig, config.registration, progress)
+    known, mark = run.done.get(_REGISTRATION), partial(run.mark, _REGISTRATION)
+    return register_once(dataset, rig, config.registration, known, run.file(_REGISTRATION), mark, progress)
 
 
 def _weights_of(folder: Path) -> list[Path]:
     """The files of a model, without those of its training."""
     return [folder / part for part in _MODEL if (folder / part).exists()]
-
-
-def _plain(config: RunConfig) -> dict[str, Any]:
-    """The configuration without what changes only how the work goes."""
-    return {name: value for name, value in plain(asdict(config)).items() if name != "device"}
 
 
 def _of(rig: Rig) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +13,14 @@ from torch import Tensor
 from vsad.calibration import calibrate
 from vsad.data import Cameras, MultiViewDataset
 from vsad.detection import FrozenNetwork
-from vsad.files import RunFolder, read_weights, write_weights
+from vsad.files import RunFolder
 from vsad.geometry import Rig
 from vsad.models import VALDM
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.opening import Reading
 from vsad.pipeline.parts import Split, check_enough
-from vsad.pipeline.stages import Stages, data_fingerprint
-from vsad.pipeline.steps import register_station
+from vsad.pipeline.stages import Stages
+from vsad.pipeline.steps import register_once
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
 from vsad.scratch import Samples, Scratch
@@ -28,7 +29,6 @@ from vsad.training import Station, learn_encodings, learn_statistics
 RIG = "rig.json"
 # What a killed run goes on from; deleted when a category is complete.
 WORK = "work"
-_REMEDY = "add --fresh to begin anew"
 
 
 class Data(NamedTuple):
@@ -77,9 +77,10 @@ class Product(NamedTuple):
     why: str
 
     @classmethod
-    def of(cls, data: Data, run: RunFolder, folder: str, config: RunConfig, progress: Progress) -> Product:
+    def of(
+        cls, data: Data, stages: Stages, run: RunFolder, folder: str, config: RunConfig, progress: Progress
+    ) -> Product:
         """Calibrate and register a category, or read what an interrupted run has found of it."""
-        stages = Stages(run, data.category, data_fingerprint([data.normal, data.test]))
         path = run.file(f"{folder}{RIG}")
         if stages.facts("rig") is None:
             rig, _ = calibrate(data.normal, graph=config.graph, seed=config.seed, progress=progress)
@@ -87,15 +88,8 @@ class Product(NamedTuple):
             stages.mark("rig")
         rig = Rig.load(path)
         weights = run.subfolder(f"{folder}{WORK}") / "registration.safetensors"
-        known = stages.facts("registration")
-        if known is None:
-            registration, why = register_station(data.normal, rig, config.registration, progress)
-            if registration is not None:
-                write_weights(weights, registration.state_dict())
-            stages.mark("registration", registered=registration is not None, why=why)
-        else:
-            why = known["why"]
-            registration = Registration.rebuild(read_weights(weights, _REMEDY), rig) if known["registered"] else None
+        known, mark = stages.facts("registration"), partial(stages.mark, "registration")
+        registration, why = register_once(data.normal, rig, config.registration, known, weights, mark, progress)
         return cls(data, folder, stages, rig, registration, why)
 
     def split(

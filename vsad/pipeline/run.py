@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vsad.config import plain
 from vsad.data import list_categories
 from vsad.detection import Detector, FrozenNetwork, warn_of_extrapolation
 from vsad.files import RunFolder
@@ -36,8 +34,6 @@ MAIN = "VSAD"
 _PLAIN = "plain"
 # The stage that ends a category.
 _OUTCOME = "outcome"
-# Fields of the configuration that change how a run goes and not what it finds.
-_FREE = ("device",)
 
 
 class Outcome(NamedTuple):
@@ -103,13 +99,12 @@ def run(
     check_trainable(model, config.train)
     # Opened before any work: what is wrong with the last category is said before the first one is begun.
     data = {name: Data.open(root, name, config, progress) for name in chosen}
-    options = {name: value for name, value in plain(asdict(config)).items() if name not in _FREE}
     places = {name: f"{name}/" if len(there) > 1 else "" for name in chosen}
     files = [METRICS, *(f"{place}{name}" for place in places.values() for name in (RIG, REPORT))]
     folders = [f"{place}{name}" for place in places.values() for name in (DETECTOR, DETECTIONS, WORK)]
     check_free(out, [*files, *folders])
     with RunFolder.open(
-        out, command="run", options={"data": str(root.resolve()), "config": options}, fresh=fresh
+        out, command="run", options={"data": str(root.resolve()), "config": config.facts()}, fresh=fresh
     ) as folder:
         for name in files:
             folder.file(name)
@@ -121,7 +116,7 @@ def run(
         together = config.valdm.conditioning != "none"
         for index, group in enumerate([chosen] * bool(missing) if together else [[name] for name in missing]):
             model = new_model(config.valdm, config.seed) if index else model
-            products = [Product.of(data[name], folder, places[name], config, progress) for name in group]
+            products = [Product.of(data[name], stages[name], folder, places[name], config, progress) for name in group]
             group_run = _GroupRun(folder, products, model, config, network, progress)
             for product in products:
                 if product.stages.facts(_OUTCOME) is None:
@@ -206,7 +201,8 @@ class _GroupRun:
         with Detections.open(where, header, detector_options(detector, path), detector.rig) as out:
             inspect(detector, data.test, out, progress, batch=detector.config.unet_batch(detector.reach.device),
                     on_bad=(lambda bad: None) if config.skip_bad else None)  # fmt: skip
-        tallies = {MAIN: measure(Detections.load(where), data.test, progress)}
+        detections = Detections.load(where)
+        tallies = {MAIN: measure(detections, data.test, progress)}
         if self.plain is not None:
             tallies |= self._variants(product, detector)
         main = tallies[MAIN]
@@ -218,7 +214,7 @@ class _GroupRun:
         with progress.stage("report", 1):
             drawn = reconstructions(detector, data.test) if detector.model.draws else []
             report_detections(
-                run.file(f"{product.folder}{REPORT}"), Detections.load(where), data.test, main, rows, product.rig,
+                run.file(f"{product.folder}{REPORT}"), detections, data.test, main, rows, product.rig,
                 self._facts(product, detector, outcome), drawn, data.reading.skipped,
             )  # fmt: skip
         product.stages.mark(_OUTCOME, **outcome._asdict())

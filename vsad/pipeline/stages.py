@@ -69,13 +69,19 @@ def data_fingerprint(datasets: Iterable[MultiViewDataset]) -> str:
         for sample in dataset.samples:
             files = [*sample.images.values(), *(mask for mask in sample.masks.values() if mask is not None)]
             for path in dict.fromkeys(file.path for file in files):
-                hashed.update(f"{dataset.category}\0{sample.split}\0{sample.id}\0{_stamp(path)}\n".encode())
+                hashed.update(f"{dataset.category}\0{sample.split}\0{sample.id}\0{_told(path)}\n".encode())
     return hashed.hexdigest()
 
 
-def _stamp(path: Path) -> str:
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file, by which it is known again as it was."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _told(path: Path) -> str:
     try:
-        found = path.stat()
+        size, time_ns = stamp(path)
     except OSError:
         return f"{path.name!r} missing"
-    return f"{path.name!r} {found.st_size} {found.st_mtime_ns}"
+    return f"{path.name!r} {size} {time_ns}"

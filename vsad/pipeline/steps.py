@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from vsad.data import MultiViewDataset
-from vsad.detection import Placement, place_all
-from vsad.files import write_json
+from vsad.files import read_weights, write_json, write_weights
 from vsad.geometry import Rig
 from vsad.metrics import Intervals, Result, summarize
 from vsad.progress import SILENT, Progress
@@ -77,19 +76,31 @@ class Images(Sequence[Tensor]):
         return dataset.read_images(sample)
 
 
-def canonical_images(
-    dataset: MultiViewDataset,
-    registration: Registration | None,
-    placements: list[Placement],
-    label: str,
+def register_once(
+    normal: MultiViewDataset,
+    rig: Rig,
+    mode: str,
+    known: Mapping[str, Any] | None,
+    weights: Path,
+    mark: Callable[..., None],
     progress: Progress = SILENT,
-    divisor: int = 1,
-) -> Iterator[Tensor]:
-    """Read the images of one sample after the other, in canonical pose; ``placements`` takes what else is known.
+) -> tuple[Registration | None, str]:
+    """What ``register_station`` gives, which is not estimated again where work goes on that was interrupted.
 
-    Pictures are extended until ``divisor`` divides their sides.
+    Args:
+        normal, rig, mode, progress: as there.
+        known: what ``mark`` was told of an earlier estimate; None where there was none.
+        weights: file that a registration is kept in.
+        mark: notes facts of the estimate.
     """
-    return place_all(images_of(dataset, label, progress), registration, placements, divisor)
+    if known is not None:
+        kept = known["registered"] and read_weights(weights, "add --fresh to begin anew")
+        return Registration.rebuild(kept, rig) if kept else None, known["why"]
+    registration, why = register_station(normal, rig, mode, progress)
+    if registration is not None:
+        write_weights(weights, registration.state_dict())
+    mark(registered=registration is not None, why=why)
+    return registration, why
 
 
 def write_metrics(path: Path, results: Mapping[str, Result], intervals: Mapping[str, Intervals]) -> None:

@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vsad.data import GOOD
+from vsad.detection import is_unjudged
 
 # Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
 UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
-# Where so large a share of every view is not judged, nothing is.
-NOTHING = 0.999
 _WHY = "it lies at the rim of the pictures, or too few normal samples show it"
 
 
@@ -69,7 +68,7 @@ class Verdicts:
         for verdict in self.found:
             if verdict.reason is not None:
                 yield f"{verdict.id} was judged where it lay: {verdict.reason}"
-            if verdict.unjudged and min(verdict.unjudged) >= NOTHING:
+            if is_unjudged(verdict.unjudged):
                 yield f"{verdict.id}: no view judges any of it, so it is called DEFECT; look at its pictures"
                 continue
             for view, share, expected in zip(self.views, verdict.unjudged or (), usual):

@@ -18,6 +18,7 @@ from vsad.files import append_line, in_words
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.record import SampleRecord, check_names
+from vsad.pipeline.stages import stamp
 
 # A picture's size and time of change, by its path.
 _Stamps = dict[Path, tuple[int, int]]
@@ -153,7 +154,7 @@ class Watcher:
     def _consider(self, sample: Sample, now: float) -> None:
         if self.out.is_done(sample):
             return
-        stamps = {file.path: _stamp(file.path) for file in sample.images.values()}
+        stamps = {file.path: stamp(file.path) for file in sample.images.values()}
         seen = self._seen.get(sample.id)
         if seen is None or seen.stamps != stamps:
             self._seen[sample.id] = _Seen(stamps, now)
@@ -161,10 +162,10 @@ class Watcher:
             self._inspect(sample, seen, now)
 
     def _inspect(self, sample: Sample, seen: _Seen, now: float) -> None:
-        limit = {} if self.pixel_limit is None else {"pixel_limit": self.pixel_limit}
         try:
             check_names(sample)
-            dataset = MultiViewDataset([sample], cameras=self.detector.cameras, depth=self.depth, **limit)
+            cameras, limit = self.detector.cameras, self.pixel_limit
+            dataset = MultiViewDataset([sample], cameras=cameras, depth=self.depth, pixel_limit=limit)
             images = dataset.read_images(0)
         except (OSError, ValueError) as error:
             if now - seen.since >= self.patience_s:
@@ -182,8 +183,3 @@ class Watcher:
         if text not in self._problems:
             self._problems.add(text)
             self.on_problem(text)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
