@@ -193,7 +193,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
             if self.size is None and native.size != size:
                 raise ValueError(
                     f"MultiViewDataset: {file.path} must be {_by(size)} like {self._native_file().path}, "
-                    f"got {_by(native.size)}; resize all to one size by --size (in Python size=)"
+                    f"got {_by(native.size)}; pass --size (in Python size=) to resize all images"
                 )
             depth = None if raster.values.dtype == np.uint8 else self._depths.of(view)
             image = to_rgb(replace(raster, values=_part(raster.values, file)), depth)
