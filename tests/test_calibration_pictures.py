@@ -172,6 +172,7 @@ MISTAKES = {
     "--pictures: must be a folder, got the file": ("data", "--pictures", "said.txt"),
     "--out: said.txt/rig.json must be a place that can be written to": ("data", "--out", "said.txt/rig.json"),
     "size must be": ("data", "--size", "0"),
+    "must have at most 100 pixels": ("board", "--chessboard", "9x6", "--pixel-limit", "100"),
 }
 
 

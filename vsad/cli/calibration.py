@@ -32,6 +32,7 @@ from vsad.terminal import Bars, ListCommand, console, show_skipped
 if TYPE_CHECKING:
     from vsad.calibration import CalibrationReport
     from vsad.data import MultiViewDataset
+    from vsad.pipeline import Reading
 
 # Columns that a narrow terminal goes without, the least first.
 _DISPENSABLE = ("found by", "overlap", "agree", "mirror")
@@ -95,7 +96,7 @@ def calibrate(
                 dataset, graph=made.graph, max_samples=samples, features=features, seed=made.seed, progress=bars
             )
     else:
-        dataset = _board_samples(data, category, made.size)
+        dataset = _board_samples(data, category, made.size, reading)
         with Bars() as bars:
             rig, report = calibrate_chessboard(
                 dataset, board=board, mirrored=mirrored or (), graph=made.graph, max_samples=samples, progress=bars
@@ -131,16 +132,17 @@ def _check_outputs(out: Path, pictures: Path | None) -> None:
             raise ValueError(f"{option}: {path} must be a place that can be written to, got {above}; choose another")
 
 
-def _board_samples(folder: Path, category: str | None, size: int | tuple[int, int] | None) -> MultiViewDataset:
+def _board_samples(
+    folder: Path, category: str | None, size: int | tuple[int, int] | None, reading: Reading
+) -> MultiViewDataset:
     """Samples of a chessboard: a data set's, a folder of views for each, or the views of a single one."""
     from vsad.data import MultiViewDataset, Sample, ViewFile
     from vsad.data.listing import folders, pictures
-    from vsad.pipeline import Reading
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")
     if (folder / "train").is_dir():
-        return Reading().normal(folder, category=category, size=size)
+        return reading.normal(folder, category=category, size=size)
     if category is not None:
         raise ValueError(f"--category: must be left out where {folder} holds pictures of a board only, got {category}")
     inside = {each.name: pictures(each) for each in folders(folder)} or {folder.name: pictures(folder)}
@@ -154,7 +156,7 @@ def _board_samples(folder: Path, category: str | None, size: int | tuple[int, in
             f"{folder} must hold pictures of a chessboard, <sample>/<view>.png, got none; put those that were taken at "
             "once in one folder"
         )
-    return MultiViewDataset(found, size)
+    return MultiViewDataset(found, size, depth=reading.depth, pixel_limit=reading.pixel_limit)
 
 
 def _show(report: CalibrationReport, views: tuple[str, ...]) -> None:
