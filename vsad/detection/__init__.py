@@ -3,7 +3,7 @@
 from vsad.detection.agreement import agree
 from vsad.detection.baseline import GaussianBank, gaussian_derivatives
 from vsad.detection.config import DetectorConfig
-from vsad.detection.detection import Detection, is_defect, is_unjudged
+from vsad.detection.detection import Detection, is_blind, is_defect, is_unjudged
 from vsad.detection.detector import Detector
 from vsad.detection.network import FrozenNetwork, load_network
 from vsad.detection.placement import Placement, Placements, place, place_all
@@ -26,6 +26,7 @@ __all__ = [
     "change_threshold",
     "fit_threshold",
     "gaussian_derivatives",
+    "is_blind",
     "is_defect",
     "is_unjudged",
     "load_network",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,24 +14,40 @@ from torch.nn import functional as F
 _NOTHING = 0.999
 
 
-def is_unjudged(unjudged: Iterable[float | None] | Tensor | None) -> bool:
+# A share of every view; None for a view of which it is not known.
+Shares: TypeAlias = Iterable[float | None] | Tensor | None
+
+
+def is_unjudged(unjudged: Shares) -> bool:
     """Whether no view judges anything of a sample; ``unjudged`` as in ``is_defect``."""
-    shares = [] if unjudged is None else [float(share or 0) for share in unjudged]
+    shares = _known(unjudged)
     return bool(shares) and min(shares) >= _NOTHING
 
 
-def is_defect(score: float | Tensor, threshold: float, unjudged: Iterable[float | None] | Tensor | None = None) -> bool:
-    """Whether a sample calls for a verdict of DEFECT: its score is at or above the threshold or no number, or nobody
-    judges any of it.
+def is_defect(score: float | Tensor, threshold: float, unjudged: Shares = None, blind: Shares = None) -> bool:
+    """Whether a sample calls for a verdict of DEFECT: its score is at or above the threshold or not finite, or it was
+    not looked at as normal samples were.
 
-    What a dead camera or a fault of the device makes of a sample must never pass as good.
+    What a dead, saturated or covered camera or a fault of the device makes of a sample must never pass as good, even
+    where the other cameras find nothing.
 
     Args:
         score: the sample's.
         threshold: the detector's.
-        unjudged: the share of every view that no view judges; None where all is judged.
+        unjudged: the share of every view that no view judges; None where all is judged. Nobody may judge nothing.
+        blind: the share of every view that the view itself does not judge; None where it judges all. None may be 1.
     """
-    return not float(score) < threshold or is_unjudged(unjudged)
+    score = float(score)
+    return not (math.isfinite(score) and score < threshold) or is_unjudged(unjudged) or any(is_blind(blind))
+
+
+def is_blind(blind: Shares) -> list[bool]:
+    """Which views judge nothing of a sample by themselves; ``blind`` as in ``is_defect``."""
+    return [share >= _NOTHING for share in _known(blind)]
+
+
+def _known(shares: Shares) -> list[float]:
+    return [] if shares is None else [float(share or 0) for share in shares]
 
 
 class Detection(NamedTuple):
@@ -41,7 +58,8 @@ class Detection(NamedTuple):
     maximum. All float32. ``reason`` says why the sample was judged where it lay, at a station whose samples are
     registered; else it is None. ``unjudged (V,)`` is the share of each picture that no view judges, because it lies at
     the rim of the pictures, too few normal samples show it or a reflection hides it; its maps go on there as they are
-    beside it.
+    beside it. ``blind (V,)`` is the share that the view itself does not judge, for the same reasons, whether others do
+    or not: all of the picture where a camera is dead or saturated.
     """
 
     maps: Tensor
@@ -49,6 +67,7 @@ class Detection(NamedTuple):
     sample_score: Tensor
     reason: str | None = None
     unjudged: Tensor | None = None
+    blind: Tensor | None = None
 
     @classmethod
     def of(
@@ -59,6 +78,7 @@ class Detection(NamedTuple):
         unjudged: Tensor | None = None,
         hearsay: Tensor | None = None,
         shown: tuple[int, int] | None = None,
+        blind: Tensor | None = None,
     ) -> Detection:
         """Resize ``maps (V, h, w)`` to the images' ``size`` and take the maxima, a view's without its ``hearsay``.
 
@@ -68,9 +88,17 @@ class Detection(NamedTuple):
         maps, own = F.interpolate(torch.stack([maps, own]), size, mode="bilinear", align_corners=False)
         if shown is not None:
             maps, own = maps[..., : shown[0], : shown[1]], own[..., : shown[0], : shown[1]]
-        return cls(maps, own.flatten(1).amax(1), maps.amax(), reason, unjudged)
+        return cls(maps, own.flatten(1).amax(1), maps.amax(), reason, unjudged, blind)
+
+    def without(self, dead: Tensor) -> Detection:
+        """The same where some views ``(V,)`` bool show nothing of the sample: they judge none of their pictures."""
+        return self if self.blind is None else self._replace(blind=torch.where(dead, 1.0, self.blind))
+
+    def is_defect(self, threshold: float) -> bool:
+        """Whether the sample calls for a verdict of DEFECT at a threshold; see the function ``is_defect``."""
+        return is_defect(self.sample_score, threshold, self.unjudged, self.blind)
 
     def cpu(self) -> Detection:
         """The same on the CPU."""
-        unjudged = None if self.unjudged is None else self.unjudged.cpu()
-        return Detection(self.maps.cpu(), self.view_scores.cpu(), self.sample_score.cpu(), self.reason, unjudged)
+        unjudged, blind = (None if share is None else share.cpu() for share in (self.unjudged, self.blind))
+        return Detection(self.maps.cpu(), self.view_scores.cpu(), self.sample_score.cpu(), self.reason, unjudged, blind)

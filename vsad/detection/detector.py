@@ -299,7 +299,8 @@ class Detector(nn.Module):
             placement: the sample's.
             agree: overrides the configuration.
         """
-        return self._judge(*self._own(deviations, placement), agree=agree, reason=placement.reason)
+        found = self._judge(*self._own(deviations, placement), agree=agree, reason=placement.reason)
+        return found.without(self.glare.dead(placement.to(self.reach.device)))
 
     def _judge(
         self, own: Tensor, known: Tensor, shown: Tensor, agree: bool | None = None, reason: str | None = None
@@ -317,8 +318,8 @@ class Detector(nn.Module):
             hearsay = unjudged
         # A map says of a place that nobody judges what it says next to it; no view's score does.
         maps = extend(maps, ~unjudged)
-        share = unjudged[:, :h, :w].float().mean((1, 2))
-        return Detection.of(maps, self.judged_rig.size, reason, share, hearsay, shown=self.rig.size)
+        share, blind = (mask[:, :h, :w].float().mean((1, 2)) for mask in (unjudged, ~known))
+        return Detection.of(maps, self.judged_rig.size, reason, share, hearsay, shown=self.rig.size, blind=blind)
 
     def _own(self, deviations: list[Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor]:
         """What ``fuse`` gives, brought from canonical pose to where the sample lies."""

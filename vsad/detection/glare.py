@@ -1,4 +1,4 @@
-"""Where a lamp's reflection hides the surface."""
+"""Where a lamp's reflection hides the surface, and which cameras show nothing of it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ _HALO = 0.12
 _REACH = 1
 # Of full scale: darker places say nothing of a view's exposure.
 _DARK = 0.05
+# A picture whose contrast is less than this of the usual one shows nothing: samples have 0.9 to 1.5 of it, another
+# product's 0.5 at least. Less than so much of full scale is no contrast.
+_FLAT, _NO_CONTRAST = 0.1, 0.01
 # Numbers whose medians are looked for together.
 _AT_ONCE = 1 << 22
 
@@ -62,6 +65,23 @@ class Glare(nn.Module):
         light, inside = _light(placement, size), _inside(placement, size)
         usual = self.usual * _exposure(light, self.usual, inside)
         return _grown(core, inside & (light - usual > _HALO))
+
+    def dead(self, placement: Placement) -> Tensor:
+        """Which views show one brightness all over where the normal samples' median does not, ``(V,)`` bool.
+
+        The camera is dead, saturated or covered, whatever brightness that is. The noise of a sensor is averaged away.
+        """
+        size = self.usual.shape[-2:]
+        where = _inside(placement, size) & self.usual.isfinite()
+        contrast, usual = (_contrast(light, where) for light in (_light(placement, size), self.usual))
+        return (usual > _NO_CONTRAST) & (contrast < _FLAT * usual)
+
+
+def _contrast(light: Tensor, where: Tensor) -> Tensor:
+    """The standard deviation ``(V,)`` of every view's brightness at some places, NaN where there are none."""
+    count = where.flatten(1).sum(1)
+    mean = light.where(where, 0).flatten(1).sum(1) / count
+    return ((light - mean[:, None, None]).where(where, 0).square().flatten(1).sum(1) / count).sqrt()
 
 
 def _nanmedian(samples: Scratch) -> Tensor:

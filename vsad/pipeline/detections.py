@@ -21,6 +21,8 @@ from vsad.pipeline.record import (
     OK,
     REMEDY,
     SampleRecord,
+    number_or_none,
+    or_nan,
     read_map,
     record_of,
     regions_of,
@@ -173,8 +175,7 @@ class Detections:
                 self._run.file(view.overlay).unlink(missing_ok=True)
             overlay = view.overlay if images is not None else None
             views.append(replace(view, regions=regions_of(maps[v], threshold), overlay=overlay))
-        unjudged = [view.unjudged for view in record.views]
-        verdict = DEFECT if is_defect(record.score, threshold, unjudged) else OK
+        verdict = DEFECT if is_defect(record.score, threshold, *_shares(record)) else OK
         record = replace(record, threshold=threshold, verdict=verdict, views=tuple(views))
         record.write(self._run.file(_file(record.id)))
         return record
@@ -257,24 +258,20 @@ class Detections:
         """
         record = self.record(sample_id)
         maps = torch.stack([self.map(record, v) for v in range(len(record.views))])
-        unjudged = [view.unjudged for view in record.views]
-        return Detection(
-            maps,
-            torch.tensor([view.score for view in record.views]),
-            torch.tensor(record.score),
-            record.not_registered,
-            None if None in unjudged else torch.tensor(unjudged),
-        )
+        unjudged, blind = (None if shares is None else torch.tensor(shares) for shares in _shares(record))
+        scores = torch.tensor([view.score for view in record.views])
+        return Detection(maps, scores, torch.tensor(record.score), record.not_registered, unjudged, blind)
 
     def map(self, record: SampleRecord, view: int) -> Tensor:
         """The map ``(H, W)`` of a view."""
-        name, low, high = record.views[view].map, record.views[view].low, record.views[view].high
+        stored = record.views[view]
+        name = stored.map
         if name is None:
             raise ValueError(f"{self.folder}: must hold maps, got detections without; inspect anew with --maps")
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder.resolve()):
             raise ValueError(f"{self.folder / _file(record.id)}: maps must lie in the folder, got {name}; {REMEDY}")
-        found = read_map(path, low, high)
+        found = read_map(path, stored.low, stored.high, stored.gap)
         if tuple(found.shape) != (record.height, record.width):
             raise ValueError(f"{path}: must be {record.width} x {record.height} pixels, got another size; {REMEDY}")
         return found
@@ -282,23 +279,35 @@ class Detections:
     @property
     def verdicts(self) -> Verdicts:
         """What was decided of every sample."""
-        found = [
-            Verdict(
-                row["id"], row["label"], row["score"], row["verdict"] == "defect",
-                None if row["unjudged"] is None else tuple(row["unjudged"]), row["not_registered"],
-            )
-            for row in self.rows.values()
-        ]  # fmt: skip
+        found = [_verdict(row) for row in self.rows.values()]
         return Verdicts(tuple(self.header.cameras.views), self.header.threshold, found)
+
+    def warnings_of(self, record: SampleRecord) -> list[str]:
+        """What was not judged as it should be in one sample, as far as it alone tells."""
+        views = tuple(view.view for view in record.views)
+        return [*Verdicts(views, record.threshold, [_verdict(_row(record))]).of_samples()]
 
 
 def _row(record: SampleRecord) -> dict[str, Any]:
-    unjudged = [view.unjudged for view in record.views]
+    unjudged, blind = _shares(record)
     return {
-        "id": record.id, "label": record.label, "score": record.score, "verdict": record.verdict,
-        "views": {view.view: view.score for view in record.views}, "not_registered": record.not_registered,
-        "unjudged": None if None in unjudged else unjudged, "file": _file(record.id),
+        "id": record.id, "label": record.label, "score": number_or_none(record.score), "verdict": record.verdict,
+        "views": {view.view: number_or_none(view.score) for view in record.views},
+        "not_registered": record.not_registered, "unjudged": unjudged, "blind": blind, "file": _file(record.id),
     }  # fmt: skip
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    """What a line of ``detections.json`` says."""
+    unjudged, blind = (None if row.get(name) is None else tuple(row[name]) for name in ("unjudged", "blind"))
+    score, defect = or_nan(row["score"]), row["verdict"] == DEFECT
+    return Verdict(row["id"], row["label"], score, defect, unjudged, row["not_registered"], blind)
+
+
+def _shares(record: SampleRecord) -> list[list[float] | None]:
+    """What no view judges of every view, and what the view itself does not; None where that is not known."""
+    unjudged, blind = ([getattr(view, name) for view in record.views] for name in ("unjudged", "blind"))
+    return [None if None in shares else shares for shares in (unjudged, blind)]
 
 
 def _file(sample_id: str) -> str:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from vsad.data import GOOD
-from vsad.detection import is_unjudged
+from vsad.detection import is_blind, is_unjudged
 
 # Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
 UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
+# A view that judges less than this of its picture by itself, or of what it judges in most samples, is worth one.
+_LEAST, _LITTLE = 0.05, 0.5
+# A share of a view without which the others cannot be told from another product's.
+_LOST = 0.5
+# So many samples are needed to tell what is wrong with all of them, and so many of those alike are named.
+_MANY, _NAMED = 5, 3
 _WHY = "it lies at the rim of the pictures, or too few normal samples show it"
 
 
@@ -22,10 +29,11 @@ class Verdict(NamedTuple):
     Args:
         id: the sample's name.
         label: "good" or the kind of defect; None where it is not known.
-        score: the sample's.
+        score: the sample's; NaN where it is no number.
         defect: whether it is called defective.
         unjudged: the share of every view that no view judges; None where all is judged.
         reason: why it was judged where it lay; None where it was registered, or none is.
+        blind: the share of every view that the view itself does not judge; None where that is not known.
     """
 
     id: str
@@ -34,6 +42,7 @@ class Verdict(NamedTuple):
     defect: bool
     unjudged: tuple[float, ...] | None = None
     reason: str | None = None
+    blind: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -59,21 +68,95 @@ class Verdicts:
         return self._called([verdict for verdict in self.found if verdict.label not in (GOOD, None)])
 
     def warnings(self) -> Iterator[str]:
-        """Say what was not judged as it should be: samples that were not registered, surface that no view judges."""
-        shares = [verdict.unjudged for verdict in self.found if verdict.unjudged is not None]
-        usual = np.median(shares, axis=0).tolist() if shares else []
-        for view, share in zip(self.views, usual):
+        """Say what was not judged as it should be: first what is likely wrong with most samples, then a line for all
+        samples of which the same is to be said.
+        """
+        yield from self._cause()
+        for view, share in zip(self.views, self._usual([verdict.unjudged for verdict in self.found])):
             if share >= UNJUDGED:
                 yield f"no view judges {share:.0%} of {view} in most samples: {_WHY}"
+        yield from self.of_samples()
+
+    def of_samples(self) -> Iterator[str]:
+        """Say of which samples less was judged than of most."""
+        unjudged = self._usual([verdict.unjudged for verdict in self.found])
+        blind = self._usual([verdict.blind for verdict in self.found])
+        alike: dict[tuple[str, str], dict[str, float | str]] = {}
         for verdict in self.found:
-            if verdict.reason is not None:
-                yield f"{verdict.id} was judged where it lay: {verdict.reason}"
-            if is_unjudged(verdict.unjudged):
-                yield f"{verdict.id}: no view judges any of it, so it is called DEFECT; look at its pictures"
-                continue
-            for view, share, expected in zip(self.views, verdict.unjudged or (), usual):
-                if share >= expected + UNJUDGED_HERE:
-                    yield f"{verdict.id}: no view judges {share:.0%} of {view}: {_WHY}, or a reflection hides it"
+            for before, detail, after in self._said_of(verdict, unjudged, blind):
+                alike.setdefault((before, after), {})[verdict.id] = detail
+        for (before, after), details in alike.items():
+            yield f"{_names([*details])}{before}{_together([*details.values()])}{after}"
+
+    def _said_of(
+        self, verdict: Verdict, unjudged: Sequence[float], blind: Sequence[float]
+    ) -> Iterator[tuple[str, float | str, str]]:
+        """What is to be said of a sample: words that others may share, what is its own, and further such words.
+
+        Args:
+            verdict: the sample's.
+            unjudged, blind: what is usual of every view.
+        """
+        if verdict.reason is not None:
+            yield " was judged where it lay: ", verdict.reason, ""
+        if not math.isfinite(verdict.score):
+            yield ": the score is no number, so it is called DEFECT; inspect it anew, with --device cpu", "", ""
+        if is_unjudged(verdict.unjudged):
+            yield ": no view judges any of it, so it is called DEFECT; look at its pictures", "", ""
+            return
+        for view, share, usual in zip(self.views, verdict.unjudged or (), unjudged):
+            if share >= usual + UNJUDGED_HERE:
+                yield ": no view judges ", share, f" of {view}: {_WHY}, or a reflection hides it"
+        for view, share, usual, nothing in zip(self.views, verdict.blind or (), blind, is_blind(verdict.blind)):
+            if nothing:
+                yield (
+                    f": {view} itself judges nothing, so it is called DEFECT: the camera is dead, saturated or covered, "
+                    "or shows no product; look at it", "", "",
+                )  # fmt: skip
+            elif 1 - share < max(_LEAST, _LITTLE * (1 - usual)):
+                yield (
+                    f": {view} itself judges ", 1 - share, " of its picture, which is saturated or out of place, and "
+                    "what other views say of the rest counts alone; look at the camera",
+                )  # fmt: skip
+
+    def _cause(self) -> Iterator[str]:
+        """Say what is likely wrong where most samples that may be good are called defective."""
+        asked = [verdict for verdict in self.found if verdict.label in (GOOD, None)]
+        called = [verdict for verdict in asked if verdict.defect]
+        lost = [each for each in called if each.reason is not None or max(each.unjudged or (0,)) >= _LOST]
+        if len(asked) < _MANY or math.isnan(self.threshold):
+            return
+        if len(called) == len(asked) or 2 * len(lost) > len(asked):
+            apart = f", {len(lost)} of them not registered or hardly judged" if lost else ""
+            yield (
+                f"{len(called)} of {len(asked)} samples that may be good are called DEFECT{apart}: unless they are "
+                "defective, this is the detector of another product, or a camera or lamp was changed; name the right "
+                "detector, set the camera as it was, or fit anew"
+            )
+
+    @staticmethod
+    def _usual(shares: Sequence[tuple[float, ...] | None]) -> list[float]:
+        """The median share of every view; of none where shares are not known."""
+        known = [each for each in shares if each is not None]
+        return np.median(known, axis=0).tolist() if known else []
 
     def _called(self, verdicts: list[Verdict]) -> tuple[int, int]:
         return sum(verdict.defect for verdict in verdicts), len(verdicts)
+
+
+def _names(samples: Sequence[str]) -> str:
+    """One or more samples as the subject of a sentence."""
+    if len(samples) == 1:
+        return samples[0]
+    more = ", ..." if len(samples) > _NAMED else ""
+    return f"each of {len(samples)} samples ({', '.join(samples[:_NAMED])}{more})"
+
+
+def _together(details: Collection[float | str]) -> str:
+    """What is said of each of several samples: the range of shares, or the first words."""
+    shares = sorted(detail for detail in details if isinstance(detail, float))
+    if shares:
+        ends = dict.fromkeys(f"{share:.0%}" for share in (shares[0], shares[-1]))
+        return " to ".join(ends)
+    words = [*dict.fromkeys(str(detail) for detail in details)]
+    return "; ".join([*words[:_NAMED], *(["..."] if len(words) > _NAMED else [])])
