@@ -20,7 +20,7 @@ BLACK, GRAY, WHITE = 0, 128, 255
 def folder(tmp_path_factory):
     """A synthetic station's ``data``, and its ``out/detector``."""
     folder = tmp_path_factory.mktemp("station")
-    synthesize(folder / "data", SynthConfig(train=8, test_good=3, test_defect=0, size=96))
+    synthesize(folder / "data", SynthConfig(train=5, test_good=3, test_defect=0, size=80))
     run(folder / "data", folder / "out", RunConfig(train=TrainConfig(steps=1), registration="off"))
     return folder
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.test_detector_sizes import fitted, station
-from vsad.detection import Detection, is_defect
+from vsad.detection import Detection, is_blind, is_defect
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def test_what_does_not_is_refused(judged, spoil, error, words):
 def test_a_score_that_is_no_number_is_a_defect():
     assert is_defect(math.nan, 1.0)
     assert is_defect(torch.tensor(math.inf), 1.0)
+    assert is_defect(-math.inf, 1.0)
     assert is_defect(1.0, 1.0)
     assert not is_defect(torch.tensor(0.5), 1.0)
     maps = torch.zeros(2, 4, 4)
@@ -77,6 +78,17 @@ def test_what_nobody_judges_is_a_defect():
     assert is_defect(0.0, 1.0, torch.tensor([1.0, 0.4])) is False
     assert is_defect(0.0, 1.0, [1.0, 1.0])
     assert is_defect(0.0, 1.0, torch.ones(3))
+
+
+def test_what_a_view_shows_nothing_of_is_a_defect_whatever_the_others_find():
+    assert is_defect(0.0, 1.0, [0.0, 0.0], [0.9, 0.99]) is False
+    assert is_defect(0.0, 1.0, None, [0.2, 1.0])
+    assert is_defect(0.0, 1.0, None, torch.tensor([1.0, 0.2]))
+    assert is_blind([0.99, None, 1.0]) == [False, False, True]
+    found = Detection.of(torch.zeros(2, 4, 4), (8, 8), blind=torch.tensor([0.2, 0.3]))
+    assert not found.is_defect(1.0)
+    assert found.without(torch.tensor([False, True])).is_defect(1.0)
+    assert not Detection.of(torch.zeros(2, 4, 4), (8, 8)).without(torch.tensor([True, True])).is_defect(1.0)
 
 
 def test_samples_that_do_not_differ_at_all_are_known_and_others_are_defects():

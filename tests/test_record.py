@@ -1,7 +1,10 @@
 """What is stored of a sample: read as it was written, by later versions too, and refused in words where it is not."""
 
 import json
+import math
+import warnings
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,9 @@ import torch
 from vsad.data import Cameras, Sample, ViewFile
 from vsad.detection import Detection
 from vsad.files import RunFolder
-from vsad.pipeline import Detections, Header
-from vsad.pipeline.record import SampleRecord, read_map, record_of, regions_of, write_map
+from vsad.geometry import Rig
+from vsad.pipeline import Detections, Header, decide_anew, threshold_at
+from vsad.pipeline.record import SampleRecord, range_of, read_map, record_of, regions_of, write_map
 
 
 @pytest.fixture
@@ -77,11 +81,96 @@ def test_maps_keep_scores_to_sixteen_bits(scores, tmp_path):
         read_map(tmp_path / "map.png", low, high)
 
 
-def test_a_place_without_a_number_belongs_to_a_region():
-    scores = np.zeros((4, 4), np.float32)
-    scores[1, 1] = np.nan
-    (region,) = regions_of(scores, 1.0)
-    assert (region.x, region.y, region.area) == (1, 1, 1)
+def test_a_record_of_before_is_read(record, tmp_path):
+    path = tmp_path / "1.json"
+    record.write(path)
+    content = json.loads(path.read_text())
+    for view in content["views"]:
+        del view["blind"], view["gap"]
+    path.write_text(json.dumps(content))
+    assert SampleRecord.read(path) == record  # what was not known is None
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_place_without_a_number_belongs_to_a_region_and_comes_first(wrong):
+    scores = np.zeros((4, 6), np.float32)
+    scores[0, 4:6] = 7.0
+    scores[1:3, 1] = 3.0, wrong
+    first, second = regions_of(scores, 1.0)
+    assert (first.x, first.y, first.area, first.peak_x, first.peak_y) == (1, 1, 2, 1, 2)
+    assert math.isnan(first.score)
+    assert (second.x, second.y, second.score) == (4, 0, 7.0)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("values", [np.linspace(-3, 9, 12), np.full(12, 2.5), np.full(12, np.nan), [3e38, -3e38] * 6])
+def test_maps_keep_places_without_a_number(values, wrong, tmp_path):
+    scores = np.array(values, np.float32).reshape(3, 4)
+    scores[1, 2] = scores[2, 0] = wrong
+    write_map(tmp_path / "map.png", scores)
+    low, high, gap = range_of(scores)
+    found = read_map(tmp_path / "map.png", low, high, gap).numpy()
+    known = np.isfinite(scores)
+    assert (np.isnan(found) == ~known).all()
+    assert np.abs(found - scores, dtype=np.float64)[known].max(initial=0) <= (high - low) / 131070 + 1e-6
+    # A program that does not know of them takes them for more than any score.
+    plain = read_map(tmp_path / "map.png", low, high).numpy()
+    assert plain[~known].min() > plain[known].max(initial=low)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_sample_without_a_number_is_a_defect_and_written_and_read(wrong, tmp_path):
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), np.full((8, 10), 90, np.uint8))
+    sample = Sample("part", "dent/1", "new", None, dict.fromkeys("ab", ViewFile(image)), {})
+    maps = torch.linspace(-1, 0.5, 160).reshape(2, 8, 10)
+    maps[1, 4, 5] = wrong
+    found = Detection.of(maps, (8, 10), unjudged=torch.zeros(2), blind=torch.tensor([0.25, 0.5]))
+    header = Header("part", Cameras(("a", "b"), (8, 10), {}), 1.0, "as given")
+    rig = Rig.from_pairs(["a", "b"], (8, 10), {("a", "b"): torch.eye(3, dtype=torch.float64)})
+    with Detections.open(tmp_path / "out", header, {}, rig) as out, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out.write(sample, found, torch.rand(2, 3, 8, 10))
+        out.finish()
+    files = ("detections.json", "samples/dent/1.json")
+    row, record = (json.loads((tmp_path / "out" / name).read_text(), parse_constant=pytest.fail) for name in files)
+    assert (row["samples"][0]["score"], row["samples"][0]["views"]) == (
+        None,
+        {"a": pytest.approx(0.5 - 0.75 - 0.0047, abs=0.01), "b": None},
+    )
+    assert [record["score"], *(view["score"] for view in record["views"])] == [
+        None,
+        row["samples"][0]["views"]["a"],
+        None,
+    ]
+    assert (row["samples"][0]["verdict"], record["verdict"]) == ("defect", "defect")
+    assert [view["gap"] for view in record["views"]] == [None, 65535]
+    stored = Detections.load(tmp_path / "out")
+    assert (
+        json.loads(stored.record("dent/1").line, parse_constant=pytest.fail)["views"][1]["regions"][0]["score"] is None
+    )
+    read = stored.detection("dent/1")
+    assert math.isnan(read.sample_score)
+    assert torch.equal(read.view_scores.isnan(), torch.tensor([False, True]))
+    assert torch.equal(read.maps.isnan(), ~found.maps.isfinite())
+    torch.testing.assert_close(read.maps.nan_to_num(0), found.maps.where(found.maps.isfinite(), 0), atol=2e-5, rtol=0)
+    assert torch.equal(read.blind, found.blind)
+    (verdict,) = stored.verdicts.found
+    assert (math.isnan(verdict.score), verdict.defect, verdict.blind) == (True, True, (0.25, 0.5))
+    # Another threshold decides it anew, and it stays what it is.
+    again = decide_anew(tmp_path / "out", threshold_at(stored, 5.0), "as given")
+    assert again.record("dent/1").verdict == "defect"
+    assert again.detection("dent/1").maps.isnan().sum() == (~found.maps.isfinite()).sum()
+    assert [len(view.regions) for view in again.record("dent/1").views] == [0, 1]
+    overlay = cv2.imread(str(tmp_path / "out/overlays/dent/1/b.jpg"))
+    assert overlay.shape == (8, 10, 3)
+
+
+def test_a_view_that_judges_nothing_makes_a_defect_whatever_the_threshold(tmp_path):
+    sample = Sample("part", "1", "new", None, {v: ViewFile(tmp_path / f"{v}.png") for v in "ab"}, {})
+    for share, verdict in ((0.99, "ok"), (1.0, "defect")):
+        found = Detection.of(torch.zeros(2, 8, 10), (8, 10), blind=torch.tensor([0.1, share]))
+        assert record_of(sample, found, 4.0, ["a", "b"], maps=True, overlays=False).verdict == verdict
 
 
 def test_detections_know_the_files_again_that_were_inspected(tmp_path):

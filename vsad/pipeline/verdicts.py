@@ -16,11 +16,13 @@ from vsad.detection import is_blind, is_unjudged
 UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
 # A view that judges less than this of its picture by itself, or of what it judges in most samples, is worth one.
 _LEAST, _LITTLE = 0.05, 0.5
-# A share of a view without which the others cannot be told from another product's.
+# Where no view judges so much of one, the sample does not lie as normal samples do.
 _LOST = 0.5
 # So many samples are needed to tell what is wrong with all of them, and so many of those alike are named.
 _MANY, _NAMED = 5, 3
 _WHY = "it lies at the rim of the pictures, or too few normal samples show it"
+_DEAD = "the camera is dead, saturated or covered, or shows no product; look at it"
+_SATURATED = "the rest is saturated or out of place, and only other views may say anything of it; look at the camera"
 
 
 class Verdict(NamedTuple):
@@ -100,7 +102,7 @@ class Verdicts:
         if verdict.reason is not None:
             yield " was judged where it lay: ", verdict.reason, ""
         if not math.isfinite(verdict.score):
-            yield ": the score is no number, so it is called DEFECT; inspect it anew, with --device cpu", "", ""
+            yield ": the score is no number, so it is called DEFECT; inspect it anew, with --fresh --device cpu", "", ""
         if is_unjudged(verdict.unjudged):
             yield ": no view judges any of it, so it is called DEFECT; look at its pictures", "", ""
             return
@@ -109,19 +111,13 @@ class Verdicts:
                 yield ": no view judges ", share, f" of {view}: {_WHY}, or a reflection hides it"
         for view, share, usual, nothing in zip(self.views, verdict.blind or (), blind, is_blind(verdict.blind)):
             if nothing:
-                yield (
-                    f": {view} itself judges nothing, so it is called DEFECT: the camera is dead, saturated or covered, "
-                    "or shows no product; look at it", "", "",
-                )  # fmt: skip
+                yield f": {view} itself judges nothing, so it is called DEFECT: {_DEAD}", "", ""
             elif 1 - share < max(_LEAST, _LITTLE * (1 - usual)):
-                yield (
-                    f": {view} itself judges ", 1 - share, " of its picture, which is saturated or out of place, and "
-                    "what other views say of the rest counts alone; look at the camera",
-                )  # fmt: skip
+                yield f": {view} itself judges ", 1 - share, f" of its picture: {_SATURATED}"
 
     def _cause(self) -> Iterator[str]:
-        """Say what is likely wrong where most samples that may be good are called defective."""
-        asked = [verdict for verdict in self.found if verdict.label in (GOOD, None)]
+        """Say what is likely wrong where most samples that may be good are called defective, and nothing else is."""
+        asked = [each for each in self.found if each.label in (GOOD, None) and not any(is_blind(each.blind))]
         called = [verdict for verdict in asked if verdict.defect]
         lost = [each for each in called if each.reason is not None or max(each.unjudged or (0,)) >= _LOST]
         if len(asked) < _MANY or math.isnan(self.threshold):
