@@ -8,27 +8,33 @@ import pytest
 import torch
 
 from tests.stations import command
+from tests.test_detector_sizes import fitted
 from vsad.data import SynthConfig, open_dataset, synthesize
 from vsad.detection import Detector
-from vsad.pipeline import Detections, RunConfig, run
-from vsad.training import TrainConfig
+from vsad.geometry import Rig
+from vsad.pipeline import Detections
 
 BLACK, GRAY, WHITE = 0, 128, 255
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A synthetic station's ``data``, and its ``out/detector``."""
+    """A synthetic station's ``data``, and a ``detector`` with its true rig."""
     folder = tmp_path_factory.mktemp("station")
-    synthesize(folder / "data", SynthConfig(train=5, test_good=3, test_defect=0, size=80))
-    run(folder / "data", folder / "out", RunConfig(train=TrainConfig(steps=1), registration="off"))
+    synthesize(folder / "data", SynthConfig(train=6, test_good=3, test_defect=0, size=96))
+    normal = open_dataset(folder / "data", "train")
+    H_view_from_plane = json.loads((folder / "data/synth.json").read_text())["H_view_from_plane"]
+    H = {view: torch.tensor(H_view_from_plane[view], dtype=torch.float64) for view in normal.views}
+    pairs = {(t, s): H[s] @ torch.linalg.inv(H[t]) for t in H for s in H if s != t}
+    rig = Rig.from_pairs(list(normal.views), (96, 96), pairs)
+    fitted(torch.stack([item["images"] for item in normal]), rig).save_pretrained(folder / "detector")
     return folder
 
 
 @pytest.fixture(scope="module")
 def station(folder):
     dataset = open_dataset(folder / "data", "test")
-    return Detector.from_pretrained(folder / "out/detector"), dataset.read_images(0), dataset.views
+    return Detector.from_pretrained(folder / "detector"), dataset.read_images(0), dataset.views
 
 
 def shows(images, view, level):
@@ -80,7 +86,7 @@ def test_the_command_names_the_camera_and_the_files_hold_the_share(folder, stati
             path = tmp_path / f"parts/{sample.id.replace('/', '-')}/{view}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), image)
-    ended = command("detect", "parts", "--detector", folder / "out/detector", "--json", cwd=tmp_path, width=400)
+    ended = command("detect", "parts", "--detector", folder / "detector", "--json", cwd=tmp_path, width=400)
     assert ended.code == 0
     assert (
         f"warning: each of 2 samples (good-0001, good-0002): {views[2]} itself judges nothing, so it is called"
