@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -209,7 +210,10 @@ def show_verdicts(verdicts: Verdicts) -> None:
         return
     shown = verdicts.found
     if len(shown) > _ROWS:
-        shown = sorted(shown, key=lambda verdict: (not verdict.defect, -verdict.score))[:_ROWS]
+        shown = sorted(
+            shown,
+            key=lambda verdict: (not verdict.defect, -verdict.score if math.isfinite(verdict.score) else -math.inf),
+        )[:_ROWS]
     rows = [(each.id, f"{each.score:.2f}", "DEFECT" if each.defect else "ok") for each in shown]
     table = Table("sample", "score", "verdict")
     for row in rows:

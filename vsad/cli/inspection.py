@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,7 +91,7 @@ def detect(
 
     def found(record: SampleRecord) -> None:
         if as_json:
-            print_line(json.dumps(asdict(record)))
+            print_line(record.line)
 
     with (
         Bars() as bars,
@@ -160,6 +159,7 @@ def watch(
         def found(record: SampleRecord) -> None:
             line = log.found(record)
             print_line(line if as_json else f"{record.id}: {record.verdict.upper()}, score {record.score:.3g}")
+            show_warnings(results.warnings_of(record))
 
         def say_bad(each: BadSample) -> None:
             log.bad(each.sample.id, each.reason)

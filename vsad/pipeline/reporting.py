@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,8 +61,8 @@ def report_detections(
             pro=[CurvePoints("pixel", curves.pro.x, curves.pro.y)] if curves.pro is not None else [],
             calibration=rig.pairs, size=rig.size,
             calibration_pictures=lay_over(_any_images(dataset), views, rig.pairs),
-            skipped=[*{**detections.bad, **(skipped or {})}.items()], empty_masks=tally.empty_masks,
-            reconstructions=drawn,
+            skipped=[*{**detections.bad, **_numberless(detections), **(skipped or {})}.items()],
+            empty_masks=tally.empty_masks, reconstructions=drawn,
             facts={**facts, **machine, "vsad": vsad.__version__, "date": time.strftime("%Y-%m-%d %H:%M")},
         ),
     )  # fmt: skip
@@ -85,8 +86,15 @@ def _any_images(dataset: MultiViewDataset) -> Tensor:
     return next(images for _, images in dataset.subset(order).iter_images(on_bad=lambda bad: None))
 
 
+def _numberless(detections: Detections) -> dict[str, str]:
+    """The samples that no picture or curve can show, since their scores are no numbers."""
+    why = "its score is no number, so it is called DEFECT; inspect it anew"
+    return {verdict.id: why for verdict in detections.verdicts.found if not math.isfinite(verdict.score)}
+
+
 def _samples(detections: Detections, dataset: MultiViewDataset) -> Iterator[ReportSample]:
-    known = [index for index, sample in enumerate(dataset.samples) if sample.id in detections.rows]
+    shown = detections.rows.keys() - _numberless(detections).keys()
+    known = [index for index, sample in enumerate(dataset.samples) if sample.id in shown]
     for item in dataset.subset(known):
         found = detections.detection(item["id"])
         yield ReportSample(
@@ -94,7 +102,7 @@ def _samples(detections: Detections, dataset: MultiViewDataset) -> Iterator[Repo
             view_scores=found.view_scores, sample_score=float(found.sample_score), masks=item["masks"],
             view_labels=item["view_labels"], label=bool(item["sample_label"]),
             defect=None if item["defect"] in (GOOD, "") else item["defect"], category=item["category"],
-            unjudged=found.unjudged, not_registered=found.reason,
+            unjudged=found.unjudged, blind=found.blind, not_registered=found.reason,
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from vsad.data import GOOD
 from vsad.detection import Threshold, fit_threshold
 from vsad.metrics import f1_max_threshold
 from vsad.pipeline.detections import Detections
+from vsad.pipeline.verdicts import Verdict
 from vsad.progress import SILENT, Progress
 
 # Of the interval of a rate of false alarms, either side.
@@ -33,7 +35,7 @@ def threshold_of_best_f1(found: Detections) -> Threshold:
     Raises:
         ValueError: the inspected samples are not known to be of both kinds.
     """
-    known = [verdict for verdict in found.verdicts.found if verdict.label is not None]
+    known = [verdict for verdict in _numbers(found) if verdict.label is not None]
     labels = np.array([verdict.label != GOOD for verdict in known])
     value = f1_max_threshold(np.array([verdict.score for verdict in known]), labels) if known else None
     if value is None:
@@ -55,7 +57,7 @@ def threshold_at(found: Detections, value: float) -> Threshold:
     """
     if not np.isfinite(value):
         raise ValueError(f"threshold: value must be finite, got {value}")
-    good = np.array([verdict.score for verdict in found.verdicts.found if verdict.label == GOOD])
+    good = np.array([verdict.score for verdict in _numbers(found) if verdict.label == GOOD])
     k, n = int((good >= value).sum()), len(good)
     share = np.random.default_rng(0).beta(k + 0.5, n - k + 0.5, 100_000)
     low, high = np.quantile(share, [_OUTSIDE, 1 - _OUTSIDE])
@@ -79,8 +81,13 @@ def decide_anew(folder: Path, threshold: Threshold, chosen: str, progress: Progr
     return Detections.load(folder)
 
 
+def _numbers(found: Detections) -> list[Verdict]:
+    """The verdicts that a threshold decides: what has no number for a score is a defect at any."""
+    return [verdict for verdict in found.verdicts.found if math.isfinite(verdict.score)]
+
+
 def _good(found: Detections) -> list[float]:
-    scores = [verdict.score for verdict in found.verdicts.found if verdict.label == GOOD]
+    scores = [verdict.score for verdict in _numbers(found) if verdict.label == GOOD]
     if len(scores) < 2:
         raise ValueError(
             f"{found.folder}: must hold at least 2 samples that are known to be good, got {len(scores)}; inspect a "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vsad.detection import Detection, is_defect
+from vsad.detection import Detection
 from vsad.metrics import Evaluation
 from vsad.pipeline.verdicts import Verdict, Verdicts
 
@@ -26,8 +27,15 @@ class Tally:
         """Count a sample; ``truth`` is what a ``MultiViewDataset`` says of it.
 
         Where a defective sample has no mask that shows anything, it counts as a sample only: nobody knows which of its
-        pixels and views are defective.
+        pixels and views are defective. Where a score is no number, it counts for the verdicts only.
         """
+        unjudged, blind = (None if each is None else tuple(each.tolist()) for each in (found.unjudged, found.blind))
+        score, called = float(found.sample_score), found.is_defect(self.verdicts.threshold)
+        self.verdicts.found.append(
+            Verdict(truth["id"], truth["defect"] or None, score, called, unjudged, found.reason, blind)
+        )
+        if not math.isfinite(score):
+            return
         unknown = bool(truth["mask_empty"])
         if unknown:
             self.empty_masks.append(truth["id"])
@@ -35,10 +43,6 @@ class Tally:
             found.maps, None if unknown else truth["masks"], found.view_scores,
             None if unknown else truth["view_labels"], found.sample_score, truth["sample_label"],
         )  # fmt: skip
-        score = float(found.sample_score)
-        unjudged = None if found.unjudged is None else tuple(found.unjudged.tolist())
-        called = is_defect(score, self.verdicts.threshold, unjudged)
-        self.verdicts.found.append(Verdict(truth["id"], truth["defect"] or None, score, called, unjudged, found.reason))
 
     def warnings(self) -> Iterator[str]:
         """Say what was not judged as it should be, and which defective samples nobody has marked the defect of."""

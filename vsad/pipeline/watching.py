@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsad.data import BadSample, Grouped, MultiViewDataset, Sample, ViewFile, group_by_view
@@ -53,13 +53,12 @@ class Log:
 
     def found(self, record: SampleRecord) -> str:
         """Write what was found in a sample; returns the line."""
-        line = json.dumps(asdict(record))
-        append_line(self.path, line)
-        return line
+        append_line(self.path, record.line)
+        return record.line
 
     def kept(self, record: SampleRecord) -> None:
         """Write what was found before, if the process was killed before it could."""
-        if json.dumps(asdict(record)) not in self._known:
+        if record.line not in self._known:
             self.found(record)
 
     def bad(self, sample_id: str, reason: str) -> None:

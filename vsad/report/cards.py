@@ -70,9 +70,8 @@ class Card:
         label = None if sample.label is None else bool(sample.label)
         views = map(ViewCard, names, scores, _truth(sample, label), _unjudged(sample))
         return cls(
-            order, sample.id, sample.category, score, is_defect(score, threshold, sample.unjudged), label,
-            sample.defect,
-            sample.not_registered, sample.masks is not None, list(views),
+            order, sample.id, sample.category, score, is_defect(score, threshold, sample.unjudged, sample.blind),
+            label, sample.defect, sample.not_registered, sample.masks is not None, list(views),
         )  # fmt: skip
 
     @property

@@ -17,8 +17,9 @@ DIMENSIONS = {
     "view_scores": "V",
     "view_labels": "V",
     "unjudged": "V",
+    "blind": "V",
 }
-FINITE = ("maps", "view_scores", "sample_score", "unjudged")
+FINITE = ("maps", "view_scores", "sample_score", "unjudged", "blind")
 
 
 def check_report(report: Report) -> None:

@@ -26,6 +26,8 @@ class ReportSample:
         defect: the kind of defect, if it has a name.
         category: the product, where a report covers several.
         unjudged: (V,) the share of each picture that nothing judges; None where all is judged.
+        blind: (V,) the share of each picture that the view itself does not judge; a view that judges nothing makes the
+            sample a DEFECT. None where that is not known.
         not_registered: why it was judged where it lay, at a station that registers its samples; None where it was not.
     """
 
@@ -40,6 +42,7 @@ class ReportSample:
     defect: str | None = None
     category: str = ""
     unjudged: Array | Sequence[float] | None = None
+    blind: Array | Sequence[float] | None = None
     not_registered: str | None = None
 
 
