@@ -25,8 +25,62 @@ def test_the_rate_is_what_was_asked_on_average(tail, samples):
     fresh = np.sort(TAILS[tail](rng, 20_000))
     rates = 1 - np.searchsorted(fresh, [t.value for t in thresholds]) / len(fresh)
     assert 0.05 / 1.6 < rates.mean() < 0.05 * 1.6
-    covered = np.mean([t.rate[0] <= rate <= t.rate[1] for t, rate in zip(thresholds, rates)])
-    assert covered > 0.75  # 0.9 where the distribution is Gumbel's
+
+
+# A few samples need not show that every fifth product scores much higher; maxima of a uniform have an upper end.
+HARD = TAILS | {
+    "a fifth is odd": lambda rng, size: rng.gumbel(size=size) + 8 * (rng.random(size) < 0.2),
+    "pareto": lambda rng, size: rng.pareto(1, size=size),
+    "maxima of a uniform": lambda rng, size: rng.random((*np.atleast_1d(size), 50)).max(-1),
+}
+
+
+@pytest.mark.parametrize("tail", HARD)
+@pytest.mark.parametrize("samples", [3, 8, 30])
+def test_the_rate_lies_in_the_told_interval_whatever_the_distribution(tail, samples):
+    rng = np.random.default_rng(samples)
+    thresholds = [fit_threshold(scores, 0.05) for scores in HARD[tail](rng, (100, samples))]
+    fresh = np.sort(HARD[tail](rng, 20_000))
+    rates = 1 - np.searchsorted(fresh, [t.value for t in thresholds]) / len(fresh)
+    assert np.mean([t.rate[0] <= rate <= t.rate[1] for t, rate in zip(thresholds, rates)]) > 0.85
+
+
+def leave_one_out(rng, samples):
+    """Scores of samples of 200 pixels, each by mean and deviation of the others, and of 200 new ones by those of all.
+
+    Of two samples, each is scored by both, as in ``vsad.detection.level``.
+    """
+    x, new = rng.normal(size=(samples, 200)), rng.normal(size=(200, 200))
+
+    def highest(values, known):
+        return ((values - known.mean(0)) / known.std(0, ddof=1)).max(-1)
+
+    own = [highest(x[i], np.delete(x, i, 0) if samples > 2 else x) for i in range(samples)]
+    return own, highest(new, x)
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5, 8])
+def test_the_interval_holds_where_few_samples_tell_the_scale_of_scores_too(samples):
+    rng = np.random.default_rng(samples)
+    held = []
+    for _ in range(60):
+        own, new = leave_one_out(rng, samples)
+        threshold = fit_threshold(own, 0.05)
+        held.append(threshold.rate[0] <= np.mean(new >= threshold.value) <= threshold.rate[1])
+    assert np.mean(held) > 0.8
+
+
+def test_two_samples_do_not_tell_the_rate():
+    own, new = leave_one_out(np.random.default_rng(0), 2)
+    threshold = fit_threshold(own, 0.05)
+    assert np.mean(new >= threshold.value) == 1  # each of two is scored by statistics that know it
+    assert not threshold.known
+    assert threshold.describe().endswith(
+        "from 2 good samples: 5.0% false alarms asked, but so few samples cannot tell how many will come"
+    )
+    with pytest.warns(UserWarning, match=r"cannot be known from 2 good samples: .*; 19 samples or more would support"):
+        warn_of_extrapolation(threshold)
+    assert "; 3 samples or more would support it" in fit_threshold(own, 0.4).doubt  # for which two scores would do
 
 
 def test_the_rate_is_exact_for_gumbel_scores():
@@ -70,6 +124,13 @@ def test_a_threshold_is_described_in_a_line():
     assert threshold.describe() == (
         "2.35 (90% interval 1.9 to 4.1), from 19 good samples: 5.0% false alarms asked, 1.2% to 12.5% to be expected"
     )
+    assert threshold._replace(rate=(0.0, 0.145)).describe().endswith("asked, up to 14.5% to be expected")
+
+
+def test_what_is_told_of_the_rate_of_few_samples_is_the_most_that_it_may_be():
+    for samples in (3, 10, 19):  # with 95 % none of n products exceeds what a share of 1 - 0.05 ** (1 / n) would
+        threshold = fit_threshold(np.arange(samples) % 7 + np.linspace(0, 1, samples), 0.05)
+        assert threshold.rate == (0, pytest.approx(1 - 0.05 ** (1 / samples), abs=0.01))
 
 
 def test_equal_scores_are_exceeded_by_none_of_them():

@@ -139,13 +139,13 @@ def until_asked_to_end() -> Iterator[threading.Event]:
 
 
 def be_quiet(value: bool) -> bool:
-    """Show no progress and no tables from now on, where ``value`` says so."""
+    """Show no progress, remarks and tables from now on, where ``value`` says so; warnings and errors stay."""
     console.is_quiet = value
     return value
 
 
 def say(text: str) -> None:
-    """Print a line that is nice to know to stderr."""
+    """Print a line that is nice to know to stderr; what trust rests on is a warning, or was left out."""
     if not console.is_quiet:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -181,7 +181,7 @@ def show_warnings(messages: Sequence[str]) -> None:
     more = len(messages) - _WARNINGS
     if more > 0:
         warnings = "warning" if more == 1 else "warnings"
-        console.print(f"and {more} more {warnings}; detections.json has all of them", highlight=False)
+        console.print(f"and {more} more {warnings}; detections.json tells of every sample", highlight=False)
 
 
 def show_skipped(skipped: Mapping[str, str]) -> None:
@@ -231,6 +231,20 @@ def _fits(rows: Sequence[Sequence[str]]) -> bool:
     """Whether a table of these cells has a line for each row."""
     widest = sum(max(map(cell_len, column)) for column in zip(("verdict",) * 3, *rows))
     return widest + 10 <= console.width
+
+
+def show_called(verdicts: Verdicts) -> None:
+    """Say how many samples were called defective: of the good ones and the defective ones, where these are known."""
+    (alarms, good), (hits, defects) = verdicts.false_alarms(), verdicts.defects_found()
+    called = [f"{alarms} of {good} good samples were called DEFECT"] if good else []
+    if defects:
+        called.append(f"{hits} of {defects} defective {'ones were' if good else 'samples were called DEFECT'}")
+    if not called and verdicts.found:
+        called.append(
+            f"{sum(each.defect for each in verdicts.found)} of {len(verdicts.found)} samples were called DEFECT"
+        )
+    if called:
+        say("; ".join(called))
 
 
 def show_false_alarms(called: int, good: int) -> None:

@@ -27,7 +27,7 @@ from vsad.terminal import (
     error,
     print_line,
     say,
-    show_false_alarms,
+    show_called,
     show_skipped,
     show_table,
     show_verdicts,
@@ -37,7 +37,7 @@ from vsad.terminal import (
 
 if TYPE_CHECKING:
     from vsad.data import BadSample
-    from vsad.detection import Detector
+    from vsad.detection import Detector, Threshold
     from vsad.pipeline import Header, Reading, SampleRecord
 
 # What the command ends with where some samples could not be inspected, and where a defect was found, if that is asked.
@@ -85,7 +85,7 @@ def detect(
     check_apart(out, *data)
     inspector = _load(detector, network, device)
     dataset, incomplete = _to_inspect(data, inspector, category, Reading(format, depth, pixel_limit))
-    show_warnings([*size_warnings(dataset)])
+    show_warnings([*_unknown_rate(inspector.fitted), *size_warnings(dataset)])
     header = _header(inspector, dataset.category, maps, overlays)
     bad = dict(incomplete)
 
@@ -106,7 +106,7 @@ def detect(
     if not as_json:
         show_verdicts(verdicts)
     show_warnings([*verdicts.warnings()])
-    show_false_alarms(*verdicts.false_alarms())
+    show_called(verdicts)
     for name, reason in bad.items():
         error(f"{name} was not inspected: {reason}")
     if not as_json:
@@ -149,6 +149,7 @@ def watch(
         raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
     check_apart(out, folder)
     inspector = _load(detector, network, device)
+    show_warnings(_unknown_rate(inspector.fitted))
     options = detector_options(inspector, detector)
     with (
         until_asked_to_end() as asked,
@@ -191,7 +192,14 @@ def threshold(
     """Choose another threshold for samples that were inspected, and decide them anew, without inspecting again."""
     from vsad.detection import change_threshold, storage
     from vsad.files import check_writable, read_json
-    from vsad.pipeline import Detections, decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
+    from vsad.pipeline import (
+        Detections,
+        count_verdicts,
+        decide_anew,
+        threshold_at,
+        threshold_for_rate,
+        threshold_of_best_f1,
+    )
 
     if sum((false_alarms is not None, f1_max, value is not None)) != 1:
         raise ValueError("threshold: must be chosen by one of --false-alarms, --f1-max and --value; give one of them")
@@ -209,16 +217,12 @@ def threshold(
         verdicts = decide_anew(detections, made, f"{how}: {made.describe()}", bars).verdicts
     if detector is not None:
         change_threshold(detector, made)
-    called, good = verdicts.false_alarms()
-    hits, defects = verdicts.defects_found()
+    show_warnings([made.doubt] if made.doubt else [])
     if as_json:
-        counts = {"false_alarms": called, "good": good, "defects_found": hits, "defects": defects}
-        print_line(json.dumps({"threshold": made.value, **counts}))
+        print_line(json.dumps(count_verdicts(verdicts)))
         return
     say(f"threshold {how}: {made.describe()}; a report of `vsad eval` shows the one before until it is written anew")
-    show_false_alarms(called, good)
-    if defects:
-        say(f"{hits} of {defects} defective samples were called DEFECT")
+    show_called(verdicts)
     print_line(f"{made.value:.6g}")
 
 
@@ -255,7 +259,7 @@ def evaluate(
     with Bars() as bars:
         dataset = reading.open(data, "test", category=category, cameras=found.header.cameras, progress=bars)
         tally = measure(found, dataset, bars)
-        rows = [("VSAD", tally.evaluation.result())]
+        rows = [("VSAD", tally.result())]
         write_metrics(out / METRICS, {dataset.category: rows[0][1]}, {dataset.category: tally.evaluation.intervals()})
         facts = {"data": str(data), "threshold": found.header.chosen}
         with bars.stage("report", 1):
@@ -275,6 +279,11 @@ def _load(folder: Path, network: str | None, device: str | None) -> Detector:
 
     chosen = choose_device(device)
     return Detector.from_pretrained(folder, network=None if network is None else load_network(network)).to(chosen)
+
+
+def _unknown_rate(threshold: Threshold) -> list[str]:
+    """Say again, to whoever inspects, that nothing is known of how many good products a detector will reject."""
+    return [] if threshold.known or threshold.doubt is None else [threshold.doubt]
 
 
 def _header(detector: Detector, category: str, maps: bool, overlays: bool) -> Header:
@@ -306,8 +315,8 @@ def _to_inspect(
             f"{data[0]}: must hold a sample with images of {', '.join(detector.rig.views)}, got none"
             f"{f' ({first})' if first else ''}; name images <sample>/<view>.png or <sample>_<view>.png"
         )
-    for path in found.unknown[:5]:
-        say(f"{path} is left out: its name says none of the views {', '.join(detector.rig.views)}")
+    views = ", ".join(detector.rig.views)
+    show_skipped({str(path): f"its name says none of the views {views}" for path in found.unknown})
     dataset = MultiViewDataset(
         found.complete, cameras=detector.cameras, depth=reading.depth, pixel_limit=reading.pixel_limit
     )

@@ -14,6 +14,8 @@ import numpy as np
 _ENOUGH = 2
 # Gumbel's distribution has the L-skewness 0.17; scores beyond this one are taken on a logarithmic scale.
 _SKEWED = 0.3
+# Two scores are measured by statistics that know both of them (vsad.detection.level): new ones may all lie beyond.
+_KNOWN = 3
 # In shares of the median score.
 _NEAR_ZERO = 0.1
 # Draws of the distributions, and what of them an interval leaves out at either side.
@@ -27,7 +29,7 @@ class Threshold(NamedTuple):
         value: the threshold.
         interval: in which the exact threshold lies with 90 % confidence.
         asked: share of good products that may be called defective.
-        rate: in which the share that will be lies with 90 % confidence.
+        rate: in which the share that will be lies with 90 % confidence at least; (0, 1) where nothing is known of it.
         samples: number of good products that it rests on.
     """
 
@@ -42,16 +44,57 @@ class Threshold(NamedTuple):
         """Whether the scores reach as far as the rate; else it is extrapolated beyond all of them."""
         return (self.samples + 1) * self.asked >= 1
 
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of the share of good products that will be called defective."""
+        return self.rate != (0, 1)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why so few samples cannot support the rate that was asked for, in words; None where they do."""
+        if self._is_given or (self.supported and self.known):
+            return None
+        enough = f"{max(math.ceil(1 / self.asked) - 1, _KNOWN)} samples or more would support it"
+        if not self.known:
+            return (
+                f"threshold: false_alarms of {self.asked:g} cannot be known from {self._from}: any share of good "
+                f"products, even all, may be called defective; {enough}"
+            )
+        return (
+            f"threshold: false_alarms of {self.asked:g} cannot be supported by {self._from}: the threshold lies on a "
+            f"fitted tail, beyond all their scores, and {self._told} of good products may be called defective "
+            f"(90 % confidence); {enough}"
+        )
+
     def describe(self) -> str:
         """The threshold in a line, and what it promises."""
-        (low, high), (least, most) = self.interval, self.rate
-        if low == high:  # it was given, and what it leads to is all that is known
-            told = f"{least:.1%} to {most:.1%} false alarms to be expected, from {self.samples} good samples"
+        low, high = self.interval
+        if self._is_given:
+            told = f"{self._told} false alarms to be expected, from {self._from}"
             return f"{self.value:.3g}" + (f"; {told}" if self.samples else "")
+        if not self.known:
+            return (
+                f"{self.value:.3g}, from {self._from}: {self.asked:.1%} false alarms asked, but so few samples cannot "
+                "tell how many will come"
+            )
         return (
-            f"{self.value:.3g} (90% interval {low:.3g} to {high:.3g}), from {self.samples} good samples: "
-            f"{self.asked:.1%} false alarms asked, {least:.1%} to {most:.1%} to be expected"
+            f"{self.value:.3g} (90% interval {low:.3g} to {high:.3g}), from {self._from}: "
+            f"{self.asked:.1%} false alarms asked, {self._told} to be expected"
         )
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether it was not estimated: what it leads to is all that is known."""
+        return self.interval[0] == self.interval[1]
+
+    @property
+    def _from(self) -> str:
+        return f"{self.samples} good {'sample' if self.samples == 1 else 'samples'}"
+
+    @property
+    def _told(self) -> str:
+        least, most = self.rate
+        return f"{least:.1%} to {most:.1%}" if least else f"up to {most:.1%}"
 
 
 def fit_threshold(scores: Sequence[float], asked: float) -> Threshold:
@@ -69,12 +112,16 @@ def fit_threshold(scores: Sequence[float], asked: float) -> Threshold:
     taken by their logarithms, whose Gumbel distribution is Frechet's. On maxima of other distributions the rate is off
     by a factor of 1.6 at most, on average.
 
+    What is told of the rate rests on no distribution: of b of n scores at or above t, it is at most Beta(b + 1, n - b);
+    where t is estimated from an assumed distribution, nothing is said of the least that it may be.
+
     Args:
         scores: sample scores of good products that nothing in the detector has seen.
         asked: between 0 and 1.
 
     Returns:
-        The threshold. With a single score it is that score, and its intervals are unbounded.
+        The threshold. With a single score it is that score, and its interval is unbounded; of the rate, one or two
+        scores tell nothing.
 
     Raises:
         ValueError: there is no score, or one is NaN.
@@ -94,7 +141,8 @@ def fit_threshold(scores: Sequence[float], asked: float) -> Threshold:
     value, exact, rate = (_conformal if enough else _gumbel)(ranked, asked)
     outside = [_OUTSIDE, 1 - _OUTSIDE]
     (low, high), (least, most) = np.quantile(exact, outside), np.quantile(rate, outside)
-    return Threshold(float(value), (float(low), float(high)), asked, (float(least), float(most)), n)
+    told = (float(least) if enough else 0.0, float(most)) if n >= _KNOWN else (0.0, 1.0)
+    return Threshold(float(value), (float(low), float(high)), asked, told, n)
 
 
 def _conformal(ranked: np.ndarray, asked: float) -> tuple[float, np.ndarray, np.ndarray]:
@@ -107,16 +155,18 @@ def _conformal(ranked: np.ndarray, asked: float) -> tuple[float, np.ndarray, np.
 
 
 def _gumbel(ranked: np.ndarray, asked: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """The same from a Gumbel distribution with their L-moments."""
+    """The same from a Gumbel distribution with their L-moments; of the rate, draws of the most that it may be."""
     location, scale, new = _gumbel_draws(len(ranked))
     k = np.quantile((new - location) / scale, 1 - asked)
-    rate = -np.expm1(-np.exp(-(location + k * scale)))
     # The logarithms of scores next to 0 would be skewed the other way.
     skewed = ranked[0] > _NEAR_ZERO * max(np.median(ranked), 0) and _l_skewness(ranked) > _SKEWED
     m, s = _l_moments(np.log(ranked) if skewed else ranked)
     exact = m + s * (-math.log(-math.log1p(-asked)) - location) / scale
-    value = m + k * s
-    return (math.exp(min(value, 700)), np.exp(np.minimum(exact, 700)), rate) if skewed else (float(value), exact, rate)
+    value = float(m + k * s)
+    if skewed:
+        value, exact = math.exp(min(value, 700)), np.exp(np.minimum(exact, 700))
+    beyond = int((ranked >= value).sum())
+    return value, exact, np.random.default_rng(0).beta(beyond + 1, max(len(ranked) - beyond, 1e-9), _DRAWS)
 
 
 @cache
@@ -138,15 +188,8 @@ def _l_moments(ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def warn_of_extrapolation(threshold: Threshold) -> None:
     """Warn where so few samples cannot support the rate that was asked for."""
-    if threshold.supported:
-        return
-    low, high = threshold.rate
-    warnings.warn(
-        f"detector: false_alarms of {threshold.asked:g} cannot be supported by {threshold.samples} good samples: the "
-        f"threshold lies on a fitted tail, beyond all their scores, and {low:.1%} to {high:.1%} of good products may "
-        f"be called defective (90 % confidence); {math.ceil(1 / threshold.asked) - 1} samples or more would support it",
-        stacklevel=3,
-    )
+    if threshold.doubt is not None:
+        warnings.warn(threshold.doubt, stacklevel=3)
 
 
 def _l_skewness(ranked: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from vsad.pipeline.reporting import report_detections
 from vsad.pipeline.rethreshold import decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
 from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import REGISTRATION, Images, images_of, metrics_table, register_station, write_metrics
+from vsad.pipeline.tally import count_verdicts
 from vsad.pipeline.verdicts import Verdicts
 from vsad.pipeline.watching import Log, Watcher
 
@@ -41,6 +42,7 @@ __all__ = [
     "ablation_tables",
     "cameras_for",
     "choose_device",
+    "count_verdicts",
     "decide_anew",
     "detector_options",
     "fit_detector",

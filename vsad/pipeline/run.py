@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vsad.data import list_categories
-from vsad.detection import Detector, FrozenNetwork, warn_of_extrapolation
+from vsad.detection import Detector, FrozenNetwork
 from vsad.files import RunFolder
 from vsad.metrics import Intervals, Result
 from vsad.models import VALDM, new_model
@@ -207,10 +207,11 @@ class _GroupRun:
         if self.plain is not None:
             tallies |= self._variants(product, detector)
         main = tallies[MAIN]
-        rows = [(name, tally.evaluation.result()) for name, tally in tallies.items()]
+        rows = [(name, tally.result()) for name, tally in tallies.items()]
+        doubts = [] if detector.fitted.doubt is None else [detector.fitted.doubt]
         outcome = Outcome(
             rows, main.evaluation.intervals(), main.verdicts.false_alarms(),
-            (*size_warnings(data.test), *main.warnings()), dict(data.reading.skipped),
+            (*doubts, *size_warnings(data.test), *main.warnings()), dict(data.reading.skipped),
         )  # fmt: skip
         with progress.stage("report", 1):
             drawn = reconstructions(detector, data.test) if detector.model.draws else []
@@ -226,7 +227,6 @@ class _GroupRun:
         if product.stages.facts(DETECTOR) is not None:
             return Detector.from_pretrained(path).to(self.config.chosen_device)
         detector = self._fit(product, self.model, self.progress)
-        warn_of_extrapolation(detector.fitted)
         detector.save_pretrained(path)
         product.stages.mark(DETECTOR)
         return detector

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vsad.detection import Detection
-from vsad.metrics import Evaluation
+from vsad.metrics import Evaluation, Metrics, Result
 from vsad.pipeline.verdicts import Verdict, Verdicts
+
+# What a result calls the counts of verdicts, beside the levels of metrics.
+VERDICTS = "verdicts"
 
 
 class Tally:
@@ -44,6 +47,11 @@ class Tally:
             None if unknown else truth["view_labels"], found.sample_score, truth["sample_label"],
         )  # fmt: skip
 
+    def result(self) -> Result:
+        """The metrics of every level, and what the threshold calls, as ``count_verdicts`` does; nothing without one."""
+        counts = {} if math.isnan(self.verdicts.threshold) else {VERDICTS: count_verdicts(self.verdicts)}
+        return {**self.evaluation.result(), **counts}
+
     def warnings(self) -> Iterator[str]:
         """Say what was not judged as it should be, and which defective samples nobody has marked the defect of."""
         yield from self.verdicts.warnings()
@@ -53,3 +61,19 @@ class Tally:
                 f"{count} defective {'sample has' if count == 1 else 'samples have'} no mask that shows a defect "
                 f"({first}{', ...' if count > 3 else ''}): counted as samples, their pixels and views nowhere"
             )
+
+
+def count_verdicts(verdicts: Verdicts) -> Metrics:
+    """What a threshold calls right and wrong, of samples of which the truth is known.
+
+    Returns:
+        ``threshold``, ``false_alarms`` of ``good`` samples, and ``defects_found`` of ``defects``.
+    """
+    (alarms, good), (hits, defects) = verdicts.false_alarms(), verdicts.defects_found()
+    return {
+        "threshold": verdicts.threshold,
+        "false_alarms": alarms,
+        "good": good,
+        "defects_found": hits,
+        "defects": defects,
+    }
