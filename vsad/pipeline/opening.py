@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsad.data import GOOD, Cameras, MultiViewDataset, is_resized, open_dataset
 from vsad.geometry import Rig
+from vsad.pipeline.resolution import resolution_warnings
 from vsad.progress import SILENT, Progress
 
 
@@ -65,7 +67,7 @@ class Reading:
         cameras: Cameras | None = None,
         progress: Progress = SILENT,
     ) -> MultiViewDataset:
-        """Open the training split, which must hold normal samples only.
+        """Open the training split, which must hold normal samples only; warn of too few pixels, and of enlarged ones.
 
         Raises:
             ValueError: a sample is labeled as defective; the message names it.
@@ -76,6 +78,8 @@ class Reading:
                 raise ValueError(
                     f"{root}: train must hold normal samples only, got {sample.defect}/{sample.id}; move it to test"
                 )
+        for warning in resolution_warnings(dataset):
+            warnings.warn(warning, stacklevel=2)
         return dataset
 
 
