@@ -248,6 +248,30 @@ def test_nothing_scrolls_sideways(browser: Browser, page: Path, width: int) -> N
     assert browser.run("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
 
 
+@pytest.mark.parametrize("width", [768, 1180, 1920])
+def test_no_table_of_a_run_is_cut(browser: Browser, tmp_path: Path, width: int) -> None:
+    """``vsad run`` compares five rows of metrics, and its own have intervals of views and samples."""
+    own = metrics()
+    for level in ("view", "sample"):
+        own[level] |= {f"{name}_interval": (1.0, 1.0) for name in ("auroc", "ap", "f1_max")}
+    others = ("no alignment", "no registration", "no neighbors", "plain features")
+    full = report(metrics=[("vsad", own), *((name, metrics(0.1)) for name in others)])
+    browser.open(write_report(tmp_path / "r.html", full), width=width)
+    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
+    assert browser.run("document.querySelectorAll('.scroll').length") == 4
+    assert browser.run(cut) == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1180, 1920])
+def test_letters_in_charts_are_of_a_readable_size_in_every_window(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width=width)
+    sizes = browser.run(
+        "[...document.querySelectorAll('.chart text')].map(e => parseFloat(getComputedStyle(e).fontSize)"
+        " * e.ownerSVGElement.getScreenCTM().a)"
+    )
+    assert 10 <= min(sizes) <= max(sizes) <= 16
+
+
 def test_without_scripts_all_of_it_is_there(browser: Browser, page: Path) -> None:
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:

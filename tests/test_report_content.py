@@ -29,11 +29,14 @@ def test_intervals_stand_beside_their_metrics(tmp_path: Path) -> None:
     given = metrics()
     given["sample"]["auroc_interval"] = (0.95, 1.0)
     page = written(tmp_path, metrics=[("vsad", given)])
-    cells = [text for _, text in page.find("td")][6:16]
-    assert cells[7] == "91.23 (95.00 to 100.00)"
-    assert sum("to" in cell for cell in cells) == 1
-    assert "In brackets" in [text for _, text in page.find("dt")]
-    assert "In brackets" not in [text for _, text in written(tmp_path).find("dt")]
+    rows = [text for _, text in page.find("tr")]
+    assert "In percent vsad interval" in rows
+    assert "Sample AUROC 91.23 95.00 to 100.00" in rows
+    assert sum(" to " in row for row in rows) == 1
+    assert "Interval" in [text for _, text in page.find("dt")]
+    without = written(tmp_path)
+    assert "interval" not in [text for _, text in without.find("th")]
+    assert "Interval" not in [text for _, text in without.find("dt")]
 
 
 def test_curves_pass_through_their_points(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_what_went_wrong_is_listed_by_name_and_reason(tmp_path: Path) -> None:
     assert summaries[:3] == [
         "Left out: 2 samples could not be used, and count nowhere",
         "Not registered: 1 sample judged where it lay",
-        "No masks: 1 defective sample without a marked defect: they count as samples, their pixels and views nowhere",
+        "No masks: 1 defective sample without a marked defect: it counts as a sample, its pixels and views nowhere",
     ]
     assert "not registered" in page.find("article")[1][1]
     assert "Notices" not in [text for _, text in written(tmp_path).find("h2")]

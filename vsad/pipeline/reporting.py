@@ -49,7 +49,10 @@ def report_detections(
         drawn: what the model makes of some samples.
         skipped: samples that were left out, and why.
     """
-    machine = {"machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"}
+    threads = torch.get_num_threads()
+    machine = {
+        "machine": f"{platform.system()} {platform.machine()}, {threads} {'thread' if threads == 1 else 'threads'}"
+    }
     views, curves = detections.header.cameras.views, tally.evaluation.curves()
     write_report(
         path,

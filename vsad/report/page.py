@@ -24,6 +24,7 @@ from vsad.report.pictures import Scale, photograph
 from vsad.report.places import chains
 
 TEMPLATES = Path(__file__).parent / "templates"
+Metrics = Mapping[str, Mapping[str, Any]]
 METRIC_NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "aupro": "AUPRO"}
 
 
@@ -57,7 +58,6 @@ def write_report(path: str | Path, report: Report, *, image_size: int = 256, pic
     )
     environment.filters |= {"score": format_score, "photograph": lambda x: photograph(as_numpy(x), image_size)}
     outcomes = Counter(card.outcome for card in cards)
-    rows = _metric_rows(report.metrics)
     html = environment.get_template("report.html").render(
         report=report,
         cards=cards,
@@ -66,9 +66,8 @@ def write_report(path: str | Path, report: Report, *, image_size: int = 256, pic
         categories=sorted({card.category for card in cards if card.category}),
         kinds=kinds_of_sample(cards),
         unjudged=any(view.unjudged for card in cards for view in card.views),
-        metrics=rows,
-        intervals=any(cell["interval"] for row in rows for cells in row["levels"] for cell in cells),
-        levels=[(level.capitalize(), [METRIC_NAMES[n] for n in names]) for level, names in LEVELS.items()],
+        runs=[_run(name, result) for name, result in report.metrics],
+        metrics=_metric_rows([result for _, result in report.metrics]),
         histograms=histograms(cards, report.threshold),
         curves=curves(report, outcomes),
         rig={"size": size, "chains": chains(report.calibration, report.views, size)} if report.calibration else None,
@@ -101,27 +100,26 @@ def _read(
     return sorted(cards, key=lambda card: card.urgency), gallery.chosen(), size
 
 
-def _metric_rows(rows: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
-    """Values in the order of the columns; "best" where rows can be compared and no other row has more."""
-    best = {
-        (level, name): max((v for _, r in rows if (v := r[level][name]) is not None), default=None)
-        for level, names in LEVELS.items()
-        for name in names
-    }
-    return [
-        {
-            "name": name,
-            "levels": [
-                [
-                    {
-                        "value": result[level][n],
-                        "interval": result[level].get(f"{n}_interval"),
-                        "best": len(rows) > 1 and result[level][n] == best[level, n] is not None,
-                    }
-                    for n in names
-                ]
-                for level, names in LEVELS.items()
-            ],
-        }
-        for name, result in rows
-    ]
+def _run(name: str, result: Metrics) -> dict[str, Any]:
+    """A column of the metrics, and whether one of their intervals stands beside it."""
+    return {"name": name, "has_intervals": any(key.endswith("_interval") for level in result.values() for key in level)}
+
+
+def _metric_rows(results: Sequence[Metrics]) -> list[dict[str, Any]]:
+    """A row for each metric of each level, a cell for each run; "best" where runs can be compared and none has more."""
+    rows = []
+    for level, names in LEVELS.items() if results else ():
+        for name in names:
+            values = [result[level][name] for result in results]
+            best = max((value for value in values if value is not None), default=None)
+            cells = [
+                {
+                    "value": value,
+                    "interval": result[level].get(f"{name}_interval"),
+                    "best": len(results) > 1 and value == best is not None,
+                }
+                for value, result in zip(values, results)
+            ]
+            label = f"{level.capitalize()} {METRIC_NAMES[name]}"
+            rows.append({"name": label, "opens_level": name == names[0], "cells": cells})
+    return rows
