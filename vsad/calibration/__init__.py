@@ -1,8 +1,20 @@
-"""Calibration: the rig of a station estimated from its own normal images, or from those of a chessboard."""
+"""Calibration: a station's rig, from its own normal images or those of a chessboard, and its lenses."""
 
 from vsad.calibration.boards import calibrate_chessboard
 from vsad.calibration.estimation import calibrate
+from vsad.calibration.lens import Lens, estimate_lenses
+from vsad.calibration.lens_file import load_lenses, save_lenses
 from vsad.calibration.pictures import write_calibration_pictures
 from vsad.calibration.report import CalibrationReport, PairReport
 
-__all__ = ["CalibrationReport", "PairReport", "calibrate", "calibrate_chessboard", "write_calibration_pictures"]
+__all__ = [
+    "CalibrationReport",
+    "Lens",
+    "PairReport",
+    "calibrate",
+    "calibrate_chessboard",
+    "estimate_lenses",
+    "load_lenses",
+    "save_lenses",
+    "write_calibration_pictures",
+]

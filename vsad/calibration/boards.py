@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vsad.calibration.chessboard import Board, bend, board_points, checked_board, find_corners, goes_on
-from vsad.calibration.matching import gray_picture
+from vsad.calibration.board_views import BoardViews, find_boards
+from vsad.calibration.chessboard import Board, bend, board_points, checked_board
+from vsad.calibration.lens import off_flat, off_flat_without_lens
 from vsad.calibration.quality import covered_share
 from vsad.calibration.report import CalibrationReport, PairReport, describe_problems
-from vsad.calibration.samples import choose_samples, view_names
-from vsad.checks import check_images
+from vsad.calibration.samples import view_names
 from vsad.geometry import (
     Rig,
     RigPair,
-    Size,
     homography_from_points,
     orient_homography,
     overlap_fraction,
@@ -35,6 +32,10 @@ from vsad.progress import SILENT, Progress
 _SAME_PLANE, _SAME_SHARE = 3.0, 0.002
 # A lens that bends a row of corners by this share of the diagonal is worth a word.
 _BENT = 0.001
+# A lens that leaves less than this share of an error was most of it.
+_LENS = 0.5
+# Views that a warning names.
+_NAMED = 5
 
 
 def calibrate_chessboard(
@@ -92,7 +93,7 @@ def calibrate_chessboard(
             raise ValueError(f"calibrate: mirrored must name views of {', '.join(views)}, got {name!r}")
     if isinstance(graph, str):
         parse_graph(graph, views)
-    boards = _find_boards(images_per_sample, views, board, mirrored, max_samples, progress)
+    boards = find_boards(images_per_sample, views, board, mirrored, max_samples, progress)
     size = boards.size
 
     pairs, reports = [], []
@@ -107,64 +108,7 @@ def calibrate_chessboard(
     return rig, result
 
 
-@dataclass
-class _Boards:
-    """The boards that were found.
-
-    Args:
-        board: inner corners along its sides.
-        size: ``(height, width)`` of the images.
-        samples: names of the samples.
-        corners: by sample and view, in pixels of the images; None where the whole board is not seen.
-    """
-
-    board: Board
-    size: Size = (0, 0)
-    samples: list[str] = field(default_factory=list)
-    corners: list[list[Tensor | None]] = field(default_factory=list)
-
-    @property
-    def diagonal(self) -> float:
-        return math.hypot(*self.size)
-
-
-def _find_boards(
-    images_per_sample: Any,
-    views: Sequence[str],
-    board: Board,
-    mirrored: Sequence[str],
-    max_samples: int,
-    progress: Progress,
-) -> _Boards:
-    boards = _Boards(board)
-    chosen, total = choose_samples(images_per_sample, max_samples)
-    for number, item in enumerate(progress.track(chosen, "finding boards", total)):
-        images = item["images"] if isinstance(item, dict) else item
-        shape = boards.size if number else ("H", "W")
-        check_images(f"calibrate: sample {number}", images, (len(views), 3, *shape))
-        boards.size = (images.shape[2], images.shape[3])
-        boards.samples.append(str(item.get("id", number) if isinstance(item, dict) else number))
-        boards.corners.append([])
-        for view, image in zip(views, images):
-            picture = gray_picture(image, boards.size)
-            corners = find_corners(picture, board, mirrored=view in mirrored)
-            if corners is not None and goes_on(picture, corners, board):
-                raise ValueError(
-                    f"calibrate: board must be all of the chessboard, which goes on beyond {board[0]}x{board[1]} inner "
-                    f"corners in view {view} of sample {boards.samples[-1]}; count the corners where four squares meet"
-                )
-            boards.corners[-1].append(corners)
-    if not boards.samples:
-        raise ValueError("calibrate: images_per_sample must hold at least one sample, got none; check the folder")
-    if all(corners is None for row in boards.corners for corners in row):
-        raise ValueError(
-            f"calibrate: samples must show a chessboard of {board[0]}x{board[1]} inner corners, got none in any view; "
-            "count the corners where four squares meet, and let every camera see all of them"
-        )
-    return boards
-
-
-def _fit_pair(boards: _Boards, pair: tuple[int, int], views: Sequence[str]) -> tuple[PairReport, RigPair | None]:
+def _fit_pair(boards: BoardViews, pair: tuple[int, int], views: Sequence[str]) -> tuple[PairReport, RigPair | None]:
     """Fit one ordered pair to the samples in which both views see the board."""
     names = views[pair[0]], views[pair[1]]
     both = {name: (row[pair[0]], row[pair[1]]) for name, row in zip(boards.samples, boards.corners)}
@@ -212,17 +156,33 @@ def _rms(H: Tensor, target: Tensor, source: Tensor) -> float:
     return float((transform_points(H, target) - source).square().sum(-1).mean().sqrt())
 
 
-def _bent_lenses(boards: _Boards, views: Sequence[str]) -> list[str]:
-    """Say which lenses bend straight rows by more than a homography can follow."""
-    bent = []
+def _bent_lenses(boards: BoardViews, views: Sequence[str]) -> list[str]:
+    """Say where straight rows are bent by more than a homography can follow, and whether a lens does it."""
+    lenses: list[tuple[float, str]] = []
+    others: list[tuple[float, str]] = []
     for v, view in enumerate(views):
-        found = [corners for row in boards.corners if (corners := row[v]) is not None]
-        px = max((bend(corners, boards.board) for corners in found), default=0.0)
-        if px > _BENT * boards.diagonal:
-            bent.append(f"{view} ({px:.1f} px)")
-    if not bent:
-        return []
-    return [
-        f"the lens bends the board's straight rows in {', '.join(bent)}, and a homography keeps them straight, so it "
-        "errs by about as much; undistort the images of these views (cv2.undistort), here and for every later step"
-    ]
+        corners = boards.of_view(v)
+        if max((bend(found, boards.board) for found in corners), default=0.0) > _BENT * boards.diagonal:
+            bent = off_flat(corners, boards.board)
+            straight = off_flat_without_lens(corners, boards.board, boards.size)
+            said = f"{view} ({bent:.2f} px, {straight:.2f} px without it)"
+            (lenses if straight < _LENS * bent else others).append((bent, said))
+    problems = []
+    if lenses:
+        problems.append(
+            "a homography keeps straight rows straight, and the lens bends the board's, which is what limits it in "
+            f"{_worst(lenses)}; estimate the lens (vsad lens), and undistort the images of these views "
+            "(vsad undistort), here and for every later step"
+        )
+    if others:
+        problems.append(
+            f"the board's rows are not straight in {_worst(others)}, and a lens explains little of it; lay the "
+            "board flat, and see that it neither moves nor is out of focus"
+        )
+    return problems
+
+
+def _worst(said: list[tuple[float, str]]) -> str:
+    """What is said of the views that are farthest off."""
+    named = [text for _, text in sorted(said, reverse=True)[:_NAMED]]
+    return ", ".join(named) + (f" and {len(said) - _NAMED} more" if len(said) > _NAMED else "")

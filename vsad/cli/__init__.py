@@ -10,12 +10,12 @@ import warnings
 # once, when torch loads it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from vsad.cli import trial, whole, learning, calibration, inspection, measurement  # isort: skip (the commands' order in the help)
+from vsad.cli import trial, whole, learning, calibration, lenses, inspection, measurement  # isort: skip (the commands' order in the help)
 from vsad.cli.app import app
 from vsad.terminal import console
 from vsad.terminal import error as show_error
 
-__all__ = ["app", "calibration", "inspection", "learning", "main", "measurement", "trial", "whole"]
+__all__ = ["app", "calibration", "inspection", "learning", "lenses", "main", "measurement", "trial", "whole"]
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def calibrate(
         pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
     reading = made.reading
-    board = None if chessboard is None else _board(chessboard)
+    board = None if chessboard is None else parse_board(chessboard)
     if board is None and mirrored:
         raise ValueError("--mirrored: must go with --chessboard; images of products tell by themselves")
     if board is not None and features != "auto":
@@ -96,7 +96,7 @@ def calibrate(
                 dataset, graph=made.graph, max_samples=samples, features=features, seed=made.seed, progress=bars
             )
     else:
-        dataset = _board_samples(data, category, made.size, reading)
+        dataset = board_samples(data, category, made.size, reading)
         with Bars() as bars:
             rig, report = calibrate_chessboard(
                 dataset, board=board, mirrored=mirrored or (), graph=made.graph, max_samples=samples, progress=bars
@@ -111,7 +111,7 @@ def calibrate(
         print(pictures)
 
 
-def _board(text: str) -> tuple[int, int]:
+def parse_board(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,3})x(\d{1,3})", text.strip().lower())
     if found is None:
         raise ValueError(f"--chessboard: must be the inner corners along its sides, such as 9x6, got {text!r}")
@@ -132,7 +132,7 @@ def _check_outputs(out: Path, pictures: Path | None) -> None:
             raise ValueError(f"{option}: {path} must be a place that can be written to, got {above}; choose another")
 
 
-def _board_samples(
+def board_samples(
     folder: Path, category: str | None, size: int | tuple[int, int] | None, reading: Reading
 ) -> MultiViewDataset:
     """Samples of a chessboard: a data set's, a folder of views for each, or the views of a single one."""

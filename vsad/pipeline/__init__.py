@@ -17,6 +17,7 @@ from vsad.pipeline.rethreshold import decide_anew, threshold_at, threshold_for_r
 from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
 from vsad.pipeline.steps import REGISTRATION, Images, images_of, metrics_table, register_station, write_metrics
 from vsad.pipeline.tally import count_verdicts
+from vsad.pipeline.undistortion import Undistorted, undistort_folder
 from vsad.pipeline.verdicts import Verdicts
 from vsad.pipeline.watching import Log, Watcher
 
@@ -36,6 +37,7 @@ __all__ = [
     "RunConfig",
     "SampleRecord",
     "Split",
+    "Undistorted",
     "Verdicts",
     "Watcher",
     "ablate",
@@ -63,5 +65,6 @@ __all__ = [
     "threshold_for_rate",
     "threshold_of_best_f1",
     "train_station",
+    "undistort_folder",
     "write_metrics",
 ]
