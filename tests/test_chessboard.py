@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.flat_surfaces import as_tensor, camera, chessboard, mean_error, photograph, turned
+from tests.flat_surfaces import as_tensor, camera, chessboard, mean_error, photograph, texture, turned
 from vsad.calibration import CalibrationReport, calibrate_chessboard
 from vsad.calibration.chessboard import bend, board_points, find_corners
 from vsad.geometry import Rig
@@ -125,7 +125,7 @@ def test_a_lens_that_bends_is_named() -> None:
     surface = chessboard(square=20, corner=(20, 50))
     views = photograph(surface, camera(0, 0)), photograph(surface, camera(20, 0))
     bent = cv2.remap(views[1], straight.astype(np.float32), None, cv2.INTER_CUBIC)
-    with pytest.warns(UserWarning, match=r"rows in bent \(\d\.\d px\), and a homography") as caught:
+    with pytest.warns(UserWarning, match=r"limits it in bent \(0\.\d\d px, 0\.0\d px without it\)") as caught:
         calibrate_chessboard([as_tensor(views[0], bent)], ["straight", "bent"])
     assert len(caught) == 1
 
@@ -134,7 +134,9 @@ def test_photographs(shared_data: Path) -> None:
     """Thirteen poses of a board: the lens bends by 1 to 3 pixels; of undistorted photographs every pair is exact."""
     paths = sorted(shared_data.glob("left*.jpg"))
     names, photographs = [path.stem for path in paths], [cv2.imread(str(path))[..., ::-1].copy() for path in paths]
-    with pytest.warns(UserWarning, match=r"the lens bends the board's straight rows in left01 \("):
+    with pytest.warns(
+        UserWarning, match=r"what limits it in left03 \(1\.\d\d px, 0\.\d\d px without it\), .* and 8 more"
+    ):
         _, raw = calibrate_chessboard([as_tensor(*photographs)], names)
     assert len(raw.pairs) == 13 * 12
     assert not any(pair.mirrored for pair in raw.pairs)
@@ -152,6 +154,42 @@ def test_photographs(shared_data: Path) -> None:
         _, exact = calibrate_chessboard([straight], names)
     assert max(pair.error_px for pair in exact.pairs) < 0.5
     assert max(pair.held_out_px for pair in exact.pairs) < 0.5
+
+
+def test_a_board_that_is_not_flat_is_no_lens() -> None:
+    surface = chessboard(square=20, corner=(20, 50))
+    ys, xs = np.indices((240, 240), np.float32)
+    wavy = cv2.remap(surface, xs, ys + 2 * np.sin(xs / 12), cv2.INTER_CUBIC)
+    with pytest.warns(UserWarning, match=r"not straight in wavy \(.*\), and a lens explains little of it"):
+        calibrate_chessboard([as_tensor(surface, wavy)], ["flat", "wavy"])
+
+
+def on_a_table() -> np.ndarray:
+    """A board on a table with marks, which tell what the board does not."""
+    board, surface = chessboard(), texture(7)
+    surface[52:189, 28:213] = board[52:189, 28:213]
+    return surface
+
+
+def test_the_table_around_a_board_tells_a_mirror() -> None:
+    images, views = [sample(on_a_table())], list(CAMERAS)
+    with pytest.warns(UserWarning, match="agree only if one of the two views sees in a mirror") as caught:
+        calibrate_chessboard(images, views)
+    assert "(mirrored: no view): ahead and mirror, left and mirror, over and mirror, right and mirror; name" in str(
+        caught[0].message
+    )
+    _, report = quietly(images, views, mirrored=["mirror"])
+    assert report.mirrors_unknown == ()
+    with pytest.warns(
+        UserWarning,
+        match=r"\(mirrored: left, mirror\): ahead and left, left and over, left and right, left and mirror;",
+    ):
+        calibrate_chessboard(images[:3], views, mirrored=["left", "mirror"])
+
+
+def test_a_bare_table_leaves_mirrors_open() -> None:
+    _, report = quietly([sample(chessboard())], list(CAMERAS), mirrored=["mirror"])
+    assert report.mirrors_unknown == tuple(CAMERAS)
 
 
 IMAGES = torch.full((2, 3, 32, 32), 0.5)

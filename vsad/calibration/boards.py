@@ -13,6 +13,7 @@ from torch import Tensor
 from vsad.calibration.board_views import BoardViews, find_boards
 from vsad.calibration.chessboard import Board, bend, board_points, checked_board
 from vsad.calibration.lens import off_flat, off_flat_without_lens
+from vsad.calibration.mirrors import told_by_surroundings
 from vsad.calibration.quality import covered_share
 from vsad.calibration.report import CalibrationReport, PairReport, describe_problems
 from vsad.calibration.samples import view_names
@@ -102,8 +103,9 @@ def calibrate_chessboard(
         reports.append(report)
         pairs += [pair] if pair else []
     rig = Rig.from_pairs(views, size, pairs, graph=graph, max_neighbors=max_neighbors)
-    result = CalibrationReport(len(boards.corners), tuple(reports))
-    for problem in [*describe_problems(rig, result), *_bent_lenses(boards, views)]:
+    wrong, open_views = told_by_surroundings(boards, views)
+    result = CalibrationReport(len(boards.corners), tuple(reports), tuple(open_views))
+    for problem in [*describe_problems(rig, result), *_bent_lenses(boards, views), *_wrong_mirrors(wrong, mirrored)]:
         warnings.warn(f"calibrate: {problem}", stacklevel=2)
     return rig, result
 
@@ -154,6 +156,17 @@ def _held_out(target: Tensor, source: Tensor, board: Board) -> float:
 
 def _rms(H: Tensor, target: Tensor, source: Tensor) -> float:
     return float((transform_points(H, target) - source).square().sum(-1).mean().sqrt())
+
+
+def _wrong_mirrors(pairs: list[str], mirrored: Sequence[str]) -> list[str]:
+    """Say which pairs of views the pictures around the board contradict."""
+    if not pairs:
+        return []
+    named = ", ".join(mirrored) or "no view"
+    return [
+        "around the board, pictures agree only if one of the two views sees in a mirror and the other does not, unlike "
+        f"what was said (mirrored: {named}): {', '.join(pairs)}; name the views that see in a mirror (--mirrored)"
+    ]
 
 
 def _bent_lenses(boards: BoardViews, views: Sequence[str]) -> list[str]:

@@ -28,12 +28,14 @@ MIN_BOARDS = 6
 # Root mean square in pixels: corners of a flat board in focus are found to half of that.
 _STRAIGHT_PX = 0.5
 # Beyond the corners a lens is a guess. A smaller share of the picture is worth a word.
-_MIN_COVERED = 0.4
+_MIN_COVERED = 1 / 3
+# What is fixed at zero of five numbers, fewest free first: k1; k1 and k2; none.
+_K1 = cv2.CALIB_ZERO_TANGENT_DIST | cv2.CALIB_FIX_K2 | cv2.CALIB_FIX_K3
+_MODELS = (_K1, cv2.CALIB_ZERO_TANGENT_DIST | cv2.CALIB_FIX_K3, 0)
+# More numbers must leave less than this share of the error of boards that they were not fitted to.
+_WORTH = 0.97
 # One number bends a picture, and a focal length tilts the board: as many unknowns as a homography has.
-_ONE_NUMBER = (
-    cv2.CALIB_USE_INTRINSIC_GUESS | cv2.CALIB_FIX_PRINCIPAL_POINT | cv2.CALIB_FIX_ASPECT_RATIO
-    | cv2.CALIB_ZERO_TANGENT_DIST | cv2.CALIB_FIX_K2 | cv2.CALIB_FIX_K3
-)  # fmt: skip
+_AS_A_HOMOGRAPHY = _K1 | cv2.CALIB_USE_INTRINSIC_GUESS | cv2.CALIB_FIX_PRINCIPAL_POINT | cv2.CALIB_FIX_ASPECT_RATIO
 
 
 @dataclass(frozen=True)
@@ -151,27 +153,37 @@ def estimate_lenses(
 def fit_lens(corners: Sequence[Tensor], board: Board, size: Size, view: str) -> Lens:
     """Fit a lens to boards' corners, each ``(K, 2)`` float64 in the order of ``board_points``.
 
+    Of the five numbers as many are free as the boards confirm: more must serve better on boards that they have not
+    seen, and none may fold the picture beyond the corners.
+
     Raises:
-        ValueError: the boards leave the lens open, or leave open what it does at the rim of the picture.
+        ValueError: the boards leave open what the lens does at the rim of the picture.
     """
-    K, distortion = _calibrated(corners, board, size)
-    halves = [(corners[::2], corners[1::2]), (corners[1::2], corners[::2])]
-    straight = [
-        each for ours, others in halves for each in _straightened(others, *_calibrated(ours, board, size))
-    ]  # fmt: skip
+    best = None
+    for flags in _MODELS:
+        lens = _fitted(corners, board, size, flags)
+        if not _folds(lens) and (best is None or lens.straight_px < _WORTH * best.straight_px):
+            best = lens
+    if best is None:
+        raise ValueError(
+            f"lens: boards must be held at several tilts and near the picture's corners, got {lens.covered:.0%} of the "
+            f"picture of {view} covered, and a lens that folds the rest; take more pictures"
+        )
+    return best
+
+
+def _fitted(corners: Sequence[Tensor], board: Board, size: Size, flags: int) -> Lens:
+    """The lens of all boards, measured on each half of them by a lens of the other half."""
+    K, distortion = _calibrated(corners, board, size, flags)
+    straight = []
+    for ours, others in ((corners[::2], corners[1::2]), (corners[1::2], corners[::2])):
+        straight += _straightened(others, *_calibrated(ours, board, size, flags))
     hull = cv2.convexHull(torch.cat(list(corners)).float().numpy())
-    lens = Lens(
-        size, (float(K[0, 0]), float(K[1, 1])), (float(K[0, 2]), float(K[1, 2])), tuple(distortion.tolist()),
+    k1, k2, p1, p2, k3 = distortion.tolist()
+    return Lens(
+        size, (float(K[0, 0]), float(K[1, 1])), (float(K[0, 2]), float(K[1, 2])), (k1, k2, p1, p2, k3),
         len(corners), off_flat(corners, board), off_flat(straight, board), cv2.contourArea(hull) / math.prod(size),
     )  # fmt: skip
-    if not np.isfinite(K).all() or not math.isfinite(lens.straight_px):
-        raise ValueError(f"lens: boards must be held at several tilts, got boards of one plane in {view}; tilt them")
-    if _folds(lens):
-        raise ValueError(
-            f"lens: boards must reach near the picture's corners, got {lens.covered:.0%} of the picture of {view} "
-            "covered, and the lens that fits them folds the rest; hold the board there, too"
-        )
-    return lens
 
 
 def off_flat(corners: Sequence[Tensor], board: Board) -> float:
@@ -188,10 +200,10 @@ def off_flat_without_lens(corners: Sequence[Tensor], board: Board, size: Size) -
 
     It has no more unknowns than a homography, so that where it leaves far less the lens is what was in the way.
     """
-    return off_flat(_straightened(corners, *_calibrated(corners, board, size, _ONE_NUMBER)), board)
+    return off_flat(_straightened(corners, *_calibrated(corners, board, size, _AS_A_HOMOGRAPHY)), board)
 
 
-def _calibrated(corners: Sequence[Tensor], board: Board, size: Size, flags: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def _calibrated(corners: Sequence[Tensor], board: Board, size: Size, flags: int) -> tuple[np.ndarray, np.ndarray]:
     """The pinhole's matrix ``(3, 3)`` and the distortion ``(5,)``, float64."""
     flat = np.pad(board_points(board).numpy(), ((0, 0), (0, 1))).astype(np.float32)
     if torch.linalg.det(homography_from_points(board_points(board), corners[0])) < 0:
@@ -211,7 +223,7 @@ def _straightened(corners: Sequence[Tensor], K: np.ndarray, distortion: np.ndarr
 
 
 def _folds(lens: Lens) -> bool:
-    """Whether rays that lie farther out meet the undistorted picture's rim farther in."""
+    """Whether some rays that lie farther out meet the picture farther in, up to the undistorted picture's corners."""
     height, width = lens.size
     reach = max(
         math.hypot((x - lens.center[0]) / lens.focal[0], (y - lens.center[1]) / lens.focal[1])
@@ -220,7 +232,8 @@ def _folds(lens: Lens) -> bool:
     )
     k1, k2, _, _, k3 = lens.distortion
     r = np.linspace(0, reach, 256)
-    return bool((1 + 3 * k1 * r**2 + 5 * k2 * r**4 + 7 * k3 * r**6 <= 0).any())
+    # !(growth > 0): a fit that failed is NaN.
+    return not bool((1 + 3 * k1 * r**2 + 5 * k2 * r**4 + 7 * k3 * r**6 > 0).all())
 
 
 def _problems(found: dict[str, list[Tensor]], lenses: dict[str, Lens], few: list[str], remedy: str) -> list[str]:

@@ -37,7 +37,7 @@ def load_lenses(path: str | Path) -> dict[str, Lens]:
     lenses = content.get("lenses")
     if content.get("format") != FORMAT or content.get("version") != VERSION or not isinstance(lenses, dict):
         raise ValueError(
-            f'{path}: must be an object with "format": "{FORMAT}", "version": {VERSION}, "lenses"; {_REMEDY}'
+            f'{path}: must be an object with "format": "{FORMAT}", "version": {VERSION} and "lenses"; {_REMEDY}'
         )
     return {view: _lens(f"{path}: lens of {view}", fields) for view, fields in lenses.items()}
 
@@ -48,7 +48,8 @@ def _lens(where: str, fields: Any) -> Lens:
     for name, value in fields.items():
         numbers = value if name in _LENGTHS and isinstance(value, list) else [value]
         if len(numbers) != _LENGTHS.get(name, 1) or not all(type(number) in (int, float) for number in numbers):
-            raise ValueError(f"{where}: {name} must be {_LENGTHS.get(name, 'one')} number(s), got {value!r}; {_REMEDY}")
+            rule = f"{_LENGTHS[name]} numbers" if name in _LENGTHS else "a number"
+            raise ValueError(f"{where}: {name} must be {rule}, got {value!r}; {_REMEDY}")
     if not (all(type(side) is int and side > 0 for side in fields["size"]) and min(fields["focal"]) > 0):
         raise ValueError(
             f"{where}: size and focal must be positive, got {fields['size']}, {fields['focal']}; {_REMEDY}"

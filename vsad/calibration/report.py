@@ -57,10 +57,13 @@ class CalibrationReport:
     Args:
         samples: number of samples that were used.
         pairs: one entry for each ordered pair.
+        mirrors_unknown: views of which no picture tells whether they see in a mirror, so that it was taken from the
+            user: a chessboard looks alike in one.
     """
 
     samples: int
     pairs: tuple[PairReport, ...]
+    mirrors_unknown: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[tuple[str, str], ...]:

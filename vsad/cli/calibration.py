@@ -27,7 +27,7 @@ from vsad.cli.options import (
     Threads,
     chosen,
 )
-from vsad.terminal import Bars, ListCommand, console, show_skipped
+from vsad.terminal import Bars, ListCommand, console, say, show_skipped
 
 if TYPE_CHECKING:
     from vsad.calibration import CalibrationReport
@@ -105,6 +105,11 @@ def calibrate(
     show_skipped(reading.skipped)
     if not console.is_quiet:
         _show(report, rig.views)
+    if report.mirrors_unknown and not mirrored and len(rig.views) > 1:
+        say(
+            "a chessboard looks alike in a mirror, and nothing around it tells whether "
+            f"{', '.join(report.mirrors_unknown)} see in one; name those that do with --mirrored"
+        )
     print(out)
     if pictures is not None:
         write_calibration_pictures(pictures, dataset[0]["images"], rig, report)
