@@ -33,7 +33,7 @@ _MIN_COVERED = 1 / 3
 _K1 = cv2.CALIB_ZERO_TANGENT_DIST | cv2.CALIB_FIX_K2 | cv2.CALIB_FIX_K3
 _MODELS = (_K1, cv2.CALIB_ZERO_TANGENT_DIST | cv2.CALIB_FIX_K3, 0)
 # More numbers must leave less than this share of the error of boards that they were not fitted to.
-_WORTH = 0.97
+_WORTH = 0.99
 # One number bends a picture, and a focal length tilts the board: as many unknowns as a homography has.
 _AS_A_HOMOGRAPHY = _K1 | cv2.CALIB_USE_INTRINSIC_GUESS | cv2.CALIB_FIX_PRINCIPAL_POINT | cv2.CALIB_FIX_ASPECT_RATIO
 
