@@ -267,3 +267,21 @@ def test_real_iad_without_images(real_iad):
     shutil.rmtree(real_iad / "realiad_48")
     with pytest.raises(FileNotFoundError, match="must hold the images in realiad_<resolution>/circuit_board/"):
         open_dataset(real_iad, "train", category="circuit_board")
+
+
+def test_a_stray_file_stops_no_sample_and_other_views_than_expected_are_the_bad_ones(folder):
+    """With the views that a detector expects, samples that lack one are bad, however many they are."""
+    (folder / "test" / "good" / "notes.png").write_bytes(b"")
+    (folder / "test" / "good" / "left.heic").write_bytes(b"")
+    known = open_dataset(folder, "train").cameras
+    samples = sorted(path for path in (folder / "test").glob("*/*") if path.is_dir())
+    for sample in samples[1:]:
+        (sample / "C3.png").unlink()
+    reasons = {}
+    test = open_dataset(folder, "test", cameras=known, on_bad=reasons.__setitem__)
+    assert [sample.id for sample in test.samples] == [f"{samples[0].parent.name}/{samples[0].name}"]
+    assert set(reasons) == {
+        "good/notes.png", "good/left.heic", *(f"{each.parent.name}/{each.name}" for each in samples[1:])
+    }  # fmt: skip
+    assert "put it in its sample's folder" in reasons["good/notes.png"]
+    assert "good: images must end in" in reasons["good/left.heic"]

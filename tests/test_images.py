@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from vsad.data.decode import decode
-from vsad.data.images import IMAGE_SUFFIXES, is_image, read_image, unread_suffixes
+from vsad.data.images import IMAGE_SUFFIXES, is_image, read_image
 
 ORIENTATION, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT = 274, 262, 284, 339
 COLOR = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (30, 44, 3), np.uint8), (0, 0), 2)
@@ -44,14 +44,11 @@ def write_png(path, width, height, rows, chunks=(), bits=16, kind=0):
     return path
 
 
-def test_names_of_images(tmp_path):
+def test_names_of_images():
     for name in ("a.png", "A.PNG", "a.jfif", "a.jpe", "a.jp2", "a.avif", "a.gif", "a.pgm", "a.b.tif"):
         assert is_image(Path(name)), name
-        (tmp_path / name).write_bytes(b"")
     for name in ("._a.png", ".png", "a.png.txt", "a.heic", "png"):
         assert not is_image(Path(name)), name
-        (tmp_path / name).write_bytes(b"")
-    assert unread_suffixes(tmp_path) == [".heic", ".txt"]
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
 
 

@@ -273,7 +273,7 @@ def test_a_fingerprint_tells_contents_and_names_but_not_times(tmp_path):
 
 def test_fresh_deletes_of_a_run_inside_a_run_what_is_its_own(tmp_path):
     with RunFolder.open(tmp_path, command="run", options={}) as outer:
-        inner_folder = outer.subfolder("detections")
+        inner_folder = outer.nested("detections")
         with RunFolder.open(inner_folder, command="detect", options={}) as inner:
             inner.file("maps/a.png").parent.mkdir()
             (inner_folder / "maps" / "a.png").write_text("made")
@@ -283,6 +283,49 @@ def test_fresh_deletes_of_a_run_inside_a_run_what_is_its_own(tmp_path):
     (inner_folder / "notes.txt").unlink()
     inner_folder.rmdir()
     with RunFolder.open(tmp_path, command="run", options={"other": 1}) as outer:
-        RunFolder.open(outer.subfolder("detections"), command="detect", options={}).close()
+        RunFolder.open(outer.nested("detections"), command="detect", options={}).close()
     with RunFolder.open(tmp_path, command="run", options={}, fresh=True):
         assert not inner_folder.exists()
+
+
+def test_what_is_put_into_a_folder_that_a_run_has_made_is_not_deleted(tmp_path):
+    """Nor is anything else then: whoever put it there decides."""
+    for ends in (lambda run: run.made("detector"), lambda run: run.finish()):
+        with opened(tmp_path) as run:
+            write_text(run.subfolder("detector") / "model" / "weights", "1")
+            ends(run)
+        write_text(tmp_path / "detector" / "model" / "notes.txt", "the user's own")
+        before = names(tmp_path)
+        for _ in range(2):
+            with pytest.raises(FileExistsError, match=r"notes\.txt: must be elsewhere, as --fresh deletes .*detector, got"):
+                opened(tmp_path, fresh=True)
+        assert names(tmp_path) == before
+        with opened(tmp_path) as run:  # nor was anything forgotten, and the run goes on
+            write_text(run.subfolder("detector") / "model" / "weights", "1")
+            run.made("detector")
+        (tmp_path / "detector" / "model" / "notes.txt").unlink()
+        opened(tmp_path, fresh=True).close()
+        assert names(tmp_path) == ["run.json", "run.jsonl"]
+        assert not (tmp_path / "detector").exists()
+
+
+def test_a_folder_that_a_killed_run_was_writing_is_deleted_whole(tmp_path):
+    with opened(tmp_path) as run:
+        write_text(run.subfolder("work") / "half", "1")
+        run.finish()
+    (tmp_path / "work" / "half").unlink()
+    with opened(tmp_path) as run:  # it goes on, and writes there again
+        write_text(run.subfolder("work") / "other", "1")
+    opened(tmp_path, fresh=True).close()
+    assert names(tmp_path) == ["run.json", "run.jsonl"]
+
+
+def test_a_run_that_is_begun_again_is_not_finished_until_it_says_so(tmp_path):
+    with opened(tmp_path) as run:
+        run.mark("S1")
+        run.finish()
+    with opened(tmp_path) as run:
+        assert run.finished
+        run.begin()
+    assert not read_run(tmp_path).finished
+    assert list(read_run(tmp_path).done) == ["S1"]

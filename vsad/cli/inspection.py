@@ -297,6 +297,7 @@ def _to_inspect(
 ) -> tuple[Any, dict[str, str]]:
     """The samples that are named, and those of them that cannot be inspected, with the reason."""
     from vsad.data import MultiViewDataset, is_data_set, new_samples, open_dataset
+    from vsad.data.new_samples import why_unknown
 
     if len(data) == 1 and (reading.format is not None or is_data_set(data[0])):
         broken: dict[str, str] = {}
@@ -308,16 +309,17 @@ def _to_inspect(
     if category is not None:
         raise ValueError(f"--category: must go with a data set of several products, got {category}; leave it out")
     found = new_samples(data, detector.rig.views)
-    missing = {name: f"there is no image of {', '.join(views)}" for name, views in found.incomplete.items()}
+    wrong = {name: f"there is no image of {', '.join(views)}" for name, views in found.incomplete.items()}
+    wrong |= found.ambiguous
     if not found.complete:
-        first = "; ".join(f"{name}: {why}" for name, why in [*missing.items()][:3])
+        first = "; ".join(f"{name}: {why}" for name, why in [*wrong.items()][:3])
         raise ValueError(
             f"{data[0]}: must hold a sample with images of {', '.join(detector.rig.views)}, got none"
             f"{f' ({first})' if first else ''}; name images <sample>/<view>.png or <sample>_<view>.png"
         )
-    views = ", ".join(detector.rig.views)
-    show_skipped({str(path): f"its name says none of the views {views}" for path in found.unknown})
+    if found.unknown:
+        show_warnings([f"left out, as {why_unknown(found.unknown, detector.rig.views)}"])
     dataset = MultiViewDataset(
         found.complete, cameras=detector.cameras, depth=reading.depth, pixel_limit=reading.pixel_limit
     )
-    return dataset, missing
+    return dataset, wrong

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vsad.data.listing import Listing, folders, kinds, nothing_to_read, pictures
+from vsad.data.listing import Listing, folders, kinds, nothing_to_read, pictures, sorted_pictures, why_unread
 from vsad.data.sample import GOOD, Sample, ViewFile
 
 _HOLDS = "<sample>/<view>.png"
@@ -20,21 +20,26 @@ _HOLDS = "<sample>/<view>.png"
 def read_folder(root: Path, category: str, split: str) -> Listing:
     """List the samples of one split of the category whose train and test lie in ``root``.
 
-    A sample is not whole where two files stand for one view, or a mask has no view.
+    A sample is not whole where two files stand for one view, or a mask has no view. A stray image among the sample
+    folders is listed as one that is not whole.
 
     Raises:
         FileNotFoundError: the split, or its normal images, are not there.
-        ValueError: images lie among the sample folders.
+        ValueError: more images than sample folders lie there.
     """
     samples: list[Sample] = []
     bad: dict[str, str] = {}
     for kind in kinds(root, split, _HOLDS):
-        loose = pictures(kind)
-        if loose:
-            raise ValueError(
-                f"open_dataset: {kind} must hold sample folders alone, got the image {loose[0].name}; put it in its "
+        loose, unread = sorted_pictures(kind)
+        for path in loose:
+            reason = (
+                f"open_dataset: {kind} must hold sample folders alone, got the image {path.name}; put it in its "
                 'sample\'s folder, or pass format="mvtec" or "manta" where each image is a sample'
             )
+            if len(loose) > len(folders(kind)):  # not a stray file, but another layout
+                raise ValueError(reason)
+            bad[f"{kind.name}/{path.name}"] = reason
+        bad |= {f"{kind.name}/{path.name}": why_unread([path]) for path in unread}
         for folder in folders(kind):
             try:
                 samples.append(_read_sample(root, category, split, folder))

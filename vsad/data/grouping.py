@@ -36,13 +36,13 @@ class Grouped(NamedTuple):
         complete: sample id -> view -> name, of the samples that have every view.
         incomplete: sample id -> the views that are missing.
         unknown: names that say no view.
-        ambiguous: why some names cannot be grouped, in words that name them; they are in none of the others.
+        ambiguous: sample id, or name that says several views -> why it is in none of the others, in words.
     """
 
     complete: dict[str, dict[str, str]]
     incomplete: dict[str, list[str]]
     unknown: list[str]
-    ambiguous: list[str]
+    ambiguous: dict[str, str]
 
 
 @keeping_everything()
@@ -65,13 +65,12 @@ def group_by_view(names: Iterable[str], views: Sequence[str]) -> Grouped:
     """
     reader = _NameReader(views)
     found: _Found = defaultdict(lambda: defaultdict(list))
-    unknown, ambiguous = [], []
+    unknown: list[str] = []
+    ambiguous: dict[str, str] = {}
     for name in names:
         said = reader.views_in(name)
         if len(said) > 1:
-            ambiguous.append(
-                f"the name {name!r} must say one view, got {' and '.join(view for view, _ in said)}; rename it"
-            )
+            ambiguous[name] = f"its name must say one view, got {' and '.join(view for view, _ in said)}; rename it"
         elif said:
             view, sample_id = said[0]
             found[sample_id][view].append(name)
@@ -85,9 +84,9 @@ def group_by_view(names: Iterable[str], views: Sequence[str]) -> Grouped:
         twice = [(view, files) for view, files in held.items() if len(files) > 1]
         if twice:
             view, files = twice[0]
-            ambiguous.append(
-                f"view {view} of sample {sample_id!r} must be one file, got "
-                f"{' and '.join(repr(name) for name in sorted(files)[:2])}; remove or rename one"
+            ambiguous[sample_id] = (
+                f"view {view} must be one file, got {' and '.join(repr(name) for name in sorted(files)[:2])}; "
+                "remove or rename one"
             )
         elif len(held) == len(views):
             complete[sample_id] = {view: held[view][0] for view in views}

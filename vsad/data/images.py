@@ -22,12 +22,6 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def unread_suffixes(folder: Path) -> list[str]:
-    """List the endings of the visible files in ``folder`` that are not read as images, for an error to name."""
-    files = (path for path in folder.iterdir() if path.suffix and not path.name.startswith("."))
-    return sorted({path.suffix.lower() for path in files if not is_image(path) and path.is_file()})
-
-
 def read_image(path: Path | str, *, depth: int | None = None, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
     """Read an image as (H, W, 3) RGB: uint8, or float32 in [0, 1] where the file stores more than 8 bits.
 

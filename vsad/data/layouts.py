@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +108,8 @@ def open_dataset(
     found = _find(root, format)
     category = _choose(root, category, found)
     wanted = (size, size) if isinstance(size, int) else size
-    listing = _only_whole(found.read(category, split, wanted or (cameras.size if cameras else None)))
+    listing = found.read(category, split, wanted or (cameras.size if cameras else None))
+    listing = _only_whole(listing, cameras.views if cameras else ())
     for sample_id, reason in listing.bad.items():
         if on_bad is None:
             more = len(listing.bad) - 1
@@ -219,10 +220,16 @@ def _tree_format(root: Path) -> str:
     return "folder"
 
 
-def _only_whole(listing: Listing) -> Listing:
-    """Set aside the samples whose views are not those that at least half of the samples have."""
-    held = Counter(view for sample in listing.samples for view in sample.images)
-    views = sorted((view for view, count in held.items() if 2 * count >= len(listing.samples)), key=natural_key)
+def _only_whole(listing: Listing, expected: Sequence[str]) -> Listing:
+    """Set aside the samples that lack views or have others.
+
+    The views are those that are expected, if any sample has them all, and else those that half of the samples have.
+    """
+    if expected and any(set(sample.images) == set(expected) for sample in listing.samples):
+        views = list(expected)
+    else:
+        held = Counter(view for sample in listing.samples for view in sample.images)
+        views = sorted((view for view, count in held.items() if 2 * count >= len(listing.samples)), key=natural_key)
     samples, bad = [], dict(listing.bad)
     for sample in listing.samples:
         reason = _wrong_views(sample, views)

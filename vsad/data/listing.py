@@ -83,15 +83,24 @@ def pictures(folder: Path) -> list[Path]:
     Raises:
         ValueError: there are pictures that are not read.
     """
+    read, unread = sorted_pictures(folder)
+    if unread:
+        raise ValueError(why_unread(unread))
+    return read
+
+
+def sorted_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the images in ``folder``, and the pictures that are not read."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not is_junk(entry.name) and not entry.is_dir()]
-    unread = unread_pictures(names)
-    if unread:
-        raise ValueError(
-            f"{folder}: images must end in {_any_of(IMAGE_SUFFIXES)}, got {unread[0]}"
-            f"{_and_more(len(unread) - 1)}; convert them"
-        )
-    return [folder / name for name in sorted(readable_pictures(names), key=natural_key)]
+    read = sorted(readable_pictures(names), key=natural_key)
+    return [folder / name for name in read], [folder / name for name in unread_pictures(names)]
+
+
+def why_unread(paths: list[Path]) -> str:
+    """Say in words why pictures of one folder are not read."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0].parent}: images must end in {_any_of(IMAGE_SUFFIXES)}, got {paths[0].name}{more}; convert them"
 
 
 def readable_pictures(names: Iterable[str]) -> list[str]:
@@ -168,7 +177,3 @@ def kinds(root: Path, split: str, holds: str) -> list[Path]:
 
 def _any_of(endings: Iterable[str]) -> str:
     return " ".join(sorted(endings))
-
-
-def _and_more(count: int) -> str:
-    return f" and {count} more" if count else ""

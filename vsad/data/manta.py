@@ -26,7 +26,7 @@ def read_manta(root: Path, category: str, split: str) -> Listing:
 
     Raises:
         FileNotFoundError: the split, or its images, are not there.
-        ValueError: folders lie among the images, or there are images that are not read.
+        ValueError: more folders than images lie there.
     """
     first: tuple[Path, int] | None = None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vsad.data.listing import Listing, folders, kinds, nothing_to_read, pictures
+from vsad.data.listing import Listing, folders, kinds, nothing_to_read, sorted_pictures, why_unread
 from vsad.data.sample import GOOD, Sample, ViewFile
 
 VIEW = "view"
@@ -25,7 +25,8 @@ def read_mvtec(root: Path, category: str, split: str) -> Listing:
 def read_pictures(root: Path, category: str, split: str, views_of: Callable[[Path], dict[str, ViewFile]]) -> Listing:
     """List the samples of one split where each is one file.
 
-    A sample is not whole where another file has its name, or where it has two masks.
+    A sample is not whole where another file has its name, where it has two masks, or where its image or mask is none
+    that is read. A folder among the images is listed as one that is not whole.
 
     Args:
         root: the category's folder.
@@ -35,23 +36,31 @@ def read_pictures(root: Path, category: str, split: str, views_of: Callable[[Pat
 
     Raises:
         FileNotFoundError: the split, or its images, are not there.
-        ValueError: folders lie among the images, or there are images that are not read.
+        ValueError: more folders than images lie there.
     """
     samples: list[Sample] = []
     bad: dict[str, str] = {}
     for kind in kinds(root, split, "<sample>.png"):
-        files = _by_stem(kind)
-        masks = _by_stem(root / "ground_truth" / kind.name)
+        read, unread = sorted_pictures(kind)
+        shapes, unread_masks = _masks(root / "ground_truth" / kind.name)
+        files, masks = _by_stem(read), _by_stem(shapes)
+        bad |= {f"{kind.name}/{path.stem}": why_unread([path]) for path in unread}
+        bad |= {f"{kind.name}/{path.stem.removesuffix('_mask')}": why_unread([path]) for path in unread_masks}
         inside = folders(kind)
-        if inside:
-            raise ValueError(
-                f"open_dataset: {kind} must hold images alone, got the folder {inside[0].name}; "
+        for folder in inside:
+            reason = (
+                f"open_dataset: {kind} must hold images alone, got the folder {folder.name}; "
                 'move it away, or pass format="folder" where each sample has a folder of views'
             )
-        if kind.name == GOOD and not files:
+            if len(inside) > len(read):  # not a stray folder, but another layout
+                raise ValueError(reason)
+            bad[f"{kind.name}/{folder.name}/"] = reason
+        if kind.name == GOOD and not files and not bad:
             raise FileNotFoundError(f"open_dataset: {kind} must hold images, got {nothing_to_read(kind)}")
         for stem, paths in files.items():
             sample_id = f"{kind.name}/{stem}"
+            if sample_id in bad:
+                continue
             try:
                 samples.append(_read_sample(category, sample_id, split, paths, masks, views_of))
             except ValueError as error:
@@ -84,8 +93,12 @@ def _read_sample(
     return Sample(category, sample_id, split, defect, images, truth)
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
+def _masks(folder: Path) -> tuple[list[Path], list[Path]]:
+    return sorted_pictures(folder) if folder.is_dir() else ([], [])
+
+
+def _by_stem(paths: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in pictures(folder) if folder.is_dir() else []:
+    for path in paths:
         found.setdefault(path.stem, []).append(path)
     return found

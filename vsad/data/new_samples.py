@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vsad.data.grouping import group_by_view
 from vsad.data.images import IMAGE_SUFFIXES
@@ -26,16 +26,18 @@ class Found(NamedTuple):
         complete: those that have every view.
         incomplete: sample id -> the views that are missing.
         unknown: images of which no view is known, and pictures that are not read.
+        ambiguous: sample id, or image whose name says several views -> why nobody can tell what it is, in words.
     """
 
     complete: list[Sample]
     incomplete: dict[str, list[str]]
     unknown: list[Path]
+    ambiguous: dict[str, str]
 
 
 @keeping_everything()
 def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category: str = "") -> Found:
-    """Find samples without labels, by the names of their files.
+    """Find samples without labels, by the names of their files; those whose names are ambiguous stop no others.
 
     Folders are looked through to the bottom. The names say sample and view as ``group_by_view`` reads them; an id is
     the path without the view, relative to the smallest folder that holds all inputs. An image whose name says
@@ -49,7 +51,7 @@ def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category:
 
     Raises:
         FileNotFoundError: an input is not there, a pattern matches nothing, or there is no image.
-        ValueError: an input is no image, names are ambiguous, or there is a data set; the message names the files.
+        ValueError: an input is no image, or there is a data set; the message names the files.
 
     Example:
         >>> found = new_samples(["station/test/good"], ["C1", "C2", "C3", "C4", "C5"])
@@ -63,34 +65,69 @@ def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category:
         raise FileNotFoundError("new_samples: inputs must name images or folders, got none; name some")
     base = Path(os.path.commonpath([os.path.abspath(_anchor(each)) for each in inputs]))
     files = _files(paths, base)
-    read = readable_pictures(files)
-    if not read:
+    if not readable_pictures(files):
         raise _nothing_to_read(paths, list(files))
-    grouped = group_by_view(read, views)
-    if grouped.ambiguous:
-        more = f" ({len(grouped.ambiguous) - 1} more like this)" if len(grouped.ambiguous) > 1 else ""
-        raise ValueError(f"new_samples: in {base}, {grouped.ambiguous[0]}{more}")
-    own = base.name or "sample"
-    if {"", own} <= grouped.complete.keys() | grouped.incomplete.keys():
-        raise ValueError(f"new_samples: {base} must hold a sample or be one, got both of the name {own}; rename one")
-    # Files that lie in the base itself and are called after their views are the sample that the base is.
-    found = {
-        sample_id or own: {view: ViewFile(Path(files[name])) for view, name in names.items()}
-        for sample_id, names in grouped.complete.items()
-    }
-    incomplete = {sample_id or own: missing for sample_id, missing in grouped.incomplete.items()}
-    unknown = [Path(files[name]) for name in unread_pictures(files)]
     is_only = len(files) == 1 and not paths[0].is_dir()
+    return samples_among(files, views, base.name or "sample", category=category, is_only=is_only)
+
+
+def samples_among(
+    files: Mapping[str, str], views: Sequence[str], own: str, *, category: str = "", is_only: bool = False
+) -> Found:
+    """Tell samples by the names of files; what is ambiguous concerns no other sample.
+
+    Args:
+        files: paths, by names relative to one folder.
+        views: the names of the views; those of a montage from the left.
+        own: name of the sample that the folder itself is, where files in it are called after their views alone.
+        category: what kind of product the samples are.
+        is_only: that an image which says no view is a montage if its width can be divided by the number of views.
+    """
+    grouped = group_by_view(readable_pictures(files), views)
+    found = {
+        name: {view: ViewFile(Path(files[file])) for view, file in held.items()}
+        for name, held in grouped.complete.items()
+    }
+    incomplete, ambiguous = dict(grouped.incomplete), dict(grouped.ambiguous)
+    known: tuple[dict[str, Any], ...] = (found, incomplete, ambiguous)
+    for kind in known:
+        if "" not in kind:
+            continue
+        if any(own in each for each in known):
+            ambiguous[own] = f"the folder must hold a sample or be one, got both of the name {own}; rename one"
+            del kind[""]
+        else:
+            kind[own] = kind.pop("")
+    unknown = [Path(files[name]) for name in unread_pictures(files)]
     for name in grouped.unknown:
         path, sample_id = Path(files[name]), split_name(name)[0]
         if not is_montage(path, len(views)) and not (is_only and picture_size(path)[0] % len(views) == 0):
             unknown.append(path)
-        elif sample_id in found or sample_id in incomplete:
-            raise ValueError(f"new_samples: {path} must have a name of its own, got that of a sample; rename it")
+        elif any(sample_id in each for each in known):
+            ambiguous[sample_id] = f"{path} must have a name of its own, got that of a sample; rename it"
         else:
             found[sample_id] = montage(path, views)
+    for name in ambiguous:
+        found.pop(name, None)
+        incomplete.pop(name, None)
     complete = [Sample(category, name, NEW, None, found[name], {}) for name in sorted(found, key=natural_key)]
-    return Found(complete, incomplete, unknown)
+    return Found(complete, incomplete, unknown, ambiguous)
+
+
+def why_unknown(paths: Sequence[Path], views: Sequence[str]) -> str:
+    """Say in words why images are of no sample that is known; of many the first ones are named."""
+    unread = [path for path in paths if not readable_pictures([path.name])]
+    silent = [path for path in paths if path not in unread]
+    whys = (
+        (silent, f"their names say none of the views {', '.join(views)}, and they are no montages of these"),
+        (unread, "their endings are not read"),
+    )
+    said = (
+        f"{why}: {', '.join(map(str, some[:3]))}{f' and {len(some) - 3} more' if len(some) > 3 else ''}"
+        for some, why in whys
+        if some
+    )
+    return "; ".join(said)
 
 
 def _files(paths: Sequence[Path], base: Path) -> dict[str, str]:

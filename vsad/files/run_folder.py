@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class RunFolder:
             fresh: first delete the run that is there, whatever it is: the files that are its own and no others.
 
         Raises:
+            FileExistsError: a folder that ``fresh`` is to delete holds files of somebody else's.
             OSError: the folder cannot be written, or another process writes it.
             ValueError: it holds another run, and not ``fresh``.
         """
@@ -76,6 +77,7 @@ class RunFolder:
                 raise BlockingIOError(_taken(folder, known))
             known = read_run(folder)  # now that nobody else writes it
             if known is not None and fresh:
+                _check_alone(folder, known)
                 os.write(journal, b"\n" + _line({"fresh": {}}))  # nothing counts as done while its files are deleted
                 _delete(folder, known)
                 known = None
@@ -106,8 +108,15 @@ class RunFolder:
         """Note that a part is complete, and facts about it; it is a short line, however many there are."""
         self._note({"done": name, "facts": facts})
 
+    def begin(self) -> None:
+        """Note that the run is not complete, before anything of it is changed."""
+        if self.finished:
+            self._note({"begun": {}})
+
     def finish(self, **facts: Any) -> None:
-        """Note that the whole run is complete; a part that is marked later undoes that."""
+        """Note that the whole run is complete, its folders too; a part that is marked later undoes that."""
+        for name in self.record.folders:
+            self.made(name)
         self._note({"finished": facts})
 
     def file(self, name: str) -> Path:
@@ -122,7 +131,7 @@ class RunFolder:
         return self._own("file", name, self.record.files)
 
     def subfolder(self, name: str) -> Path:
-        """The path of a folder of the run's own, which ``fresh`` deletes with all that is in it.
+        """The path of a folder of the run's own, which ``fresh`` deletes with all that is in it until it is ``made``.
 
         Args:
             name: in the folder, with slashes.
@@ -132,10 +141,35 @@ class RunFolder:
             ValueError: the name leads out of the folder.
         """
         path = self.folder / name
-        known = name in self.record.folders or not inside(name)
-        if not known and path.is_dir() and any(path.iterdir()):
-            raise FileExistsError(f"{path}: must be new or empty, got a folder that holds something; delete or move it")
-        return self._own("folder", name, self.record.folders)
+        if inside(name) and path.is_dir() and any(path.iterdir()):
+            if name not in self.record.folders:
+                raise FileExistsError(
+                    f"{path}: must be new or empty, got a folder that holds something; delete or move it"
+                )
+            return path
+        return self._own("folder", name, [each for each, is_written in self.record.folders.items() if is_written])
+
+    def made(self, name: str) -> None:
+        """Note that a folder of the run's own is written: what is in it now is the run's, and what comes later is not.
+
+        Args:
+            name: that was given to ``subfolder``.
+        """
+        if self.record.folders[name]:
+            for file in _files(self.folder / name):
+                self.file(file.relative_to(self.folder).as_posix())
+            self._note({"made": name})
+
+    def nested(self, name: str) -> Path:
+        """The path of a folder of another run, of which ``fresh`` deletes what is that run's.
+
+        Args:
+            name: in the folder, with slashes.
+
+        Raises:
+            ValueError: the name leads out of the folder.
+        """
+        return self._own("made", name, self.record.folders)
 
     def close(self) -> None:
         """Let others write the folder; the run goes on when it is opened again."""
@@ -161,7 +195,7 @@ class RunFolder:
         self._write(b"\n" if os.fstat(self._journal).st_size else b"")
         self._note({"process": {"pid": os.getpid(), "host": socket.gethostname()}})
 
-    def _own(self, kind: str, name: str, known: Mapping[str, None]) -> Path:
+    def _own(self, kind: str, name: str, known: Container[str]) -> Path:
         if not inside(name):
             raise ValueError(f"{self.folder}: a {kind} of the run must have a name in it, got {name!r}; name another")
         if name not in known:
@@ -220,9 +254,22 @@ def _taken(folder: Path, known: RunRecord | None) -> str:
     return f"{folder}: must be written by one process at a time, got {by}; wait for it, or name another --out"
 
 
-def _remove_empty(folder: Path) -> None:
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def _files(folder: Path) -> list[Path]:
+    """Every file below a folder, links as well."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _check_alone(folder: Path, known: RunRecord) -> None:
+    """Refuse to delete folders that hold more than the run has made."""
+    for name, is_written in known.folders.items():
+        if is_written or read_run(folder / name) is not None:
+            continue
+        for path in _files(folder / name):
+            if path.relative_to(folder).as_posix() not in known.files:
+                raise FileExistsError(
+                    f"{path}: must be elsewhere, as --fresh deletes {folder / name}, got a file that the run has not "
+                    "made; move it away"
+                )
 
 
 def _delete(folder: Path, record: RunRecord) -> None:
@@ -233,18 +280,21 @@ def _delete(folder: Path, record: RunRecord) -> None:
             path = folder / name
             if not path.parent.resolve().is_relative_to(root):
                 continue  # a link leads out of the folder
-            if path.is_dir() and not path.is_symlink():
-                inner = read_run(path)
-                if inner is not None:  # another run's, which knows what is its own
-                    _delete(path, inner)
-                    (path / JOURNAL).unlink(missing_ok=True)
-                    _remove_empty(path)
-                elif name in record.folders:
-                    shutil.rmtree(path)
-            else:
+            if path.is_symlink() or not path.is_dir():
                 path.unlink(missing_ok=True)
-            for parent in (folder / name).parents:
-                if parent == folder or not parent.is_dir() or any(parent.iterdir()):
-                    break
-                parent.rmdir()
+            elif (inner := read_run(path)) is not None:  # another run's, which knows what is its own
+                _delete(path, inner)
+                (path / JOURNAL).unlink(missing_ok=True)
+            elif record.folders.get(name):  # it was not written to its end
+                shutil.rmtree(path)
+            _remove_empty(path, folder)
         (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def _remove_empty(path: Path, top: Path) -> None:
+    """Remove a folder and those that it lies in, below a top one, as far as they are empty."""
+    for each in (path, *path.parents):
+        if each == top or (each.exists() and (not each.is_dir() or any(each.iterdir()))):
+            break
+        if each.exists():
+            each.rmdir()

@@ -32,7 +32,8 @@ class RunRecord:
         options: all that decides what comes out.
         done: the facts of every part that is complete, by its name.
         files: names in the folder of the files that are the run's own.
-        folders: those of folders that are the run's own, with all that is in them.
+        folders: those of folders that are the run's own: whether with all that is in them, as the run still writes them,
+            or with the files that are noted alone.
         finished: whether all of it is complete.
         facts: that were given at the end.
         process: which opened it last: ``pid`` and ``host``.
@@ -43,7 +44,7 @@ class RunRecord:
     options: dict[str, Any]
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, None] = field(default_factory=dict)  # as a set in the order of its making
-    folders: dict[str, None] = field(default_factory=dict)
+    folders: dict[str, bool] = field(default_factory=dict)
     finished: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     process: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +56,11 @@ class RunRecord:
         elif "file" in line:
             self.files[line["file"]] = None
         elif "folder" in line:
-            self.folders[line["folder"]] = None
+            self.folders[line["folder"]] = True
+        elif "made" in line:
+            self.folders[line["made"]] = False
+        elif "begun" in line:
+            self.finished = False
         elif "finished" in line:
             self.finished, self.facts = True, line["finished"]
         elif "fresh" in line:
@@ -123,10 +128,10 @@ def _known(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(content, dict):
         return None
-    names: Iterable[str] = ("file", "folder")
+    names: Iterable[str] = ("file", "folder", "made")
     if any(not (isinstance(content[key], str) and inside(content[key])) for key in names if key in content):
         return None
     right = isinstance(content.get("done", ""), str) and all(
-        isinstance(content.get(key, {}), dict) for key in ("facts", "finished", "process")
+        isinstance(content.get(key, {}), dict) for key in ("facts", "finished", "begun", "process")
     )
     return content if right else None

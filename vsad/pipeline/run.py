@@ -109,8 +109,10 @@ def run(
     ) as folder:
         for name in files:
             folder.file(name)
-        for name in folders:
-            folder.subfolder(name)
+        for place in places.values():
+            folder.nested(f"{place}{DETECTIONS}")
+            for name in (DETECTOR, WORK):
+                folder.subfolder(f"{place}{name}")
         stages = {name: Stages(folder, name, data_fingerprint([d.normal, d.test])) for name, d in data.items()}
         missing = [name for name in chosen if stages[name].facts(_OUTCOME) is None]
         # A conditioned model learns all categories together; otherwise each has a model of its own, and is done first.
@@ -198,7 +200,7 @@ class _GroupRun:
         detector = self._fitted(product)
         path = run.folder / f"{product.folder}{DETECTOR}"
         header = Header(data.category, detector.cameras, detector.threshold, detector.fitted.describe())
-        where = run.subfolder(f"{product.folder}{DETECTIONS}")
+        where = run.nested(f"{product.folder}{DETECTIONS}")
         with Detections.open(where, header, detector_options(detector, path), detector.rig) as out:
             inspect(detector, data.test, out, progress, batch=detector.config.unet_batch(detector.reach.device),
                     on_bad=(lambda bad: None) if config.skip_bad else None)  # fmt: skip
@@ -228,6 +230,7 @@ class _GroupRun:
             return Detector.from_pretrained(path).to(self.config.chosen_device)
         detector = self._fit(product, self.model, self.progress)
         detector.save_pretrained(path)
+        self.run.made(f"{product.folder}{DETECTOR}")
         product.stages.mark(DETECTOR)
         return detector
 
