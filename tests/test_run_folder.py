@@ -297,7 +297,9 @@ def test_what_is_put_into_a_folder_that_a_run_has_made_is_not_deleted(tmp_path):
         write_text(tmp_path / "detector" / "model" / "notes.txt", "the user's own")
         before = names(tmp_path)
         for _ in range(2):
-            with pytest.raises(FileExistsError, match=r"notes\.txt: must be elsewhere, as --fresh deletes .*detector, got"):
+            with pytest.raises(
+                FileExistsError, match=r"notes\.txt: must be elsewhere, as --fresh deletes .*detector, got"
+            ):
                 opened(tmp_path, fresh=True)
         assert names(tmp_path) == before
         with opened(tmp_path) as run:  # nor was anything forgotten, and the run goes on

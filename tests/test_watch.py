@@ -46,7 +46,7 @@ def watching(detector, tmp_path, **options):
         yield Watcher(
             tmp_path / "in", detector, out,
             on_found=lambda record: (log.found(record), told.append(("found", record.id))),
-            on_bad=lambda bad: (log.bad(bad.sample.id, bad.reason), told.append(("bad", bad.sample.id))),
+            on_bad=lambda name, reason: (log.bad(name, reason), told.append(("bad", name))),
             on_problem=lambda text: told.append(("problem", text)), on_kept=log.kept, **options,
         ), told  # fmt: skip
 
@@ -126,12 +126,107 @@ def test_what_cannot_be_grouped_is_said_once_and_stops_no_other_sample(detector,
             (tmp_path / "in" / name).write_bytes(b"")
         cv2.imwrite(str(tmp_path / "in/m1.png"), np.hstack(shoot(101))[..., ::-1])
         os.makedirs(tmp_path / "in/@eaDir/p1")
-        for now in range(3):
+        for now in range(25):
             watcher.look(now)
         assert sorted(told.of("found")) == ["m1", "p1"]
-        assert len(told.of("problem")) == 2
-        assert "x_a_b.png" in told.of("problem")[0]
-        assert "p7" in told.of("problem")[1]
+        assert told.of("bad") == ["x_a_b.png", "p7"]
+        (problem,) = told.of("problem")
+        assert problem == f"{tmp_path}/in/left.heic: pictures that end in .heic are not read; convert it"
+        watcher.run([])
+    assert Detections.load(tmp_path / "out").bad == {
+        "x_a_b.png": "its name must say one view, got a and b; rename it",
+        "p7": "view a must be one file, got 'p7-a.png' and 'p7_a.png'; remove or rename one",
+    }
+
+
+def test_a_sample_that_lacks_a_view_is_said_once_and_taken_when_it_is_whole(detector, tmp_path):
+    with watching(detector, tmp_path) as (watcher, told):
+        write_sample(tmp_path / "in/p1", 100)
+        write_sample(tmp_path / "in/p2", 101)
+        for name in ("in/p1/b.png", "in/p2/a.png", "in/p2/b.png"):
+            shutil.move(tmp_path / name, tmp_path / name.replace("/", "_"))
+        for now in range(10):
+            watcher.look(now)
+        assert told == []
+        shutil.move(tmp_path / "in_p2_a.png", tmp_path / "in/p2/a.png")  # it is not forgotten: more time
+        for now in range(10, 30):
+            watcher.look(now)
+        assert told == [("bad", "p1"), ("bad", "p2")]
+        shutil.move(tmp_path / "in_p1_b.png", tmp_path / "in/p1/b.png")
+        watcher.run([True, True], clock=iter((30, 31)).__next__)
+        assert told[2:] == [("found", "p1"), ("problem", "still not whole at the end: p2")]
+    assert [(line["id"], line["verdict"]) for line in log_of(tmp_path)] == [("p1", None), ("p2", None), ("p1", "ok")]
+    assert log_of(tmp_path)[1]["reason"] == "there is no image of b"
+    found = Detections.load(tmp_path / "out")
+    assert (list(found.rows), found.bad) == (["p1"], {"p2": "there is no image of b"})
+
+
+def test_what_was_not_inspected_when_the_work_ends_is_said(detector, tmp_path):
+    with watching(detector, tmp_path) as (watcher, told):
+        write_sample(tmp_path / "in/p1", 100)
+        write_sample(tmp_path / "in/p2", 101)
+        (tmp_path / "in/p2/c.png").unlink()
+        watcher.run([True], clock=iter((0,)).__next__)
+        assert told == [("bad", "p2"), ("bad", "p1")]
+    reasons = Detections.load(tmp_path / "out").bad
+    assert reasons["p2"] == "there is no image of c"
+    assert "had rested; watch again" in reasons["p1"]
+    with watching(detector, tmp_path) as (watcher, told):
+        watcher.run([True] * 2, clock=iter((0, 1)).__next__)
+        assert told == [("found", "p1"), ("bad", "p2")]
+
+
+def test_files_that_are_cleared_away_or_copied_after_the_inspection_change_no_verdict(detector, tmp_path):
+    with watching(detector, tmp_path) as (watcher, told):
+        for name in ("p1", "p2"):
+            write_sample(tmp_path / "in" / name, 100)
+        watcher.look(0)
+        watcher.look(1)
+        (tmp_path / "in/p1/a.png").unlink()
+        shutil.copy(tmp_path / "in/p2/a.png", tmp_path / "in/p2/a.bmp")
+        for now in range(2, 20):
+            watcher.look(now)
+        watcher.run([])
+        assert told.of("bad") == []
+        assert told.of("problem") == [
+            "p2: view a must be one file, got 'p2/a.bmp' and 'p2/a.png'; remove or rename one"
+        ]
+    assert (list(Detections.load(tmp_path / "out").rows), Detections.load(tmp_path / "out").bad) == (["p1", "p2"], {})
+
+
+def test_what_replaces_a_sample_while_it_is_inspected_is_inspected_too(detector, tmp_path):
+    with watching(detector, tmp_path) as (watcher, told):
+        write_sample(tmp_path / "in/p1", 100)
+        whole = watcher.detector
+
+        class Slow:
+            rig, cameras = whole.rig, whole.cameras
+
+            def __call__(self, images):
+                write_sample(tmp_path / "in/p1", 200, blot=True)
+                watcher.detector = whole
+                return whole(images)
+
+        watcher.detector = Slow()
+        for now in range(4):
+            watcher.look(now)
+        assert told == [("found", "p1")] * 2
+    assert [line["verdict"] for line in log_of(tmp_path)] == ["ok", "defect"]
+
+
+def test_a_broken_record_of_before_stops_nothing(detector, tmp_path):
+    with watching(detector, tmp_path) as (watcher, told):
+        for name in ("p1", "p2"):
+            write_sample(tmp_path / "in" / name, 100)
+        watcher.look(0)
+        watcher.look(1)
+    (tmp_path / "out/samples/p1.json").write_text("{")
+    with watching(detector, tmp_path) as (watcher, told):
+        write_sample(tmp_path / "in/p3", 100)
+        watcher.run([True] * 3, clock=iter((0, 1, 2)).__next__)
+        assert ("found", "p3") in told
+    found = Detections.load(tmp_path / "out")
+    assert set(found.rows) | set(found.bad) == {"p1", "p2", "p3"}
 
 
 def test_a_name_in_another_encoding_is_bad_and_stops_no_other_sample(detector, tmp_path):

@@ -36,7 +36,6 @@ from vsad.terminal import (
 )
 
 if TYPE_CHECKING:
-    from vsad.data import BadSample
     from vsad.detection import Detector, Threshold
     from vsad.pipeline import Header, Reading, SampleRecord
 
@@ -76,11 +75,11 @@ def detect(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Inspect test samples or new ones; no labels are needed.
+    """Inspect test samples or new ones; no labels are needed. A folder that holds others gets these too.
 
     Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
     """
-    from vsad.pipeline import Detections, Reading, detector_options, in_utf8, inspect, size_warnings
+    from vsad.pipeline import Detections, Reading, detector_options, inspect, size_warnings
 
     check_apart(out, *data)
     inspector = _load(detector, network, device)
@@ -97,18 +96,23 @@ def detect(
         Bars() as bars,
         Detections.open(out, header, detector_options(inspector, detector), inspector.rig, fresh=fresh) as results,
     ):
-        results.bad |= {in_utf8(name): in_utf8(reason) for name, reason in incomplete.items()}
+        for name, reason in incomplete.items():
+            results.leave_out(name, reason)
         inspect(
             inspector, dataset, results, bars, batch=batch or inspector.config.unet_batch(inspector.reach.device),
             on_found=found, on_bad=lambda each: bad.__setitem__(each.sample.id, each.reason),
         )  # fmt: skip
-    verdicts = Detections.load(out).verdicts
+    written = Detections.load(out)
+    verdicts = written.verdicts_of(sample.id for sample in dataset.samples)
     if not as_json:
         show_verdicts(verdicts)
     show_warnings([*verdicts.warnings()])
     show_called(verdicts)
     for name, reason in bad.items():
         error(f"{name} was not inspected: {reason}")
+    others = len(written.rows) - len(verdicts.found)
+    if others:
+        say(f"{out} also holds samples of other inspections, {others} in all; --fresh begins anew")
     if not as_json:
         print_line(out)
     if bad:
@@ -130,7 +134,9 @@ def watch(
     overlays: Overlays = True,
     as_json: Json = False,
     settle: Annotated[float, typer.Option(min=0.0, help="Seconds for which files must not have changed.")] = 0.5,
-    patience: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for a file that cannot be read.")] = 10.0,
+    patience: Annotated[
+        float, typer.Option(min=0.0, help="Seconds to wait for a view that is missing, or a file that cannot be read.")
+    ] = 10.0,
     depth: Depth = None,
     pixel_limit: PixelLimit = None,
     fresh: Fresh = False,
@@ -139,7 +145,8 @@ def watch(
 ) -> None:
     """Inspect samples as they arrive in a folder, each once all of its views are there; Ctrl-C ends it.
 
-    Started again, it goes on: what is done is not inspected again.
+    A sample that stays without a view, or cannot be read, is named, also in the log and in detections.json. Started
+    again, it goes on: what is done is not inspected again.
     """
     from watchfiles import watch as changes
 
@@ -162,9 +169,9 @@ def watch(
             print_line(line if as_json else f"{record.id}: {record.verdict.upper()}, score {record.score:.3g}")
             show_warnings(results.warnings_of(record))
 
-        def say_bad(each: BadSample) -> None:
-            log.bad(each.sample.id, each.reason)
-            error(f"{each.sample.id} was not inspected: {each.reason}")
+        def say_bad(name: str, reason: str) -> None:
+            log.bad(name, reason)
+            error(f"{name} was not inspected: {reason}")
 
         say(f"watching {folder}; Ctrl-C ends it")
         pause_ms = max(50, int(1000 * settle))
@@ -317,8 +324,7 @@ def _to_inspect(
             f"{data[0]}: must hold a sample with images of {', '.join(detector.rig.views)}, got none"
             f"{f' ({first})' if first else ''}; name images <sample>/<view>.png or <sample>_<view>.png"
         )
-    if found.unknown:
-        show_warnings([f"left out, as {why_unknown(found.unknown, detector.rig.views)}"])
+    show_skipped({str(path): why_unknown(path, detector.rig.views) for path in found.unknown})
     dataset = MultiViewDataset(
         found.complete, cameras=detector.cameras, depth=reading.depth, pixel_limit=reading.pixel_limit
     )

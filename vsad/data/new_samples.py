@@ -114,20 +114,11 @@ def samples_among(
     return Found(complete, incomplete, unknown, ambiguous)
 
 
-def why_unknown(paths: Sequence[Path], views: Sequence[str]) -> str:
-    """Say in words why images are of no sample that is known; of many the first ones are named."""
-    unread = [path for path in paths if not readable_pictures([path.name])]
-    silent = [path for path in paths if path not in unread]
-    whys = (
-        (silent, f"their names say none of the views {', '.join(views)}, and they are no montages of these"),
-        (unread, "their endings are not read"),
-    )
-    said = (
-        f"{why}: {', '.join(map(str, some[:3]))}{f' and {len(some) - 3} more' if len(some) > 3 else ''}"
-        for some, why in whys
-        if some
-    )
-    return "; ".join(said)
+def why_unknown(path: Path, views: Sequence[str]) -> str:
+    """Say in words why an image is of no sample that is known."""
+    if not readable_pictures([path.name]):
+        return f"pictures that end in {split_name(path.name)[1]} are not read; convert it"
+    return f"its name says none of the views {', '.join(views)}, and it is no montage of them"
 
 
 def _files(paths: Sequence[Path], base: Path) -> dict[str, str]:

@@ -32,8 +32,8 @@ class RunRecord:
         options: all that decides what comes out.
         done: the facts of every part that is complete, by its name.
         files: names in the folder of the files that are the run's own.
-        folders: those of folders that are the run's own: whether with all that is in them, as the run still writes them,
-            or with the files that are noted alone.
+        folders: those of folders that are the run's own: with all that is in them where True, as the run still writes
+            them, or else with the files that are noted alone.
         finished: whether all of it is complete.
         facts: that were given at the end.
         process: which opened it last: ``pid`` and ``host``.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,25 +12,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vsad.data import Cameras, MultiViewDataset, Sample
-from vsad.detection import Detection, is_defect
+from vsad.data import Cameras, Sample
+from vsad.detection import Detection
 from vsad.files import RunFolder, read_json, read_run, write_json
 from vsad.geometry import Rig
 from vsad.metrics import as_numpy
+from vsad.pipeline.deciding import as_now, at_threshold
+from vsad.pipeline.known_files import KnownFiles
+from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.record import (
-    DEFECT,
-    OK,
     REMEDY,
     SampleRecord,
     number_or_none,
     or_nan,
     read_map,
     record_of,
-    regions_of,
     write_map,
     write_overlay,
 )  # fmt: skip
-from vsad.pipeline.stages import check_free, stamp
+from vsad.pipeline.stages import check_free
 from vsad.pipeline.verdicts import Verdict, Verdicts
 
 # The folders of the samples' files.
@@ -60,14 +61,15 @@ class Detections:
     """The folder of a detection: ``detections.json``, and a JSON, maps and overlays for each sample.
 
     Convention: ``samples/<id>.json`` holds a ``SampleRecord``; ``detections.json`` the threshold and a line for each
-    sample, in the order of the data, and is written last.
+    sample, and is written last. What is inspected later by the same detector is added to what is there.
     """
 
     def __init__(self, folder: Path, header: Header, run: RunFolder | None = None) -> None:
         self.folder, self.header, self._run = folder, header, run
         self.rows: dict[str, dict[str, Any]] = {}
         self.bad: dict[str, str] = {}
-        self._known: Mapping[str, dict[str, Any]] | None = None
+        self.without_maps: list[str] = []
+        self._files = None if run is None else KnownFiles(run.done, run.mark)
 
     @classmethod
     @contextmanager
@@ -76,7 +78,7 @@ class Detections:
     ) -> Iterator[Detections]:
         """Begin a folder, or go on with one that was begun with the same options.
 
-        A sample that was decided by another threshold is decided anew, without another inspection.
+        Samples that were decided by another threshold are decided anew, without another inspection.
 
         Args:
             folder: made where it is missing.
@@ -98,7 +100,9 @@ class Detections:
         with RunFolder.open(folder, command="detect", options={**shared, **options}, fresh=fresh) as run:
             run.file(FILE)
             rig.save(run.file(RIG))
-            yield cls(Path(folder), header, run)
+            made = cls(Path(folder), header, run)
+            made._recall()
+            yield made
 
     @classmethod
     @contextmanager
@@ -117,16 +121,43 @@ class Detections:
             made.bad = before.bad
             yield made
 
+    def _recall(self) -> None:
+        """Take over what was inspected before, decided by the threshold in use."""
+        assert self._run is not None
+        before = self.load(self.folder) if (self.folder / FILE).exists() else None
+        self.bad = {} if before is None else before.bad
+        is_same = before is not None and before.header.threshold == self.header.threshold
+        for name in self.done:
+            if name in self.bad:
+                continue  # its files were others, or not whole, when they were last looked at
+            if before is not None and is_same and self._run.finished and name in before.rows:
+                self.rows[name] = before.rows[name]
+                continue
+            try:
+                self.keep(name)
+            except (OSError, ValueError) as error:
+                self.leave_out(name, str(error))
+        if before is not None and not is_same and self.rows:
+            warnings.warn(
+                f"{self.folder}: the samples in it were decided by threshold {before.header.threshold:.6g}, and are "
+                f"now decided by that of the detector, {self.header.threshold:.6g}", stacklevel=2,
+            )  # fmt: skip
+        self.warn_of_maps()
+
+    def warn_of_maps(self) -> None:
+        """Say which samples were decided anew by their scores alone, as there are no maps of them."""
+        if self.without_maps:
+            warnings.warn(
+                f"{self.folder}: there are no maps of {some(self.without_maps)}: their verdicts follow the threshold, "
+                "their regions and overlays are left out; inspect anew with --fresh to have them", stacklevel=2,
+            )  # fmt: skip
+
     def is_of(self, sample: Sample) -> bool:
-        """Whether a sample's files have the sizes of those that were inspected by its name, wherever they lie now."""
-        if self._known is None:
+        """Whether a sample's files are those that were inspected by its name, wherever they lie now."""
+        if self._files is None:
             known = read_run(self.folder)
-            self._known = {} if known is None else known.done
-        stamps = self._known.get(sample.id, {}).get("files", [])
-        try:
-            return not stamps or sorted(s[1] for s in stamps) == sorted(s[1] for s in _stamps(sample))
-        except OSError:
-            return True  # reading them says what is wrong
+            self._files = KnownFiles({} if known is None else known.done)
+        return self._files.may_be_of(sample)
 
     def own(self, name: str) -> Path:
         """The path of a further file of the folder's own, which ``fresh`` deletes."""
@@ -143,48 +174,72 @@ class Detections:
     def done(self) -> list[str]:
         """The names of the samples that were inspected, and whose results are there."""
         assert self._run is not None
-        return [name for name in self._run.done if self._is_there(name)]
+        assert self._files is not None
+        return [name for name in self._run.done if self._files.before(name) and self._is_there(name)]
 
     def is_done(self, sample: Sample) -> bool:
         """Whether a sample was inspected, its files are as they were then, and its results are there."""
-        assert self._run is not None
-        return self._run.done.get(sample.id) == {"files": _stamps(sample)} and self._is_there(sample.id)
+        assert self._files is not None
+        return self._files.are_of(sample) and self._is_there(sample.id)
+
+    def has_left(self, sample_id: str) -> bool:
+        """Whether of a sample that was inspected some files are there, and all of these are as they were."""
+        assert self._files is not None
+        return self._files.has_left(sample_id)
 
     def _is_there(self, sample_id: str) -> bool:
         """Whether the results of a sample are there, or were deleted by somebody."""
         return (self.folder / _file(sample_id)).is_file()
 
-    def keep(self, sample_id: str) -> SampleRecord:
-        """Take over what was found in a sample that is done, decided by the threshold in use."""
-        record = SampleRecord.read(self.folder / _file(sample_id))
+    def keep(self, sample_id: str, sample: Sample | None = None) -> SampleRecord:
+        """Take over what was found in a sample that is done, decided by the threshold in use.
+
+        Args:
+            sample_id: its name.
+            sample: the same as the data have it now: where its files lie, and its label.
+        """
+        assert self._files is not None
+        read = record = SampleRecord.read(self.folder / _file(sample_id))
+        if sample is not None:
+            self._files.note_place(sample)
+            record = as_now(record, sample)
         if record.threshold != self.header.threshold:
             record = self._decide_anew(record)
-        self.rows[record.id] = _row(record)
+        if record != read:
+            self._write_record(record)
+        self._list(record)
         return record
+
+    def leave_out(self, sample_id: str, reason: str) -> None:
+        """Note why a sample cannot be inspected; what was found in it before was in other files."""
+        self.rows.pop(sample_id, None)
+        self.bad[in_utf8(sample_id)] = in_utf8(reason)
+
+    def _list(self, record: SampleRecord) -> None:
+        self.rows[record.id] = _row(record)
+        self.bad.pop(record.id, None)
+
+    def _write_record(self, record: SampleRecord) -> None:
+        assert self._run is not None
+        self._run.begin()  # ``detections.json`` is older from now on
+        record.write(self._run.file(_file(record.id)))
 
     def _decide_anew(self, record: SampleRecord) -> SampleRecord:
         assert self._run is not None
-        threshold = self.header.threshold
-        maps = [self.map(record, v).numpy() for v in range(len(record.views))]
-        images = _images(record, self.header.cameras)
-        views = []
-        for v, view in enumerate(record.views):
-            if view.overlay is not None and images is not None:
-                write_overlay(self._run.file(view.overlay), images[v], maps[v], threshold)
-            elif view.overlay is not None:  # it shows another threshold, and its image is gone
-                self._run.file(view.overlay).unlink(missing_ok=True)
-            overlay = view.overlay if images is not None else None
-            views.append(replace(view, regions=regions_of(maps[v], threshold), overlay=overlay))
-        verdict = DEFECT if is_defect(record.score, threshold, *_shares(record)) else OK
-        record = replace(record, threshold=threshold, verdict=verdict, views=tuple(views))
-        record.write(self._run.file(_file(record.id)))
-        return record
+        try:
+            maps = [self.map(record, v) for v in range(len(record.views))]
+        except (OSError, ValueError):
+            maps = None
+            self.without_maps.append(record.id)
+        self._run.begin()
+        return at_threshold(record, self.header.threshold, maps, self.header.cameras, self._run.file)
 
     def write(self, sample: Sample, found: Detection, images: Tensor) -> SampleRecord:
         """Write what was found in a sample; ``images (V, 3, H, W)`` are those that were inspected."""
         assert self._run is not None
+        assert self._files is not None
         views, threshold = self.header.cameras.views, self.header.threshold
-        stamps = _stamps(sample)  # of the files as they were read, or a little later: never of what replaces them
+        self._files.forget(sample.id)  # until all of it is written
         record = record_of(sample, found, threshold, views, maps=self.header.maps, overlays=self.header.overlays)
         scores = as_numpy(found.maps)
         for v, view in enumerate(record.views):
@@ -192,13 +247,13 @@ class Detections:
                 write_map(self._run.file(view.map), scores[v])
             if view.overlay is not None:
                 write_overlay(self._run.file(view.overlay), images[v], scores[v], threshold)
-        record.write(self._run.file(_file(sample.id)))
-        self._run.mark(sample.id, files=stamps)
-        self.rows[record.id] = _row(record)
+        self._write_record(record)
+        self._files.note(sample)
+        self._list(record)
         return record
 
     def finish(self, order: Sequence[str] = ()) -> None:
-        """Write ``detections.json``, samples in this order; those that are not named stand last."""
+        """Write ``detections.json``, samples in this order; those of other inspections stand last."""
         assert self._run is not None
         named = {sample_id: self.rows[sample_id] for sample_id in order if sample_id in self.rows}
         self.rows = {**named, **self.rows}
@@ -258,7 +313,7 @@ class Detections:
         """
         record = self.record(sample_id)
         maps = torch.stack([self.map(record, v) for v in range(len(record.views))])
-        unjudged, blind = (None if shares is None else torch.tensor(shares) for shares in _shares(record))
+        unjudged, blind = (None if shares is None else torch.tensor(shares) for shares in record.shares)
         scores = torch.tensor([view.score for view in record.views])
         return Detection(maps, scores, torch.tensor(record.score), record.not_registered, unjudged, blind)
 
@@ -287,9 +342,14 @@ class Detections:
         views = tuple(view.view for view in record.views)
         return [*Verdicts(views, record.threshold, [_verdict(_row(record))]).of_samples()]
 
+    def verdicts_of(self, names: Iterable[str]) -> Verdicts:
+        """What was decided of some samples."""
+        every, wanted = self.verdicts, set(names)
+        return replace(every, found=[verdict for verdict in every.found if verdict.id in wanted])
+
 
 def _row(record: SampleRecord) -> dict[str, Any]:
-    unjudged, blind = _shares(record)
+    unjudged, blind = record.shares
     return {
         "id": record.id, "label": record.label, "score": number_or_none(record.score), "verdict": record.verdict,
         "views": {view.view: number_or_none(view.score) for view in record.views},
@@ -304,26 +364,11 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
     return Verdict(row["id"], row["label"], score, defect, unjudged, row["not_registered"], blind)
 
 
-def _shares(record: SampleRecord) -> list[list[float] | None]:
-    """What no view judges of every view, and what the view itself does not; None where that is not known."""
-    unjudged, blind = ([getattr(view, name) for view in record.views] for name in ("unjudged", "blind"))
-    return [None if None in shares else shares for shares in (unjudged, blind)]
-
-
 def _file(sample_id: str) -> str:
     return f"samples/{sample_id}.json"
 
 
-def _images(record: SampleRecord, cameras: Cameras) -> Tensor | None:
-    """The images that were inspected; None where they are no longer there."""
-    sample = Sample(record.category, record.id, "new", None, record.files, {})
-    try:
-        return MultiViewDataset([sample], cameras=cameras).read_images(0)
-    except (OSError, ValueError):
-        return None
-
-
-def _stamps(sample: Sample) -> list[list[Any]]:
-    """Name, size and time of every image of a sample: a sample whose files have changed is another."""
-    paths = dict.fromkeys(file.path for file in sample.images.values())
-    return [[str(path.absolute()), *stamp(path)] for path in paths]
+def some(names: Sequence[str]) -> str:
+    """How many samples, and the first of them."""
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {'sample' if len(names) == 1 else 'samples'} ({', '.join(names[:3])}{more})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -14,8 +15,7 @@ from vsad.config import plain
 from vsad.data import BadSample, MultiViewDataset, Sample
 from vsad.detection import Detector, storage
 from vsad.files import fingerprint_files
-from vsad.pipeline.detections import Detections
-from vsad.pipeline.opening import in_utf8
+from vsad.pipeline.detections import Detections, some
 from vsad.pipeline.record import SampleRecord, check_names
 from vsad.progress import SILENT, Progress
 
@@ -33,7 +33,7 @@ def inspect(
     on_found: Callable[[SampleRecord], None] = lambda record: None,
     on_bad: Callable[[BadSample], None] | None = None,
 ) -> None:
-    """Inspect every sample that is not done yet, and write what is found.
+    """Inspect every sample that is not done yet, and add what is found to what the folder holds.
 
     Args:
         detector: that of the station.
@@ -48,20 +48,28 @@ def inspect(
     def bad(found: BadSample) -> None:
         if on_bad is None:
             raise ValueError(found.reason)
-        out.bad[in_utf8(found.sample.id)] = in_utf8(found.reason)
+        out.leave_out(found.sample.id, found.reason)
         on_bad(found)
 
-    todo = []
+    before = set(out.rows)
+    todo, changed = [], []
     for index, sample in enumerate(dataset.samples):
         try:
             check_names(sample)
         except ValueError as error:
             bad(BadSample(sample, str(error)))
             continue
-        if _is_done(out, sample):
-            on_found(out.keep(sample.id))
-        else:
-            todo.append(index)
+        record = _kept(out, sample)
+        if record is not None:
+            on_found(record)
+            continue
+        todo.append(index)
+        if sample.id in before:
+            changed.append(sample.id)
+    if changed:
+        warnings.warn(
+            f"{out.folder}: what was found in {some(changed)} before was of other files, and is replaced", stacklevel=2
+        )
 
     with progress.stage("detect", len(todo)) as stage:
         rest = dataset.subset(todo) if todo else None
@@ -82,11 +90,12 @@ def detector_options(detector: Detector, folder: Path) -> dict[str, Any]:
     return {"detector": parts, "config": config, "network": network}
 
 
-def _is_done(out: Detections, sample: Sample) -> bool:
+def _kept(out: Detections, sample: Sample) -> SampleRecord | None:
+    """What was found in a sample before; None where it is to be inspected."""
     try:
-        return out.is_done(sample)
-    except OSError:
-        return False  # reading it says why
+        return out.keep(sample.id, sample) if out.is_done(sample) else None
+    except (OSError, ValueError):
+        return None  # its files cannot be read, and reading them says why; or what was found then is broken
 
 
 def _groups(images: Iterator[tuple[int, Tensor]], size: int) -> Iterator[list[tuple[int, Tensor]]]:

@@ -41,8 +41,8 @@ def measure(found: Detections, dataset: MultiViewDataset, progress: Progress = S
     other = next((sample for sample in dataset.samples if not found.is_of(sample)), None)
     if other is not None:
         raise ValueError(
-            f"{found.folder}: must hold detections of these images, but {other.id} was inspected with files of other "
-            "sizes; name the data set that was inspected, or run `vsad detect` on this one"
+            f"{found.folder}: must hold detections of these images, but {other.id} was inspected with other files; "
+            "name the data set that was inspected, or run `vsad detect` on this one"
         )
     known = [index for index, sample in enumerate(dataset.samples) if sample.id in found.rows]
     if not known:

@@ -115,6 +115,12 @@ class SampleRecord:
         return self.verdict == DEFECT
 
     @property
+    def shares(self) -> list[list[float] | None]:
+        """What no view judges of every view, and what the view itself does not; None where that is not known."""
+        unjudged, blind = ([getattr(view, name) for view in self.views] for name in ("unjudged", "blind"))
+        return [None if None in shares else shares for shares in (unjudged, blind)]
+
+    @property
     def files(self) -> dict[str, ViewFile]:
         """The images that were inspected."""
         return {each.view: ViewFile(Path(each.image), each.part, each.parts) for each in self.views}

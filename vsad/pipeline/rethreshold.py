@@ -67,6 +67,9 @@ def threshold_at(found: Detections, value: float) -> Threshold:
 def decide_anew(folder: Path, threshold: Threshold, chosen: str, progress: Progress = SILENT) -> Detections:
     """Decide every sample of a finished detection by another threshold: verdicts, regions and overlays.
 
+    Where there are no maps, verdicts follow the threshold all the same; regions and overlays, which cannot, are left
+    out, and a warning says so.
+
     Args:
         folder: of the detection.
         threshold: the new one.
@@ -78,6 +81,7 @@ def decide_anew(folder: Path, threshold: Threshold, chosen: str, progress: Progr
         for name in progress.track(names, "decide"):
             out.keep(name)
         out.finish(names)
+    out.warn_of_maps()
     return Detections.load(folder)
 
 

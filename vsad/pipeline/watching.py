@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsad.data import BadSample, Grouped, MultiViewDataset, Sample, ViewFile, group_by_view
-from vsad.data.listing import readable_pictures, split_name, walk
-from vsad.data.manta import is_montage, montage
-from vsad.data.new_samples import NEW
+from vsad.data import Found, MultiViewDataset, Sample
+from vsad.data.listing import walk
+from vsad.data.new_samples import samples_among, why_unknown
 from vsad.detection import Detector
 from vsad.files import append_line, in_words
 from vsad.pipeline.detections import Detections
-from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.record import SampleRecord, check_names
 from vsad.pipeline.stages import stamp
 
@@ -24,6 +22,8 @@ from vsad.pipeline.stages import stamp
 _Stamps = dict[Path, tuple[int, int]]
 # Seconds after which a folder is looked through that tells of no change: those of networks may not tell.
 _REST_S = 5.0
+# Samples that are named in one line at the end.
+_NAMED = 20
 
 
 @dataclass
@@ -31,6 +31,16 @@ class _Seen:
     """What is known of a sample that is not done: its files as they last were, and since when they are like that."""
 
     stamps: _Stamps
+    since: float
+    said: bool = False
+
+
+@dataclass
+class _Stuck:
+    """What is known of a sample that is not whole, or of a picture that is of none: why, and since when that is so."""
+
+    why: str
+    is_sample: bool
     since: float
     said: bool = False
 
@@ -70,19 +80,20 @@ class Log:
 class Watcher:
     """Inspects the samples of a folder once each, as soon as all of their views are there and no longer change.
 
-    A picture that cannot be read may be half written: it is tried again until its file has not changed for
-    ``patience_s``; then the sample is called bad, until a file of it changes.
+    A picture that cannot be read may be half written, and a view that is missing may follow: they are waited for until
+    nothing has changed for ``patience_s``. Then the sample is called bad, and why, until a file of it changes. What is
+    not inspected when the work ends is called bad as well.
 
     Args:
         folder: where samples arrive, named as ``group_by_view`` reads them, or as montages of square views.
         detector: that of the station.
         out: where results go; samples that are done there are not inspected again.
         on_found: called with the record of each sample.
-        on_bad: called with each sample that cannot be read.
+        on_bad: called with the name of each sample that cannot be inspected, and why, in words.
         on_kept: called at the beginning with the record of each sample that is done.
         on_problem: called once with each problem of the folder, in words; samples that it does not concern go on.
         settle_s: seconds for which a sample's files must not have changed.
-        patience_s: seconds after which a picture that cannot be read is no longer waited for.
+        patience_s: seconds after which a view, or a picture that cannot be read, is no longer waited for.
         depth, pixel_limit: of the images, as ``MultiViewDataset`` takes them.
     """
 
@@ -90,7 +101,7 @@ class Watcher:
     detector: Detector
     out: Detections
     on_found: Callable[[SampleRecord], None]
-    on_bad: Callable[[BadSample], None]
+    on_bad: Callable[[str, str], None]
     on_problem: Callable[[str], None]
     on_kept: Callable[[SampleRecord], None] = lambda record: None
     settle_s: float = 0.5
@@ -98,6 +109,7 @@ class Watcher:
     depth: int | None = None
     pixel_limit: int | None = None
     _seen: dict[str, _Seen] = field(default_factory=dict)
+    _stuck: dict[str, _Stuck] = field(default_factory=dict)
     _problems: set[str] = field(default_factory=set)
 
     def run(self, looks: Iterable[object], clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,15 +121,16 @@ class Watcher:
         """
         looked = -_REST_S
         try:
-            for name in self.out.done:
-                self.on_kept(self.out.keep(name))
+            for name in [*self.out.rows]:
+                self._keep(name)
             for has_changed in looks:
                 now = clock()
-                waits = any(not seen.said for seen in self._seen.values())
+                waits = not all(each.said for waiting in (self._seen, self._stuck) for each in waiting.values())
                 if has_changed or waits or now - looked >= _REST_S:
                     self.look(now)
                     looked = now
         finally:
+            self._end()
             self.out.finish()
 
     def look(self, now: float) -> None:
@@ -129,26 +142,63 @@ class Watcher:
         except OSError as error:
             self._problem(f"{error.filename}: must be a folder that can be read, got {error.strerror}")
             return
-        views = self.detector.rig.views
-        grouped = group_by_view(readable_pictures(files), views)
-        for text in grouped.ambiguous:
-            self._problem(f"in {self.folder}, {text}")
-        for sample in self._samples(grouped, files):
+        found = samples_among(files, self.detector.rig.views, self.folder.resolve().name)
+        complete = {sample.id for sample in found.complete}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in complete}
+        self._wait(found, now)
+        for sample in found.complete:
             try:
                 self._consider(sample, now)
             except FileNotFoundError:
                 continue  # a file was taken away meanwhile
 
-    def _samples(self, grouped: Grouped, files: dict[str, str]) -> Iterable[Sample]:
-        views = self.detector.rig.views
-        for name, held in grouped.complete.items():
-            # Files that are called after their views alone are the sample that the folder is.
-            images = {view: ViewFile(Path(files[file])) for view, file in held.items()}
-            yield Sample("", name or self.folder.resolve().name, NEW, None, images, {})
-        for name in grouped.unknown:
-            path, sample_id = Path(files[name]), split_name(name)[0]
-            if sample_id not in grouped.complete and is_montage(path, len(views)):
-                yield Sample("", sample_id, NEW, None, montage(path, views), {})
+    def _keep(self, name: str) -> None:
+        try:
+            self.on_kept(self.out.record(name))
+        except (OSError, ValueError) as error:
+            self._problem(str(error))
+
+    def _wait(self, found: Found, now: float) -> None:
+        """Wait for what samples lack, and say what has not come."""
+        views, has_left = self.detector.rig.views, self.out.has_left
+        # Of a sample that was inspected, some files may be cleared away before the others, and one more may come.
+        now_stuck = {
+            name: (f"there is no image of {', '.join(missing)}", True)
+            for name, missing in found.incomplete.items()
+            if not has_left(name)
+        }
+        now_stuck |= {name: (why, not has_left(name)) for name, why in found.ambiguous.items()}
+        now_stuck |= {str(path): (why_unknown(path, views), False) for path in found.unknown}
+        before, self._stuck = self._stuck, {}
+        for name, (why, is_sample) in now_stuck.items():
+            known = before.get(name)
+            self._stuck[name] = stuck = known if known and known.why == why else _Stuck(why, is_sample, now)
+            if now - stuck.since >= self.patience_s:
+                self._say(name, stuck)
+
+    def _say(self, name: str, stuck: _Stuck) -> None:
+        if not stuck.said:
+            stuck.said = True
+            if stuck.is_sample:
+                self._bad(name, stuck.why)
+            else:
+                self._problem(f"{name}: {stuck.why}")
+
+    def _bad(self, name: str, reason: str) -> None:
+        self.out.leave_out(name, reason)
+        self.on_bad(name, reason)
+
+    def _end(self) -> None:
+        """Say what was not inspected, also what was said before, as it is still so."""
+        still = [name for name, stuck in self._stuck.items() if stuck.said and stuck.is_sample]
+        for name, stuck in self._stuck.items():
+            self._say(name, stuck)
+        for name, seen in self._seen.items():
+            if not seen.said:
+                self._bad(name, "watching ended before its files had rested; watch again, or use `vsad detect`")
+        if still:
+            more = f" and {len(still) - _NAMED} more" if len(still) > _NAMED else ""
+            self._problem(f"still not whole at the end: {', '.join(still[:_NAMED])}{more}")
 
     def _consider(self, sample: Sample, now: float) -> None:
         if self.out.is_done(sample):
@@ -169,12 +219,9 @@ class Watcher:
         except (OSError, ValueError) as error:
             if now - seen.since >= self.patience_s:
                 seen.said = True
-                bad = BadSample(sample, str(error))
-                self.out.bad[in_utf8(sample.id)] = in_utf8(bad.reason)
-                self.on_bad(bad)
+                self._bad(sample.id, str(error))
             return
         record = self.out.write(sample, self.detector(images).cpu(), images)
-        self.out.bad.pop(sample.id, None)
         del self._seen[sample.id]
         self.on_found(record)
 
