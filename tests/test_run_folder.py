@@ -275,16 +275,17 @@ def test_fresh_deletes_of_a_run_inside_a_run_what_is_its_own(tmp_path):
     with RunFolder.open(tmp_path, command="run", options={}) as outer:
         inner_folder = outer.nested("detections")
         with RunFolder.open(inner_folder, command="detect", options={}) as inner:
-            inner.file("maps/a.png").parent.mkdir()
-            (inner_folder / "maps" / "a.png").write_text("made")
-    (inner_folder / "notes.txt").write_text("the user's")
+            write_text(inner.file("maps/a.png"), "made")
+    write_text(inner_folder / "maps" / "notes.txt", "the user's")
+    before = names(tmp_path)
+    with pytest.raises(
+        FileExistsError, match=r"maps/notes\.txt: must be elsewhere, as --fresh deletes \S+detections, got"
+    ):
+        RunFolder.open(tmp_path, command="run", options={"other": 1}, fresh=True)
+    assert names(tmp_path) == before
+    (inner_folder / "maps" / "notes.txt").unlink()
+    write_text(inner_folder / "maps" / ".b.png.0a1b2c3d.partial" / "b.png", "half")  # a killed process left it
     with RunFolder.open(tmp_path, command="run", options={"other": 1}, fresh=True):
-        assert [path.name for path in inner_folder.rglob("*")] == ["notes.txt"]
-    (inner_folder / "notes.txt").unlink()
-    inner_folder.rmdir()
-    with RunFolder.open(tmp_path, command="run", options={"other": 1}) as outer:
-        RunFolder.open(outer.nested("detections"), command="detect", options={}).close()
-    with RunFolder.open(tmp_path, command="run", options={}, fresh=True):
         assert not inner_folder.exists()
 
 

@@ -77,6 +77,7 @@ class RunFolder:
                 raise BlockingIOError(_taken(folder, known))
             known = read_run(folder)  # now that nobody else writes it
             if known is not None and fresh:
+                _sweep(folder, known)
                 _check_alone(folder, known)
                 os.write(journal, b"\n" + _line({"fresh": {}}))  # nothing counts as done while its files are deleted
                 _delete(folder, known)
@@ -184,9 +185,7 @@ class RunFolder:
         self.close()
 
     def _begin(self, new: bool) -> None:
-        own = (*self.record.files, *self.record.folders)
-        for place in {self.folder, *((self.folder / name).parent for name in own)}:
-            sweep(place)
+        _sweep(self.folder, self.record)
         if new:
             os.ftruncate(self._journal, 0)
             made = {"command": self.record.command, "vsad": self.record.vsad, "options": self.record.options}
@@ -254,18 +253,30 @@ def _taken(folder: Path, known: RunRecord | None) -> str:
     return f"{folder}: must be written by one process at a time, got {by}; wait for it, or name another --out"
 
 
+def _sweep(folder: Path, record: RunRecord) -> None:
+    """Delete what killed processes left half written beside what is a run's own, and that of runs inside it."""
+    for place in {folder, *((folder / name).parent for name in (*record.files, *record.folders))}:
+        sweep(place)
+    for name in record.folders:
+        inner = read_run(folder / name)
+        if inner is not None:
+            _sweep(folder / name, inner)
+
+
 def _files(folder: Path) -> list[Path]:
     """Every file below a folder, links as well."""
     return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 def _check_alone(folder: Path, known: RunRecord) -> None:
-    """Refuse to delete folders that hold more than the run has made."""
+    """Refuse to delete folders that hold more than the run has made, or a run inside it."""
     for name, is_written in known.folders.items():
-        if is_written or read_run(folder / name) is not None:
+        if is_written:
             continue
+        inner = read_run(folder / name)
+        own = known.files if inner is None else {f"{name}/{each}" for each in (*inner.files, MANIFEST, JOURNAL)}
         for path in _files(folder / name):
-            if path.relative_to(folder).as_posix() not in known.files:
+            if path.relative_to(folder).as_posix() not in own:
                 raise FileExistsError(
                     f"{path}: must be elsewhere, as --fresh deletes {folder / name}, got a file that the run has not "
                     "made; move it away"
