@@ -196,7 +196,10 @@ def threshold(
     as_json: Annotated[bool, typer.Option("--json", help="Print the threshold as JSON, and no more.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose another threshold for samples that were inspected, and decide them anew, without inspecting again."""
+    """Choose another threshold for samples that were inspected, and decide them anew, without inspecting again.
+
+    Verdicts need no maps. Regions and overlays do: of samples without maps (--no-maps) they are left out.
+    """
     from vsad.detection import change_threshold, storage
     from vsad.files import check_writable, read_json
     from vsad.pipeline import (
