@@ -21,6 +21,7 @@ from vsad.pipeline.deciding import as_now, at_threshold
 from vsad.pipeline.known_files import KnownFiles
 from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.record import (
+    DEFECT,
     REMEDY,
     SampleRecord,
     number_or_none,
