@@ -73,8 +73,8 @@ def calibrate(
     changes: Changes = None,
 ) -> None:
     """Estimate the homographies between the cameras from normal images, or from those of a chessboard."""
-    from vsad.calibration import calibrate as estimate
-    from vsad.calibration import calibrate_chessboard, write_calibration_pictures
+    from vsad.calibration.feature_kinds import choose_kinds
+    from vsad.data import choose_category
     from vsad.files import check_writable
 
     made = chosen(
@@ -89,6 +89,15 @@ def calibrate(
         raise ValueError(f"--features: must be left out with --chessboard, which has corners, got {features}")
     _check_outputs(out, pictures)
     check_writable(out, "file")
+    if board is None:
+        choose_kinds(features)
+        choose_category(data, category, format=made.format)
+    elif not data.is_dir():
+        raise FileNotFoundError(f"{data} must be a folder of pictures of a chessboard; check the path")
+
+    from vsad.calibration import calibrate as estimate  # torch takes seconds to import
+    from vsad.calibration import calibrate_chessboard, write_calibration_pictures
+
     if board is None:
         with Bars() as bars:
             dataset = reading.normal(data, category=category, size=made.size, progress=bars)
@@ -139,8 +148,6 @@ def _board_samples(
     from vsad.data import MultiViewDataset, Sample, ViewFile
     from vsad.data.listing import folders, pictures
 
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")
     if (folder / "train").is_dir():
         return reading.normal(folder, category=category, size=size)
     if category is not None:

@@ -1,12 +1,16 @@
 """Data: samples of several views, the layouts they are read from, and a synthetic station."""
 
-from vsad.data.dataset import BadSample, MultiViewDataset
+from typing import TYPE_CHECKING, Any
+
 from vsad.data.grouping import Grouped, group_by_view
-from vsad.data.layouts import FORMATS, is_data_set, list_categories, missing_categories, open_dataset
+from vsad.data.layouts import FORMATS, choose_category, is_data_set, list_categories, missing_categories, open_dataset
 from vsad.data.naming import natural_key
 from vsad.data.new_samples import Found, new_samples
 from vsad.data.sample import GOOD, Cameras, Sample, ViewFile
 from vsad.data.synth import HARD_STATIONS, SynthConfig, hard_station, photograph_names, synthesize
+
+if TYPE_CHECKING:
+    from vsad.data.dataset import BadSample, MultiViewDataset
 
 __all__ = [
     "FORMATS",
@@ -20,6 +24,7 @@ __all__ = [
     "Sample",
     "SynthConfig",
     "ViewFile",
+    "choose_category",
     "group_by_view",
     "hard_station",
     "is_data_set",
@@ -31,3 +36,12 @@ __all__ = [
     "photograph_names",
     "synthesize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch, which takes a second, when it is asked for and no sooner."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vsad.data import dataset
+
+    return getattr(dataset, name)

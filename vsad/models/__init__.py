@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from vsad.models.config import VALDMConfig
-from vsad.models.frm import FRM, Aligned, align_features
-from vsad.models.homography_net import HomographyNet
-from vsad.models.mvam import MVAM
 from vsad.models.presets import PRESETS, base, model_config, sd, small, tiny
-from vsad.models.projection import Projection
 
 if TYPE_CHECKING:
     from vsad.models.adapter import MultiViewAdapter
+    from vsad.models.frm import FRM, Aligned, align_features
+    from vsad.models.homography_net import HomographyNet
     from vsad.models.local_contrast import LocalContrast
+    from vsad.models.mvam import MVAM
+    from vsad.models.projection import Projection
     from vsad.models.rig_refinement import refined_rig
     from vsad.models.valdm import VALDM, Denoised, new_model
 
@@ -39,9 +39,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs diffusers, which takes seconds, when it is asked for and no sooner."""
+    """Import what needs torch, and then what needs diffusers, which takes seconds, when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vsad.models import frm, homography_net, mvam, projection
+
+    for module in (frm, homography_net, mvam, projection):
+        if hasattr(module, name):
+            return getattr(module, name)
     from vsad.models import adapter, local_contrast, rig_refinement, valdm
 
     modules = (valdm, adapter, local_contrast, rig_refinement)

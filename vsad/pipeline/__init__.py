@@ -1,23 +1,30 @@
 """The main job from end to end: its steps, a run of all of them, stored detections, and an ablation."""
 
-from vsad.pipeline.ablation import TABLES, ablate
-from vsad.pipeline.ablation_rows import ROWS
-from vsad.pipeline.ablation_table import ablation_tables
-from vsad.pipeline.config import RunConfig, choose_device, run_config
-from vsad.pipeline.detections import Detections, Header
-from vsad.pipeline.inspection import detector_options, inspect
-from vsad.pipeline.learned import cameras_for, read_cameras
-from vsad.pipeline.learning import fit_station, train_station
-from vsad.pipeline.measuring import measure
-from vsad.pipeline.opening import Reading, in_utf8
-from vsad.pipeline.parts import Split, fit_detector
-from vsad.pipeline.record import SampleRecord
-from vsad.pipeline.reporting import report_detections
-from vsad.pipeline.rethreshold import decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
-from vsad.pipeline.run import DETECTOR, METRICS, REPORT, Outcome, run
-from vsad.pipeline.steps import REGISTRATION, Images, images_of, metrics_table, register_station, write_metrics
-from vsad.pipeline.verdicts import Verdicts
-from vsad.pipeline.watching import Log, Watcher
+from typing import TYPE_CHECKING, Any
+
+from vsad.pipeline.config import REGISTRATION, RunConfig, choose_device, run_config
+from vsad.pipeline.detections_file import read_detections
+from vsad.pipeline.names import DETECTOR, METRICS, REPORT
+
+if TYPE_CHECKING:
+    from vsad.pipeline.ablation import TABLES, ablate
+    from vsad.pipeline.ablation_changes import ROWS, check_ablation
+    from vsad.pipeline.ablation_table import ablation_tables
+    from vsad.pipeline.categories import choose_categories
+    from vsad.pipeline.detections import Detections, Header
+    from vsad.pipeline.inspection import detector_options, inspect
+    from vsad.pipeline.learned import cameras_for, read_cameras
+    from vsad.pipeline.learning import fit_station, train_station
+    from vsad.pipeline.measuring import measure
+    from vsad.pipeline.opening import Reading, in_utf8
+    from vsad.pipeline.parts import Split, fit_detector
+    from vsad.pipeline.record import SampleRecord
+    from vsad.pipeline.reporting import report_detections
+    from vsad.pipeline.rethreshold import decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
+    from vsad.pipeline.steps import Images, images_of, metrics_table, register_station, write_metrics
+    from vsad.pipeline.verdicts import Verdicts
+    from vsad.pipeline.watching import Log, Watcher
+    from vsad.pipeline.whole import Outcome, run
 
 __all__ = [
     "DETECTOR",
@@ -40,6 +47,8 @@ __all__ = [
     "ablate",
     "ablation_tables",
     "cameras_for",
+    "check_ablation",
+    "choose_categories",
     "choose_device",
     "decide_anew",
     "detector_options",
@@ -51,6 +60,7 @@ __all__ = [
     "measure",
     "metrics_table",
     "read_cameras",
+    "read_detections",
     "register_station",
     "report_detections",
     "run",
@@ -61,3 +71,19 @@ __all__ = [
     "train_station",
     "write_metrics",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch, which takes seconds, when it is asked for and no sooner."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vsad.pipeline import (  # isort: skip
+        ablation, ablation_changes, ablation_table, categories, detections, inspection, learned, learning, measuring,
+        opening, parts, record, reporting, rethreshold, steps, verdicts, watching, whole,
+    )  # fmt: skip
+
+    modules = (
+        ablation, ablation_changes, ablation_table, categories, detections, inspection, learned, learning, measuring,
+        opening, parts, record, reporting, rethreshold, steps, verdicts, watching, whole,
+    )  # fmt: skip
+    return next(found for module in modules if (found := getattr(module, name, None)))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vsad.data import GOOD, Cameras, MultiViewDataset, open_dataset
+from vsad.data import GOOD, Cameras, open_dataset
 from vsad.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from vsad.data import MultiViewDataset
 
 
 @dataclass

@@ -1,12 +1,16 @@
 """Training of VALDM and FRM on normal samples."""
 
-from vsad.training.autoencoder import train_vae
+from typing import TYPE_CHECKING, Any
+
 from vsad.training.config import TrainConfig, VAEConfig
-from vsad.training.latents import encode, encodings, learn_encodings, learn_latents, learn_statistics
-from vsad.training.loop import check_trainable, train
-from vsad.training.optimization import is_main_process
-from vsad.training.shards import LatentShards, write_latents
-from vsad.training.station import Station
+
+if TYPE_CHECKING:
+    from vsad.training.autoencoder import train_vae
+    from vsad.training.latents import encode, encodings, learn_encodings, learn_latents, learn_statistics
+    from vsad.training.loop import check_trainable, train
+    from vsad.training.optimization import is_main_process
+    from vsad.training.shards import LatentShards, write_latents
+    from vsad.training.station import Station
 
 __all__ = [
     "LatentShards",
@@ -24,3 +28,13 @@ __all__ = [
     "train_vae",
     "write_latents",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch, which takes seconds, when it is asked for and no sooner."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vsad.training import autoencoder, latents, loop, optimization, shards, station
+
+    modules = (autoencoder, latents, loop, optimization, shards, station)
+    return next(found for module in modules if (found := getattr(module, name, None)))

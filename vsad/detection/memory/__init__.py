@@ -1,9 +1,22 @@
-"""The kinds of memory of normal appearance; another one is another class and another row here."""
+"""The kinds of memory of normal appearance, and their options."""
 
-from vsad.detection.memory.aligned import AlignedMemory
-from vsad.detection.memory.base import Changed, Memory, MemoryConfig
-from vsad.detection.memory.prototypes import PrototypeMemory
+from typing import TYPE_CHECKING, Any
 
-MEMORIES: dict[str, type[Memory]] = {"aligned": AlignedMemory, "prototypes": PrototypeMemory}
+from vsad.detection.memory.config import KINDS, MemoryConfig
 
-__all__ = ["MEMORIES", "AlignedMemory", "Changed", "Memory", "MemoryConfig", "PrototypeMemory"]
+if TYPE_CHECKING:
+    from vsad.detection.memory.aligned import AlignedMemory
+    from vsad.detection.memory.base import Changed, Memory
+    from vsad.detection.memory.prototypes import PrototypeMemory
+    from vsad.detection.memory.table import MEMORIES
+
+__all__ = ["KINDS", "MEMORIES", "AlignedMemory", "Changed", "Memory", "MemoryConfig", "PrototypeMemory"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch, which takes seconds, when it is asked for and no sooner."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vsad.detection.memory import base, table
+
+    return getattr(base if name == "Changed" else table, name)
