@@ -81,11 +81,12 @@ def detect(
 
     Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
     """
-    from vsad.pipeline import Detections, Reading, detector_options, in_utf8, inspect
+    from vsad.pipeline import Detections, Reading, detector_options, in_utf8, inspect, size_warnings
 
     check_apart(out, *data)
     inspector = _load(detector, network, device)
     dataset, incomplete = _to_inspect(data, inspector, category, Reading(format, depth, pixel_limit))
+    show_warnings([*size_warnings(dataset)])
     header = _header(inspector, dataset.category, maps, overlays)
     bad = dict(incomplete)
 

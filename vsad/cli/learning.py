@@ -34,7 +34,7 @@ from vsad.cli.options import (
     check_out,
     chosen,
 )  # fmt: skip
-from vsad.terminal import Bars, say, show_skipped
+from vsad.terminal import Bars, say, show_skipped, show_warnings
 
 
 @app.command()
@@ -102,15 +102,18 @@ def train(
 
     from vsad.geometry import Rig  # torch and diffusers take seconds to import
     from vsad.models import new_model
-    from vsad.pipeline import cameras_for, train_station
+    from vsad.pipeline import cameras_for, rig_warnings, train_station
     from vsad.training import check_trainable, is_main_process
 
-    cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None)
+    calibrated = Rig.load(rig)
+    cameras, expected = cameras_for(calibrated, made.sides if made.size else None)
     model = new_model(made.valdm, made.seed)
     check_trainable(model, made.train)
     reading = made.reading
     with Bars() as bars:
         dataset = reading.normal(data, category=category, cameras=expected, progress=bars)
+        if is_main_process():
+            show_warnings([*rig_warnings(calibrated, dataset)])
         why = train_station(model, dataset, cameras, made, out, bars, fresh=fresh)
     if not is_main_process():
         return
@@ -162,12 +165,13 @@ def fit(
     from vsad.detection import warn_of_extrapolation  # torch and diffusers take seconds to import
     from vsad.geometry import Rig
     from vsad.models import VALDM
-    from vsad.pipeline import cameras_for, fit_station, read_cameras
+    from vsad.pipeline import cameras_for, fit_station, read_cameras, size_warnings
 
     cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None, read_cameras(model))
     trained, reading = VALDM.from_pretrained(model).to(made.chosen_device), made.reading
     with Bars() as bars:
         dataset = reading.normal(data, category=category, cameras=expected, progress=bars)
+        show_warnings([*size_warnings(dataset)])
         fitted, why = fit_station(trained, dataset, cameras, made, model, out, bars, fresh=fresh)
     show_skipped(reading.skipped)
     say(f"registration {why}")

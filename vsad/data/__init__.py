@@ -6,7 +6,7 @@ from vsad.data.grouping import Grouped, group_by_view
 from vsad.data.layouts import FORMATS, choose_category, is_data_set, list_categories, missing_categories, open_dataset
 from vsad.data.naming import natural_key
 from vsad.data.new_samples import Found, new_samples
-from vsad.data.sample import GOOD, Cameras, Sample, ViewFile
+from vsad.data.sample import GOOD, Cameras, Sample, ViewFile, is_resized
 from vsad.data.synth import HARD_STATIONS, SynthConfig, hard_station, photograph_names, synthesize
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "group_by_view",
     "hard_station",
     "is_data_set",
+    "is_resized",
     "list_categories",
     "missing_categories",
     "natural_key",

@@ -19,7 +19,7 @@ from vsad.data.images import resize_area
 from vsad.data.masks import read_mask
 from vsad.data.naming import natural_key
 from vsad.data.read_ahead import read_ahead
-from vsad.data.sample import GOOD, Cameras, Sample, ViewFile
+from vsad.data.sample import GOOD, Cameras, Sample, ViewFile, is_resized
 from vsad.progress import SILENT, Progress
 
 
@@ -42,7 +42,8 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
     Args:
         samples: samples with the same views and the same category.
         size: (height, width) or one int for both; None keeps the cameras' own size, which must then be one.
-        cameras: what a rig or a detector expects: its views in its order, resized to its size, with its depths.
+        cameras: what a rig or a detector expects: its views in its order, resized to its size, with its depths, from
+            files of the shape of its sizes, or else of those of the first sample.
         depth: significant bits of all files of integers of more than 8 bits; None takes those of ``cameras``, or else
             for each camera the smallest of 8, 10, 12, 14 and 16 that holds the values of up to 200 of its files.
         pixel_limit: larger files are refused before they are decoded; None for 250 million pixels.
@@ -84,14 +85,25 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         files = {view: [sample.images[view].path for sample in samples] for view in self.views}
         self._pixel_limit = PIXEL_LIMIT if pixel_limit is None else pixel_limit
         self._depths = CameraDepths(files, known, self._pixel_limit)
-        self._first: _Native | None = None
+        self._shapes = dict(cameras.sizes) if cameras else {}
+        self._first: dict[str, _Native] = {}
 
     @property
     def cameras(self) -> Cameras:
         """What the cameras give, for a detector to remember; looks at files when it is first asked for."""
         found = {view: self._depths.of(view) for view in self.views}
         depths = {view: 8 if bits is None else bits for view, bits in found.items()}
-        return Cameras(tuple(self.views), self.size or self._native_file().size, depths)
+        sizes = self._shapes or {view: native.size for view, native in self._natives().items()}
+        return Cameras(tuple(self.views), self.size or self._native_file().size, depths, sizes)
+
+    def changed_sizes(self) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+        """Tell which views' files, in the first sample, are of another size than is expected: (size, expected)."""
+        try:
+            natives = self._natives() if self._shapes else {}
+        except (OSError, ValueError):
+            return {}  # there is no sample that can be read
+        sizes = {view: (native.size, self._shapes.get(view, native.size)) for view, native in natives.items()}
+        return {view: (size, expected) for view, (size, expected) in sizes.items() if size != expected}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -195,6 +207,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
                     f"MultiViewDataset: {file.path} must be {_by(size)} like {self._native_file().path}, "
                     f"got {_by(native.size)}; pass --size (in Python size=) to resize all images"
                 )
+            self._check_shape(native, view)
             depth = None if raster.values.dtype == np.uint8 else self._depths.of(view)
             image = to_rgb(replace(raster, values=_part(raster.values, file)), depth)
             images[v] = torch.from_numpy(resize_area(image, size)).permute(2, 0, 1)
@@ -228,20 +241,34 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
             "defect": sample.defect or "",
         }
 
+    def _check_shape(self, native: _Native, view: str) -> None:
+        """Refuse an image that resizing would stretch in another way than those of its camera."""
+        expected = self._shapes.get(view) or self._natives()[view].size
+        if is_resized(native.size, expected):
+            return
+        like = "in the files that this was made with" if view in self._shapes else f"like {self._natives()[view].path}"
+        raise ValueError(
+            f"MultiViewDataset: {native.path} must have the shape of {_by(expected)}, {like}, got {_by(native.size)}, "
+            "which would be stretched; set the camera as it was, or calibrate and train anew"
+        )
+
     def _native(self, file: ViewFile) -> _Native:
         return _Native.of(decode(file.path, self._pixel_limit), file)
 
     def _native_file(self) -> _Native:
         """The first image that can be read, whose size others must have where none is given."""
-        if self._first is None:
+        return self._natives()[self.views[0]]
+
+    def _natives(self) -> dict[str, _Native]:
+        """The images of the first sample that can be read, whose shapes others must have where none are given."""
+        if not self._first:
             for sample in self.samples:
                 try:
-                    self._first = self._native(sample.images[self.views[0]])
+                    self._first = {view: self._native(sample.images[view]) for view in self.views}
                     break
                 except (OSError, ValueError):
                     if sample is self.samples[-1]:
                         raise
-        assert self._first is not None
         return self._first
 
 

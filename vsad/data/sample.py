@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 GOOD = "good"
 SPLITS = ("train", "test")
@@ -55,8 +55,40 @@ class Cameras:
         size: ``(height, width)`` that images have, or are resized to.
         depths: view name -> significant bits of its files: 8, or up to 16 where a camera stores 10 or 12 bits in
             files of 16; 0 for files of floating point in [0, 1].
+        sizes: view name -> ``(height, width)`` of its files, which are resized to ``size``: files of another shape
+            would show the surface stretched. Empty where that is not known.
     """
 
     views: tuple[str, ...]
     size: tuple[int, int]
     depths: Mapping[str, int]
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        size = {"height": self.size[0], "width": self.size[1]}
+        sizes = {view: list(size) for view, size in self.sizes.items()}
+        return {"views": list(self.views), **size, "depths": dict(self.depths), "sizes": sizes}
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Cameras:
+        """Read ``content`` from JSON; sizes may be missing.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is something else.
+        """
+        views, size = tuple(map(str, content["views"])), (content["height"], content["width"])
+        depths = dict(content["depths"])
+        sizes = {view: (height, width) for view, (height, width) in content.get("sizes", {}).items()}
+        sides = [*size, *(side for each in sizes.values() for side in each)]
+        if not all(type(side) is int and side > 0 for side in sides) or not {*depths, *sizes} <= {*views}:
+            raise ValueError(f"sizes {sizes} of the views {', '.join(views)}")
+        if not all(type(bits) is int and 0 <= bits <= 31 for bits in depths.values()):
+            raise ValueError(f"depths {depths}")
+        return cls(views, size, depths, sizes)
+
+
+def is_resized(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Tell whether a size is another one with both sides resized alike, to a pixel."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -56,7 +56,7 @@ class Detector(nn.Module):
         threshold: at or above which a sample is defective.
         config: configuration.
         network: whose maps are levels beside the model's.
-        depths: significant bits of the image files of every view, see ``vsad.data.Cameras``; none where not known.
+        cameras: what images must be of: the rig's views and size, and files like the normal samples', where known.
     """
 
     reach: Tensor
@@ -73,7 +73,7 @@ class Detector(nn.Module):
         threshold: Threshold,
         config: DetectorConfig,
         network: FrozenNetwork | None = None,
-        depths: Mapping[str, int] | None = None,
+        cameras: Cameras | None = None,
     ) -> None:
         super().__init__()
         self.model, self.rig, self.config, self.fitted, self.network = model, rig, config, threshold, network
@@ -82,18 +82,13 @@ class Detector(nn.Module):
         self.canonical_size = canonical_rig(rig, registration).size
         # Where samples are not registered, maps lie as canonical ones do, with what was added to the pictures.
         self.judged_rig = rig if registration is not None else self.canonical_rig
-        self.depths = dict(depths or {})
+        self.cameras = cameras or Cameras(rig.views, rig.size, {})
         self.register_buffer("reach", reach)
         known = model.config.categories
         if config.category is not None and config.category not in known:
             raise ValueError(f"detector: category must be one of the model's, {list(known)}, got {config.category!r}")
         index = 0 if config.category is None else known.index(config.category)
         self.register_buffer("category", torch.tensor([index], device=reach.device), persistent=False)
-
-    @property
-    def cameras(self) -> Cameras:
-        """What images must be of: the rig's views, size and order, and files of the normal samples' depths."""
-        return Cameras(self.rig.views, self.rig.size, self.depths)
 
     @property
     def threshold(self) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vsad.config import Strict, parse_config
+from vsad.data import Cameras
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detector_file import CONFIG, FORMAT, REMEDY, VERSION, read_detector_config
 from vsad.detection.glare import Glare
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vsad.detection.detector import Detector
 
 WEIGHTS, RIG, MODEL = "memory.safetensors", "rig.json", "model"
+_FILES = ("depths", "sizes")
 
 
 def save(detector: Detector, folder: Path) -> None:
@@ -38,7 +40,7 @@ def save(detector: Detector, folder: Path) -> None:
     about = {"interval": fitted.interval, "asked": fitted.asked, "rate": fitted.rate, "samples": fitted.samples}
     content = {"format": FORMAT, "version": VERSION, **asdict(detector.config)}
     content.pop("false_alarms")  # it stands beside the threshold
-    content |= {"threshold": fitted.value, "threshold_fit": about, "depths": detector.depths}
+    content |= {"threshold": fitted.value, "threshold_fit": about, **_files(detector.cameras)}
     content |= _network(detector)
     with atomic_folder(folder, last=CONFIG) as partial:
         detector.model.save_pretrained(partial / MODEL)
@@ -69,7 +71,7 @@ def load(
     folder: Path, network: FrozenNetwork | None
 ) -> tuple[
     Any, Rig, list[Level], Glare, Tensor, Registration | None, Threshold, DetectorConfig, FrozenNetwork | None,
-    dict[str, int],
+    Cameras,
 ]:  # fmt: skip
     """Read what ``save`` wrote, as a detector's arguments; ``network`` is the frozen one, where it has no name.
 
@@ -86,7 +88,7 @@ def load(
     # The model is read in float32 whatever it was saved in, and so is what is remembered of its features.
     weights = {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
     threshold = _threshold(folder / CONFIG, content)
-    depths = _depths(folder / CONFIG, content, rig)
+    cameras = _cameras(folder / CONFIG, content, rig)
     config = parse_config(DetectorConfig, {**content, "false_alarms": threshold.asked}, f"{folder / CONFIG}: ")
     try:
         check_stored(weights, config, len(rig.views), model.vae.config["latent_channels"])
@@ -95,7 +97,7 @@ def load(
         places = _part(weights, "registration")
         registration = Registration.rebuild(places, rig) if places else None
         glare = Glare(weights["glare.bright"].to(torch.bool), weights["glare.usual"])
-        return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network, depths
+        return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network, cameras
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
 
@@ -144,15 +146,18 @@ def _threshold(path: Path, content: dict[str, Any]) -> Threshold:
     return Threshold(fitted.value, fitted.interval, fitted.asked, fitted.rate, fitted.samples)
 
 
-def _depths(path: Path, content: dict[str, Any], rig: Rig) -> dict[str, int]:
-    """The significant bits of every view's files; they are taken out of the content."""
-    depths = content.pop("depths", {})
-    known = isinstance(depths, dict) and all(
-        view in rig.views and type(bits) is int and 0 <= bits <= 31 for view, bits in depths.items()
-    )
-    if not known:
-        raise ValueError(f"{path}: depths must be bits of views of the rig, got {depths!r}; {REMEDY}")
-    return depths
+def _files(cameras: Cameras) -> dict[str, Any]:
+    """What is stored of the cameras beside the rig: what their files are like."""
+    return {name: value for name, value in cameras.content.items() if name in _FILES}
+
+
+def _cameras(path: Path, content: dict[str, Any], rig: Rig) -> Cameras:
+    """The rig's cameras, with what their files are like; that is taken out of the content."""
+    files = {name: content.pop(name, {}) for name in _FILES}
+    try:
+        return Cameras.parse({**Cameras(rig.views, rig.size, {}).content, **files})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: depths and sizes must be those of the rig's views, got {error}; {REMEDY}") from None
 
 
 def _part(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vsad.pipeline.learned import cameras_for, read_cameras
     from vsad.pipeline.learning import fit_station, train_station
     from vsad.pipeline.measuring import measure
-    from vsad.pipeline.opening import Reading, in_utf8
+    from vsad.pipeline.opening import Reading, in_utf8, rig_warnings, size_warnings
     from vsad.pipeline.parts import Split, fit_detector
     from vsad.pipeline.record import SampleRecord
     from vsad.pipeline.reporting import report_detections
@@ -63,8 +63,10 @@ __all__ = [
     "read_detections",
     "register_station",
     "report_detections",
+    "rig_warnings",
     "run",
     "run_config",
+    "size_warnings",
     "threshold_at",
     "threshold_for_rate",
     "threshold_of_best_f1",

@@ -210,8 +210,7 @@ class Detections:
         content = {
             "format": FORMAT, "version": VERSION, "category": self.header.category,
             "threshold": self.header.threshold, "threshold_chosen": self.header.chosen,
-            "views": list(cameras.views), "height": cameras.size[0], "width": cameras.size[1],
-            "depths": dict(cameras.depths), "maps": self.header.maps, "overlays": self.header.overlays,
+            **cameras.content, "maps": self.header.maps, "overlays": self.header.overlays,
             "samples": [*self.rows.values()], "bad": [{"id": name, "reason": why} for name, why in self.bad.items()],
         }  # fmt: skip
         write_json(path, content)
@@ -226,15 +225,14 @@ class Detections:
         folder = Path(folder)
         content = read_detections(folder)
         try:
-            cameras = Cameras(tuple(content["views"]), (content["height"], content["width"]), content["depths"])
             header = Header(
-                content["category"], cameras, float(content["threshold"]), content["threshold_chosen"],
+                content["category"], Cameras.parse(content), float(content["threshold"]), content["threshold_chosen"],
                 content["maps"], content["overlays"],
             )  # fmt: skip
             made = cls(folder, header)
             made.rows = {row["id"]: row for row in content["samples"]}
             made.bad = {row["id"]: row["reason"] for row in content["bad"]}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{folder / FILE}: must be detections of a data set, got {error!r}; {REMEDY}") from None
         return made
 

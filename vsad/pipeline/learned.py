@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,12 @@ def cameras_for(rig: Rig, size: tuple[int, int] | None = None, trained: Cameras 
             f"{size[0]} x {size[1]}; leave it out, or train anew"
         )
     size = size or (trained.size if trained is not None else rig.size)
-    return rig.scaled(size), Cameras(rig.views, size, {} if trained is None else trained.depths)
+    return rig.scaled(size), Cameras(rig.views, size, {}) if trained is None else replace(trained, views=rig.views)
 
 
 def write_cameras(folder: Path, cameras: Cameras) -> None:
     """Note beside a model on what cameras it was trained."""
-    content = {"views": list(cameras.views), "height": cameras.size[0], "width": cameras.size[1]}
-    write_json(folder / FILE, {"format": FORMAT, "version": VERSION, **content, "depths": dict(cameras.depths)})
+    write_json(folder / FILE, {"format": FORMAT, "version": VERSION, **cameras.content})
 
 
 def read_cameras(folder: Path) -> Cameras | None:
@@ -59,7 +59,6 @@ def read_cameras(folder: Path) -> Cameras | None:
     try:
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError(f"version {content['version']} of {content['format']}")
-        views, size = tuple(map(str, content["views"])), (int(content["height"]), int(content["width"]))
-        return Cameras(views, size, {str(view): int(bits) for view, bits in content["depths"].items()})
+        return Cameras.parse(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: must be the cameras of a model, got {error}; {_REMEDY}") from None

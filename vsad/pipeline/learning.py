@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vsad.data import Cameras, MultiViewDataset
+from vsad.data import MultiViewDataset
 from vsad.detection import Detector, place_all, storage
 from vsad.files import RunFolder, fingerprint_files, read_weights, write_weights
 from vsad.geometry import Rig
@@ -74,7 +74,7 @@ def train_station(
         train(model, station, resumable(config.train), progress, folder=out / _TRAINING)
         if run is not None:
             model.save_pretrained(out)
-            write_cameras(out, Cameras(rig.views, rig.size, dataset.cameras.depths))
+            write_cameras(out, dataset.cameras)
             run.finish()
     return why
 
@@ -119,7 +119,7 @@ def fit_station(
         registration, why = _register(dataset, rig, config, run, progress)
         split = Split.to_fit(dataset, registration, model, rig, progress, network=network, seed=config.seed)
         detector = fit_detector(model, rig, split, registration, config.detector, progress, network, dataset.category)
-        detector.depths = dict(dataset.cameras.depths)
+        detector.cameras = dataset.cameras
         detector.save_pretrained(out)
         run.finish()
     return detector, why

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsad.data import GOOD, Cameras, open_dataset
+from vsad.data import GOOD, Cameras, is_resized, open_dataset
 from vsad.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from vsad.data import MultiViewDataset
+    from vsad.geometry import Rig
 
 
 @dataclass
@@ -79,6 +81,29 @@ class Reading:
                     f"{root}: train must hold normal samples only, got {sample.defect}/{sample.id}; move it to test"
                 )
         return dataset
+
+
+def size_warnings(dataset: MultiViewDataset) -> Iterator[str]:
+    """Say which cameras write files of another size than those that a model or detector learned from."""
+    for view, (size, known) in dataset.changed_sizes().items():
+        yield (
+            f"{view}: files are of {_by(size)}, and those that were learned from of {_by(known)}; resized they look "
+            "sharper or blurrier than what is known: set the camera as it was, or train anew"
+        )
+
+
+def rig_warnings(rig: Rig, dataset: MultiViewDataset) -> Iterator[str]:
+    """Say which cameras' files are not of the rig's shape: it was calibrated on other files, or on resized ones."""
+    for view, size in dataset.cameras.sizes.items():
+        if not is_resized(size, rig.size):
+            yield (
+                f"{view}: files are of {_by(size)}, and the rig is of pictures of {_by(rig.size)}; if it was not "
+                "calibrated on such files, resized by --size, calibrate anew"
+            )
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]} pixels"
 
 
 def in_utf8(text: str) -> str:

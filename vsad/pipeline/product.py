@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from vsad.calibration import calibrate
-from vsad.data import Cameras, MultiViewDataset
+from vsad.data import MultiViewDataset
 from vsad.detection import FrozenNetwork
 from vsad.files import RunFolder
 from vsad.geometry import Rig
@@ -53,8 +53,8 @@ class Data(NamedTuple):
         reading = config.reading
         normal = reading.normal(root, category=category, size=config.size, progress=progress)
         check_enough(normal)
-        views = Cameras(tuple(normal.views), normal.cameras.size, normal.cameras.depths)
-        return cls(category, root, normal, reading.open(root, "test", category=category, cameras=views), reading)
+        test = reading.open(root, "test", category=category, cameras=normal.cameras)
+        return cls(category, root, normal, test, reading)
 
 
 class Product(NamedTuple):

@@ -19,6 +19,7 @@ from vsad.pipeline.inspection import detector_options, inspect
 from vsad.pipeline.learning import learn_autoencoder, resumable
 from vsad.pipeline.measuring import Variant, measure, measure_baseline, measure_variants
 from vsad.pipeline.names import DETECTIONS, DETECTOR, MAIN, METRICS, REPORT
+from vsad.pipeline.opening import size_warnings
 from vsad.pipeline.parts import Split, changed_model, fit_detector
 from vsad.pipeline.product import RIG, WORK, Data, Product, encode_together
 from vsad.pipeline.reporting import reconstructions, report_detections
@@ -192,7 +193,7 @@ class _GroupRun:
         rows = [(name, tally.evaluation.result()) for name, tally in tallies.items()]
         outcome = Outcome(
             rows, main.evaluation.intervals(), main.verdicts.false_alarms(),
-            tuple(main.warnings()), dict(data.reading.skipped),
+            (*size_warnings(data.test), *main.warnings()), dict(data.reading.skipped),
         )  # fmt: skip
         with progress.stage("report", 1):
             drawn = reconstructions(detector, data.test) if detector.model.draws else []
@@ -218,7 +219,7 @@ class _GroupRun:
         detector = fit_detector(
             model, product.rig, split, product.registration, self.config.detector, progress, self.network, category
         )
-        detector.depths = dict(product.data.normal.cameras.depths)
+        detector.cameras = product.data.normal.cameras
         return detector
 
     def _variants(self, product: Product, detector: Detector) -> dict[str, Tally]:
@@ -237,7 +238,7 @@ class _GroupRun:
     def _facts(self, product: Product, detector: Detector, outcome: Outcome) -> dict[str, str]:
         """What the report says of how it was made."""
         called, good = outcome.false_alarms
-        depths = {f"{depth} bits" if depth else "floating point" for depth in detector.depths.values()}
+        depths = {f"{depth} bits" if depth else "floating point" for depth in detector.cameras.depths.values()}
         return {
             "data": str(product.data.root),
             "cameras": f"{detector.rig.size[0]} x {detector.rig.size[1]} pixels (height x width), "
