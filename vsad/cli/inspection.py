@@ -21,7 +21,9 @@ from vsad.cli.options import (
     Quiet,
     SkipBad,
     Threads,
-    check_apart,
+    check_detector,
+    check_inspected,
+    check_out,
 )
 from vsad.terminal import (
     Bars,
@@ -81,9 +83,12 @@ def detect(
 
     Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
     """
+    check_out(out, *data)
+    check_detector(detector, device)
+    check_inspected(data, category, format)
+
     from vsad.pipeline import Detections, Reading, detector_options, in_utf8, inspect, size_warnings
 
-    check_apart(out, *data)
     inspector = _load(detector, network, device)
     dataset, incomplete = _to_inspect(data, inspector, category, Reading(format, depth, pixel_limit))
     show_warnings([*size_warnings(dataset)])
@@ -142,13 +147,15 @@ def watch(
 
     Started again, it goes on: what is done is not inspected again.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
+    check_out(out, folder)
+    check_detector(detector, device)
+
     from watchfiles import watch as changes
 
     from vsad.pipeline import Detections, Log, Watcher, detector_options
 
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
-    check_apart(out, folder)
     inspector = _load(detector, network, device)
     options = detector_options(inspector, detector)
     with (
@@ -189,16 +196,21 @@ def threshold(
     quiet: Quiet = False,
 ) -> None:
     """Choose another threshold for samples that were inspected, and decide them anew, without inspecting again."""
-    from vsad.detection import change_threshold, storage
-    from vsad.files import check_writable, read_json
-    from vsad.pipeline import Detections, decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
-
     if sum((false_alarms is not None, f1_max, value is not None)) != 1:
         raise ValueError("threshold: must be chosen by one of --false-alarms, --f1-max and --value; give one of them")
-    found = Detections.load(detections)
+    from vsad.detection.detector_file import CONFIG, read_detector_config
+    from vsad.files import check_writable
+    from vsad.pipeline import read_detections
+
+    read_detections(detections)
     if detector is not None:  # before anything is changed
-        read_json(detector / storage.CONFIG, storage.REMEDY)
-        check_writable(detector / storage.CONFIG, "file")
+        read_detector_config(detector / CONFIG)
+        check_writable(detector / CONFIG, "file")
+
+    from vsad.detection import change_threshold
+    from vsad.pipeline import Detections, decide_anew, threshold_at, threshold_for_rate, threshold_of_best_f1
+
+    found = Detections.load(detections)
     if false_alarms is not None:
         made, how = threshold_for_rate(found, false_alarms), f"for {false_alarms:.1%} false alarms"
     elif f1_max:
@@ -236,20 +248,17 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure detections against the truth; write metrics.json and report.html."""
+    from vsad.data import choose_category
     from vsad.files import check_writable
-    from vsad.pipeline import (
-        METRICS,
-        REPORT,
-        Detections,
-        Reading,
-        measure,
-        metrics_table,
-        report_detections,
-        write_metrics,
-    )
+    from vsad.pipeline import METRICS, REPORT, read_detections
 
     for name in (METRICS, REPORT):
         check_writable(out / name, "file")
+    read_detections(detections)
+    choose_category(data, category, format=format)
+
+    from vsad.pipeline import Detections, Reading, measure, metrics_table, report_detections, write_metrics
+
     reading = Reading(format, depth, pixel_limit, skip_bad)
     found = Detections.load(detections)
     with Bars() as bars:

@@ -165,6 +165,39 @@ def check_apart(out: Path, *inputs: Path) -> None:
             raise ValueError(f"--out: must not lie in the folder that is read, got {out} in {each}; name another")
 
 
+def check_detector(folder: Path, device: str | None) -> None:
+    """Refuse a folder that holds no detector, and a device that is not usable.
+
+    Raises:
+        FileNotFoundError: a file of the detector is missing.
+        ValueError: it is another program's or of another version, or there is no such device.
+    """
+    from vsad.detection.detector_file import CONFIG, RIG, read_detector_config
+    from vsad.geometry.rig_file import read_rig_file
+    from vsad.pipeline.config import check_device
+
+    check_device(device)
+    read_detector_config(folder / CONFIG)
+    read_rig_file(folder / RIG)
+
+
+def check_inspected(data: Sequence[Path], category: str | None, format: str | None) -> None:
+    """Refuse a data set or new samples that are not there.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: it is no image, or the data set has not that category.
+    """
+    from vsad.data import choose_category, is_data_set
+    from vsad.data.new_samples import expand
+
+    if len(data) == 1 and (format is not None or is_data_set(data[0])):
+        choose_category(data[0], category, format=format)
+        return
+    for each in data:
+        expand(each)
+
+
 def parse_size(text: str) -> int | list[int]:
     """The size that ``256`` or ``256x448`` names: a side, or height and width.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vsad.files import read_json
 
-CONFIG, FORMAT, VERSION = "detector.json", "vsad-detector", 1
+CONFIG, RIG, FORMAT, VERSION = "detector.json", "rig.json", "vsad-detector", 1
 REMEDY = "name a folder that `vsad fit` wrote, or write it anew with it"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vsad.config import Strict, parse_config
 from vsad.data import Cameras
 from vsad.detection.config import DetectorConfig
-from vsad.detection.detector_file import CONFIG, FORMAT, REMEDY, VERSION, read_detector_config
+from vsad.detection.detector_file import CONFIG, FORMAT, REMEDY, RIG, VERSION, read_detector_config
 from vsad.detection.glare import Glare
 from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork, load_network
@@ -26,7 +26,7 @@ from vsad.registration import Registration
 if TYPE_CHECKING:
     from vsad.detection.detector import Detector
 
-WEIGHTS, RIG, MODEL = "memory.safetensors", "rig.json", "model"
+WEIGHTS, MODEL = "memory.safetensors", "model"
 _FILES = ("depths", "sizes")
 
 
