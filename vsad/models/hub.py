@@ -40,6 +40,8 @@ def fetch_options(base: str, revision: str | None) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the base is no folder, and neither the hub nor what was fetched of it before has it.
     """
+    if Path(base).is_dir():
+        return options("folder", revision)
     try:
         place = find(base, _FILE, revision)
     except UnreachableError as error:
