@@ -14,7 +14,7 @@ from vsad.models import VALDM, hub, sd, tiny
 BASE = "somebody/station"
 
 
-class Unknown(RepositoryNotFoundError):
+class UnknownError(RepositoryNotFoundError):
     """As the hub answers, without a response."""
 
     def __init__(self):
@@ -59,7 +59,7 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_named_with_the_remedy(aske
 
 
 def test_a_repository_that_is_not_there_is_named(asked):
-    asked["raises"] = Unknown()
+    asked["raises"] = UnknownError()
     with pytest.raises(
         FileNotFoundError, match=r"must be a folder or a repository .* that holds unet/config.json, got"
     ):
