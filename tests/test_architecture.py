@@ -20,6 +20,7 @@ LAUNCHERS = {row.name for operator in registry.OPERATORS.values() for row in ope
 # The rooms of vsad/ from the ground up. A room imports itself and rooms of lower ranks, never one of its own rank.
 RANKS = (
     ("kernels", "_cpu", "_cuda"),
+    ("lazy", "machine"),
     ("ops",),
     ("checks", "files", "progress", "scratch"),
     ("config",),

@@ -13,7 +13,8 @@ from tests.flat_surfaces import as_tensor, camera, mean_error, photograph, textu
 from tests.recorder import Recorder
 from vsad.calibration import calibrate, matching
 from vsad.calibration.dense import refine_densely
-from vsad.calibration.matching import detect_mirrored, usable_kinds
+from vsad.calibration.feature_kinds import usable_kinds
+from vsad.calibration.matching import detect_mirrored
 from vsad.calibration.quality import covered_share, held_out_error, seen_places, why_weak
 from vsad.geometry import transform_points, translation
 

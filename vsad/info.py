@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import os
 import platform
-
-import torch
+from pathlib import Path
 
 import vsad
-import vsad.ops
-from vsad.ops.common.registry import OPERATORS, REFERENCE, Backend
+from vsad import machine
+
+_OPERATORS = Path(__file__).with_name("ops")
+# How the definition of an operator in plain torch is called among its backends.
+_REFERENCE = "torch"
 
 
 def info() -> str:
-    """A plain-text page on this machine, its libraries and every operator's backends."""
+    """A plain-text page on this machine, its libraries and every operator's backends.
+
+    It is told without importing torch.
+    """
     lines = [
-        f"vsad {vsad.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads, "
-        f"instruction set {_instruction_set()}",
-        f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none usable'}, "
+        f"vsad {vsad.__version__}, Python {platform.python_version()}, torch {machine.torch_build()['__version__']}",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, instruction set {_instruction_set()}",
+        f"GPU: {', '.join(machine.gpus()) or f'none usable, {machine.why_no_gpu()}'}; "
         f"CUDA kernels for {_architectures()}",
         "",
         f"{'operator':<20}{'backend':<10}usable",
     ]
-    for op in OPERATORS.values():
-        for row in op.backends:
-            reason = row.missing or _no_device(row)
-            lines.append(f"{op.name:<20}{row.name:<10}{f'no: {reason}' if reason else 'yes'}")
-        lines.append(f"{op.name:<20}{REFERENCE:<10}yes (reference)")
+    for name, backends in operators().items():
+        for backend in backends:
+            reason = machine.missing(backend) or _no_device(backend)
+            lines.append(f"{name:<20}{backend:<10}{f'no: {reason}' if reason else 'yes'}")
+        lines.append(f"{name:<20}{_REFERENCE:<10}yes (reference)")
     return "\n".join(lines)
 
 
-def _no_device(row: Backend) -> str | None:
-    here = {"cpu", *(["cuda"] if torch.cuda.is_available() else [])}
-    return None if here & set(row.devices) else f"needs a {' or '.join(row.devices)} device, there is none here"
+def operators() -> dict[str, list[str]]:
+    """The operators and their backends: each has a folder, and in it a launcher for each of its backends."""
+    folders = sorted(each.parent for each in _OPERATORS.glob("*/registration.py") if each.parent.name != "common")
+    return {each.name: [name for name in machine.BACKENDS if (each / f"{name}.py").is_file()] for each in folders}
+
+
+def _no_device(backend: str) -> str | None:
+    wanted = machine.devices(backend)
+    here = {"cpu", *(["cuda"] if machine.gpus() else [])}
+    return None if here & set(wanted) else f"needs a {' or '.join(wanted)} device, there is none here"
 
 
 def _instruction_set() -> str:

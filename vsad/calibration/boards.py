@@ -25,7 +25,7 @@ from vsad.geometry import (
     overlap_fraction,
     transform_points,
 )
-from vsad.geometry.neighbor_graph import parse_graph
+from vsad.geometry.graph_name import parse_graph
 from vsad.progress import SILENT, Progress
 
 # Boards of one plane, seen by two cameras, agree on one homography to so many times what each of them agrees with

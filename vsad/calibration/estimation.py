@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from vsad.calibration.matching import KINDS, reprojection_errors, usable_kinds
+from vsad.calibration.feature_kinds import choose_kinds
+from vsad.calibration.matching import reprojection_errors
 from vsad.calibration.pair_fitter import PairFit, PairFits, PairFitter, sharpened
 from vsad.calibration.quality import covered_share, held_out_error
 from vsad.calibration.report import CalibrationReport, PairReport, describe_problems
 from vsad.calibration.samples import Samples, choose_samples, view_names
 from vsad.geometry import Rig, RigPair, orient_homography, overlap_fraction, scale_homography
-from vsad.geometry.neighbor_graph import parse_graph
+from vsad.geometry.graph_name import parse_graph
 from vsad.progress import SILENT, Progress
 
 
@@ -84,7 +85,7 @@ def calibrate(
     views = view_names(images_per_sample, views)
     if isinstance(graph, str):
         parse_graph(graph, views)
-    kinds = _kinds(features)
+    kinds = choose_kinds(features)
     samples = Samples(views)
     chosen, total = choose_samples(images_per_sample, max_samples)
     for item in progress.track(chosen, "reading samples", total):
@@ -98,20 +99,6 @@ def calibrate(
     for problem in describe_problems(rig, report, twins):
         warnings.warn(f"calibrate: {problem}", stacklevel=2)
     return rig, report
-
-
-def _kinds(features: str) -> tuple[str, ...]:
-    usable = usable_kinds()
-    if features == "auto":
-        return usable
-    if features not in KINDS:
-        raise ValueError(f"calibrate: features must be auto, {', '.join(KINDS)}, got {features!r}; choose one")
-    if features not in usable:
-        raise ValueError(
-            f"calibrate: features must be some that the installed OpenCV has ({', '.join(usable)}), got {features}; "
-            "choose one of them, or install opencv-python-headless of version 4"
-        )
-    return (features,)
 
 
 def _fit_pairs(samples: Samples, kinds: Sequence[str], seed: int, progress: Progress) -> PairFits:

@@ -18,8 +18,6 @@ from vsad.geometry import Size, homography_from_points, transform_points
 
 # The nearest descriptor must be nearer than this share of the distance to the second nearest.
 _RATIO = 0.85
-# Kinds of features, best first.
-KINDS = ("sift", "akaze", "orb")
 # Two descriptors of one mark lie within this squared distance. Unrelated ones are near 1 apart, and near 2 where they
 # are signs, of which 1 is a quarter of the bits.
 _SAME, _SAME_SIGNS = 0.5, 1.0
@@ -56,11 +54,6 @@ class Features:
     def mapped(self, homography: Tensor) -> Features:
         """Return the same features with their points moved by a homography."""
         return replace(self, points=transform_points(homography, self.points))
-
-
-def usable_kinds() -> tuple[str, ...]:
-    """The kinds of features that the installed OpenCV has, best first: OpenCV 5 has no AKAZE."""
-    return tuple(kind for kind in KINDS if kind != "akaze" or hasattr(cv2, "AKAZE"))
 
 
 def detect(

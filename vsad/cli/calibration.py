@@ -73,22 +73,32 @@ def calibrate(
     changes: Changes = None,
 ) -> None:
     """Estimate the homographies between the cameras from normal images, or from those of a chessboard."""
-    from vsad.calibration import calibrate as estimate
-    from vsad.calibration import calibrate_chessboard, write_calibration_pictures
-    from vsad.files import check_writable
-
     made = chosen(
         file, changes, reads=(*READ, "graph", "seed"), size=size, graph=graph, seed=seed, format=format, depth=depth,
         pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
-    reading = made.reading
     board = None if chessboard is None else parse_board(chessboard)
     if board is None and mirrored:
         raise ValueError("--mirrored: must go with --chessboard; images of products tell by themselves")
     if board is not None and features != "auto":
         raise ValueError(f"--features: must be left out with --chessboard, which has corners, got {features}")
+
+    from vsad.calibration.feature_kinds import choose_kinds
+    from vsad.data import choose_category
+    from vsad.files import check_writable
+
     _check_outputs(out, pictures)
     check_writable(out, "file")
+    if board is None:
+        choose_kinds(features)
+        choose_category(data, category, format=made.format)
+    elif not data.is_dir():
+        raise FileNotFoundError(f"{data} must be a folder of pictures of a chessboard; check the path")
+
+    from vsad.calibration import calibrate as estimate  # torch takes seconds to import
+    from vsad.calibration import calibrate_chessboard, write_calibration_pictures
+
+    reading = made.reading
     if board is None:
         with Bars() as bars:
             dataset = reading.normal(data, category=category, size=made.size, progress=bars)
@@ -144,8 +154,6 @@ def board_samples(
     from vsad.data import MultiViewDataset, Sample, ViewFile
     from vsad.data.listing import folders, pictures
 
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")
     if (folder / "train").is_dir():
         return reading.normal(folder, category=category, size=size)
     if category is not None:

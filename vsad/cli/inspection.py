@@ -20,7 +20,9 @@ from vsad.cli.options import (
     Quiet,
     SkipBad,
     Threads,
-    check_apart,
+    check_detector,
+    check_inspected,
+    check_out,
 )
 from vsad.terminal import (
     Bars,
@@ -79,9 +81,12 @@ def detect(
 
     Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
     """
+    check_out(out, *data)
+    check_detector(detector, device)
+    check_inspected(data, category, format)
+
     from vsad.pipeline import Detections, Reading, detector_options, inspect, size_warnings
 
-    check_apart(out, *data)
     inspector = _load(detector, network, device)
     dataset, incomplete = _to_inspect(data, inspector, category, Reading(format, depth, pixel_limit))
     show_warnings([*_unknown_rate(inspector.fitted), *size_warnings(dataset)])
@@ -148,13 +153,15 @@ def watch(
     A sample that stays without a view, or cannot be read, is named, also in the log and in detections.json. Started
     again, it goes on: what is done is not inspected again.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
+    check_out(out, folder)
+    check_detector(detector, device)
+
     from watchfiles import watch as changes
 
     from vsad.pipeline import Detections, Log, Watcher, detector_options
 
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
-    check_apart(out, folder)
     inspector = _load(detector, network, device)
     show_warnings(_unknown_rate(inspector.fitted))
     options = detector_options(inspector, detector)
@@ -200,8 +207,18 @@ def threshold(
 
     Verdicts need no maps. Regions and overlays do: of samples without maps (--no-maps) they are left out.
     """
-    from vsad.detection import change_threshold, storage
-    from vsad.files import check_writable, read_json
+    if sum((false_alarms is not None, f1_max, value is not None)) != 1:
+        raise ValueError("threshold: must be chosen by one of --false-alarms, --f1-max and --value; give one of them")
+    from vsad.detection.detector_file import CONFIG, read_detector_config
+    from vsad.files import check_writable
+    from vsad.pipeline import read_detections
+
+    read_detections(detections)
+    if detector is not None:  # before anything is changed
+        read_detector_config(detector / CONFIG)
+        check_writable(detector / CONFIG, "file")
+
+    from vsad.detection import change_threshold
     from vsad.pipeline import (
         Detections,
         count_verdicts,
@@ -211,12 +228,7 @@ def threshold(
         threshold_of_best_f1,
     )
 
-    if sum((false_alarms is not None, f1_max, value is not None)) != 1:
-        raise ValueError("threshold: must be chosen by one of --false-alarms, --f1-max and --value; give one of them")
     found = Detections.load(detections)
-    if detector is not None:  # before anything is changed
-        read_json(detector / storage.CONFIG, storage.REMEDY)
-        check_writable(detector / storage.CONFIG, "file")
     if false_alarms is not None:
         made, how = threshold_for_rate(found, false_alarms), f"for {false_alarms:.1%} false alarms"
     elif f1_max:
@@ -250,20 +262,17 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure detections against the truth; write metrics.json and report.html."""
+    from vsad.data import choose_category
     from vsad.files import check_writable
-    from vsad.pipeline import (
-        METRICS,
-        REPORT,
-        Detections,
-        Reading,
-        measure,
-        metrics_table,
-        report_detections,
-        write_metrics,
-    )
+    from vsad.pipeline import METRICS, REPORT, read_detections
 
     for name in (METRICS, REPORT):
         check_writable(out / name, "file")
+    read_detections(detections)
+    choose_category(data, category, format=format)
+
+    from vsad.pipeline import Detections, Reading, measure, metrics_table, report_detections, write_metrics
+
     reading = Reading(format, depth, pixel_limit, skip_bad)
     found = Detections.load(detections)
     with Bars() as bars:

@@ -31,7 +31,7 @@ from vsad.cli.options import (
     SkipBad,
     Steps,
     Threads,
-    check_apart,
+    check_out,
     chosen,
 )  # fmt: skip
 from vsad.terminal import Bars, say, show_skipped, show_warnings
@@ -46,8 +46,10 @@ def config(
 ) -> None:
     """Write the configuration that every command reads with --config, every field with what it is."""
     from vsad.config import describe_config
-    from vsad.files import write_text
+    from vsad.files import check_writable, write_text
 
+    if out is not None:
+        check_writable(out, "file")
     made = chosen(file, changes, preset=preset)
     model = "".join(f"#   {line}\n" for line in describe_config(made.valdm).splitlines())
     text = (
@@ -83,17 +85,26 @@ def train(
     changes: Changes = None,
 ) -> None:
     """Train VALDM and FRM on normal images."""
-    from vsad.geometry import Rig
-    from vsad.models import new_model
-    from vsad.pipeline import cameras_for, rig_warnings, train_station
-    from vsad.training import check_trainable, is_main_process
-
     made = chosen(
         file, changes, reads=("preset", "model", *READ, "registration", "train", "vae", "seed", "device"),
         size=size, preset=preset, steps=steps, registration=registration, seed=seed, device=device, format=format,
         depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None, vae={} if vae else None,
     )  # fmt: skip
-    check_apart(out, data)
+
+    from vsad.data import choose_category
+    from vsad.geometry.rig_file import read_rig_file
+    from vsad.models.hub import check_base
+
+    check_out(out, data)
+    check_base(made.valdm)
+    choose_category(data, category, format=made.format)
+    read_rig_file(rig)
+
+    from vsad.geometry import Rig  # torch and diffusers take seconds to import
+    from vsad.models import new_model
+    from vsad.pipeline import cameras_for, rig_warnings, train_station
+    from vsad.training import check_trainable, is_main_process
+
     calibrated = Rig.load(rig)
     cameras, expected = cameras_for(calibrated, made.sides if made.size else None)
     model = new_model(made.valdm, made.seed)
@@ -136,17 +147,26 @@ def fit(
     changes: Changes = None,
 ) -> None:
     """Fill the memory with normal images, choose the levels and the threshold."""
-    from vsad.detection import warn_of_extrapolation
-    from vsad.geometry import Rig
-    from vsad.models import VALDM
-    from vsad.pipeline import cameras_for, fit_station, read_cameras, size_warnings
-
     made = chosen(
         file, changes, reads=(*READ, "registration", "network", "detector", "seed", "device"),
         size=size, memory=memory, false_alarms=false_alarms, registration=registration, network=network,
         seed=seed, device=device, format=format, depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
-    check_apart(out, data)
+
+    from vsad.data import choose_category
+    from vsad.geometry.rig_file import read_rig_file
+    from vsad.models.folder import check_model_folder
+
+    check_out(out, data)
+    choose_category(data, category, format=made.format)
+    check_model_folder(model)
+    read_rig_file(rig)
+
+    from vsad.detection import warn_of_extrapolation  # torch and diffusers take seconds to import
+    from vsad.geometry import Rig
+    from vsad.models import VALDM
+    from vsad.pipeline import cameras_for, fit_station, read_cameras, size_warnings
+
     cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None, read_cameras(model))
     trained, reading = VALDM.from_pretrained(model).to(made.chosen_device), made.reading
     with Bars() as bars:

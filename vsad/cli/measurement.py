@@ -32,14 +32,22 @@ def ablate(
     changes: Changes = None,
 ) -> None:
     """What each part of the method is worth: hard stations with all parts, and without one at a time."""
-    from vsad.bench.machine import commit, describe
     from vsad.data.synth import HARD_STATIONS
-    from vsad.pipeline import ROWS, TABLES, ablation_tables
-    from vsad.pipeline import ablate as measure
+    from vsad.files import check_writable
+    from vsad.models.hub import check_base
+    from vsad.pipeline.ablation_changes import ROWS, check_ablation
 
     stations, seeds = stations or list(HARD_STATIONS), seeds or [1000, 1001, 1002]
     reads = ("preset", "model", "size", "graph", "registration", "network", "train", "detector", "device")
     made = chosen(file, changes, reads=reads, preset=preset, steps=steps)
+    check_ablation(stations, seeds, purpose, out, rows or ROWS)
+    check_writable(out)
+    check_base(made.valdm)
+
+    from vsad.bench.machine import commit, describe  # torch and diffusers take seconds to import
+    from vsad.pipeline import TABLES, ablation_tables
+    from vsad.pipeline import ablate as measure
+
     with Bars() as bars:
         content = measure(
             stations, seeds, purpose, out, made, bars, rows=rows or ROWS, commit=commit(), machine=describe()
@@ -76,16 +84,21 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Also write the results to this file.")] = None,
 ) -> None:
     """Time the operators on your machine and shapes beside every library that is installed: who wins, by how much."""
-    import torch
+    from vsad.bench.shapes import Shapes
+    from vsad.files import check_writable
+    from vsad.machine import gpus
 
-    from vsad.bench import here
-    from vsad.bench.results import save
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    shapes = here.Shapes(
+    if json is not None:
+        check_writable(json, "file")
+    device = device or ("cuda" if gpus() else "cpu")
+    shapes = Shapes(
         batch=batch, views=views, size=size, channels=channels, heads=heads, window=window, neighbors=neighbors,
         features=features, prototypes=prototypes, k=k, dtype=dtype, device=device,
     )  # fmt: skip
+
+    from vsad.bench import here  # torch takes a second to import
+    from vsad.bench.results import save
+
     with Bars() as bars:
         cases, results = here.measure(shapes, limit, bars)
     here.show(cases, results, Console())

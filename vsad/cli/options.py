@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +14,7 @@ import typer
 from vsad.terminal import be_quiet
 
 if TYPE_CHECKING:
-    from vsad.pipeline import RunConfig
+    from vsad.pipeline.config import RunConfig
 
 # The fields of the configuration that say how images are read.
 READ = ("size", "format", "depth", "pixel_limit", "skip_bad")
@@ -52,9 +54,12 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="First delete what an earli
 
 def _use_threads(count: int | None) -> int | None:
     if count is not None:
-        import torch
+        if "torch" in sys.modules:
+            import torch
 
-        torch.set_num_threads(count)
+            torch.set_num_threads(count)
+        else:  # read when torch is imported, which takes a second
+            os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
     return count
 
 
@@ -122,7 +127,9 @@ def chosen(
     Raises:
         ValueError: a change is of a field that the command does not read, or the configuration is wrong.
     """
-    from vsad.pipeline import RunConfig, run_config
+    if options.get("size") is not None:
+        options["size"] = parse_size(options["size"])
+    from vsad.pipeline.config import RunConfig, run_config
 
     for change in changes or ():
         name = change.partition("=")[0].strip()
@@ -131,9 +138,20 @@ def chosen(
             raise ValueError(
                 f"--set: {name} must be a field that this command reads, of {', '.join(reads)}; leave it out"
             )
-    if options.get("size") is not None:
-        options["size"] = parse_size(options["size"])
     return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})
+
+
+def check_out(out: Path, *inputs: Path) -> None:
+    """Refuse a folder that cannot be written, or that is read: what was written would be taken for images next time.
+
+    Raises:
+        OSError: ``out`` cannot be written.
+        ValueError: it is, or lies in, one of the folders that are read.
+    """
+    from vsad.files import check_writable
+
+    check_apart(out, *inputs)
+    check_writable(out)
 
 
 def check_apart(out: Path, *inputs: Path) -> None:
@@ -145,6 +163,39 @@ def check_apart(out: Path, *inputs: Path) -> None:
     for each in inputs:
         if each.is_dir() and out.resolve().is_relative_to(each.resolve()):
             raise ValueError(f"--out: must not lie in the folder that is read, got {out} in {each}; name another")
+
+
+def check_detector(folder: Path, device: str | None) -> None:
+    """Refuse a folder that holds no detector, and a device that is not usable.
+
+    Raises:
+        FileNotFoundError: a file of the detector is missing.
+        ValueError: it is another program's or of another version, or there is no such device.
+    """
+    from vsad.detection.detector_file import CONFIG, RIG, read_detector_config
+    from vsad.geometry.rig_file import read_rig_file
+    from vsad.pipeline.config import check_device
+
+    check_device(device)
+    read_detector_config(folder / CONFIG)
+    read_rig_file(folder / RIG)
+
+
+def check_inspected(data: Sequence[Path], category: str | None, format: str | None) -> None:
+    """Refuse a data set or new samples that are not there.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: it is no image, or the data set has not that category.
+    """
+    from vsad.data import choose_category, is_data_set
+    from vsad.data.new_samples import expand
+
+    if len(data) == 1 and (format is not None or is_data_set(data[0])):
+        choose_category(data[0], category, format=format)
+        return
+    for each in data:
+        expand(each)
 
 
 def parse_size(text: str) -> int | list[int]:

@@ -20,8 +20,19 @@ def demo(
 ) -> None:
     """The main job, end to end: photographs, five cameras, calibration, training, inspection, report."""
     from vsad.data.synth import TRUTH, SynthConfig, synthesize
-    from vsad.pipeline import REPORT, RunConfig, metrics_table, run
-    from vsad.training import TrainConfig
+    from vsad.files import check_writable
+    from vsad.pipeline.config import RunConfig
+    from vsad.pipeline.names import REPORT
+    from vsad.training.config import TrainConfig
+
+    half = max(1, samples // 2)
+    # Lamps that flare in every view anew: single views cannot be trusted, and what others confirm can.
+    hard = {"glare": 0.5}
+    made = SynthConfig(train=samples, test_good=half, test_defect=max(5, half), seed=seed, nuisances=hard)
+    config = RunConfig(train=TrainConfig(steps=steps, seed=seed), ablations=True, seed=seed)
+    check_writable(out)
+
+    from vsad.pipeline import metrics_table, run  # torch and diffusers take seconds to import
 
     data = out / "circuit_board"  # a data set of one category is named by its folder
     if (data / TRUTH).is_file():  # an earlier demo's, never a user's own folder
@@ -29,12 +40,7 @@ def demo(
 
         shutil.rmtree(data)
     with Bars() as bars:
-        half = max(1, samples // 2)
-        # Lamps that flare in every view anew: single views cannot be trusted, and what others confirm can.
-        hard = {"glare": 0.5}
-        synth = SynthConfig(train=samples, test_good=half, test_defect=max(5, half), seed=seed, nuisances=hard)
-        synthesize(data, synth, progress=bars)
-        config = RunConfig(train=TrainConfig(steps=steps, seed=seed), ablations=True, seed=seed)
+        synthesize(data, made, progress=bars)
         results = run(data, out, config, bars)
     for outcome in results.values():
         show_table(metrics_table(outcome.rows))

@@ -30,7 +30,7 @@ from vsad.cli.options import (
     SkipBad,
     Steps,
     Threads,
-    check_apart,
+    check_out,
     chosen,
 )  # fmt: skip
 from vsad.terminal import Bars, ListCommand, say, show_false_alarms, show_skipped, show_table, show_warnings
@@ -66,19 +66,26 @@ def run(
     changes: Changes = None,
 ) -> None:
     """All steps on a data set: calibrate, train, fit, detect, evaluate, report."""
-    from vsad.data import missing_categories
-    from vsad.pipeline import metrics_table
-    from vsad.pipeline import run as run_all
-
     made = chosen(
         file, changes, size=size, graph=graph, registration=registration, preset=preset, steps=steps, memory=memory,
         false_alarms=false_alarms, ablations=ablations or None, vae={} if vae else None, network=network, seed=seed,
         device=device, format=format, depth=depth, pixel_limit=pixel_limit, skip_bad=skip_bad or None,
     )  # fmt: skip
-    check_apart(out, data)
+
+    from vsad.data import missing_categories
+    from vsad.models.hub import check_base
+    from vsad.pipeline.categories import choose_categories
+
+    check_out(out, data)
+    check_base(made.valdm)
+    choose_categories(data, category or (), made)
     absent = missing_categories(data, format=made.format)
     if absent and not category:
         say(f"no images of {', '.join(absent)}: these categories are left out")
+
+    from vsad.pipeline import metrics_table  # torch and diffusers take seconds to import
+    from vsad.pipeline import run as run_all
+
     with Bars() as bars:
         results = run_all(data, out, made, bars, categories=category or (), fresh=fresh)
     for name, outcome in results.items():

@@ -1,12 +1,17 @@
 """Data: samples of several views, the layouts they are read from, and a synthetic station."""
 
-from vsad.data.dataset import BadSample, MultiViewDataset
+from typing import TYPE_CHECKING
+
 from vsad.data.grouping import Grouped, group_by_view
-from vsad.data.layouts import FORMATS, is_data_set, list_categories, missing_categories, open_dataset
+from vsad.data.layouts import FORMATS, choose_category, is_data_set, list_categories, missing_categories, open_dataset
 from vsad.data.naming import natural_key
 from vsad.data.new_samples import Found, new_samples
 from vsad.data.sample import GOOD, Cameras, Sample, ViewFile, is_resized
 from vsad.data.synth import HARD_STATIONS, SynthConfig, hard_station, photograph_names, synthesize
+from vsad.lazy import names_in
+
+if TYPE_CHECKING:
+    from vsad.data.dataset import BadSample, MultiViewDataset
 
 __all__ = [
     "FORMATS",
@@ -20,6 +25,7 @@ __all__ = [
     "Sample",
     "SynthConfig",
     "ViewFile",
+    "choose_category",
     "group_by_view",
     "hard_station",
     "is_data_set",
@@ -32,3 +38,5 @@ __all__ = [
     "photograph_names",
     "synthesize",
 ]
+
+__getattr__ = names_in(__name__, __all__, "dataset")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from vsad.data.dataset import MultiViewDataset
 from vsad.data.folder import read_folder
 from vsad.data.listing import Listing, folders, pictures
 from vsad.data.manta import is_montage, picture_size, read_manta
@@ -15,6 +14,9 @@ from vsad.data.mvtec import read_mvtec
 from vsad.data.naming import natural_key
 from vsad.data.real_iad import read_real_iad, real_iad_categories, real_iad_splits
 from vsad.data.sample import SPLITS, Cameras, Sample
+
+if TYPE_CHECKING:
+    from vsad.data.dataset import MultiViewDataset
 
 FORMATS = ("folder", "real-iad", "manta", "mvtec")
 # Layouts that are a tree of train and test per category.
@@ -54,6 +56,17 @@ def missing_categories(root: Path | str, *, format: str | None = None) -> list[s
         ValueError: ``root`` has none of the layouts.
     """
     return _find(Path(root), format).missing
+
+
+def choose_category(root: Path | str, category: str | None = None, *, format: str | None = None) -> str:
+    """Name the category that ``open_dataset`` opens, without reading any sample.
+
+    Raises:
+        FileNotFoundError: ``root`` does not exist, or the category has no images.
+        ValueError: ``root`` has none of the layouts or not that category, or has several and none is named.
+    """
+    root = Path(root)
+    return _choose(root, category, _find(root, format))
 
 
 def is_data_set(root: Path | str) -> bool:
@@ -102,6 +115,8 @@ def open_dataset(
         >>> train.views
         ['C1', 'C2', 'C3', 'C4', 'C5']
     """
+    from vsad.data.dataset import MultiViewDataset  # torch takes a second to import
+
     root = Path(root)
     if split not in SPLITS:
         raise ValueError(f'open_dataset: split must be "train" or "test", got {split!r}; choose one of them')

@@ -60,7 +60,7 @@ def new_samples(inputs: Sequence[str | Path], views: Sequence[str], *, category:
         >>> new_samples(["station/test/good/0000/C*.png"], ["C1", "C9"]).incomplete
         {'0000': ['C9']}
     """
-    paths = [Path(path) for path in dict.fromkeys(path for each in inputs for path in _expand(each))]
+    paths = [Path(path) for path in dict.fromkeys(path for each in inputs for path in expand(each))]
     if not paths:
         raise FileNotFoundError("new_samples: inputs must name images or folders, got none; name some")
     base = Path(os.path.commonpath([os.path.abspath(_anchor(each)) for each in inputs]))
@@ -148,8 +148,13 @@ def _nothing_to_read(paths: Sequence[Path], names: Sequence[str]) -> FileNotFoun
     )
 
 
-def _expand(path: str | Path) -> list[str]:
-    """The path itself, or what a pattern matches, in natural order."""
+def expand(path: str | Path) -> list[str]:
+    """The path itself, or what a pattern matches, in natural order.
+
+    Raises:
+        FileNotFoundError: it is not there, or the pattern matches nothing.
+        ValueError: it is no image.
+    """
     text = os.path.normpath(path)
     if os.path.lexists(text):
         _check_file(text)

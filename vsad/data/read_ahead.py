@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 _THREADS = 4  # as each holds one more sample in memory
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -24,7 +22,10 @@ def read_ahead(read: Callable[[Key], Item], keys: Iterable[Key], threads: int | 
         keys: what to read.
         threads: where None, torch's number of threads, which is what a user sets, but no more than 4.
     """
-    threads = threads or min(torch.get_num_threads(), _THREADS)
+    if threads is None:
+        import torch  # which takes a second, and not all that is read here becomes tensors
+
+        threads = min(torch.get_num_threads(), _THREADS)
     pending: deque[Future[Item]] = deque()
     with ThreadPoolExecutor(threads, "vsad-read") as pool:
         try:

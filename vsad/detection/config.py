@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from vsad.detection.memory.config import KINDS, MemoryConfig
 
-from vsad.detection.memory import MEMORIES, MemoryConfig
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class DetectorConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.memory not in MEMORIES:
-            raise ValueError(f"detector: memory must be one of {list(MEMORIES)}, got {self.memory!r}")
+        if self.memory not in KINDS:
+            raise ValueError(f"detector: memory must be one of {list(KINDS)}, got {self.memory!r}")
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"detector: batch must be at least 1, got {self.batch}")
         if not 0 < self.false_alarms < 1:
@@ -58,4 +59,6 @@ class DetectorConfig(MemoryConfig):
     @property
     def unet_precision(self) -> torch.dtype | None:
         """The floating type that the UNet's passes are cast to; None for the weights' own."""
+        import torch
+
         return {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[self.mixed_precision]

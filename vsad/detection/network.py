@@ -9,17 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vsad.checks import check_images
+from vsad.detection.network_name import CONTRAST, REMEDY, check_network_name
 
 # What most networks for images were trained on: colors of this mean and deviation became 0 and 1.
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of the maps of a timm model those of these strides are taken: finer ones hold no pattern, coarser ones no place.
 _STRIDES = (4, 8)
-# The built-in network, vsad.models.local_contrast.
-CONTRAST = "contrast"
-REMEDY = (
-    "name contrast, timm:MODEL, or MODULE:FUNCTION of a function that returns a network (a module's name, not its "
-    "path), or several joined by +"
-)
 
 
 class FrozenNetwork(nn.Module):
@@ -102,15 +97,14 @@ def load_network(name: str) -> FrozenNetwork:
     Raises:
         ValueError: there is no such network; the message says why.
     """
+    check_network_name(name)
     if "+" in name:
         return _raw(_Several([load_network(part) for part in name.split("+")]), name)
     if name == CONTRAST:
         from vsad.models import LocalContrast  # diffusers takes seconds to import
 
         return _raw(LocalContrast(), name)
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise ValueError(f"network: there is no network {name!r}; {REMEDY}")
+    module, _, function = name.partition(":")
     try:
         if module == "timm":
             return _timm(function, name)

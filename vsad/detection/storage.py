@@ -12,22 +12,22 @@ from torch import Tensor
 from vsad.config import Strict, parse_config
 from vsad.data import Cameras
 from vsad.detection.config import DetectorConfig
+from vsad.detection.detector_file import CONFIG, FORMAT, REMEDY, RIG, VERSION, read_detector_config
 from vsad.detection.glare import Glare
 from vsad.detection.level import Level
-from vsad.detection.network import CONTRAST, FrozenNetwork, load_network
+from vsad.detection.network import FrozenNetwork, load_network
+from vsad.detection.network_name import CONTRAST
 from vsad.detection.stored import check_stored, level_count
 from vsad.detection.threshold import Threshold
-from vsad.files import atomic_folder, read_json, read_weights, write_json, write_weights
+from vsad.files import atomic_folder, read_weights, write_json, write_weights
 from vsad.geometry import Rig
 from vsad.registration import Registration
 
 if TYPE_CHECKING:
     from vsad.detection.detector import Detector
 
-CONFIG, WEIGHTS, RIG, MODEL = "detector.json", "memory.safetensors", "rig.json", "model"
-FORMAT, VERSION = "vsad-detector", 1
+WEIGHTS, MODEL = "memory.safetensors", "model"
 _FILES = ("depths", "sizes")
-REMEDY = "name a folder that `vsad fit` wrote, or write it anew with it"
 
 
 def save(detector: Detector, folder: Path) -> None:
@@ -56,7 +56,7 @@ def change_threshold(folder: str | Path, threshold: Threshold) -> None:
         FileNotFoundError, ValueError: there is no detector of this version.
     """
     path = Path(folder) / CONFIG
-    content = _read_config(path)
+    content = read_detector_config(path)
     fitted = threshold._asdict()
     content |= {"threshold": fitted.pop("value"), "threshold_fit": fitted}
     write_json(path, {"format": FORMAT, "version": VERSION, **content})
@@ -81,7 +81,7 @@ def load(
     """
     from vsad.models import VALDM  # diffusers takes seconds to import
 
-    content = _read_config(folder / CONFIG)
+    content = read_detector_config(folder / CONFIG)
     network = _chosen_network(folder, content, network)
     model, rig = VALDM.from_pretrained(folder / MODEL), Rig.load(folder / RIG)
     weights = read_weights(folder / WEIGHTS, REMEDY)
@@ -100,20 +100,6 @@ def load(
         return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network, cameras
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The fields of ``detector.json``; refuses those of other programs and versions."""
-    content = read_json(path, REMEDY)
-    if content.get("format") != FORMAT and not ("format" not in content and "threshold_fit" in content):
-        raise ValueError(f'{path}: must be an object with "format": "{FORMAT}", got another program\'s; {REMEDY}')
-    version = content.get("version", 0)
-    if version != VERSION:
-        known = isinstance(version, int) and version > VERSION
-        mend = "inspect with that version of vsad, or fit anew" if known else "fit anew"
-        kind = "a newer" if known else "an older"
-        raise ValueError(f"{path}: must be of version {VERSION}, got a detector of {kind} version; {mend}")
-    return {name: value for name, value in content.items() if name not in ("format", "version")}
 
 
 def _chosen_network(folder: Path, content: dict[str, Any], network: FrozenNetwork | None) -> FrozenNetwork | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from vsad.geometry.checks import Size
+from vsad.geometry.graph_name import parse_graph
 from vsad.geometry.homography import overlap_fraction
-from vsad.geometry.rig_pair import RigPair, pair_name
+from vsad.geometry.rig_file import pair_name
+from vsad.geometry.rig_pair import RigPair
 
 
 def choose_sources(
@@ -43,24 +45,3 @@ def _explicit_sources(
             raise ValueError(f"rig: graph has {name} but no homography for it; add one or drop it")
         sources[target].append(source)
     return sources
-
-
-def parse_graph(graph: str, views: Sequence[str] | None = None) -> tuple[str, str]:
-    """Return the kind of a graph that has a name, and the view in the middle of a star.
-
-    Args:
-        graph: overlap, ring, star or star:<view>.
-        views: of the rig; None where they are not known yet, and any view may be named.
-
-    Raises:
-        ValueError: there is no such graph, or no such view.
-    """
-    kind, _, center = graph.partition(":")
-    if kind not in ("overlap", "ring", "star") or (center and kind != "star"):
-        raise ValueError(f"rig: graph must be overlap, ring, star, star:<view> or pairs of views, got {graph!r}")
-    if views is None:
-        return kind, center
-    center = center or views[0]
-    if center not in views:
-        raise ValueError(f"rig: graph star:<view> must name one of {', '.join(views)}, got {center!r}")
-    return kind, center

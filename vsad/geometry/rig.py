@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsad.files import read_json, write_text
+from vsad.files import write_text
 from vsad.geometry.checks import Size
 from vsad.geometry.homography import scale_homography, translation
 from vsad.geometry.neighbor_graph import choose_sources
-from vsad.geometry.rig_file import format_rig, parse_rig
-from vsad.geometry.rig_pair import RigPair, checked_pair, checked_rig_size, checked_views, pair_name
+from vsad.geometry.rig_file import format_rig, pair_name, parse_rig, read_rig_file
+from vsad.geometry.rig_pair import RigPair, checked_pair, checked_rig_size, checked_views
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -221,7 +221,7 @@ class Rig:
             FileNotFoundError: no such file.
             ValueError: names the file, the pair and what to mend.
         """
-        content = read_json(path, remedy="make one with `vsad calibrate`, or mend it by hand")
+        content = read_rig_file(path)
         try:
             return cls(*parse_rig(content))
         except ValueError as error:

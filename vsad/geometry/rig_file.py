@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vsad.geometry.checks import Size
-from vsad.geometry.rig_pair import RigPair, pair_name
+from vsad.files import read_json
+
+if TYPE_CHECKING:
+    from vsad.geometry.checks import Size
+    from vsad.geometry.rig_pair import RigPair
 
 FORMAT, VERSION = "vsad-rig", 1
 CONVENTION = "homography maps target pixels (x, y) to source pixels; the center of row i, column j is x=j, y=i"
 _RIG_KEYS = {"format", "version", "convention", "comment", "views", "height", "width", "pairs"}
 _PAIR_KEYS = {"target", "source", "homography", "inliers", "error_px", "comment"}
+
+
+def read_rig_file(path: str | Path) -> dict[str, Any]:
+    """Read a rig's JSON object, whose keys are those of a rig; their values are not looked at.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no rig's; the message names the file and the key.
+    """
+    content = read_json(path, remedy="make one with `vsad calibrate`, or mend it by hand")
+    try:
+        _check(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return content
 
 
 def parse_rig(content: dict[str, Any]) -> tuple[tuple[str, ...], Size, tuple[RigPair, ...]]:
@@ -21,6 +40,21 @@ def parse_rig(content: dict[str, Any]) -> tuple[tuple[str, ...], Size, tuple[Rig
     Raises:
         ValueError: a key is missing, unknown, or of another format or version; the message names it.
     """
+    from vsad.geometry.rig_pair import RigPair
+
+    _check(content)
+    pairs = tuple(
+        RigPair(**{key: value for key, value in entry.items() if key != "comment"}) for entry in content["pairs"]
+    )
+    return content["views"], (content["height"], content["width"]), pairs
+
+
+def pair_name(target: str, source: str) -> str:
+    """How messages name a pair."""
+    return f"pair {target} <- {source}"
+
+
+def _check(content: dict[str, Any]) -> None:
     if content.get("format") != FORMAT:
         raise ValueError(f'rig: must be an object with "format": "{FORMAT}"; is this another file?')
     if content.get("version") != VERSION:
@@ -29,13 +63,10 @@ def parse_rig(content: dict[str, Any]) -> tuple[tuple[str, ...], Size, tuple[Rig
     entries = content["pairs"]
     if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
         raise ValueError("rig: pairs must be a list of objects; write [] for none")
-    pairs = []
     for index, entry in enumerate(entries):
         name = pair_name(entry.get("target", f"pairs[{index}]"), entry.get("source", "?"))
         _check_keys(f"rig: {name}", entry, required=("target", "source", "homography"), allowed=_PAIR_KEYS)
         _check_types(f"rig: {name}", entry)
-        pairs.append(RigPair(**{key: value for key, value in entry.items() if key != "comment"}))
-    return content["views"], (content["height"], content["width"]), tuple(pairs)
 
 
 def format_rig(views: Sequence[str], size: Size, pairs: Sequence[RigPair]) -> str:

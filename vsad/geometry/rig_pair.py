@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vsad.geometry.checks import Size
 from vsad.geometry.homography import orient_homography, scale_homography
+from vsad.geometry.rig_file import pair_name
 
 # In coordinates where the image is [-1, 1]^2; real views stay far below, three collinear corners are infinite.
 _MAX_CONDITION = 1e8
@@ -80,8 +81,3 @@ def checked_pair(pair: RigPair, views: tuple[str, ...], size: Size) -> RigPair:
     if not H[2] @ H.new_tensor([(width - 1) / 2, (height - 1) / 2, 1.0]) > 0:
         raise ValueError(f"rig: {name} homography must not send the image center to infinity; fit it again")
     return replace(pair, homography=H)
-
-
-def pair_name(target: str, source: str) -> str:
-    """How messages name a pair."""
-    return f"pair {target} <- {source}"

@@ -1,17 +1,18 @@
 """Models: VALDM and its parts, the multi-view alignment module (MVAM) and the feature refinement module (FRM)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vsad.lazy import names_in
 from vsad.models.config import VALDMConfig
-from vsad.models.frm import FRM, Aligned, align_features
-from vsad.models.homography_net import HomographyNet
-from vsad.models.mvam import MVAM
 from vsad.models.presets import PRESETS, base, model_config, sd, small, tiny
-from vsad.models.projection import Projection
 
 if TYPE_CHECKING:
     from vsad.models.adapter import MultiViewAdapter
+    from vsad.models.frm import FRM, Aligned, align_features
+    from vsad.models.homography_net import HomographyNet
     from vsad.models.local_contrast import LocalContrast
+    from vsad.models.mvam import MVAM
+    from vsad.models.projection import Projection
     from vsad.models.rig_refinement import refined_rig
     from vsad.models.valdm import VALDM, Denoised, new_model
 
@@ -37,12 +38,15 @@ __all__ = [
     "tiny",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs diffusers, which takes seconds, when it is asked for and no sooner."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vsad.models import adapter, local_contrast, rig_refinement, valdm
-
-    modules = (valdm, adapter, local_contrast, rig_refinement)
-    return next(found for module in modules if (found := getattr(module, name, None)))
+__getattr__ = names_in(
+    __name__,
+    __all__,
+    "frm",
+    "homography_net",
+    "mvam",
+    "projection",
+    "valdm",
+    "adapter",
+    "local_contrast",
+    "rig_refinement",
+)

@@ -13,9 +13,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging
 
 from vsad.files import atomic_folder, read_json
-from vsad.models import derivative_vae
+from vsad.models import derivative_vae, hub
 from vsad.models.adapter import MultiViewAdapter
 from vsad.models.config import Prediction, VALDMConfig
+from vsad.models.derivative_config import CONFIG
+from vsad.models.folder import ADAPTER, LORA, PIPELINE, REMEDY, SCHEDULER, UNET, VAE
 from vsad.models.limits import check_counts, check_finite, check_size
 from vsad.models.presets import sd
 from vsad.models.text import encode_prompts
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
     from vsad.models.valdm import VALDM
 
 Model = TypeVar("Model", bound="VALDM")
-ADAPTER, VAE, UNET, SCHEDULER, LORA = "adapter", "vae", "unet", "scheduler", "unet_lora"
-# What a folder of a pipeline holds that a VALDM's does not.
-PIPELINE = "model_index.json"
-REMEDY = "name a folder that `vsad train` or `vsad fit` wrote, or write it anew with them"
 OTHER_BASE = "name another base, or fetch it anew"
 # The projections of attention that LoRA adapts, as diffusers' own training scripts do.
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -39,7 +37,7 @@ def autoencoder(config: VALDMConfig) -> AutoencoderKL:
     """The base's, or a new one; Gaussian derivatives where the configuration is theirs."""
     if config.base is not None:
         return _of_base(AutoencoderKL, config, VAE)
-    if config.vae == derivative_vae.CONFIG:
+    if config.vae == CONFIG:
         return derivative_vae.derivative_vae()
     return _new(AutoencoderKL, config.vae, "vae")
 
@@ -79,7 +77,7 @@ def check_denoiser(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 def schedule(config: VALDMConfig) -> DDIMScheduler:
     """The base's noise levels, or the usual ones."""
     if config.base is not None:
-        return _schedule(config.base, config.revision, OTHER_BASE)
+        return _schedule(config.base, hub.fetch_options(config.base, config.revision), OTHER_BASE)
     return DDIMScheduler(
         num_train_timesteps=1000, beta_schedule="scaled_linear", clip_sample=False, prediction_type=config.prediction
     )
@@ -124,7 +122,9 @@ def adapter(config: VALDMConfig, vae: AutoencoderKL, unet: UNet2DConditionModel)
             )
         by_text = config.conditioning == "text"
         prompts = [config.prompt.format(category=name) for name in config.categories] if by_text else [""]
-        context = encode_prompts(prompts, config.base, variant=config.variant, revision=config.revision)
+        context = encode_prompts(
+            prompts, config.base, variant=config.variant, **hub.fetch_options(config.base, config.revision)
+        )
     made = MultiViewAdapter(
         asdict(config),
         vae.config["latent_channels"],
@@ -187,10 +187,10 @@ def load(
         return kind(replace(config or sd(), base=source, variant=variant, revision=revision))
     if config is not None:
         raise ValueError(f"{source}: config must be left out for a model of ours, which has its own")
-    files: dict[str, Any] = {} if revision is None else {"revision": revision}
+    files = hub.options(hub.find(source, f"{ADAPTER}/config.json", revision), revision)
     added = _read(MultiViewAdapter, source, ADAPTER, files)
     config = added.valdm
-    parts: dict[str, Any] = {"adapter": added, "scheduler": _schedule(source, revision, REMEDY)}
+    parts: dict[str, Any] = {"adapter": added, "scheduler": _schedule(source, files, REMEDY)}
     if _exists(source, VAE, "config.json", revision):
         parts["vae"] = _read(AutoencoderKL, source, VAE, files)
     if _exists(source, UNET, "config.json", revision):
@@ -208,10 +208,10 @@ def load(
         raise ValueError(f"{source}: {error}") from None
 
 
-def _schedule(source: str, revision: str | None, remedy: str) -> DDIMScheduler:
+def _schedule(source: str, files: dict[str, Any], remedy: str) -> DDIMScheduler:
     file = Path(source) / SCHEDULER / "scheduler_config.json"
     try:
-        content = DDIMScheduler.load_config(source, subfolder=SCHEDULER, revision=revision)
+        content = DDIMScheduler.load_config(source, subfolder=SCHEDULER, **files)
         check_counts(content)
         read = DDIMScheduler.from_config(content)
         signal = read.alphas_cumprod
@@ -232,9 +232,10 @@ def _schedule(source: str, revision: str | None, remedy: str) -> DDIMScheduler:
 
 
 def _of_base(kind: Any, config: VALDMConfig, part: str) -> Any:
-    files = {"variant": config.variant, "revision": config.revision}
+    base = str(config.base)
+    files = {"variant": config.variant, **hub.fetch_options(base, config.revision)}
     try:
-        return _read(kind, str(config.base), part, files, OTHER_BASE)
+        return _read(kind, base, part, files, OTHER_BASE)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"model: the base {config.base} cannot be read, {error}") from None
 
@@ -259,7 +260,7 @@ def _read(kind: Any, source: str, part: str, files: dict[str, Any], remedy: str 
         check_finite(model)
     except OSError as error:
         broken = "no file named" not in str(error)
-        state = "broken" if broken else "missing"
+        state = "missing" if not broken else "broken" if content is not None else "not to be had of the hub"
         said = f"{here}: its weights are {state}, {_line(error)}; {_instead(source, part) or remedy}"
         raise (ValueError if broken else FileNotFoundError)(said) from None
     except Exception as error:  # whatever diffusers makes of a value of a wrong kind
@@ -301,16 +302,10 @@ def _instead(source: str, part: str) -> str:
 
 def _exists(source: str, part: str, name: str, revision: str | None) -> bool:
     """Whether a file is in a folder or, where no such folder is, in a repository of the hub."""
-    if Path(source).is_dir() or Path(source).is_absolute():
-        return (Path(source) / part / name).is_file()
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
-
     try:
-        hf_hub_download(source, name, subfolder=part or None, revision=revision)
-    except (EntryNotFoundError, HFValidationError, RepositoryNotFoundError):
+        return hub.find(source, f"{part}/{name}" if part else name, revision) is not None
+    except hub.UnreachableError:
         return False
-    return True
 
 
 def _line(error: Exception) -> str:

@@ -7,40 +7,25 @@ latent. A fixed lapped transform of local structure, which the UNet then learns 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from vsad.models.derivative_config import (
+    BLOCK,
+    CHROMA_SIGMA,
+    COEFFICIENTS,
+    COLORS,
+    CONFIG,
+    LATENTS,
+    LUMA_SIGMAS,
+    ORDERS,
+)
 from vsad.models.mvam import zero_
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-
-# Image pixels per side of a latent pixel.
-BLOCK = 4
-# Coefficients of a block: all 16 of luma, the 4 lowest of each chroma.
-COEFFICIENTS = 24
-# Orders of the derivatives along (y, x).
-ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
-# In pixels; 3 x 3 blocks reach 6 pixels, 2.7 times the larger deviation.
-LUMA_SIGMAS, CHROMA_SIGMA = (1.2, 2.2), 2.2
-LATENTS = len(LUMA_SIGMAS) * len(ORDERS) + 2 * 3
-# Those of order zero: two of luma, then one of each chroma, which has the first three orders alone.
-SMOOTHED = [0, len(ORDERS), 2 * len(ORDERS), 2 * len(ORDERS) + 3]
-# Luma, red minus blue, and green minus magenta, as weights of red, green and blue.
-COLORS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
-
-CONFIG: dict[str, Any] = {
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "block_out_channels": [12, 48, 48],
-    "layers_per_block": 1,
-    "latent_channels": LATENTS,
-    "norm_num_groups": 1,
-    "mid_block_add_attention": False,
-    "scaling_factor": 1.0,
-}
 
 
 @torch.no_grad()
@@ -53,7 +38,7 @@ def derivative_vae() -> AutoencoderKL:
     every coefficient is carried with both signs, whose mean is zero, so the last group norm only divides an image by
     the root mean square of its coefficients, a correction of exposure. The decoder is left as diffusers initializes it.
     """
-    from diffusers import AutoencoderKL  # it takes seconds to import, and presets need the constants alone
+    from diffusers import AutoencoderKL  # it takes seconds to import
 
     vae = AutoencoderKL(**CONFIG)
     encoder = vae.encoder

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from vsad.config import parse_config
-from vsad.models import derivative_vae
 from vsad.models.config import VALDMConfig
+from vsad.models.derivative_config import CONFIG, LATENTS
 
 
 def tiny() -> VALDMConfig:
     """A model that trains in a minute on two CPU cores: 64 x 64 latents of 256 x 256 images."""
-    return VALDMConfig(vae=derivative_vae.CONFIG, unet=_unet(["DownBlock2D"] * 3, ["UpBlock2D"] * 3, [32, 48, 64], 1))
+    return VALDMConfig(vae=CONFIG, unet=_unet(["DownBlock2D"] * 3, ["UpBlock2D"] * 3, [32, 48, 64], 1))
 
 
 def small() -> VALDMConfig:
@@ -50,8 +50,8 @@ def sd() -> VALDMConfig:
 
 def _unet(down: list[str], up: list[str], channels: list[int], layers: int) -> dict[str, Any]:
     return {
-        "in_channels": derivative_vae.LATENTS,
-        "out_channels": derivative_vae.LATENTS,
+        "in_channels": LATENTS,
+        "out_channels": LATENTS,
         "down_block_types": down,
         "mid_block_type": "UNetMidBlock2D",
         "up_block_types": up,

@@ -19,7 +19,7 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
     Args:
         prompts: K texts; what is longer than the tokenizer's limit is cut off.
         base: folder or hub id of a pipeline in the layout of Stable Diffusion.
-        files: ``variant`` and ``revision``, as transformers takes them.
+        files: ``variant``, ``revision`` and ``local_files_only``, as transformers takes them.
 
     Returns:
         The last hidden states ``(K, tokens, D)``.
@@ -36,7 +36,10 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
         ) from error
     classes: tuple[Any, Any] = (CLIPTokenizer, CLIPTextModel)
     try:
-        tokenizer = classes[0].from_pretrained(base, subfolder="tokenizer", revision=files.get("revision") or "main")
+        tokenizer = classes[0].from_pretrained(
+            base, subfolder="tokenizer", revision=files.get("revision") or "main",
+            local_files_only=files.get("local_files_only", False),
+        )  # fmt: skip
         encoder, found = classes[1].from_pretrained(
             base, subfolder="text_encoder", use_safetensors=True, output_loading_info=True, **files
         )

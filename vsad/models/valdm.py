@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vsad.checks import check_images
 from vsad.geometry import Rig
-from vsad.models import components, derivative_vae
+from vsad.models import components, derivative_config
 from vsad.models.adapter import MultiViewAdapter
 from vsad.models.checks import check_inputs
 from vsad.models.config import VALDMConfig
@@ -135,7 +135,7 @@ class VALDM(nn.Module):
 
         Of Gaussian derivatives those of order zero; of any other autoencoder all, for want of better knowledge.
         """
-        return latents[:, :, derivative_vae.SMOOTHED] if self.config.vae == derivative_vae.CONFIG else latents
+        return latents[:, :, derivative_config.SMOOTHED] if self.config.vae == derivative_config.CONFIG else latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """Standardized latents ``(B, V, c, h, w)`` to images ``(B, V, 3, H, W)`` in [0, 1]."""

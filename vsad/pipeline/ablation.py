@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 import vsad
-from vsad.data.synth import HARD_STATIONS, hard_station, synthesize
-from vsad.data.synth.protocol import PURPOSES
+from vsad.data.synth import hard_station, synthesize
 from vsad.files import read_json, write_json, write_text
-from vsad.pipeline.ablation_rows import ROWS, Rows
+from vsad.pipeline.ablation_changes import ROWS, check_ablation
+from vsad.pipeline.ablation_rows import Rows
 from vsad.pipeline.ablation_table import LEVELS, markdown
 from vsad.pipeline.config import RunConfig
-from vsad.pipeline.run import MAIN
+from vsad.pipeline.names import MAIN
 from vsad.progress import SILENT, Progress
 
 RESULTS, TABLES = "ablation.json", "ablation.md"
@@ -60,7 +60,7 @@ def ablate(
         ValueError: an argument is not what it must be, or ``out`` holds results of other options.
     """
     out = Path(out)
-    _check(stations, seeds, purpose, out, rows)
+    check_ablation(stations, seeds, purpose, out, rows)
     options = _options(purpose, config)
     content = _content(out / RESULTS, options)
     results = {(result["station"], result["seed"]): result for result in content["results"]}
@@ -88,28 +88,6 @@ def ablate(
                 }
                 save()
     return content
-
-
-def _check(stations: Sequence[str], seeds: Sequence[int], purpose: str, out: Path, rows: Sequence[str]) -> None:
-    names = ", ".join(HARD_STATIONS)
-    if not stations or not set(stations) <= set(HARD_STATIONS):
-        wrong = ", ".join(repr(name) for name in stations if name not in HARD_STATIONS) or "none"
-        raise ValueError(f"ablate: stations must be some of {names}, got {wrong}; choose some of them")
-    if purpose not in PURPOSES:
-        raise ValueError(f"ablate: purpose must be one of {', '.join(PURPOSES)}, got {purpose!r}; choose one of them")
-    known = PURPOSES[purpose].seeds
-    if not seeds or not set(seeds) <= set(known):
-        wrong = ", ".join(str(seed) for seed in seeds if seed not in known) or "none"
-        raise ValueError(
-            f"ablate: seeds must be from {known[0]} to {known[-1]} for the purpose {purpose}, got {wrong}; choose such "
-            f"seeds or the other purpose: development and report share no seed"
-        )
-    if not set(rows) <= set(ROWS):
-        wrong = ", ".join(repr(name) for name in rows if name not in ROWS)
-        raise ValueError(f"ablate: rows must be some of {', '.join(ROWS)}, got {wrong}; choose some of them")
-    blocking = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if blocking is not None:
-        raise ValueError(f"ablate: out must be a folder, got {out}, but {blocking} is a file; name another folder")
 
 
 def _options(purpose: str, config: RunConfig) -> dict[str, Any]:

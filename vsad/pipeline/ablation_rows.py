@@ -7,55 +7,23 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vsad.calibration import calibrate
 from vsad.data import MultiViewDataset
 from vsad.detection import Detection, FrozenNetwork
 from vsad.geometry import Rig
 from vsad.models import VALDM, new_model
+from vsad.pipeline.ablation_changes import CHANGES, ROWS, UNREGISTERED, Change
 from vsad.pipeline.ablation_table import LEVELS
 from vsad.pipeline.config import RunConfig
-from vsad.pipeline.parts import BASELINE, Split, changed_model, detect_baseline, deviations_of, fit_detector
-from vsad.pipeline.run import MAIN
+from vsad.pipeline.names import BASELINE, MAIN
+from vsad.pipeline.parts import Split, changed_model, detect_baseline, deviations_of, fit_detector
 from vsad.pipeline.steps import register_station
 from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT
 from vsad.registration import Registration, canonical_rig
 from vsad.training import Station, learn_encodings, train
-
-UNREGISTERED = "without registration"
-
-
-class Change(NamedTuple):
-    """What a row changes of the run: fields of the model's configuration, of the detector's, and registration."""
-
-    model: dict[str, Any] = {}
-    detector: dict[str, Any] = {}
-    registered: bool = True
-
-
-# The rows beside the baseline's. Rows of one model share its training.
-CHANGES = {
-    MAIN: Change(),
-    UNREGISTERED: Change(registered=False),
-    # Fitted anew and not only decided anew: the threshold must rest on scores without agreement too.
-    "without agreement": Change(detector={"agree": False}),
-    "latents alone": Change(detector={"weights": (1.0, 0.0)}),
-    "prototypes": Change(detector={"memory": "prototypes"}),
-    "without MVAM": Change({"align_stages": ()}),
-    "without FRM": Change({"refine": False}),
-    "without MVAM and FRM": Change({"align_stages": (), "refine": False}),
-    "identity homographies": Change({"homographies": "identity"}),
-    "refined homographies": Change({"homographies": "refined"}),
-    "learned homographies": Change({"homographies": "learned"}),
-    "window 1": Change({"window": 1}),
-    "window 5": Change({"window": 5}),
-    "stages up1, up2": Change({"feature_stages": ("up1", "up2")}),
-    "time steps 0, 50": Change({"timesteps": (0, 50)}),
-    "time step 100": Change({"timesteps": (100,)}),
-}
-ROWS = (*CHANGES, BASELINE)
 
 
 @dataclass

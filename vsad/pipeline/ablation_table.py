@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vsad.metrics import paired_interval
-from vsad.pipeline.run import MAIN
+from vsad.pipeline.names import MAIN
 
 LEVELS = ("sample", "view", "pixel")
 CONFIDENCE = 0.9

@@ -6,20 +6,29 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from vsad import machine
 from vsad.config import Strict, parse_config, plain, read_fields
-from vsad.detection import DetectorConfig, FrozenNetwork, load_network
-from vsad.geometry.neighbor_graph import parse_graph
-from vsad.models import VALDMConfig, model_config
-from vsad.pipeline.opening import Reading
-from vsad.pipeline.steps import REGISTRATION
-from vsad.training import TrainConfig, VAEConfig
+from vsad.detection.config import DetectorConfig
+from vsad.detection.network_name import check_network_name
+from vsad.geometry.graph_name import parse_graph
+from vsad.models.config import VALDMConfig
+from vsad.models.presets import model_config
+from vsad.training.config import TrainConfig, VAEConfig
 
+if TYPE_CHECKING:
+    import torch
+
+    from vsad.detection import FrozenNetwork
+    from vsad.pipeline.opening import Reading
+
+# Whether samples are brought into one pose: where it helps, always or never.
+REGISTRATION = ("auto", "on", "off")
 # What the smallest model divides the sides of images by: smaller images would be all border.
 _LEAST_SIZE = 16
+# The types of devices that torch computes on.
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,9 @@ class RunConfig(Strict):
     def __post_init__(self) -> None:
         # What is wrong is refused here, before work starts.
         model_config(self.preset, self.model)
-        choose_device(self.device)
+        check_device(self.device)
+        if self.network is not None:
+            check_network_name(self.network)
         parse_graph(self.graph)
         if self.registration not in REGISTRATION:
             raise ValueError(f"run: registration must be one of {list(REGISTRATION)}, got {self.registration!r}")
@@ -89,6 +100,8 @@ class RunConfig(Strict):
     @property
     def reading(self) -> Reading:
         """How files are read; it lists what it leaves out."""
+        from vsad.pipeline.opening import Reading
+
         return Reading(self.format, self.depth, self.pixel_limit, self.skip_bad)
 
     def facts(self) -> dict[str, Any]:
@@ -106,6 +119,8 @@ class RunConfig(Strict):
 
     def frozen_network(self) -> FrozenNetwork | None:
         """The frozen networks, on the device in use; None for none."""
+        from vsad.detection import load_network
+
         return None if self.network is None else load_network(self.network).to(self.chosen_device)
 
     @property
@@ -114,12 +129,33 @@ class RunConfig(Strict):
         return model_config(self.preset, self.model)
 
 
+def check_device(name: str | None) -> None:
+    """Refuse a device that cannot be used here, without importing torch where that can be told without it.
+
+    Raises:
+        ValueError: there is no such device, or it is not usable here.
+    """
+    if name in (None, "cpu"):
+        return
+    kind, _, index = str(name).partition(":")
+    why = None
+    if kind not in _DEVICES or not (index.isdecimal() or name == kind):
+        why = f"devices are {', '.join(_DEVICES)}, and cuda:1 for the second"
+    elif kind == "cuda":
+        why = machine.why_no_gpu()
+    if why is not None:
+        raise ValueError(f"device must be usable here, got {name!r}: {why}; choose cpu, or leave it out")
+    choose_device(name)
+
+
 def choose_device(name: str | None) -> torch.device:
     """A device by its name; a GPU where there is one for None.
 
     Raises:
         ValueError: there is no such device, or it is not usable here.
     """
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

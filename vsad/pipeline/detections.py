@@ -14,15 +14,15 @@ from torch import Tensor
 
 from vsad.data import Cameras, Sample
 from vsad.detection import Detection
-from vsad.files import RunFolder, read_json, read_run, write_json
+from vsad.files import RunFolder, read_run, write_json
 from vsad.geometry import Rig
 from vsad.metrics import as_numpy
 from vsad.pipeline.deciding import as_now, at_threshold
+from vsad.pipeline.detections_file import FILE, FORMAT, REMEDY, VERSION, read_detections
 from vsad.pipeline.known_files import KnownFiles
 from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.record import (
     DEFECT,
-    REMEDY,
     SampleRecord,
     number_or_none,
     or_nan,
@@ -36,7 +36,7 @@ from vsad.pipeline.verdicts import Verdict, Verdicts
 
 # The folders of the samples' files.
 _KINDS = ("samples", "maps", "overlays")
-FILE, RIG, FORMAT, VERSION = "detections.json", "rig.json", "vsad-detections", 1
+RIG = "rig.json"
 
 
 class Header(NamedTuple):
@@ -280,10 +280,7 @@ class Detections:
             FileNotFoundError, ValueError: ``detections.json`` is missing or broken.
         """
         folder = Path(folder)
-        path = folder / FILE
-        content = read_json(path, f"{REMEDY}; one that was interrupted goes on where it stopped")
-        if content.get("format") != FORMAT or content.get("version") != VERSION:
-            raise ValueError(f'{path}: must be an object with "format": "{FORMAT}" and "version": {VERSION}; {REMEDY}')
+        content = read_detections(folder)
         try:
             header = Header(
                 content["category"], Cameras.parse(content), float(content["threshold"]), content["threshold_chosen"],
@@ -293,7 +290,7 @@ class Detections:
             made.rows = {row["id"]: row for row in content["samples"]}
             made.bad = {row["id"]: row["reason"] for row in content["bad"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: must be detections of a data set, got {error!r}; {REMEDY}") from None
+            raise ValueError(f"{folder / FILE}: must be detections of a data set, got {error!r}; {REMEDY}") from None
         return made
 
     def record(self, sample_id: str) -> SampleRecord:

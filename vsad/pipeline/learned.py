@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vsad.data import Cameras
 from vsad.files import read_json, write_json
-from vsad.geometry import Rig
+
+if TYPE_CHECKING:
+    from vsad.geometry import Rig
 
 FILE, FORMAT, VERSION = "station.json", "vsad-station", 1
 _REMEDY = "name a folder that `vsad train` wrote, or train anew"

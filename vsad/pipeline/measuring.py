@@ -10,8 +10,9 @@ import torch
 from vsad.data import MultiViewDataset
 from vsad.detection import Detector, place
 from vsad.pipeline.detections import Detections
+from vsad.pipeline.names import BASELINE
 from vsad.pipeline.opening import in_utf8
-from vsad.pipeline.parts import BASELINE, detect_baseline
+from vsad.pipeline.parts import detect_baseline
 from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT, Progress
 

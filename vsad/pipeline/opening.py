@@ -6,11 +6,15 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vsad.data import GOOD, Cameras, MultiViewDataset, is_resized, open_dataset
-from vsad.geometry import Rig
+from vsad.data import GOOD, Cameras, is_resized, open_dataset
 from vsad.pipeline.resolution import resolution_warnings
 from vsad.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from vsad.data import MultiViewDataset
+    from vsad.geometry import Rig
 
 
 @dataclass

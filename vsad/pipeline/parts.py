@@ -32,8 +32,6 @@ from vsad.registration import Registration, canonical_rig
 from vsad.scratch import Samples, Scratch, append_to
 from vsad.training import encodings
 
-# The name of the baseline's row in tables.
-BASELINE = "Gaussian derivatives, plain bank"
 # Normal samples on which practice defects are painted, and how many on each.
 PRACTICE, DEFECTS = 12, 5
 

@@ -18,11 +18,11 @@ from vsad.data import Sample, ViewFile
 from vsad.detection import Detection
 from vsad.files import read_bytes, read_json, write_bytes, write_json
 from vsad.metrics import as_numpy
+from vsad.pipeline.detections_file import REMEDY
 from vsad.report.pictures import Scale
 
 FORMAT, VERSION = "vsad-sample", 1
 DEFECT, OK = "defect", "ok"
-REMEDY = "name a folder that `vsad detect` wrote, or inspect anew"
 _STEPS = 2**16 - 1
 
 

@@ -12,11 +12,11 @@ from vsad.data import MultiViewDataset
 from vsad.files import read_weights, write_json, write_weights
 from vsad.geometry import Rig
 from vsad.metrics import Intervals, Metrics, Result, summarize
+from vsad.pipeline.config import REGISTRATION
 from vsad.pipeline.tally import VERDICTS
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, choose_canonical, choose_margin, registration_helps
 
-REGISTRATION = ("auto", "on", "off")
 # Normal samples that tell the product from its background.
 _OTHERS = 8
 

@@ -1,12 +1,17 @@
 """Training of VALDM and FRM on normal samples."""
 
-from vsad.training.autoencoder import train_vae
+from typing import TYPE_CHECKING
+
+from vsad.lazy import names_in
 from vsad.training.config import TrainConfig, VAEConfig
-from vsad.training.latents import encode, encodings, learn_encodings, learn_latents, learn_statistics
-from vsad.training.loop import check_trainable, train
-from vsad.training.optimization import is_main_process
-from vsad.training.shards import LatentShards, write_latents
-from vsad.training.station import Station
+
+if TYPE_CHECKING:
+    from vsad.training.autoencoder import train_vae
+    from vsad.training.latents import encode, encodings, learn_encodings, learn_latents, learn_statistics
+    from vsad.training.loop import check_trainable, train
+    from vsad.training.optimization import is_main_process
+    from vsad.training.shards import LatentShards, write_latents
+    from vsad.training.station import Station
 
 __all__ = [
     "LatentShards",
@@ -24,3 +29,5 @@ __all__ = [
     "train_vae",
     "write_latents",
 ]
+
+__getattr__ = names_in(__name__, __all__, "autoencoder", "latents", "loop", "optimization", "shards", "station")

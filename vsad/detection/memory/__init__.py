@@ -1,9 +1,16 @@
-"""The kinds of memory of normal appearance; another one is another class and another row here."""
+"""The kinds of memory of normal appearance, and their options."""
 
-from vsad.detection.memory.aligned import AlignedMemory
-from vsad.detection.memory.base import Changed, Memory, MemoryConfig
-from vsad.detection.memory.prototypes import PrototypeMemory
+from typing import TYPE_CHECKING
 
-MEMORIES: dict[str, type[Memory]] = {"aligned": AlignedMemory, "prototypes": PrototypeMemory}
+from vsad.detection.memory.config import KINDS, MemoryConfig
+from vsad.lazy import names_in
 
-__all__ = ["MEMORIES", "AlignedMemory", "Changed", "Memory", "MemoryConfig", "PrototypeMemory"]
+if TYPE_CHECKING:
+    from vsad.detection.memory.aligned import AlignedMemory
+    from vsad.detection.memory.base import Changed, Memory
+    from vsad.detection.memory.prototypes import PrototypeMemory
+    from vsad.detection.memory.table import MEMORIES
+
+__all__ = ["KINDS", "MEMORIES", "AlignedMemory", "Changed", "Memory", "MemoryConfig", "PrototypeMemory"]
+
+__getattr__ = names_in(__name__, __all__, "base", "table")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from vsad import machine
 
 from .registry import Backend, Kernels, never_refuses
 
@@ -20,22 +19,20 @@ WhyNot = Callable[[Any], str | None]
 
 def cpu_backend(load: Load, *more_dtypes: torch.dtype) -> Backend[Any]:
     """The row of an operator's C++ kernels; ``more_dtypes`` are taken beside the floating point ones."""
-    return Backend("cpu", load, ("cpu",), FLOATS + more_dtypes, missing_extension("vsad._cpu", "a C++ compiler"))
+    return Backend("cpu", load, machine.devices("cpu"), FLOATS + more_dtypes, machine.missing("cpu"))
 
 
 def cuda_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = never_refuses) -> Backend[Any]:
     """The row of an operator's CUDA C++ kernels. A build that emulates CUDA, for tests, takes tensors on the CPU."""
     dtypes = GPU_FLOATS + more_dtypes
-    missing = missing_extension("vsad._cuda", "CUDA's compiler, nvcc")
-    if missing is not None:
-        return Backend("cuda", load, ("cuda",), dtypes, missing, why_not)
-    if importlib.import_module("vsad._cuda").EMULATED:
-        return Backend("cuda", load, ("cpu",), dtypes, None, why_not)
+    missing, devices = machine.missing("cuda"), machine.devices("cuda")
+    if missing is not None or devices != ("cuda",):
+        return Backend("cuda", load, devices, dtypes, missing, why_not)
 
     def refuses(call: Any) -> str | None:
         return _unsupported_gpu(call[0].device.index) or why_not(call)
 
-    return Backend("cuda", load, ("cuda",), dtypes, None, refuses)
+    return Backend("cuda", load, devices, dtypes, None, refuses)
 
 
 def triton_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = never_refuses) -> Backend[Any]:
@@ -44,19 +41,9 @@ def triton_backend(load: Load, *more_dtypes: torch.dtype, why_not: WhyNot = neve
     With ``TRITON_INTERPRET=1`` in the environment it takes tensors on the CPU, except bfloat16, which Triton's
     interpreter computes wrongly.
     """
-    missing = None if importlib.util.find_spec("triton") else "needs triton; pip install 'vsad[triton]'"
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return Backend("triton", load, ("cpu",), (torch.float32, torch.float16, *more_dtypes), missing, why_not)
-    return Backend("triton", load, ("cuda",), GPU_FLOATS + more_dtypes, missing, why_not)
-
-
-def missing_extension(module: str, compiler: str) -> str | None:
-    """Why a compiled module cannot be used here; None if it can. Asked once, when a table is made."""
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        return f"needs {module}, which does not import here ({error}); reinstall vsad with {compiler}"
-    return None
+    missing, devices = machine.missing("triton"), machine.devices("triton")
+    floats = GPU_FLOATS if devices == ("cuda",) else (torch.float32, torch.float16)
+    return Backend("triton", load, devices, floats + more_dtypes, missing, why_not)
 
 
 def runs_on(architectures: str, capability: tuple[int, int]) -> bool:

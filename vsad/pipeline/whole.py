@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vsad.data import list_categories
 from vsad.detection import Detector, FrozenNetwork
 from vsad.files import RunFolder
 from vsad.metrics import Intervals, Result
 from vsad.models import VALDM, new_model
+from vsad.pipeline.categories import choose_categories
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Header
 from vsad.pipeline.inspection import detector_options, inspect
 from vsad.pipeline.learning import learn_autoencoder, resumable
 from vsad.pipeline.measuring import Variant, measure, measure_baseline, measure_variants
+from vsad.pipeline.names import DETECTIONS, DETECTOR, MAIN, METRICS, REPORT
 from vsad.pipeline.opening import size_warnings
 from vsad.pipeline.parts import Split, changed_model, fit_detector
 from vsad.pipeline.product import RIG, WORK, Data, Product, encode_together
@@ -28,9 +29,6 @@ from vsad.pipeline.tally import Tally
 from vsad.progress import SILENT, Prefixed, Progress
 from vsad.training import Station, check_trainable, train
 
-DETECTOR, DETECTIONS, METRICS, REPORT = "detector", "detections", "metrics.json", "report.html"
-# The name of the model's own row in the table of metrics.
-MAIN = "VSAD"
 # What the stages of the model without MVAM and FRM are labeled with.
 _PLAIN = "plain"
 # The stage that ends a category.
@@ -92,9 +90,7 @@ def run(
         ValueError: data or configuration are not what they must be, or ``out`` holds another run.
     """
     root, out = Path(root), Path(out)
-    there = list_categories(root, format=config.format)
-    chosen = [*dict.fromkeys(categories)] or there
-    _check_categories(root, chosen, there, config)
+    chosen, there = choose_categories(root, categories, config)
     network = config.frozen_network()
     model = new_model(config.valdm, config.seed)
     check_trainable(model, config.train)
@@ -132,19 +128,6 @@ def run(
             shutil.rmtree(folder.folder / f"{place}{WORK}", ignore_errors=True)
         folder.finish()
         return {name: Outcome.of(stages[name].facts(_OUTCOME) or {}) for name in chosen}
-
-
-def _check_categories(root: Path, chosen: Sequence[str], there: Sequence[str], config: RunConfig) -> None:
-    unknown = [name for name in chosen if name not in there]
-    if unknown:
-        raise ValueError(f"run: category must be one of {', '.join(there)}, as {root} has, got {', '.join(unknown)}")
-    if config.valdm.conditioning != "none":
-        unknown = sorted(set(chosen) - set(config.valdm.categories))
-        if unknown:
-            raise ValueError(
-                f"run: model.categories must name every category of {root}, got {list(config.valdm.categories)}; "
-                f"add {', '.join(unknown)}"
-            )
 
 
 def _write_metrics(folder: RunFolder, categories: Sequence[str]) -> None:

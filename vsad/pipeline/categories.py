@@ -1,0 +1,36 @@
+"""Which categories of a data set a run is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vsad.data import list_categories
+from vsad.pipeline.config import RunConfig
+
+
+def choose_categories(root: Path, wanted: Sequence[str], config: RunConfig) -> tuple[list[str], list[str]]:
+    """The categories that a run is of, and all that the data set has images of.
+
+    Args:
+        root: the data set.
+        wanted: some of its categories; none for all.
+        config: of the run.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no images.
+        ValueError: it is no data set, a category is not there, or the model is of other categories.
+    """
+    there = list_categories(root, format=config.format)
+    chosen = [*dict.fromkeys(wanted)] or there
+    unknown = [name for name in chosen if name not in there]
+    if unknown:
+        raise ValueError(f"run: category must be one of {', '.join(there)}, as {root} has, got {', '.join(unknown)}")
+    if config.valdm.conditioning != "none":
+        unknown = sorted(set(chosen) - set(config.valdm.categories))
+        if unknown:
+            raise ValueError(
+                f"run: model.categories must name every category of {root}, got {list(config.valdm.categories)}; "
+                f"add {', '.join(unknown)}"
+            )
+    return chosen, there
