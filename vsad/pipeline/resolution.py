@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from vsad.data import MultiViewDataset
+if TYPE_CHECKING:
+    from vsad.data import MultiViewDataset
 
 # The shorter side of the pictures that are worked on, below which verdicts mean little on synthetic stations:
 # docs/station_guide.md has the figures.
