@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import Any
 
 
-def names_in(package: str, names: Sequence[str], *modules: str) -> Callable[[str], Any]:
+def names_in(package: str, names: Sequence[str], modules: str) -> Callable[[str], Any]:
     """Make a package's ``__getattr__`` (PEP 562), which looks for its names in modules of it.
 
     Args:
         package: its name.
         names: that it gives.
-        modules: without the package's name, those that are fast to import first: the later ones are not imported for
-            a name that is found before. No name may be called as a module.
+        modules: without the package's name, with spaces between them, those that are fast to import first: the later
+            ones are not imported for a name that is found before. No name may be called as a module.
     """
 
     def get(name: str) -> Any:
-        for module in modules if name in names else ():
+        for module in modules.split() if name in names else ():
             found = vars(import_module(f"{package}.{module}"))
             if name in found:
                 return found[name]

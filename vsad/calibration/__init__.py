@@ -24,4 +24,4 @@ __all__ = [
     "write_calibration_pictures",
 ]
 
-__getattr__ = names_in(__name__, __all__, "lens", "lens_file", "report", "pictures", "estimation", "boards")
+__getattr__ = names_in(__name__, __all__, "lens lens_file report pictures estimation boards")

@@ -44,13 +44,5 @@ __all__ = [
 __getattr__ = names_in(
     __name__,
     __all__,
-    "detection",
-    "threshold",
-    "placement",
-    "practice",
-    "network",
-    "agreement",
-    "baseline",
-    "storage",
-    "detector",
+    "detection threshold placement practice network agreement baseline storage detector",
 )

@@ -39,4 +39,4 @@ __all__ = [
     "translation",
 ]
 
-__getattr__ = names_in(__name__, __all__, "checks", "corners", "fitting", "homography", "rig", "rig_pair")
+__getattr__ = names_in(__name__, __all__, "checks corners fitting homography rig rig_pair")

@@ -41,12 +41,5 @@ __all__ = [
 __getattr__ = names_in(
     __name__,
     __all__,
-    "frm",
-    "homography_net",
-    "mvam",
-    "projection",
-    "valdm",
-    "adapter",
-    "local_contrast",
-    "rig_refinement",
+    "frm homography_net mvam projection valdm adapter local_contrast rig_refinement",
 )

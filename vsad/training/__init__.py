@@ -30,4 +30,4 @@ __all__ = [
     "write_latents",
 ]
 
-__getattr__ = names_in(__name__, __all__, "autoencoder", "latents", "loop", "optimization", "shards", "station")
+__getattr__ = names_in(__name__, __all__, "autoencoder latents loop optimization shards station")

@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "MEMORIES", "AlignedMemory", "Changed", "Memory", "MemoryConfig", "PrototypeMemory"]
 
-__getattr__ = names_in(__name__, __all__, "base", "table")
+__getattr__ = names_in(__name__, __all__, "base table")
