@@ -10,7 +10,7 @@ import typer
 
 from vsad.cli.app import app
 from vsad.cli.calibration import board_samples, parse_board
-from vsad.cli.options import Depth, PixelLimit, Quiet, Threads, check_apart, chosen
+from vsad.cli.options import Depth, PixelLimit, Quiet, Threads, check_out, chosen
 from vsad.terminal import Bars, say, show_table, show_warnings
 
 if TYPE_CHECKING:
@@ -42,12 +42,17 @@ def lens(
     quiet: Quiet = False,
 ) -> None:
     """Find how each camera's lens bends what is straight, from images of a chessboard."""
-    from vsad.calibration import estimate_lenses, load_lenses, save_lenses
     from vsad.files import check_writable
 
     board = parse_board(chessboard)
-    reading = chosen(None, None, depth=depth, pixel_limit=pixel_limit).reading
+    made = chosen(None, None, depth=depth, pixel_limit=pixel_limit)
     check_writable(out, "file")
+    if not data.is_dir():
+        raise FileNotFoundError(f"{data} must be a folder of pictures of a chessboard; check the path")
+
+    from vsad.calibration import estimate_lenses, load_lenses, save_lenses  # torch takes a second to import
+
+    reading = made.reading
     known = load_lenses(out) if camera is not None and out.exists() else {}
     dataset = board_samples(data, None, None, reading) if camera is None else _of_one(data, camera, reading)
     with Bars() as bars:
@@ -70,13 +75,15 @@ def undistort(
     quiet: Quiet = False,
 ) -> None:
     """Copy pictures and their masks without what the lenses bend."""
-    from vsad.calibration import load_lenses
+    check_out(out, data)
+
+    from vsad.calibration import load_lenses  # torch takes a second to import
     from vsad.pipeline import undistort_folder
 
-    check_apart(out, data)
+    known = load_lenses(lenses)
     limit = {} if pixel_limit is None else {"pixel_limit": pixel_limit}
     with Bars() as bars:
-        done = undistort_folder(data, out, load_lenses(lenses), camera=camera, progress=bars, **limit)
+        done = undistort_folder(data, out, known, camera=camera, progress=bars, **limit)
     show_warnings(done.problems())
     for view, count in done.pictures.items():
         say(f"{view}: {count} pictures and {done.masks[view]} masks undistorted")
@@ -88,8 +95,6 @@ def _of_one(folder: Path, camera: str, reading: Reading) -> MultiViewDataset:
     from vsad.data import MultiViewDataset, Sample, ViewFile
     from vsad.data.listing import pictures
 
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be a folder of pictures of a chessboard; check the path")
     found = [Sample(folder.name, file.name, "new", None, {camera: ViewFile(file)}, {}) for file in pictures(folder)]
     if not found:
         raise FileNotFoundError(f"{folder} must hold pictures of a chessboard by {camera}, got none; check the path")
