@@ -138,6 +138,7 @@ def test_the_command_takes_boards(station: Path, tmp_path: Path, monkeypatch, fo
     a, b = list(CAMERAS.values())[:2]
     assert mean_error(rig.homographies[0, 0], b @ np.linalg.inv(a), (240, 240)) < 0.2
     assert "chessboard" in said
+    assert "nothing around it tells whether a, b see in one; name those that do with --mirrored" in result.output
     assert {path.name for path in (tmp_path / "look").iterdir()} == {"view-a.jpg", "view-b.jpg", "pair-a-and-b.jpg"}
     assert result.stdout.split() == [str(Path("new/rig.json")), "look"]
 

@@ -25,6 +25,8 @@ from vsad.progress import SILENT, Progress
 
 # Each half of the boards must fix a pinhole and five numbers of a lens by itself: three boards do.
 MIN_BOARDS = 6
+# Views that an error names.
+_NAMED = 5
 # Root mean square in pixels: corners of a flat board in focus are found to half of that.
 _STRAIGHT_PX = 0.5
 # Beyond the corners a lens is a guess. A smaller share of the picture is worth a word.
@@ -138,7 +140,11 @@ def estimate_lenses(
     few = [f"{len(corners)} in {view}" for view, corners in found.items() if len(corners) < MIN_BOARDS]
     remedy = f"take at least {MIN_BOARDS} pictures with the board tilted to all sides, near the picture's corners, too"
     if len(few) == len(views):
-        raise ValueError(f"lens: a camera must see at least {MIN_BOARDS} whole boards, got {', '.join(few)}; {remedy}")
+        more = f" and {len(few) - _NAMED} more views" if len(few) > _NAMED else ""
+        raise ValueError(
+            f"lens: a camera must see at least {MIN_BOARDS} whole boards, got {', '.join(few[:_NAMED])}{more}; {remedy}"
+            ", and name the camera (--camera) where all pictures are of one"
+        )
     lenses = {}
     for view, corners in found.items():
         if len(corners) >= MIN_BOARDS:
