@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,9 @@ from vsad.files import read_bytes, read_json, write_bytes, write_json
 from vsad.metrics import as_numpy
 from vsad.pipeline.detections_file import REMEDY
 from vsad.report.pictures import Scale
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 FORMAT, VERSION = "vsad-sample", 1
 DEFECT, OK = "defect", "ok"
@@ -146,14 +150,14 @@ class SampleRecord:
         Raises:
             FileNotFoundError, ValueError: the file is missing, or is no record.
         """
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
         content = read_json(path, REMEDY)
         if content.pop("format", None) != FORMAT or content.pop("version", None) != VERSION:
             raise ValueError(f'{path}: must be an object with "format": "{FORMAT}" and "version": {VERSION}; {REMEDY}')
         try:
             content = _with_scores(content, or_nan)
-            return TypeAdapter(cls).validate_python(content)  # fields that a later version adds are passed over
+            return _reader().validate_python(content)  # fields that a later version adds are passed over
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -177,6 +181,14 @@ def _with_scores(content: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(content, dict):
         return {key: change(part) if key == "score" else _with_scores(part, change) for key, part in content.items()}
     return [_with_scores(part, change) for part in content] if isinstance(content, (list, tuple)) else content
+
+
+@cache
+def _reader() -> TypeAdapter[SampleRecord]:
+    """What checks the fields of a record; to make it takes longer than to read one."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(SampleRecord)
 
 
 def check_names(sample: Sample) -> None:

@@ -18,6 +18,7 @@ from vsad.detection import Detector, place
 from vsad.geometry import Rig
 from vsad.metrics import Curves, Intervals, Result
 from vsad.pipeline.detections import Detections
+from vsad.pipeline.opening import in_utf8
 from vsad.pipeline.tally import Tally
 from vsad.report import CurvePoints, Reconstruction, Report, ReportSample, lay_over, write_report
 
@@ -64,7 +65,7 @@ def report_detections(
             pro=[CurvePoints("pixel", curves.pro.x, curves.pro.y)] if curves.pro is not None else [],
             calibration=rig.pairs, size=rig.size,
             calibration_pictures=lay_over(_any_images(dataset), views, rig.pairs),
-            skipped=[*{**detections.bad, **_numberless(detections), **(skipped or {})}.items()],
+            skipped=[*{**_left_out(detections, dataset), **(skipped or {})}.items()],
             empty_masks=tally.empty_masks, reconstructions=drawn,
             facts={**facts, **machine, "vsad": vsad.__version__, "date": time.strftime("%Y-%m-%d %H:%M")},
         ),
@@ -87,6 +88,13 @@ def _any_images(dataset: MultiViewDataset) -> Tensor:
     """The images of the first sample that can be read, a good one where there is any."""
     order = sorted(range(len(dataset)), key=lambda index: dataset.samples[index].defect != GOOD)
     return next(images for _, images in dataset.subset(order).iter_images(on_bad=lambda bad: None))
+
+
+def _left_out(detections: Detections, dataset: MultiViewDataset) -> dict[str, str]:
+    """The samples of a data set that cannot be shown: they were not inspected, or their scores are no numbers."""
+    names = [in_utf8(sample.id) for sample in dataset.samples]  # the folder may hold samples of others
+    every = {**detections.bad, **_numberless(detections)}
+    return {name: every[name] for name in names if name in every}
 
 
 def _numberless(detections: Detections) -> dict[str, str]:
