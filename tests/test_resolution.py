@@ -15,7 +15,7 @@ def station(tmp_path_factory):
     return folder
 
 
-SMALL = "warning: pictures are worked on at 48 x 40 pixels: below 64 a side few defects can be told from what is normal"
+SMALL = "warning: pictures are worked on at 48 x 40 pixels: below 64 a side most defects are missed"
 LARGE = "warning: pictures of a and of 2 more views are enlarged, from 64 x 64 pixels to 80 x 80"
 
 

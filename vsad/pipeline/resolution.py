@@ -22,8 +22,8 @@ def resolution_warnings(dataset: MultiViewDataset) -> Iterator[str]:
     height, width = cameras.size
     if min(height, width) < LEAST:
         yield (
-            f"pictures are worked on at {width} x {height} pixels: below {LEAST} a side few defects can be told from "
-            "what is normal; take larger ones, or a larger --size"
+            f"pictures are worked on at {width} x {height} pixels: below {LEAST} a side most defects are missed, and "
+            "many pairs of views are not found; take larger ones, or a larger --size"
         )
     small = {view: size for view, size in cameras.sizes.items() if size[0] < height or size[1] < width}
     if small:
