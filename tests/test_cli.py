@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer.main
 from rich.console import Console
 
 from tests.stations import vsad
@@ -48,6 +49,7 @@ def test_every_step_leaves_its_result(station):
     result = metrics["categories"]["data"]
     assert set(result["pixel"]) == {"auroc", "ap", "f1_max", "aupro"}
     assert set(result["view"]) == set(result["sample"]) == {"auroc", "ap", "f1_max"}
+    assert result.pop("verdicts")["defects"] == 5
     assert metrics["mean"] == result
     assert "missing_part" in (station / "report.html").read_text(encoding="utf-8")
 
@@ -60,7 +62,7 @@ def test_the_readmes_lines_of_python_run_after_the_commands(station, monkeypatch
     names = {}
     exec(code, names)
     assert names["found"].maps.shape == (5, 128, 128)
-    assert isinstance(names["is_defect"](names["found"].sample_score, names["detector"].threshold), bool)
+    assert isinstance(names["found"].is_defect(names["detector"].threshold), bool)
     for default in (torch.float64, torch.bfloat16):
         others = {}
         torch.set_default_dtype(default)

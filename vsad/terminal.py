@@ -235,22 +235,21 @@ def _fits(rows: Sequence[Sequence[str]]) -> bool:
 
 def show_called(verdicts: Verdicts) -> None:
     """Say how many samples were called defective: of the good ones and the defective ones, where these are known."""
-    (alarms, good), (hits, defects) = verdicts.false_alarms(), verdicts.defects_found()
+    if verdicts.false_alarms()[1] or verdicts.defects_found()[1]:
+        show_counts(verdicts.false_alarms(), verdicts.defects_found())
+    elif verdicts.found:
+        called = sum(each.defect for each in verdicts.found)
+        say(f"{called} of {len(verdicts.found)} samples were called DEFECT")
+
+
+def show_counts(false_alarms: tuple[int, int], defects_found: tuple[int, int]) -> None:
+    """Say how many of the good samples, and of the defective ones, were called defective."""
+    (alarms, good), (hits, defects) = false_alarms, defects_found
     called = [f"{alarms} of {good} good samples were called DEFECT"] if good else []
     if defects:
         called.append(f"{hits} of {defects} defective {'ones were' if good else 'samples were called DEFECT'}")
-    if not called and verdicts.found:
-        called.append(
-            f"{sum(each.defect for each in verdicts.found)} of {len(verdicts.found)} samples were called DEFECT"
-        )
     if called:
         say("; ".join(called))
-
-
-def show_false_alarms(called: int, good: int) -> None:
-    """Say how many good samples were called defective, where any are known to be good."""
-    if good:
-        say(f"{called} of {good} good samples were called DEFECT")
 
 
 class ListCommand(TyperCommand):

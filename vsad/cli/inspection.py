@@ -287,6 +287,8 @@ def evaluate(
         print_line(json.dumps(rows[0][1]))
         return
     show_table(metrics_table(rows))
+    say(f"threshold {found.header.chosen}")
+    show_called(tally.verdicts)
     show_skipped(reading.skipped)
     show_warnings([*tally.warnings()])
     print_line(out / REPORT)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vsad.cli.app import app
-from vsad.terminal import Bars, show_false_alarms, show_table
+from vsad.terminal import Bars, show_counts, show_table
 
 
 @app.command()
@@ -44,7 +44,7 @@ def demo(
         results = run(data, out, config, bars)
     for outcome in results.values():
         show_table(metrics_table(outcome.rows))
-        show_false_alarms(*outcome.false_alarms)
+        show_counts(*outcome.verdicts)
     print(out / REPORT)
 
 

@@ -33,7 +33,7 @@ from vsad.cli.options import (
     check_out,
     chosen,
 )  # fmt: skip
-from vsad.terminal import Bars, ListCommand, say, show_false_alarms, show_skipped, show_table, show_warnings
+from vsad.terminal import Bars, ListCommand, say, show_counts, show_skipped, show_table, show_warnings
 
 
 @app.command(cls=ListCommand)
@@ -81,7 +81,7 @@ def run(
     choose_categories(data, category or (), made)
     absent = missing_categories(data, format=made.format)
     if absent and not category:
-        say(f"no images of {', '.join(absent)}: these categories are left out")
+        show_warnings([f"no images of {', '.join(absent)}: these categories are left out"])
 
     from vsad.pipeline import metrics_table  # torch and diffusers take seconds to import
     from vsad.pipeline import run as run_all
@@ -93,5 +93,5 @@ def run(
         show_table(metrics_table(outcome.rows))
         show_skipped(outcome.skipped)
         show_warnings(outcome.warnings)
-        show_false_alarms(*outcome.false_alarms)
+        show_counts(*outcome.verdicts)
     print(out)

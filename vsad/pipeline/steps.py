@@ -11,9 +11,8 @@ from torch import Tensor
 from vsad.data import MultiViewDataset
 from vsad.files import read_weights, write_json, write_weights
 from vsad.geometry import Rig
-from vsad.metrics import Intervals, Metrics, Result, summarize
+from vsad.metrics import Intervals, Result, summarize
 from vsad.pipeline.config import REGISTRATION
-from vsad.pipeline.tally import VERDICTS
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, choose_canonical, choose_margin, registration_helps
 
@@ -110,23 +109,9 @@ def write_metrics(path: Path, results: Mapping[str, Result], intervals: Mapping[
 
 
 def metrics_table(rows: Sequence[tuple[str, Result]]) -> list[dict[str, Any]]:
-    """The rows of the closing table: metrics, and what the threshold calls; None where there is none."""
+    """The rows of the closing table."""
     columns = (("sample", "auroc"), ("view", "auroc"), ("pixel", "auroc"), ("pixel", "ap"), ("pixel", "aupro"))
     return [
-        {
-            "name": name,
-            **{f"{level} {metric}": result[level][metric] for level, metric in columns},
-            **_called(result.get(VERDICTS)),
-        }
+        {"name": name, **{f"{level} {metric}": result[level][metric] for level, metric in columns}}
         for name, result in rows
     ]
-
-
-def _called(counts: Metrics | None) -> dict[str, str | None]:
-    if counts is None:
-        return dict.fromkeys(("threshold", "false alarms", "defects found"))
-    return {
-        "threshold": f"{counts['threshold']:.3g}",
-        "false alarms": f"{counts['false_alarms']} of {counts['good']}",
-        "defects found": f"{counts['defects_found']} of {counts['defects']}",
-    }

@@ -41,14 +41,15 @@ class Outcome(NamedTuple):
     Args:
         rows: the named rows of metrics, the model's own first.
         intervals: of the model's own.
-        false_alarms: how many of the good test samples were called defective, and how many there were.
+        verdicts: how many of the good test samples were called defective, of the defective ones too, and how many
+            there were.
         warnings: what was not judged as it should be.
         skipped: samples that could not be read, and why.
     """
 
     rows: list[tuple[str, Result]]
     intervals: Intervals
-    false_alarms: tuple[int, int]
+    verdicts: tuple[tuple[int, int], tuple[int, int]]
     warnings: tuple[str, ...] = ()
     skipped: Mapping[str, str] = {}
 
@@ -56,8 +57,10 @@ class Outcome(NamedTuple):
     def of(cls, facts: Mapping[str, Any]) -> Outcome:
         """That of a category which is done, from what was noted of it."""
         rows = [(name, result) for name, result in facts["rows"]]
-        called, good = facts["false_alarms"]
-        return cls(rows, facts["intervals"], (called, good), tuple(facts["warnings"]), facts["skipped"])
+        (alarms, good), (hits, defects) = facts["verdicts"]
+        return cls(
+            rows, facts["intervals"], ((alarms, good), (hits, defects)), tuple(facts["warnings"]), facts["skipped"]
+        )
 
 
 def run(
@@ -195,7 +198,7 @@ class _GroupRun:
         rows = [(name, tally.result()) for name, tally in tallies.items()]
         doubts = [] if detector.fitted.doubt is None else [detector.fitted.doubt]
         outcome = Outcome(
-            rows, main.evaluation.intervals(), main.verdicts.false_alarms(),
+            rows, main.evaluation.intervals(), (main.verdicts.false_alarms(), main.verdicts.defects_found()),
             (*doubts, *size_warnings(data.test), *main.warnings()), dict(data.reading.skipped),
         )  # fmt: skip
         with progress.stage("report", 1):
@@ -240,7 +243,7 @@ class _GroupRun:
 
     def _facts(self, product: Product, detector: Detector, outcome: Outcome) -> dict[str, str]:
         """What the report says of how it was made."""
-        called, good = outcome.false_alarms
+        (alarms, good), (hits, defects) = outcome.verdicts
         depths = {f"{depth} bits" if depth else "floating point" for depth in detector.cameras.depths.values()}
         return {
             "data": str(product.data.root),
@@ -250,7 +253,7 @@ class _GroupRun:
             "training": f"{self.config.train.steps} steps, seed {self.config.seed}",
             "weights of the levels, latents first": ", ".join(f"{w:g}" for w in detector.config.weights or ()),
             "registration": product.why,
-            "false alarms": f"{called} of {good} good samples",
+            "called DEFECT": f"{alarms} of {good} good samples, {hits} of {defects} defective ones",
             "threshold": detector.fitted.describe(),
             "seconds": f"{time.perf_counter() - self.began:.0f}",
         }
