@@ -72,6 +72,8 @@ if __name__ == "__main__":
     import torch
 
     from vsad import cli  # noqa: F401
+    from vsad.models import VALDM  # noqa: F401  (and with it diffusers, which commands import when they need it)
+    from vsad.pipeline import run  # noqa: F401
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
