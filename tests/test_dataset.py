@@ -53,7 +53,7 @@ def test_views_are_in_natural_order(samples):
     dataset = MultiViewDataset(samples)
     assert dataset.views == VIEWS
     assert levels(dataset.read_images(3)) == [3, 103, 203]
-    assert dataset.cameras == Cameras(tuple(VIEWS), (12, 16), dict.fromkeys(VIEWS, 8))
+    assert dataset.cameras == Cameras(tuple(VIEWS), (12, 16), dict.fromkeys(VIEWS, 8), dict.fromkeys(VIEWS, (12, 16)))
 
 
 def test_views_are_in_the_order_of_the_cameras(samples):
@@ -61,7 +61,7 @@ def test_views_are_in_the_order_of_the_cameras(samples):
     dataset = MultiViewDataset(samples, cameras=cameras)
     assert dataset[3]["images"].shape == (3, 3, 6, 8)
     assert levels(dataset[3]["images"]) == [203, 3, 103]
-    assert dataset.cameras == replace(cameras, depths=dict.fromkeys(VIEWS, 8))
+    assert dataset.cameras == replace(cameras, depths=dict.fromkeys(VIEWS, 8), sizes=dict.fromkeys(VIEWS, (12, 16)))
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_images_are_rgb(tmp_path):
 
 
 def test_unequal_sizes_need_a_size(tmp_path, samples):
-    write(samples[1].images["cam2"].path, np.zeros((12, 20), np.uint8))
+    write(samples[1].images["cam2"].path, np.zeros((24, 32), np.uint8))
     with pytest.raises(
-        ValueError, match=r"cam2\.png must be 16 x 12 pixels like .*cam1\.png, got 20 x 12 pixels; pass"
+        ValueError, match=r"cam2\.png must be 16 x 12 pixels like .*cam1\.png, got 32 x 24 pixels; pass"
     ):
         MultiViewDataset(samples)[1]
     assert MultiViewDataset(samples, size=8)[1]["images"].shape == (3, 3, 8, 8)

@@ -161,7 +161,7 @@ def test_what_a_data_set_reads_by_is_handed_on_if_it_is_given(root, monkeypatch)
     def made(samples, size, **given):
         return size, given
 
-    monkeypatch.setattr("vsad.data.layouts.MultiViewDataset", made)
+    monkeypatch.setattr("vsad.data.dataset.MultiViewDataset", made)
     assert open_dataset(root, "train", size=8) == (8, dict.fromkeys(("cameras", "depth", "pixel_limit")))
     cameras = Cameras(("left", "right"), (8, 8), {})
     given = {"cameras": cameras, "depth": 12, "pixel_limit": 100}

@@ -88,7 +88,7 @@ def test_the_resolution_is_the_smallest_that_is_large_enough_and_raw_is_the_larg
 
 
 def test_the_cameras_size_counts_as_the_one_that_is_asked_for(root, monkeypatch):
-    monkeypatch.setattr("vsad.data.layouts.MultiViewDataset", lambda samples, size, **given: samples)
+    monkeypatch.setattr("vsad.data.dataset.MultiViewDataset", lambda samples, size, **given: samples)
     shutil.copytree(root / "realiad_256", root / "realiad_512")
     samples = open_dataset(root, "train", cameras=Cameras(tuple(VIEWS), (448, 448), {}))
     assert "realiad_512" in samples[0].images["C1"].path.parts

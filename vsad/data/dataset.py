@@ -196,23 +196,22 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
     def _read_images(self, sample: Sample) -> tuple[Tensor, dict[str, _Native]]:
         size = self.size or self._native_file().size
         images, natives = torch.empty(len(self.views), 3, *size, dtype=torch.float32), {}
-        raster = None
-        for v, view in enumerate(self.views):
-            file = sample.images[view]
-            if raster is None or raster.path != file.path:  # the views of a montage share their file
-                raster = decode(file.path, self._pixel_limit)
+        for v, (view, raster, file) in enumerate(self._rasters(sample)):
             native = natives[view] = _Native.of(raster, file)
             if self.size is None and native.size != size:
                 raise ValueError(
                     f"MultiViewDataset: {file.path} must be {_by(size)} like {self._native_file().path}, "
                     f"got {_by(native.size)}; pass --size (in Python size=) to resize all images"
                 )
-            self._check_shape(native, view)
             depth = None if raster.values.dtype == np.uint8 else self._depths.of(view)
             image = to_rgb(replace(raster, values=_part(raster.values, file)), depth)
             images[v] = torch.from_numpy(resize_area(image, size)).permute(2, 0, 1)
             if image.dtype == np.uint8:
                 images[v].div_(255)
+        if sample is self.samples[0]:
+            self._first = natives  # others are compared with them, and they need not be decoded again
+        for view, native in natives.items():
+            self._check_shape(native, view)
         return images, natives
 
     def _truth(self, sample: Sample, natives: Mapping[str, _Native]) -> dict[str, Any]:
@@ -241,6 +240,15 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
             "defect": sample.defect or "",
         }
 
+    def _rasters(self, sample: Sample) -> Iterator[tuple[str, Raster, ViewFile]]:
+        """Decode the images of a sample, each view's with its file."""
+        raster = None
+        for view in self.views:
+            file = sample.images[view]
+            if raster is None or raster.path != file.path:  # the views of a montage share their file
+                raster = decode(file.path, self._pixel_limit)
+            yield view, raster, file
+
     def _check_shape(self, native: _Native, view: str) -> None:
         """Refuse an image that resizing would stretch in another way than those of its camera."""
         expected = self._shapes.get(view) or self._natives()[view].size
@@ -264,7 +272,7 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         if not self._first:
             for sample in self.samples:
                 try:
-                    self._first = {view: self._native(sample.images[view]) for view in self.views}
+                    self._first = {view: _Native.of(raster, file) for view, raster, file in self._rasters(sample)}
                     break
                 except (OSError, ValueError):
                     if sample is self.samples[-1]:
