@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import cv2
 import numpy as np
@@ -72,6 +73,20 @@ def test_a_sample_is_inspected_once_all_its_views_are_there_and_rest(detector, t
     (line,) = log_of(tmp_path)
     right = float(detector(np.ascontiguousarray(shoot(100).transpose(0, 3, 1, 2))).sample_score)
     assert (line["id"], line["score"]) == ("p1", pytest.approx(right, rel=1e-5))
+
+
+def test_files_of_another_size_are_said_once(detector, tmp_path):
+    with watching(detector, tmp_path, settle_s=0) as (watcher, told):
+        for name in ("p1", "p2"):
+            write_sample(tmp_path / "in" / name, 100)
+            path = str(tmp_path / "in" / name / "b.png")
+            cv2.imwrite(path, cv2.resize(cv2.imread(path), (128, 128)))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for now in range(3):
+                watcher.look(now)
+        assert sorted(told) == [("found", "p1"), ("found", "p2")]
+        assert [str(each.message)[:35] for each in said] == ["b: files are of 128 x 128 pixels, a"]
 
 
 def test_a_file_that_grows_slowly_is_waited_for(detector, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from vsad.data.new_samples import samples_among, why_unknown
 from vsad.detection import Detector
 from vsad.files import append_line, in_words
 from vsad.pipeline.detections import Detections
+from vsad.pipeline.opening import size_warnings
 from vsad.pipeline.record import SampleRecord, check_names
 from vsad.pipeline.stages import stamp
 
@@ -221,6 +223,10 @@ class Watcher:
                 seen.said = True
                 self._bad(sample.id, str(error))
             return
+        for text in size_warnings(dataset):
+            if text not in self._problems:
+                self._problems.add(text)
+                warnings.warn(text, stacklevel=2)
         record = self.out.write(sample, self.detector(images).cpu(), images)
         del self._seen[sample.id]
         self.on_found(record)
