@@ -75,6 +75,16 @@ def test_a_camera_of_which_only_noise_is_left_is_blind(station):
         assert (detector(weaker).blind < 0.5).all()
 
 
+def test_a_camera_that_is_dead_in_the_normal_samples_too_is_named(folder):
+    images = torch.stack([item["images"] for item in open_dataset(folder / "data", "train")])
+    noise = torch.randn(images[:, 2].shape, generator=torch.Generator().manual_seed(0))
+    images[:, 2] = (0.02 + 0.01 * noise).clamp(0, 1)
+    rig = Rig.load(folder / "detector/rig.json")
+    with pytest.warns(UserWarning, match=f"{rig.views[2]} shows one brightness all over") as said:
+        fitted(images, rig)
+    assert sum("one brightness" in str(each.message) for each in said) == 1
+
+
 def test_the_command_names_the_camera_and_the_files_hold_the_share(folder, station, tmp_path):
     _, _, views = station
     dataset = open_dataset(folder / "data", "test")

@@ -36,6 +36,15 @@ def expected(folder, *images):
     return [float(detector(np.ascontiguousarray(each.transpose(0, 3, 1, 2))).sample_score) for each in images]
 
 
+def test_the_detector_is_never_the_output(folder):
+    before = sorted(path.name for path in (folder / "detector").rglob("*"))
+    for options in ([], ["--fresh"]):
+        ended = command("detect", "data", "--out", "detector", *options, cwd=folder)
+        assert ended.code == 1
+        assert "--out: must not be the folder that is read, got detector" in ended.err
+    assert sorted(path.name for path in (folder / "detector").rglob("*")) == before
+
+
 def test_a_data_set_is_inspected_and_every_file_says_what_was_found(folder):
     ended = command("detect", "data", cwd=folder)
     assert (ended.code, ended.out) == (0, "detections\n")

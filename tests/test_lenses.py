@@ -136,6 +136,7 @@ def test_a_folder_keeps_its_layout_bits_and_labels(station: Path, tmp_path: Path
     done = undistort_folder(station, out, {"a": LENS})
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
         "ground_truth/dent/1/A_mask.png", "test/dent/1/a.png", "train/good/1/a.png", "train/good/1/b.jpg",
+        "undistorted.json",
     ]  # fmt: skip
     assert (done.pictures, done.masks, done.as_they_are) == ({"a": 2}, {"a": 1}, {"b": 1})
     assert (out / "train/good/1/b.jpg").read_bytes() == (station / "train/good/1/b.jpg").read_bytes()
@@ -150,6 +151,10 @@ def test_a_folder_keeps_its_layout_bits_and_labels(station: Path, tmp_path: Path
         "there is no lens for b (1 files), copied as they are",
         "not copied, as they are no pictures: notes.txt",
     ]
+    assert load_lenses(out / "undistorted.json") == {"a": LENS}
+    with pytest.raises(ValueError, match=r"must hold pictures as the cameras wrote them, .* undistorted\.json says"):
+        undistort_folder(out, tmp_path / "twice", {"a": LENS})
+    assert not (tmp_path / "twice").exists()
 
 
 def test_what_cannot_be_read_is_copied_and_named(station: Path, tmp_path: Path) -> None:

@@ -58,7 +58,6 @@ def test_a_folder_without_a_run_tells_of_none(tmp_path):
     [
         ({"size": 256}, "got size 448, now 256; name another --out, or add --fresh, which deletes what that run made"),
         ({"levels": [1]}, r"got levels \[1, 2\], now \[1\]"),
-        ({"command": "fit"}, "got command 'detect', now 'fit'"),
         ({"new": 1}, "got new None, now 1"),
     ],
 )
@@ -71,6 +70,18 @@ def test_another_run_is_refused_in_words(tmp_path, changes, message):
     assert names(tmp_path) == before
     with opened(tmp_path) as run:  # nor does the refusal keep the folder locked
         assert run.is_done("S1")
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_another_commands_folder_is_never_written_nor_deleted(tmp_path, fresh):
+    with opened(tmp_path) as run:
+        part(run, "S1")
+    before = names(tmp_path)
+    with pytest.raises(
+        ValueError, match="made by `vsad fit`, got a folder that `vsad detect` made; name another --out"
+    ):
+        opened(tmp_path, command="fit", fresh=fresh)
+    assert names(tmp_path) == before
 
 
 def test_a_run_of_another_version_is_another_run(tmp_path, monkeypatch):

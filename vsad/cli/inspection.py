@@ -81,7 +81,7 @@ def detect(
 
     Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
     """
-    check_out(out, *data)
+    check_out(out, *data, used=detector)
     check_detector(detector, device)
     check_inspected(data, category, format)
 
@@ -155,7 +155,7 @@ def watch(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
-    check_out(out, folder)
+    check_out(out, folder, used=detector)
     check_detector(detector, device)
 
     from watchfiles import watch as changes

@@ -157,7 +157,7 @@ def fit(
     from vsad.geometry.rig_file import read_rig_file
     from vsad.models.folder import check_model_folder
 
-    check_out(out, data)
+    check_out(out, data, used=model)
     choose_category(data, category, format=made.format)
     check_model_folder(model)
     read_rig_file(rig)

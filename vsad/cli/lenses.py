@@ -35,7 +35,7 @@ def lens(
     chessboard: Annotated[str, typer.Option(help="Inner corners of the chessboard, such as 9x6.")],
     out: Annotated[Path, typer.Option(help="The lenses' JSON file; --camera adds to it.")] = Path("lens.json"),
     camera: Camera = None,
-    samples: Annotated[int, typer.Option(min=1, help="Boards to use, at most.")] = 40,
+    samples: Annotated[int, typer.Option(min=6, help="Boards to use, at most.")] = 40,
     depth: Depth = None,
     pixel_limit: PixelLimit = None,
     threads: Threads = None,
@@ -75,7 +75,10 @@ def undistort(
     quiet: Quiet = False,
 ) -> None:
     """Copy pictures and their masks without what the lenses bend."""
+    from vsad.files import read_json
+
     check_out(out, data)
+    read_json(lenses, "make it with vsad lens")
 
     from vsad.calibration import load_lenses  # torch takes a second to import
     from vsad.pipeline import undistort_folder

@@ -141,8 +141,13 @@ def chosen(
     return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})
 
 
-def check_out(out: Path, *inputs: Path) -> None:
+def check_out(out: Path, *inputs: Path, used: Path | None = None) -> None:
     """Refuse a folder that cannot be written, or that is read: what was written would be taken for images next time.
+
+    Args:
+        out: that is to be written.
+        inputs: folders of images.
+        used: the model or detector that is worked with.
 
     Raises:
         OSError: ``out`` cannot be written.
@@ -151,6 +156,8 @@ def check_out(out: Path, *inputs: Path) -> None:
     from vsad.files import check_writable
 
     check_apart(out, *inputs)
+    if used is not None and out.resolve() == used.resolve():
+        raise ValueError(f"--out: must not be the folder that is read, got {out}; name another")
     check_writable(out)
 
 

@@ -103,7 +103,8 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
         except (OSError, ValueError):
             return {}  # there is no sample that can be read
         sizes = {view: (native.size, self._shapes.get(view, native.size)) for view, native in natives.items()}
-        return {view: (size, expected) for view, (size, expected) in sizes.items() if size != expected}
+        # Those of another shape are refused when they are read.
+        return {view: pair for view, pair in sizes.items() if pair[0] != pair[1] and is_resized(*pair)}
 
     def __len__(self) -> int:
         return len(self.samples)

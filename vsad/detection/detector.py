@@ -149,6 +149,7 @@ class Detector(nn.Module):
         practice = practice or Practice(torch.empty(0), (), torch.empty(0))
         none = fit_threshold([math.inf], config.false_alarms)
         glare = Glare.fit((placement.to(device) for placement in placements), size)
+        glare.warn_of_flat(rig.views)
         reach = torch.ones(2, len(rig.views), device=device)
         detector = cls(model, rig, [], glare, reach, registration, none, config, network)
         each = chain(detector._features(latents), detector._features(practice.latents))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +77,16 @@ class Glare(nn.Module):
         where = _inside(placement, size) & self.usual.isfinite()
         contrast, usual = (_contrast(light, where) for light in (_light(placement, size), self.usual))
         return (usual > _NO_CONTRAST) & (contrast < _FLAT * usual)
+
+    def warn_of_flat(self, views: Sequence[str]) -> None:
+        """Warn of the views, by name, that show one brightness all over in the normal samples too."""
+        flat = ~(_contrast(self.usual, self.usual.isfinite()) > _NO_CONTRAST)
+        for view in compress(views, flat.tolist()):
+            warnings.warn(
+                f"detector: {view} shows one brightness all over in the normal samples: its camera may be dead, "
+                "saturated or covered; look at its pictures",
+                stacklevel=3,
+            )
 
 
 def _contrast(light: Tensor, where: Tensor) -> Tensor:

@@ -76,6 +76,7 @@ class RunFolder:
             if not lock(journal, folder):
                 raise BlockingIOError(_taken(folder, known))
             known = read_run(folder)  # now that nobody else writes it
+            _check_command(folder, known, command)
             if known is not None and fresh:
                 _sweep(folder, known)
                 _check_alone(folder, known)
@@ -229,7 +230,16 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     if before == now:
         return []
     short = max(len(str(before)), len(str(now))) <= 60
-    return [f"{name} {before!r}, now {now!r}" if short else f"another {name}"]
+    return [f"{name} {before!r}, now {now!r}" if short else f"other {name}"]
+
+
+def _check_command(folder: Path, known: RunRecord | None, command: str) -> None:
+    """Refuse another command's folder, which ``fresh`` shall not delete either."""
+    if known is not None and known.command != command:
+        raise ValueError(
+            f"{folder}: must be new or made by `vsad {command}`, got a folder that `vsad {known.command}` made; name "
+            "another --out"
+        )
 
 
 def _check_same(folder: Path, known: RunRecord, asked: RunRecord) -> None:

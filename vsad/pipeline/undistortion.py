@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vsad.calibration import Lens
+from vsad.calibration import Lens, save_lenses
 from vsad.data.decode import PIXEL_LIMIT, ImageError, Raster, decode
 from vsad.data.depth import to_rgb
 from vsad.data.images import IMAGE_SUFFIXES, write_image
@@ -24,6 +24,8 @@ from vsad.progress import SILENT, Progress
 
 # What lies below a folder of this name are masks.
 _TRUTH = "ground_truth"
+# The lenses that were taken out of a folder's pictures: never twice.
+MARK = "undistorted.json"
 # Files that a warning names.
 _NAMED = 3
 
@@ -101,11 +103,16 @@ def undistort_folder(
     Raises:
         FileNotFoundError: no such folder.
         FileExistsError: ``out`` holds something.
-        ValueError: no picture is of a view that has a lens, a picture is of another size than its lens or of floating
-            point, or two pictures would have one copy.
+        ValueError: the pictures are copies already, none is of a view that has a lens, one is of another size than its
+            lens or of floating point, or two would have one copy.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder of pictures; check the path")
+    if (folder / MARK).exists():
+        raise ValueError(
+            f"{folder} must hold pictures as the cameras wrote them, got undistorted ones, as its {MARK} says; name "
+            "the folder that they were made of"
+        )
     if out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f"{out} must be a new or empty folder, got one that holds files; name another")
     check_writable(out)
@@ -129,6 +136,7 @@ def undistort_folder(
         return file, "", depths
 
     with atomic_folder(out) as new:
+        save_lenses(new / MARK, lenses)
         for file, unread, depths in progress.track(read_ahead(copy, files), "undistorting", len(files)):
             if unread:
                 done.unread[file.name] = unread
