@@ -86,9 +86,9 @@ def test_another_training_is_refused_by_what_differs(done):
         train(small_model(), station, replace(CONFIG, lr=0.1), folder=folder)
     with pytest.raises(ValueError, match=r"got model.heads 4, now 2; name"):
         train(small_model(heads=2), station, CONFIG, folder=folder)
-    with pytest.raises(ValueError, match=r"got another stations.0.latents; name another folder, or delete this one"):
+    with pytest.raises(ValueError, match=r"got other stations.0.latents; name another folder, or delete this one"):
         train(small_model(), other, CONFIG, folder=folder)
-    with pytest.raises(ValueError, match=r"got another stations.1; name another folder"):
+    with pytest.raises(ValueError, match=r"got other stations.1; name another folder"):
         train(small_model(), [station, other], CONFIG, folder=folder)
 
 

@@ -41,7 +41,7 @@ class Threshold(NamedTuple):
 
     @property
     def supported(self) -> bool:
-        """Whether the scores reach as far as the rate; else it is extrapolated beyond all of them."""
+        """Whether there are scores enough for the rate; else the threshold lies on a tail that is fitted to them."""
         return (self.samples + 1) * self.asked >= 1
 
     @property
@@ -62,7 +62,7 @@ class Threshold(NamedTuple):
             )
         return (
             f"threshold: false_alarms of {self.asked:g} cannot be supported by {self._from}: the threshold lies on a "
-            f"fitted tail, beyond all their scores, and {self._told} of good products may be called defective "
+            f"fitted tail, and {self._told} of good products may be called defective "
             f"(90 % confidence); {enough}"
         )
 
