@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import sys
 import warnings
 from typing import NamedTuple
@@ -105,6 +106,13 @@ def write_data(root, train=6, good=2, bad=2, views=VIEWS):
         write_sample(root / f"test/blot/{i:03}", 200 + i, blot=True, views=views)
         write_mask(root / f"ground_truth/blot/{i:03}", views)
     return root
+
+
+def copy_to_inspect(station, folder):
+    """Copy the ``data`` and ``detector`` that ``make_station`` wrote, to spoil; returns the folder."""
+    for name in ("data", "detector"):
+        shutil.copytree(station / name, folder / name)
+    return folder
 
 
 def make_station(folder):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.stations import command, make_station, write_sample
+from tests.stations import command, copy_to_inspect, make_station, write_sample
 from vsad.pipeline import Detections
 
 
@@ -17,8 +17,7 @@ def station(tmp_path_factory):
 @pytest.fixture
 def folder(station, tmp_path):
     """A folder with the station's detector and data, and new parts."""
-    for name in ("data", "detector"):
-        shutil.copytree(station / name, tmp_path / name)
+    copy_to_inspect(station, tmp_path)
     for place, name, seed in (("monday", "p1", 300), ("monday", "p2", 301), ("tuesday", "p3", 302)):
         write_sample(tmp_path / place / name, seed, blot=name == "p2")
     return tmp_path

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.stations import VIEWS, command, make_station, shoot, write_sample
+from tests.stations import VIEWS, command, copy_to_inspect, make_station, shoot, write_sample
 from vsad.data import open_dataset
 from vsad.detection import Detector
 from vsad.pipeline import Detections, SampleRecord
@@ -21,9 +21,7 @@ def station(tmp_path_factory):
 @pytest.fixture
 def folder(station, tmp_path):
     """A folder with the station's detector and data, to spoil."""
-    for name in ("data", "detector"):
-        shutil.copytree(station / name, tmp_path / name)
-    return tmp_path
+    return copy_to_inspect(station, tmp_path)
 
 
 def scores(out):

@@ -2,11 +2,10 @@
 
 import json
 import math
-import shutil
 
 import pytest
 
-from tests.stations import command, make_station
+from tests.stations import command, copy_to_inspect, make_station
 from vsad.detection import Detector
 from vsad.pipeline import Detections, Log
 
@@ -19,8 +18,7 @@ def station(tmp_path_factory):
 @pytest.fixture
 def folder(station, tmp_path, monkeypatch):
     """A station whose detector finds no number in the fourth sample that it looks at."""
-    for name in ("data", "detector"):
-        shutil.copytree(station / name, tmp_path / name)
+    copy_to_inspect(station, tmp_path)
     inspect, counts = Detector.inspect, []
 
     def spoiled(self, samples):

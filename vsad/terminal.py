@@ -235,19 +235,24 @@ def _fits(rows: Sequence[Sequence[str]]) -> bool:
 
 def show_called(verdicts: Verdicts) -> None:
     """Say how many samples were called defective: of the good ones and the defective ones, where these are known."""
-    if verdicts.false_alarms()[1] or verdicts.defects_found()[1]:
-        show_counts(verdicts.false_alarms(), verdicts.defects_found())
+    from vsad.pipeline import count_verdicts  # torch takes a second to import
+
+    counts = count_verdicts(verdicts)
+    if counts["good"] or counts["defects"]:
+        show_counts(counts)
     elif verdicts.found:
         called = sum(each.defect for each in verdicts.found)
         say(f"{called} of {len(verdicts.found)} samples were called DEFECT")
 
 
-def show_counts(false_alarms: tuple[int, int], defects_found: tuple[int, int]) -> None:
-    """Say how many of the good samples, and of the defective ones, were called defective."""
-    (alarms, good), (hits, defects) = false_alarms, defects_found
-    called = [f"{alarms} of {good} good samples were called DEFECT"] if good else []
+def show_counts(counts: Mapping[str, Any]) -> None:
+    """Say what ``count_verdicts`` gives: how many of the good samples and of the defective ones were called so."""
+    good, defects = counts["good"], counts["defects"]
+    called = [f"{counts['false_alarms']} of {good} good samples were called DEFECT"] if good else []
     if defects:
-        called.append(f"{hits} of {defects} defective {'ones were' if good else 'samples were called DEFECT'}")
+        called.append(
+            f"{counts['defects_found']} of {defects} defective {'ones were' if good else 'samples were called DEFECT'}"
+        )
     if called:
         say("; ".join(called))
 

@@ -107,15 +107,14 @@ def detect(
             inspector, dataset, results, bars, batch=batch or inspector.config.unet_batch(inspector.reach.device),
             on_found=found, on_bad=lambda each: bad.__setitem__(each.sample.id, each.reason),
         )  # fmt: skip
-    written = Detections.load(out)
-    verdicts = written.verdicts_of(sample.id for sample in dataset.samples)
+    verdicts = results.verdicts_of(sample.id for sample in dataset.samples)
     if not as_json:
         show_verdicts(verdicts)
     show_warnings([*verdicts.warnings()])
     show_called(verdicts)
     for name, reason in bad.items():
         error(f"{name} was not inspected: {reason}")
-    others = len(written.rows) - len(verdicts.found)
+    others = len(results.rows) - len(verdicts.found)
     if others:
         say(f"{out} also holds samples of other inspections, {others} in all; --fresh begins anew")
     if not as_json:

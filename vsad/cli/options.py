@@ -151,25 +151,16 @@ def check_out(out: Path, *inputs: Path, used: Path | None = None) -> None:
 
     Raises:
         OSError: ``out`` cannot be written.
-        ValueError: it is, or lies in, one of the folders that are read.
+        ValueError: it is, or lies in, a folder of images that is read, or is that of the model or detector.
     """
     from vsad.files import check_writable
 
-    check_apart(out, *inputs)
-    if used is not None and out.resolve() == used.resolve():
-        raise ValueError(f"--out: must not be the folder that is read, got {out}; name another")
-    check_writable(out)
-
-
-def check_apart(out: Path, *inputs: Path) -> None:
-    """Refuse to write into a folder that is read: what was written would be taken for images the next time.
-
-    Raises:
-        ValueError: ``out`` is, or lies in, one of the folders.
-    """
     for each in inputs:
         if each.is_dir() and out.resolve().is_relative_to(each.resolve()):
             raise ValueError(f"--out: must not lie in the folder that is read, got {out} in {each}; name another")
+    if used is not None and out.resolve() == used.resolve():
+        raise ValueError(f"--out: must not be the folder that is read, got {out}; name another")
+    check_writable(out)
 
 
 def check_detector(folder: Path, device: str | None) -> None:

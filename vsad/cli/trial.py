@@ -44,7 +44,7 @@ def demo(
         results = run(data, out, config, bars)
     for outcome in results.values():
         show_table(metrics_table(outcome.rows))
-        show_counts(*outcome.verdicts)
+        show_counts(outcome.counts)
     print(out / REPORT)
 
 

@@ -93,5 +93,5 @@ def run(
         show_table(metrics_table(outcome.rows))
         show_skipped(outcome.skipped)
         show_warnings(outcome.warnings)
-        show_counts(*outcome.verdicts)
+        show_counts(outcome.counts)
     print(out)

@@ -6,7 +6,7 @@ from vsad.data.grouping import Grouped, group_by_view
 from vsad.data.layouts import FORMATS, choose_category, is_data_set, list_categories, missing_categories, open_dataset
 from vsad.data.naming import natural_key
 from vsad.data.new_samples import Found, new_samples
-from vsad.data.sample import GOOD, Cameras, Sample, ViewFile, is_resized
+from vsad.data.sample import GOOD, Cameras, Sample, ViewFile, in_pixels, is_resized
 from vsad.data.synth import HARD_STATIONS, SynthConfig, hard_station, photograph_names, synthesize
 from vsad.lazy import names_in
 
@@ -28,6 +28,7 @@ __all__ = [
     "choose_category",
     "group_by_view",
     "hard_station",
+    "in_pixels",
     "is_data_set",
     "is_resized",
     "list_categories",

@@ -19,7 +19,7 @@ from vsad.data.images import resize_area
 from vsad.data.masks import read_mask
 from vsad.data.naming import natural_key
 from vsad.data.read_ahead import read_ahead
-from vsad.data.sample import GOOD, Cameras, Sample, ViewFile, is_resized
+from vsad.data.sample import GOOD, Cameras, Sample, ViewFile, in_pixels, is_resized
 from vsad.progress import SILENT, Progress
 
 
@@ -201,8 +201,8 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
             native = natives[view] = _Native.of(raster, file)
             if self.size is None and native.size != size:
                 raise ValueError(
-                    f"MultiViewDataset: {file.path} must be {_by(size)} like {self._native_file().path}, "
-                    f"got {_by(native.size)}; pass --size (in Python size=) to resize all images"
+                    f"MultiViewDataset: {file.path} must be {in_pixels(size)} like {self._native_file().path}, "
+                    f"got {in_pixels(native.size)}; pass --size (in Python size=) to resize all images"
                 )
             depth = None if raster.values.dtype == np.uint8 else self._depths.of(view)
             image = to_rgb(replace(raster, values=_part(raster.values, file)), depth)
@@ -257,8 +257,8 @@ class MultiViewDataset(Dataset[dict[str, Any]]):
             return
         like = "in the files that this was made with" if view in self._shapes else f"like {self._natives()[view].path}"
         raise ValueError(
-            f"MultiViewDataset: {native.path} must have the shape of {_by(expected)}, {like}, got {_by(native.size)}, "
-            "which would be stretched; set the camera as it was, or calibrate and train anew"
+            f"MultiViewDataset: {native.path} must have the shape of {in_pixels(expected)}, {like}, got "
+            f"{in_pixels(native.size)}, which would be stretched; set the camera as it was, or calibrate and train anew"
         )
 
     def _native(self, file: ViewFile) -> _Native:
@@ -323,8 +323,8 @@ def _size(size: int | tuple[int, int] | None, cameras: Cameras | None) -> tuple[
         return size if cameras is None else cameras.size
     if size != cameras.size:
         raise ValueError(
-            f"MultiViewDataset: size must be {_by(cameras.size)}, as the rig or detector was made with, "
-            f"got {_by(size)}; leave it out"
+            f"MultiViewDataset: size must be {in_pixels(cameras.size)}, as the rig or detector was made with, "
+            f"got {in_pixels(size)}; leave it out"
         )
     return size
 
@@ -345,10 +345,6 @@ def _check_mask(mask: np.ndarray, file: ViewFile, image: _Native) -> None:
         return
     turned = " (turned by its EXIF orientation)" if image.turned else ""
     raise ValueError(
-        f"MultiViewDataset: {file.path} must be {_by(image.size)} like its image {image.path}{turned}, "
-        f"got {_by(mask.shape)}; export the mask at the image's size"
+        f"MultiViewDataset: {file.path} must be {in_pixels(image.size)} like its image {image.path}{turned}, "
+        f"got {in_pixels(mask.shape)}; export the mask at the image's size"
     )
-
-
-def _by(size: tuple[int, ...]) -> str:
-    return f"{size[1]} x {size[0]} pixels"

@@ -92,3 +92,8 @@ class Cameras:
 def is_resized(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Tell whether a size is another one with both sides resized alike, to a pixel."""
     return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
+
+
+def in_pixels(size: tuple[int, ...]) -> str:
+    """Write a size ``(height, width)`` as errors name it: width first."""
+    return f"{size[1]} x {size[0]} pixels"

@@ -244,7 +244,7 @@ def _check_command(folder: Path, known: RunRecord | None, command: str) -> None:
 
 def _check_same(folder: Path, known: RunRecord, asked: RunRecord) -> None:
     """Refuse a run that is not the one that is asked for."""
-    before, now = ({"command": run.command, "vsad": run.vsad, **run.options} for run in (known, asked))
+    before, now = ({"vsad": run.vsad, **run.options} for run in (known, asked))
     different = differences(before, now)
     if different:
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""

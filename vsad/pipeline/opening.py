@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsad.data import GOOD, Cameras, is_resized, open_dataset
+from vsad.data import GOOD, Cameras, in_pixels, is_resized, open_dataset
 from vsad.pipeline.resolution import resolution_warnings
 from vsad.progress import SILENT, Progress
 
@@ -91,8 +91,8 @@ def size_warnings(dataset: MultiViewDataset) -> Iterator[str]:
     """Say which cameras write files of another size than those that a model or detector learned from."""
     for view, (size, known) in dataset.changed_sizes().items():
         yield (
-            f"{view}: files are of {_by(size)}, and those that were learned from of {_by(known)}; resized they look "
-            "sharper or blurrier than what is known: set the camera as it was, or train anew"
+            f"{view}: files are of {in_pixels(size)}, and those that were learned from of {in_pixels(known)}; resized "
+            "they look sharper or blurrier than what is known: set the camera as it was, or train anew"
         )
 
 
@@ -101,13 +101,9 @@ def rig_warnings(rig: Rig, dataset: MultiViewDataset) -> Iterator[str]:
     for view, size in dataset.cameras.sizes.items():
         if not is_resized(size, rig.size):
             yield (
-                f"{view}: files are of {_by(size)}, and the rig is of pictures of {_by(rig.size)}; if it was not "
-                "calibrated on such files, resized by --size, calibrate anew"
+                f"{view}: files are of {in_pixels(size)}, and the rig is of pictures of {in_pixels(rig.size)}; if it "
+                "was not calibrated on such files, resized by --size, calibrate anew"
             )
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]} pixels"
 
 
 def in_utf8(text: str) -> str:

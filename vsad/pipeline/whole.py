@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vsad.detection import Detector, FrozenNetwork
 from vsad.files import RunFolder
-from vsad.metrics import Intervals, Result
+from vsad.metrics import Intervals, Metrics, Result
 from vsad.models import VALDM, new_model
 from vsad.pipeline.categories import choose_categories
 from vsad.pipeline.config import RunConfig
@@ -25,7 +25,7 @@ from vsad.pipeline.product import RIG, WORK, Data, Product, encode_together
 from vsad.pipeline.reporting import reconstructions, report_detections
 from vsad.pipeline.stages import Stages, check_free, data_fingerprint
 from vsad.pipeline.steps import Images, write_metrics
-from vsad.pipeline.tally import Tally
+from vsad.pipeline.tally import VERDICTS, Tally
 from vsad.progress import SILENT, Prefixed, Progress
 from vsad.training import Station, check_trainable, train
 
@@ -41,15 +41,12 @@ class Outcome(NamedTuple):
     Args:
         rows: the named rows of metrics, the model's own first.
         intervals: of the model's own.
-        verdicts: how many of the good test samples were called defective, of the defective ones too, and how many
-            there were.
         warnings: what was not judged as it should be.
         skipped: samples that could not be read, and why.
     """
 
     rows: list[tuple[str, Result]]
     intervals: Intervals
-    verdicts: tuple[tuple[int, int], tuple[int, int]]
     warnings: tuple[str, ...] = ()
     skipped: Mapping[str, str] = {}
 
@@ -57,10 +54,12 @@ class Outcome(NamedTuple):
     def of(cls, facts: Mapping[str, Any]) -> Outcome:
         """That of a category which is done, from what was noted of it."""
         rows = [(name, result) for name, result in facts["rows"]]
-        (alarms, good), (hits, defects) = facts["verdicts"]
-        return cls(
-            rows, facts["intervals"], ((alarms, good), (hits, defects)), tuple(facts["warnings"]), facts["skipped"]
-        )
+        return cls(rows, facts["intervals"], tuple(facts["warnings"]), facts["skipped"])
+
+    @property
+    def counts(self) -> Metrics:
+        """What the threshold calls, as ``count_verdicts`` counts it."""
+        return self.rows[0][1][VERDICTS]
 
 
 def run(
@@ -198,7 +197,7 @@ class _GroupRun:
         rows = [(name, tally.result()) for name, tally in tallies.items()]
         doubts = [] if detector.fitted.doubt is None else [detector.fitted.doubt]
         outcome = Outcome(
-            rows, main.evaluation.intervals(), (main.verdicts.false_alarms(), main.verdicts.defects_found()),
+            rows, main.evaluation.intervals(),
             (*doubts, *size_warnings(data.test), *main.warnings()), dict(data.reading.skipped),
         )  # fmt: skip
         with progress.stage("report", 1):
@@ -243,7 +242,7 @@ class _GroupRun:
 
     def _facts(self, product: Product, detector: Detector, outcome: Outcome) -> dict[str, str]:
         """What the report says of how it was made."""
-        (alarms, good), (hits, defects) = outcome.verdicts
+        counts = outcome.counts
         depths = {f"{depth} bits" if depth else "floating point" for depth in detector.cameras.depths.values()}
         return {
             "data": str(product.data.root),
@@ -253,7 +252,8 @@ class _GroupRun:
             "training": f"{self.config.train.steps} steps, seed {self.config.seed}",
             "weights of the levels, latents first": ", ".join(f"{w:g}" for w in detector.config.weights or ()),
             "registration": product.why,
-            "called DEFECT": f"{alarms} of {good} good samples, {hits} of {defects} defective ones",
+            "called DEFECT": f"{counts['false_alarms']} of {counts['good']} good samples, "
+            f"{counts['defects_found']} of {counts['defects']} defective ones",
             "threshold": detector.fitted.describe(),
             "seconds": f"{time.perf_counter() - self.began:.0f}",
         }
