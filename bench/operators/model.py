@@ -104,7 +104,7 @@ def step(problem: Problem) -> Callable[[], tuple[Tensor, ...]]:
     mixed = detector.config.unet_precision
     model, rig = deepcopy(detector.model).train(), detector.rig
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, RATE)
+    optimizer = torch.optim.AdamW(parameters, RATE, fused=True)  # as vsad trains
 
     def train() -> tuple[Tensor, ...]:
         optimizer.zero_grad()

@@ -40,15 +40,19 @@ class MVAM(nn.Module):
         )
 
     def forward(self, feature: Tensor, projection: Projection) -> Tensor:
-        B, V, _, H, W = feature.shape
         x = feature.flatten(0, 1)
-        q, k, v = self.qkv(self.norm(x)).unflatten(0, (B, V)).chunk(3, dim=2)  # (B, V, C, H, W) each
+        x = x + self.out(self.attend(feature, projection).flatten(0, 1))
+        x = x + self.feed_forward(x)
+        return torch.unflatten(x, 0, feature.shape[:2])
+
+    def attend(self, feature: Tensor, projection: Projection) -> Tensor:
+        """What the neighbors show of every pixel's surface point, ``(B, V, C, H, W)``."""
+        B, V, _, H, W = feature.shape
+        q, k, v = self.qkv(self.norm(feature.flatten(0, 1))).unflatten(0, (B, V)).chunk(3, dim=2)
         homography, neighbors, _ = projection.at((H, W))
         aligned = homography_align(q, k, v, homography, neighbors, heads=self.heads, window=self.window, bias=self.bias)
         assert isinstance(aligned, Tensor)  # not (out, lse)
-        x = x + self.out(aligned.flatten(0, 1))
-        x = x + self.feed_forward(x)
-        return torch.unflatten(x, 0, (B, V))
+        return aligned
 
 
 def zero_(layer: nn.Module) -> nn.Module:

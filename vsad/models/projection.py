@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,3 +42,10 @@ class Projection(NamedTuple):
         """The same slots with the identity as homography: what a network that learns homographies begins with."""
         eye = torch.eye(3, dtype=self.homography.dtype, device=self.homography.device)
         return self._replace(homography=eye.expand(self.homography.shape))
+
+
+def nearest(projections: Sequence[Projection], size: Size) -> Projection:
+    """Of projections coarse to fine, each for features of twice the size, the one for features of ``size``."""
+    finest = projections[-1]
+    coarser = max(0, round(math.log2(finest.size[0] / size[0])))
+    return projections[max(0, len(projections) - 1 - coarser)].at(size)

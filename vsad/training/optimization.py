@@ -64,7 +64,11 @@ class Optimization:
         self.objective = Objective(model, config)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+            self.trained.values(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=config.mixed_precision != "fp16",  # whose scaler must see which steps are skipped
         )
         schedule = new_schedule(optimizer, config.schedule, config.steps, config.warmup)
         self.network, self.optimizer, self.schedule = accelerator.prepare(self.objective, optimizer, schedule)
