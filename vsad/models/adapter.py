@@ -32,6 +32,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         scale, shift: by which the autoencoder's latents became those of a pretrained UNet, ``scale (x - shift)``.
     """
 
+    _supports_gradient_checkpointing = True  # of diffusers' ``enable_gradient_checkpointing``
     latent_mean: Tensor
     latent_deviation: Tensor
 

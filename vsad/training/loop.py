@@ -64,6 +64,7 @@ def train(
     turned_on = config.checkpointing and not model.unet.is_gradient_checkpointing
     if turned_on:
         model.unet.enable_gradient_checkpointing()
+        model.adapter.enable_gradient_checkpointing()
     try:
         optimization = Optimization(model, stations, config, accelerator)
         checkpoints, done = None, 0
@@ -80,6 +81,7 @@ def train(
             tracker.finish()
         if turned_on:
             model.unet.disable_gradient_checkpointing()
+            model.adapter.disable_gradient_checkpointing()
         model.to(home).eval()
 
 
