@@ -16,8 +16,9 @@ from vsad.training.checkpoints import Checkpoints, facts_of
 from vsad.training.config import TrainConfig
 from vsad.training.draws import Pass, Passes, Share
 from vsad.training.log import Log
-from vsad.training.optimization import Optimization, new_accelerator
+from vsad.training.optimization import Optimization
 from vsad.training.pictures import write_picture
+from vsad.training.processes import new_accelerator
 from vsad.training.station import Station, check_stations
 
 
@@ -57,7 +58,7 @@ def train(
     stations = check_stations(model, stations)
     path = _checked_folder(folder, config)
     tracked = {"log_with": "tensorboard", "project_dir": path} if config.tensorboard else {}
-    accelerator = new_accelerator(config, **tracked)
+    accelerator = new_accelerator(config, shards=True, **tracked)
     progress = progress if accelerator.is_main_process else SILENT
     passes = Passes(stations, config, Share(accelerator.process_index, accelerator.num_processes))
     home = next(model.parameters()).device
@@ -73,9 +74,10 @@ def train(
             done = checkpoints.resume()
         if config.tensorboard:
             accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
-        _steps(model, optimization, passes, checkpoints, done, path, progress)
+        _steps(optimization, passes, checkpoints, done, path, progress)
         if optimization.ema is not None:
             optimization.ema.copy_to(optimization.trained.values())
+        optimization.gather()
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
@@ -86,7 +88,6 @@ def train(
 
 
 def _steps(
-    model: VALDM,
     optimization: Optimization,
     passes: Passes,
     checkpoints: Checkpoints | None,
@@ -107,6 +108,7 @@ def _steps(
             last = step == config.steps or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if checkpoints is not None and folder is not None and last:
                 checkpoints.save(step)
+                model = optimization.gather()
                 if accelerator.is_main_process:
                     write_picture(folder / "pictures" / f"step-{step:08d}.png", model, optimization.stations[0])
                 accelerator.wait_for_everyone()
