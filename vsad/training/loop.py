@@ -18,7 +18,8 @@ from vsad.training.draws import Pass, Passes, Share
 from vsad.training.log import Log
 from vsad.training.optimization import Optimization
 from vsad.training.pictures import write_picture
-from vsad.training.processes import new_accelerator
+from vsad.training.processes import new_accelerator, processes
+from vsad.training.sharding import check_shards
 from vsad.training.station import Station, check_stations
 
 
@@ -122,8 +123,11 @@ def check_trainable(model: VALDM, config: TrainConfig) -> None:
     """Refuse a model that cannot be trained as asked, before anything is prepared for it.
 
     Raises:
-        ValueError: the noise schedule is too short, no weight takes gradients, or one that does is not float32.
+        ValueError: the noise schedule is too short, no weight takes gradients, one that does is not float32, the batch
+            does not split evenly over the processes, or their launcher asks for shards that cannot be trained.
     """
+    Share(processes=processes().num_processes).batch(config)
+    check_shards(model, config)
     noisiest = model.scheduler.config["num_train_timesteps"]
     if config.max_timestep > noisiest:
         raise ValueError(

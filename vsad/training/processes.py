@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -35,42 +37,50 @@ def new_accelerator(config: TrainConfig, *, shards: bool = False, **more: Any) -
     cpu = _on_cpu()
     if cpu and config.mixed_precision == "fp16":
         raise ValueError("train: mixed_precision must be 'no' or 'bf16' on a CPU, got 'fp16'; choose one of them")
-    sharding = _sharding(config) if shards and parse_flag_from_env(_SHARDED) else None
+    plugin = sharding(config) if shards else None
     # The kind of an earlier training, shards or none, goes with the state of the processes; their group stays.
     AcceleratorState._reset_state(reset_partial_state=True)
-    with patch_environment(**{_SHARDED: "true" if sharding else "false"}):
+    with patch_environment(**{_SHARDED: "true" if plugin else "false"}):
         accelerator = Accelerator(
             cpu=cpu,
             mixed_precision=config.mixed_precision,
             gradient_accumulation_plugin=GradientAccumulationPlugin(config.accumulation),
             step_scheduler_with_optimizer=False,
-            fsdp_plugin=sharding,
+            fsdp_plugin=plugin,
             **more,
         )
-    if sharding and accelerator.distributed_type == DistributedType.MULTI_CPU:
+    if plugin and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # accelerate has shards on accelerators alone, and would train on whole weights here without a word.
         for state in (accelerator.state, PartialState()):
             state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = sharding
+        accelerator.state.fsdp_plugin = plugin
     return accelerator
 
 
-def _sharding(config: TrainConfig) -> FullyShardedDataParallelPlugin:
-    """How weights are spread, as the launcher says."""
-    sharding = FullyShardedDataParallelPlugin(
-        # Weights stay float32 between processes too. What is computed in less, ``autocast`` says, as without shards.
-        mixed_precision_policy=MixedPrecisionPolicy(),
-        cpu_ram_efficient_loading=False,
-    )
-    if sharding.fsdp_version != 2:
+def sharding(config: TrainConfig) -> FullyShardedDataParallelPlugin | None:
+    """How weights are spread over processes, as the launcher says; None where it says nothing of it.
+
+    Raises:
+        ValueError: it asks for what cannot be trained.
+    """
+    if not parse_flag_from_env(_SHARDED):
+        return None
+    asked = FullyShardedDataParallelPlugin(cpu_ram_efficient_loading=False)  # every process has the weights
+    if asked.fsdp_version != 2:
         raise ValueError("train: FSDP must be of version 2, got 1; add --fsdp_version 2 to `accelerate launch`")
-    if sharding.activation_checkpointing:
+    if asked.auto_wrap_policy is not None:
         raise ValueError(
-            "train: FSDP's own activation checkpointing must be off, got true; set train.checkpointing=true instead"
+            "train: FSDP must find the blocks of the model by itself, got a policy; leave out --fsdp_auto_wrap_policy"
+        )
+    if asked.activation_checkpointing:
+        raise ValueError(
+            "train: FSDP's own activation checkpointing must be off, got on; add --set train.checkpointing=true"
         )
     if config.mixed_precision == "fp16":
         raise ValueError("train: mixed_precision must be 'no' or 'bf16' with FSDP, got 'fp16'; choose one of them")
-    return sharding
+    # Weights stay float32 between processes too. What is computed in less, autocast says, as it does without shards.
+    asked.mixed_precision_policy = MixedPrecisionPolicy()
+    return asked
 
 
 def _on_cpu() -> bool:
@@ -86,6 +96,19 @@ def processes() -> PartialState:
 def is_main_process() -> bool:
     """Whether this is the process that writes files and speaks, of those that train together."""
     return bool(processes().is_main_process)
+
+
+def check_shared(path: Path) -> None:
+    """Refuse a file of the main process that is not there in this one, as on another machine's disk.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing on {platform.node()}, though the main process has written it: processes that train "
+            "together must share the folder; name one on a disk that all machines have"
+        )
 
 
 def once(work: Callable[[], Made]) -> Made:

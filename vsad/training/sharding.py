@@ -16,10 +16,27 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from vsad.models import VALDM
-from vsad.training.processes import is_main_process
+from vsad.training.config import TrainConfig
+from vsad.training.processes import is_main_process, sharding
 
 # What of a model is whole in a process only while it is computed. All else is called part by part, and gathered first.
 _BLOCKS = (ResnetBlock2D, BasicTransformerBlock)
+
+
+def check_shards(model: VALDM, config: TrainConfig) -> None:
+    """Refuse what cannot be trained in shards, where the launcher asks for them.
+
+    Raises:
+        ValueError: FSDP's settings or version, the precision, or weights that are single numbers.
+    """
+    if sharding(config) is None:
+        return
+    single = [name for name, parameter in model.named_parameters() if not parameter.ndim]
+    if single:
+        raise ValueError(
+            f"train: FSDP must have no weights that are single numbers, as the network of homographies has, got "
+            f"{single[0]}; set model.homographies=fixed, or launch without --use_fsdp"
+        )
 
 
 def to_shard(model: VALDM, accelerator: Accelerator) -> VALDM:
