@@ -174,6 +174,6 @@ def test_one_of_two_processes_registers_and_encodes(tmp_path):
 
 def test_a_batch_that_two_processes_cannot_share_is_refused_before_the_work(tmp_path):
     station = make_station(tmp_path)
-    said = launch("-m", "vsad.cli", "train", "data", "--out", "model", fails=True, cwd=station)
+    said = launch("-m", "vsad.cli", "train", "data", "--out", "refused", fails=True, cwd=station)
     assert "train: batch must be a multiple of processes x accumulation, 2 x 1, got 1; change batch or" in said
-    assert not (station / "model").exists()
+    assert not (station / "refused").exists()

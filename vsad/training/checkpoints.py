@@ -95,6 +95,7 @@ class Checkpoints:
                 self._load_state(last)
         except (RuntimeError, LookupError, EOFError, PickleError, AttributeError, TypeError) as error:
             raise ValueError(f"{last}: must be a whole checkpoint, got {first_line(error)}; {_BROKEN}") from None
+        self.optimization.accelerator.step = 0  # of passes, of which a step may have had another number
         if self.optimization.ema is not None:
             self.optimization.ema.optimization_step = step
         return step
