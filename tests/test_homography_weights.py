@@ -6,7 +6,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.homography_experiment import FAR, IMAGE, LATENT, errors, measure, pairs, perturbed, stations
+from tests.homography_experiment import (
+    FAR,
+    HELD_OUT,
+    IMAGE,
+    LATENT,
+    errors,
+    measure,
+    measured_on,
+    pairs,
+    perturbed,
+    stations,
+)
 from tests.small_training import small_model
 from vsad.geometry import Rig, RigPair, scale_homography
 from vsad.models import VALDM, HomographyNet, new_model, refined_rig, tiny
@@ -84,3 +95,12 @@ def test_the_median_rig_of_samples_is_nearer_still(coins):
     found = refined_rig(model, coins.latents, Rig([f"C{i}" for i in range(len(off))], IMAGE, pairs))
     left = torch.stack([errors(pair.homography, coins.truth[i, n]) for pair, (i, n, _) in zip(found.pairs, slots)])
     assert left.max() < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("homographies", "goal"), [("refined", 2.0), ("learned", 4.0)])
+def test_every_held_out_slot_is_found(homographies, goal):
+    """A minute of one core; docs/homography_net.md has the figures."""
+    pytest.importorskip("skimage")
+    for name, error in measure(network_of(homographies), measured_on(HELD_OUT, homographies == "learned")).items():
+        assert error[-1].max() < goal, name
