@@ -48,7 +48,7 @@ class Optimization:
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=config.mixed_precision != "fp16",  # whose scaler must see which steps are skipped
+            fused=True,  # one pass over the weights; a step whose gradients overflowed in float16 it skips by itself
         )
         schedule = new_schedule(optimizer, config.schedule, config.steps, config.warmup)
         self.network, self.optimizer, self.schedule = accelerator.prepare(self.objective, optimizer, schedule)
@@ -68,6 +68,7 @@ class Optimization:
                 accelerator.state.fsdp_plugin.auto_wrap_policy = None  # it has none of the model's blocks
                 keep_whole(adversary)
             self.judge, self.adversary = accelerator.prepare(self.discriminator, adversary)
+            self.adversary.scaler = None  # the one scale of losses moves with the model's optimizer, which steps first
             self.networks.append(self.judge)
 
     def step(self, number: int, passes: Sequence[Pass]) -> dict[str, float]:
@@ -110,17 +111,21 @@ class Optimization:
         """Move the weights, after a look at the losses of all processes."""
         mean = self.accelerator.reduce(torch.stack(list(totals.values())), reduction="mean").tolist()
         losses = dict(zip(totals, mean))
-        norm = float(self.accelerator.clip_grad_norm_(self.trained.values(), self.config.clip))
+        # Both are clipped first: this divides all gradients by the scale of float16's losses, which a step changes.
+        norms = {"gradient": float(self.accelerator.clip_grad_norm_(self.trained.values(), self.config.clip))}
+        if self.discriminator is not None:
+            norm = nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.config.clip)
+            norms["discriminator's gradient"] = float(norm)
+        found = losses | norms
         # A gradient that overflows in float16 is no error: the step is skipped and the losses are scaled down.
-        overflow = self.config.mixed_precision == "fp16" and not math.isfinite(norm)
-        if not all(map(math.isfinite, losses.values())) or not (math.isfinite(norm) or overflow):
-            self._refuse(number, {**losses, "gradient": norm})
+        if not all(map(math.isfinite, (losses if self.config.mixed_precision == "fp16" else found).values())):
+            self._refuse(number, found)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.discriminator is not None:
-            self.accelerator.clip_grad_norm_(self.discriminator.parameters(), self.config.clip)
-            self.adversary.step()
+            if math.isfinite(norms["discriminator's gradient"]):
+                self.adversary.step()
             self.adversary.zero_grad()
         if self.ema is not None:
             self.ema.step(self.trained.values())
