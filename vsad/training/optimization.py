@@ -42,6 +42,8 @@ class Optimization:
     ) -> None:
         self.model, self.stations, self.config, self.accelerator = model, stations, config, accelerator
         trained = to_shard(model, accelerator) if accelerator.is_fsdp2 else model
+        if accelerator.use_distributed and not accelerator.is_fsdp2:
+            _take_channels_last(trained)
         self.objective = Objective(trained, config)
         optimizer = torch.optim.AdamW(
             [p for p in trained.parameters() if p.requires_grad],
@@ -149,6 +151,17 @@ class Optimization:
             f"step {number}, whose weights were left as they were; check the latents for NaN, or choose a lr below "
             f"{config.lr:g}{precision}"
         )
+
+
+def _take_channels_last(model: nn.Module) -> None:
+    """Give weights of 1x1 and depthwise convolutions the strides of channels last, where their numbers lie as before.
+
+    After features in channels last their gradients have these; DDP expects those of the weights, and warns of others.
+    """
+    for weight in model.parameters():
+        if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+            strides = torch.empty(weight.shape, device="meta", memory_format=torch.channels_last).stride()
+            weight.data = weight.data.as_strided(weight.shape, strides)
 
 
 def new_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int, warmup: float) -> Any:
