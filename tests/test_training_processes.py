@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.small_training import run, small_model, small_station
 from tests.stations import make_station
-from vsad.training import TrainConfig, check_trainable, train
+from vsad.training import TrainConfig, check_alone, check_shared, check_trainable, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,20 +159,38 @@ def test_one_of_two_processes_registers_and_encodes(tmp_path):
     program.write_text(COUNTED)
     arguments = [program, "train", "data", "--steps", 3, "--registration", "on", "--set", "train.batch=2"]
     counts = {}
-    for processes in (1, 2):
-        folder = tmp_path / f"counts-{processes}"
+    for count in (1, 2):
+        folder = tmp_path / f"counts-{count}"
         folder.mkdir()
-        launch(*arguments, "--out", f"model-{processes}", processes=processes, cwd=station, COUNTS=str(folder))
-        counts[processes] = {path.name: path.stat().st_size for path in folder.iterdir()}
+        launch(*arguments, "--out", f"model-{count}", processes=count, cwd=station, COUNTS=str(folder))
+        counts[count] = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert counts[2] == counts[1]
-    assert {name: count for name, count in counts[1].items() if name.startswith("register")} == {
+    assert {name: times for name, times in counts[1].items() if name.startswith("register")} == {
         "register_station-0": 1
     }
-    one, two = (station / f"model-{processes}" for processes in (1, 2))
+    one, two = (station / f"model-{count}" for count in (1, 2))
     np.testing.assert_allclose(numbers(two / "training"), numbers(one / "training"), atol=2e-5, rtol=2e-4)
     files = [{path.relative_to(model).as_posix() for path in model.rglob("*")} for model in (one, two)]
     assert files[1] - files[0] == {"training/checkpoints/step-00000003/random_states_1.pkl"}
     assert files[0] <= files[1]
+
+
+def test_a_folder_that_this_process_does_not_share_is_told(tmp_path):
+    (tmp_path / "there").touch()
+    check_shared(tmp_path / "there")
+    with pytest.raises(
+        FileNotFoundError, match=r"index.json is missing on .* must share the folder; name one on a disk"
+    ):
+        check_shared(tmp_path / "index.json")
+
+
+def test_what_one_process_does_is_refused_to_several(monkeypatch):
+    check_alone("fit")
+    monkeypatch.setattr("vsad.training.processes.processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(
+        ValueError, match="fit: must be started in one process, got 2; only `vsad train` shares its wor"
+    ):
+        check_alone("fit")
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused_before_the_work(tmp_path):

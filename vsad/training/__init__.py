@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vsad.training.autoencoder import train_vae
     from vsad.training.latents import encode, encodings, learn_encodings, learn_latents, learn_statistics
     from vsad.training.loop import check_trainable, train
-    from vsad.training.processes import check_shared, is_main_process, once
+    from vsad.training.processes import check_alone, check_shared, is_main_process, once
     from vsad.training.shards import LatentShards, write_latents
     from vsad.training.station import Station
 
@@ -18,6 +18,7 @@ __all__ = [
     "Station",
     "TrainConfig",
     "VAEConfig",
+    "check_alone",
     "check_shared",
     "check_trainable",
     "encode",

@@ -29,6 +29,7 @@ from vsad.files import (
 from vsad.models import VALDM
 from vsad.training.config import TrainConfig
 from vsad.training.optimization import Optimization
+from vsad.training.processes import check_shared, once
 from vsad.training.sharding import assign, whole
 from vsad.training.shards import fingerprint
 from vsad.training.station import Station
@@ -77,11 +78,13 @@ class Checkpoints:
 
         Raises:
             ValueError: it is of another training.
+            FileNotFoundError: the main process has it, and this one has not.
         """
-        found = self.complete()
+        found = once(self.complete)
         if not found:
             return 0
         last = found[-1]
+        check_shared(last / FACTS)
         content = read_json(last / FACTS, REMEDY)
         different = differences(content.get("facts", {}), plain(self.facts))
         if different:

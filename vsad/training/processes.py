@@ -98,6 +98,23 @@ def is_main_process() -> bool:
     return bool(processes().is_main_process)
 
 
+def check_alone(command: str) -> None:
+    """Refuse several processes for what one does alone.
+
+    Args:
+        command: of vsad, such as ``fit``.
+
+    Raises:
+        ValueError: there are several.
+    """
+    count = processes().num_processes
+    if count > 1:
+        raise ValueError(
+            f"{command}: must be started in one process, got {count}; only `vsad train` shares its work, so start "
+            f"`vsad {command}` without a launcher"
+        )
+
+
 def check_shared(path: Path) -> None:
     """Refuse a file of the main process that is not there in this one, as on another machine's disk.
 
