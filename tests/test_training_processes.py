@@ -19,7 +19,9 @@ from vsad.training import TrainConfig, check_alone, check_shared, check_trainabl
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
-SHARDS = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+WHOLE, SHARDS = ["--multi_gpu"], ["--use_fsdp", "--fsdp_version", "2"]  # as accelerate's launcher takes them
+# What it tells the processes of shards.
+LAUNCHED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
 SETTINGS = [
     "steps=4", "batch=4", "accumulation=2", "checkpoint_every=2", "ema=0.9", "adversarial=0.1", "checkpointing=true",
 ]  # fmt: skip
@@ -45,13 +47,16 @@ cli.main()
 """
 
 
-def launch(*arguments, processes=2, fails=False, cwd=ROOT, **environment):
-    """Run a program in processes that train together; returns what they say."""
-    launcher = (
-        [] if processes == 1 else ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    )
-    command = [sys.executable, *launcher, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+def launch(*arguments, how=WHOLE, fails=False, cwd=ROOT, **environment):
+    """Run a program in two processes that train together, on the CPU; returns what they say."""
+    launcher = ["accelerate.commands.launch", "--num_processes=2", "--main_process_port=0", *how]
+    return start("-m", *launcher, *arguments, fails=fails, cwd=cwd, **environment)
+
+
+def start(*arguments, fails=False, cwd=ROOT, **environment):
+    """Run a program; returns what it says."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **environment}
+    command = [sys.executable, *map(str, arguments)]
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode != 0) == fails, result.stderr[-3000:]
     return result.stderr
@@ -85,7 +90,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     run(folder / "one", SETTINGS)
     half_way(folder / "one", folder / "resumed")
-    launch("-m", "tests.small_training", f"{folder / 'shards'},{folder / 'resumed'}", *SETTINGS, **SHARDS)
+    launch("-m", "tests.small_training", f"{folder / 'shards'},{folder / 'resumed'}", *SETTINGS, how=SHARDS)
     return folder
 
 
@@ -111,19 +116,20 @@ def test_shards_go_on_from_one_process_and_one_process_from_shards(trained, tmp_
         assert_alike(folder, trained / "one")
 
 
-@pytest.mark.parametrize("environment", [{}, SHARDS], ids=["whole", "shards"])
-def test_two_processes_compute_in_half_precision_what_one_does(tmp_path, environment):
+@pytest.mark.parametrize("how", [WHOLE, pytest.param(SHARDS, marks=pytest.mark.slow)], ids=["whole", "shards"])
+def test_two_processes_compute_in_half_precision_what_one_does(tmp_path, how):
     settings = ["steps=3", "batch=2", "mixed_precision=bf16"]
     run(tmp_path / "one", settings)
     run(tmp_path / "exact", settings[:2])
-    said = launch("-m", "tests.small_training", tmp_path / "two", *settings, **environment)
+    said = launch("-m", "tests.small_training", tmp_path / "two", *settings, how=how)
     one, exact, two = (numbers(tmp_path / name) for name in ("one", "exact", "two"))
     assert np.abs(two - one).max() < np.abs(one - exact).max()
     assert "UserWarning" not in said  # such as DDP's, of gradients whose strides are not their weights'
 
 
+@pytest.mark.slow
 def test_a_loss_in_shards_that_is_not_finite_is_told(tmp_path):
-    said = launch("-m", "tests.small_training", tmp_path, "steps=3", "batch=2", "lr=1e30", fails=True, **SHARDS)
+    said = launch("-m", "tests.small_training", tmp_path, "steps=3", "batch=2", "lr=1e30", fails=True, how=SHARDS)
     assert "FloatingPointError: train: losses and gradient must be finite, got diffusion" in said
 
 
@@ -138,15 +144,14 @@ def test_a_loss_in_shards_that_is_not_finite_is_told(tmp_path):
     ],
 )
 def test_what_shards_cannot_do_is_refused_before_the_work(monkeypatch, environment, config, model, message):
-    for name, value in {**SHARDS, **environment}.items():
+    for name, value in {**LAUNCHED, **environment}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")  # as the launcher says where it is not told
     with pytest.raises(ValueError, match=message):
         check_trainable(small_model(**model), TrainConfig(**config))
 
 
 def test_a_process_alone_has_no_shards(monkeypatch):
-    for name, value in {**SHARDS, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}.items():
+    for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
     model = small_model()
     train(model, small_station(), TrainConfig(steps=1))
@@ -159,10 +164,10 @@ def test_one_of_two_processes_registers_and_encodes(tmp_path):
     program.write_text(COUNTED)
     arguments = [program, "train", "data", "--steps", 3, "--registration", "on", "--set", "train.batch=2"]
     counts = {}
-    for count in (1, 2):
+    for count, started in ((1, start), (2, launch)):
         folder = tmp_path / f"counts-{count}"
         folder.mkdir()
-        launch(*arguments, "--out", f"model-{count}", processes=count, cwd=station, COUNTS=str(folder))
+        started(*arguments, "--out", f"model-{count}", cwd=station, COUNTS=str(folder))
         counts[count] = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert counts[2] == counts[1]
     assert {name: times for name, times in counts[1].items() if name.startswith("register")} == {
