@@ -97,6 +97,29 @@ def test_the_median_rig_of_samples_is_nearer_still(coins):
     assert left.max() < 2
 
 
+def test_learned_pairs_that_show_nothing_in_common_are_left_out():
+    """Two windows of one surface, and a third of another."""
+    (shared,), (other,) = pairs(("coins",), 1, FAR, seed=1), pairs(("brick",), 1, FAR, seed=1)
+    latents = torch.cat([shared.latents, other.latents[:, :1]], 1).expand(2, -1, -1, -1, -1)
+    model = new_model(replace(tiny(), homographies="learned"), 0)
+    with pytest.warns(UserWarning, match=r"4 of 6 homographies .* all pairs are left out"):
+        assert refined_rig(model, latents, Rig.uncalibrated(["a", "b", "c"], IMAGE)).pairs == ()
+    eye = torch.eye(3, dtype=torch.float64)
+    named = Rig(["a", "b", "c"], IMAGE, tuple(RigPair(t, s, eye) for t, s in ("ab", "ba", "cb")))
+    with pytest.warns(UserWarning, match="1 of 3 homographies were not found, c from b: they are left out"):
+        found = refined_rig(model, latents, named)
+    assert [(pair.target, pair.source) for pair in found.pairs] == [("a", "b"), ("b", "a")]
+    left = [errors(pair.homography, truth) for pair, truth in zip(found.pairs, shared.truth[:, 0])]
+    assert max(left) < 4
+
+
+def test_learned_homographies_of_cameras_that_are_turned_are_not_believed(coins):
+    model = new_model(replace(tiny(), homographies="learned"), 0)
+    views = [f"C{i}" for i in range(len(coins.truth))]
+    with pytest.warns(UserWarning, match="all pairs are left out, and every view is judged alone; calibrate"):
+        assert refined_rig(model, coins.latents, Rig.uncalibrated(views, IMAGE)).pairs == ()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("homographies", "goal"), [("refined", 2.0), ("learned", 4.0)])
 def test_every_held_out_slot_is_found(homographies, goal):

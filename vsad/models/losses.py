@@ -82,12 +82,12 @@ def homography_loss(features: Tensor, homographies: list[Tensor], neighbors: Ten
         source = level[:, neighbors.clamp(min=0).flatten()].flatten(0, 1)
         H = scale_homography(homography, (h, w), size).flatten(0, 2)
         brought, seen = homography_warp(source, H.to(source.dtype), return_mask=True)
-        disagreement = 1 - _window_cosine(target, brought, seen[:, None], window).mean((1, 2, 3))  # (S,)
+        disagreement = 1 - window_cosine(target, brought, seen[:, None], window).mean((1, 2, 3))  # (S,)
         losses.append((share * disagreement).sum())
     return torch.stack(losses).mean()
 
 
-def _window_cosine(f: Tensor, g: Tensor, seen: Tensor, window: int) -> Tensor:
+def window_cosine(f: Tensor, g: Tensor, seen: Tensor, window: int) -> Tensor:
     """Cosine of f and g ``(S, C, h, w)`` over windows and channels, ``(S, 1, h, w)``; 0 where g is not seen."""
 
     def average(x: Tensor) -> Tensor:

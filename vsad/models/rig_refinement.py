@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
 from dataclasses import replace
+from itertools import islice, product
 
 import torch
 from torch import Tensor
 
-from vsad.geometry import Rig, corners_to_homography, homography_to_corners, image_corners, scale_homography
+from vsad.files import first_of
+from vsad.geometry import Rig, RigPair, corners_to_homography, homography_to_corners, image_corners, scale_homography
 from vsad.geometry.homography import transform_points
+from vsad.models.losses import window_cosine
 from vsad.models.valdm import VALDM
+from vsad.ops import homography_warp
+from vsad.scratch import Samples
+
+# A homography that was found without a rig is believed where views agree more than beside it: by so much in their
+# cosine, so many latent pixels beside, on average of so many samples.
+_MORE, _BESIDE, _SAMPLES, _WINDOW = 0.03, (4, 8), 8, 5
 
 
 @torch.no_grad()
-def refined_rig(model: VALDM, latents: Iterable[Tensor], rig: Rig) -> Rig:
+def refined_rig(model: VALDM, latents: Samples, rig: Rig) -> Rig:
     """The rig whose corner offsets are the medians of those that the model finds in normal samples.
 
     Cameras do not move from sample to sample, so what all samples say together is better than what one says.
 
     Args:
         model: with a HomographyNet.
-        latents: of normal samples, ``(V, c, h, w)`` each.
+        latents: of normal samples, ``(S, V, c, h, w)``.
         rig: from which the model starts; for a model that learns homographies its graph alone counts.
 
     Returns:
         A rig of the same pairs. A pair keeps its homography where the median sample sees a corner of it from behind.
+        Of a model that learns homographies, pairs whose views do not agree at what was found are left out, all of them
+        where most do not; a warning names them.
     """
     model.eval()
     found = []
@@ -37,10 +48,59 @@ def refined_rig(model: VALDM, latents: Iterable[Tensor], rig: Rig) -> Rig:
     in_front = transform_points(H, corners, return_mask=True)[1].all(-1)  # (S, V, N)
     offsets = torch.where(in_front[..., None, None], homography_to_corners(H, size), torch.nan).nanmedian(0).values
     median = scale_homography(corners_to_homography(offsets.nan_to_num(), size), size, rig.size)
-    pairs, slots = [], dict.fromkeys(rig.views, 0)
-    for pair in rig.pairs:
-        view, slot = rig.views.index(pair.target), slots[pair.target]
-        slots[pair.target] += 1
-        seen = float(in_front[:, view, slot].float().mean()) > 0.5
-        pairs.append(replace(pair, homography=median[view, slot]) if seen else pair)
+    seen = in_front.double().mean(0) > 0.5
+    places = [(rig.views.index(pair.target), slot) for pair, slot in zip(rig.pairs, _slots(rig))]
+    pairs = [replace(p, homography=median[i]) if seen[i] else p for p, i in zip(rig.pairs, places)]
+    if model.config.homographies == "learned":
+        believed = _believed(model, latents, corners_to_homography(offsets.nan_to_num(), size), rig.neighbors) & seen
+        pairs = _found([(pair, bool(believed[i])) for pair, i in zip(pairs, places)])
     return Rig(rig.views, rig.size, tuple(pairs))
+
+
+def _slots(rig: Rig) -> list[int]:
+    """The slot of every pair in its target's row of the operator's arguments."""
+    counts = dict.fromkeys(rig.views, -1)
+    slots = []
+    for pair in rig.pairs:
+        counts[pair.target] += 1
+        slots.append(counts[pair.target])
+    return slots
+
+
+def _found(pairs: list[tuple[RigPair, bool]]) -> list[RigPair]:
+    """The pairs that are believed; none where most are not."""
+    lost = [pair for pair, believed in pairs if not believed]
+    if not lost:
+        return [pair for pair, _ in pairs]
+    most = 2 * len(lost) > len(pairs)
+    names = first_of([f"{pair.target} from {pair.source}" for pair in lost])
+    left = "all pairs are left out, and every view is judged alone" if most else "they are left out"
+    warnings.warn(
+        f"model: {len(lost)} of {len(pairs)} homographies were not found, {names}: {left}; calibrate the rig, or name "
+        "in it the pairs of views that overlap and are not turned against each other",
+        stacklevel=3,
+    )
+    return [] if most else [pair for pair, believed in pairs if believed]
+
+
+def _believed(model: VALDM, latents: Samples, homographies: Tensor, neighbors: Tensor) -> Tensor:
+    """Which ``homographies (V, N, 3, 3)`` of latents views agree at, and less beside them; ``(V, N)`` bool."""
+    steps = [(0, 0), *((far * x, far * y) for far in _BESIDE for x, y in product((-1, 0, 1), repeat=2) if x or y)]
+    shifts = torch.eye(3, dtype=torch.float64).repeat(len(steps), 1, 1)
+    shifts[:, :2, 2] = torch.tensor(steps, dtype=torch.float64)
+    there = (shifts[:, None, None] @ homographies).flatten(1, 2)  # (1 + beside, V N, 3, 3)
+    cosines = torch.stack([_cosines(model.appearance(z[None])[0], there, neighbors) for z in islice(latents, _SAMPLES)])
+    here, *beside = cosines.mean(0)
+    return (here - torch.stack(beside).amax(0) > _MORE).unflatten(0, neighbors.shape)
+
+
+def _cosines(features: Tensor, homographies: Tensor, neighbors: Tensor) -> Tensor:
+    """Mean cosine ``(K, V N)`` of views and what their neighbors show by ``homographies (K, V N, 3, 3)``."""
+    target = features.repeat_interleave(neighbors.shape[1], 0)
+    source = features[neighbors.clamp(min=0).flatten().to(features.device)]
+    found = []
+    for H in homographies.to(features):
+        brought, seen = homography_warp(source, H, return_mask=True)
+        cosine = window_cosine(target, brought, seen[:, None], _WINDOW).flatten(1).sum(1)
+        found.append((cosine / seen.flatten(1).sum(1).clamp(min=1)).cpu())
+    return torch.stack(found)
