@@ -1,10 +1,13 @@
 """Small pipelines of the real classes in the layouts of Stable Diffusion 1.5 and 2.1, with random weights."""
 
 import json
+from dataclasses import replace
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from vsad.models import VALDM, sd
 
 WORDS = ("a", "photo", "of", "cable", "screw")
 
@@ -46,6 +49,11 @@ def save_pipeline(folder, layout="1.5", variant=None, safetensors=True):
     )  # fmt: skip
     pipeline.save_pretrained(folder / "pipeline", variant=variant, safe_serialization=safetensors)
     return folder / "pipeline"
+
+
+def model_on(folder, **changes):
+    """A model on such a pipeline, by the preset ``sd``."""
+    return VALDM.from_pretrained(folder, config=replace(sd(), heads=4, **changes))
 
 
 def _tokenizer(folder):

@@ -79,7 +79,7 @@ def test_all_rows_are_measured_once_and_a_second_call_goes_on(tmp_path, training
     assert (tmp_path / "ablation.md").read_bytes() == table
     assert len(trainings) == len(TRAINED)
 
-    with pytest.raises(ValueError, match=r"options must be .* options.train.steps = 2 there and 3 now; .* another out"):
+    with pytest.raises(ValueError, match=r"options must be .* got options.train.steps 2, now 3; .* another out"):
         ablate(["in-place"], [1], "development", tmp_path, replace(config, train=TrainConfig(steps=3)))
     assert (tmp_path / "ablation.json").read_bytes() == stored
 

@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from vsad.files import (
+    differences,
+    first_of,
+    first_samples,
     read_array,
     read_json,
     read_text,
@@ -140,3 +143,27 @@ def test_a_large_split_is_read_soon(tmp_path):
 def test_the_readers_of_configurations_need_no_torch():
     code = "import sys, vsad.config; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "separator", "said"),
+    [
+        (["a"], 3, ", ", "a"),
+        (["a", "b", "c"], 3, ", ", "a, b, c"),
+        (["a", "b", "c", "d"], 3, ", ", "a, b, c and 1 more"),
+        (["a", "b", "c"], 1, "; ", "a; and 2 more"),
+        ([], 3, ", ", ""),
+    ],
+)
+def test_of_many_the_first_are_named_and_the_others_counted(words, most, separator, said):
+    assert first_of(words, most, separator=separator) == said
+
+
+def test_what_differs_is_said_field_by_field():
+    before, now = {"train": {"steps": 2, "lr": 0.1}, "old": 1}, {"train": {"steps": 3, "lr": 0.1}}
+    assert differences({"options": before}, {"options": now}) == [
+        "options.train.steps 2, now 3",
+        "options.old 1, now None",
+    ]
+    assert first_samples(["a"]) == "1 sample (a)"
+    assert first_samples([*"abcde"]) == "5 samples (a, b, c and 2 more)"

@@ -27,14 +27,15 @@ def test_alike_warnings_are_one_line_that_counts_and_names_the_first_samples():
     odd = [good(f"good/{i}", unjudged=(0.0, 0.07 + 0.01 * i)) for i in range(4)]
     usual = [good(f"good/{i}", unjudged=(0.0, 0.0)) for i in range(4, 9)]
     where = f"of top: {RIM}, or a reflection hides it"
-    assert said(*odd, *usual) == [f"each of 4 samples (good/0, good/1, good/2, ...): no view judges 7% to 10% {where}"]
+    four = "each of 4 samples (good/0, good/1, good/2 and 1 more)"
+    assert said(*odd, *usual) == [f"{four}: no view judges 7% to 10% {where}"]
     assert said(*odd[:2], *usual) == [f"each of 2 samples (good/0, good/1): no view judges 7% to 8% {where}"]
     assert said(odd[0], *usual) == [f"good/0: no view judges 7% {where}"]
     lay = [good(f"good/{i}", reason=f"too few features match, {i} in all views together") for i in range(5)]
     assert said(*lay, *usual) == [
-        "each of 5 samples (good/0, good/1, good/2, ...) was judged where it lay: too few features match, 0 in all "
-        "views together; too few features match, 1 in all views together; too few features match, 2 in all views "
-        "together; ..."
+        "each of 5 samples (good/0, good/1, good/2 and 2 more) was judged where it lay: too few features match, 0 in "
+        "all views together; too few features match, 1 in all views together; too few features match, 2 in all views "
+        "together; and 2 more"
     ]
 
 
@@ -50,9 +51,9 @@ def test_a_view_that_judges_much_less_than_usual_or_nothing_is_named():
 
 def test_a_camera_that_is_blind_in_all_samples_is_no_usual_thing():
     (line,) = said(*(good(f"good/{i}", blind=(0.2, 1.0), defect=True) for i in range(9)))
-    assert line.startswith("each of 9 samples (good/0, good/1, good/2, ...): top itself judges nothing")
+    assert line.startswith("each of 9 samples (good/0, good/1, good/2 and 6 more): top itself judges nothing")
     (line,) = said(*(good(f"good/{i}", blind=(0.2, 0.97)) for i in range(9)))
-    assert line.startswith("each of 9 samples (good/0, good/1, good/2, ...): top itself judges 3% of its picture")
+    assert line.startswith("each of 9 samples (good/0, good/1, good/2 and 6 more): top itself judges 3% of its picture")
 
 
 def test_a_score_that_is_no_number_is_said():
@@ -68,7 +69,7 @@ def test_the_likely_cause_comes_first_where_it_concerns_most(label):
     cause, lay = said(*alike, *rest, *bad)
     assert cause.startswith("7 of 10 samples that may be good are called DEFECT, 7 of them not registered or hardly ")
     assert "the detector of another product" in cause
-    assert lay == "each of 7 samples (0, 1, 2, ...) was judged where it lay: too few matches"
+    assert lay == "each of 7 samples (0, 1, 2 and 4 more) was judged where it lay: too few matches"
     # Where few are concerned, or few samples tell, each stands for itself.
     assert len(said(*alike[:3], *rest, *bad)) == len(said(*alike[:4])) == 1
     # A detector of other cameras registers what it is shown, and calls all of it defective.

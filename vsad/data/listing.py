@@ -15,6 +15,7 @@ from typing import NamedTuple
 from vsad.data.images import IMAGE_SUFFIXES
 from vsad.data.naming import natural_key
 from vsad.data.sample import GOOD, Sample
+from vsad.files import first_of
 
 # What Synology, macOS, Linux and Windows put beside people's files; hidden files are passed over as well.
 _JUNK = frozenset(
@@ -99,8 +100,8 @@ def sorted_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def why_unread(paths: list[Path]) -> str:
     """Say in words why pictures of one folder are not read."""
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{paths[0].parent}: images must end in {_any_of(IMAGE_SUFFIXES)}, got {paths[0].name}{more}; convert them"
+    got = first_of([path.name for path in paths], 1)
+    return f"{paths[0].parent}: images must end in {_any_of(IMAGE_SUFFIXES)}, got {got}; convert them"
 
 
 def readable_pictures(names: Iterable[str]) -> list[str]:

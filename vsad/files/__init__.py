@@ -6,11 +6,11 @@ file or the new one, whole.
 """
 
 from vsad.files.atomic import atomic, atomic_folder, check_writable, partial_folder, publish, sweep, write_bytes
-from vsad.files.run_folder import RunFolder, differences
+from vsad.files.run_folder import RunFolder
 from vsad.files.run_record import RunRecord, fingerprint_files, read_run
 from vsad.files.tensors import read_array, read_weights, write_array, write_weights
 from vsad.files.text import append_line, read_bytes, read_json, read_text, write_json, write_text
-from vsad.files.words import in_words
+from vsad.files.words import differences, first_line, first_of, first_samples, in_words
 
 __all__ = [
     "RunFolder",
@@ -21,6 +21,9 @@ __all__ = [
     "check_writable",
     "differences",
     "fingerprint_files",
+    "first_line",
+    "first_of",
+    "first_samples",
     "in_words",
     "partial_folder",
     "publish",

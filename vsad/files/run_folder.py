@@ -15,7 +15,7 @@ from vsad.files.atomic import check_writable, sweep
 from vsad.files.lock import lock
 from vsad.files.run_record import FORMAT, JOURNAL, MANIFEST, VERSION, RunRecord, inside, read_run
 from vsad.files.text import write_json
-from vsad.files.words import in_words
+from vsad.files.words import differences, first_of, in_words
 
 # Windows otherwise writes two bytes where a line ends.
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -220,19 +220,6 @@ def _line(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, allow_nan=False) + "\n").encode()
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Every field that differs, in words; both are nested mappings as JSON has them."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = [*now, *(key for key in before if key not in now)]
-        return [
-            text for key in names for text in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    if before == now:
-        return []
-    short = max(len(str(before)), len(str(now))) <= 60
-    return [f"{name} {before!r}, now {now!r}" if short else f"other {name}"]
-
-
 def _check_command(folder: Path, known: RunRecord | None, command: str) -> None:
     """Refuse another command's folder, which ``fresh`` shall not delete either."""
     if known is not None and known.command != command:
@@ -247,9 +234,8 @@ def _check_same(folder: Path, known: RunRecord, asked: RunRecord) -> None:
     before, now = ({"vsad": run.vsad, **run.options} for run in (known, asked))
     different = differences(before, now)
     if different:
-        more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise ValueError(
-            f"{folder}: must be of the same run, got {'; '.join(different[:3])}{more}; name another --out, or add "
+            f"{folder}: must be of the same run, got {first_of(different, separator='; ')}; name another --out, or add "
             "--fresh, which deletes what that run made"
         )
 

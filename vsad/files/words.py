@@ -1,4 +1,4 @@
-"""What the file system refuses, in words: the file, what is wrong with it, and the remedy."""
+"""Words of messages: what the file system refuses and the remedy, the first of many, and what differs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _SAID = {
     errno.EACCES: ("no permission", "change the permissions of it and of its folder"),
@@ -97,3 +98,37 @@ def _sentence(path: str | Path, error: OSError, remedy: str | None) -> str:
             got = f"{parts[0]}, which is a file and no folder"
             mend = "name another place" if remedy else "name another place, or delete that file"
     return f"{path}: {rule}, got {got}; {mend}" + (f", or {remedy}" if remedy else "")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def first_of(words: Sequence[str], most: int = 3, *, separator: str = ", ") -> str:
+    """The first of many, and how many more there are.
+
+    Example:
+        >>> first_of(["a", "b", "c", "d"], 2)
+        'a, b and 2 more'
+    """
+    more = f"{separator.strip(', ')} and {len(words) - most} more" if len(words) > most else ""
+    return separator.join(words[:most]) + more
+
+
+def first_samples(names: Sequence[str]) -> str:
+    """How many samples, and the first of them."""
+    return f"{len(names)} {'sample' if len(names) == 1 else 'samples'} ({first_of(names)})"
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Every field that differs, in words; both are nested mappings as JSON has them."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [*now, *(key for key in before if key not in now)]
+        return [
+            text for key in names for text in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    if before == now:
+        return []
+    short = max(len(str(before)), len(str(now))) <= 60
+    return [f"{name} {before!r}, now {now!r}" if short else f"other {name}"]

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.utils import logging
 
-from vsad.files import atomic_folder, read_json
+from vsad.files import atomic_folder, first_line
 from vsad.models import derivative_vae, hub
 from vsad.models.adapter import MultiViewAdapter
 from vsad.models.config import Prediction, VALDMConfig
 from vsad.models.derivative_config import CONFIG
 from vsad.models.folder import ADAPTER, LORA, PIPELINE, REMEDY, SCHEDULER, UNET, VAE
-from vsad.models.limits import check_counts, check_finite, check_size
+from vsad.models.limits import check_counts
 from vsad.models.presets import sd
+from vsad.models.reading import OTHER_BASE, read_part
 from vsad.models.text import encode_prompts
 
 if TYPE_CHECKING:
     from vsad.models.valdm import VALDM
 
 Model = TypeVar("Model", bound="VALDM")
-OTHER_BASE = "name another base, or fetch it anew"
 # The projections of attention that LoRA adapts, as diffusers' own training scripts do.
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+# Fields of schedules whose noise is another than DDIM's: of EDM's kind and of flows.
+_OTHER_NOISE = ("sigma_data", "use_flow_sigmas")
 # Inputs that other pipelines' UNets need and that nobody gives here, by the fields of their configuration.
 _FOREIGN = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim", "num_class_embeds")
 
@@ -55,7 +54,7 @@ def _new(kind: Any, arguments: dict[str, Any], field: str) -> Any:
         return kind(**arguments)
     except Exception as error:  # whatever they make of a value of a wrong kind
         raise ValueError(
-            f"model: {field} must hold arguments that fit {kind.__name__}, got {_line(error)}; mend them"
+            f"model: {field} must hold arguments that fit {kind.__name__}, got {first_line(error)}; mend them"
         ) from error
 
 
@@ -79,7 +78,10 @@ def schedule(config: VALDMConfig) -> DDIMScheduler:
     if config.base is not None:
         return _schedule(config.base, hub.fetch_options(config.base, config.revision), OTHER_BASE)
     return DDIMScheduler(
-        num_train_timesteps=1000, beta_schedule="scaled_linear", clip_sample=False, prediction_type=config.prediction
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type=config.prediction or "epsilon",
     )
 
 
@@ -87,13 +89,19 @@ def check_schedule(scheduler: DDIMScheduler, config: VALDMConfig) -> DDIMSchedul
     """The same schedule.
 
     Raises:
-        ValueError: its noise is not what DDIM inverts, or it ends before a time step at which features are read.
+        ValueError: its noise is not what DDIM inverts, it predicts something else than the configuration says, or it
+            ends before a time step at which features are read.
     """
     known = scheduler.config
     if known["prediction_type"] not in get_args(Prediction):
         raise ValueError(
             f"model: the schedule's prediction_type must be one of {list(get_args(Prediction))}, got "
             f"{known['prediction_type']!r}; {OTHER_BASE}"
+        )
+    if config.prediction not in (None, known["prediction_type"]):
+        raise ValueError(
+            f"model: prediction must be the schedule's, {known['prediction_type']!r}, or left out, got "
+            f"{config.prediction!r}; leave it out, or name another base"
         )
     levels = known["num_train_timesteps"]
     if config.timesteps[-1] >= levels:
@@ -188,13 +196,15 @@ def load(
     if config is not None:
         raise ValueError(f"{source}: config must be left out for a model of ours, which has its own")
     files = hub.options(hub.find(source, f"{ADAPTER}/config.json", revision), revision)
-    added = _read(MultiViewAdapter, source, ADAPTER, files)
-    config = added.valdm
-    parts: dict[str, Any] = {"adapter": added, "scheduler": _schedule(source, files, REMEDY)}
+    added = read_part(MultiViewAdapter, source, ADAPTER, files)
+    config, scheduler = added.valdm, _schedule(source, files, REMEDY)
+    parts: dict[str, Any] = {"adapter": added, "scheduler": scheduler}
+    if config.base is not None and config.prediction != scheduler.config["prediction_type"]:
+        config = replace(config, prediction=None)  # older files name one that the base's schedule overruled
     if _exists(source, VAE, "config.json", revision):
-        parts["vae"] = _read(AutoencoderKL, source, VAE, files)
+        parts["vae"] = read_part(AutoencoderKL, source, VAE, files)
     if _exists(source, UNET, "config.json", revision):
-        parts["unet"] = _read(UNet2DConditionModel, source, UNET, files)
+        parts["unet"] = read_part(UNet2DConditionModel, source, UNET, files)
     elif config.tune == "lora":
         parts["unet"] = denoiser(config)
         parts["unet"].load_lora_adapter(
@@ -220,14 +230,18 @@ def _schedule(source: str, files: dict[str, Any], remedy: str) -> DDIMScheduler:
                 f"a signal of shape {list(signal.shape)} at its {read.config['num_train_timesteps']} steps"
             )
     except OSError as error:
-        raise FileNotFoundError(f"{file} is missing or broken, {_line(error)}: {remedy}") from None
+        raise FileNotFoundError(f"{file} is missing or broken, {first_line(error)}: {remedy}") from None
     except Exception as error:  # whatever diffusers makes of a value of a wrong kind
-        raise ValueError(f"{file}: must hold arguments that fit DDIMScheduler, got {_line(error)}; {remedy}") from None
-    # Any configuration is read as DDIM's, and what DDIM has not is left out: those of flows would be other noise.
+        said = f"{file}: must hold arguments that fit DDIMScheduler, got {first_line(error)}; {remedy}"
+        raise ValueError(said) from None
+    # Any configuration is read as DDIM's, and what DDIM has not is left out: those of EDM and flows are other noise.
     name = content.get("_class_name", DDIMScheduler.__name__)
-    known = sorted({DDIMScheduler.__name__, *(kind.__name__ for kind in read.compatibles)})
+    known = sorted({DDIMScheduler.__name__, *(kind.__name__ for kind in read.compatibles)} - {"EDMEulerScheduler"})
     if name not in known:
         raise ValueError(f"{file}: the schedule must be one of {', '.join(known)}, got {name}; {remedy}")
+    other = [field for field in _OTHER_NOISE if content.get(field)]
+    if other:
+        raise ValueError(f"{file}: the schedule must be one of DDIM's noise, got {', '.join(other)}; {remedy}")
     return read
 
 
@@ -235,69 +249,9 @@ def _of_base(kind: Any, config: VALDMConfig, part: str) -> Any:
     base = str(config.base)
     files = {"variant": config.variant, **hub.fetch_options(base, config.revision)}
     try:
-        return _read(kind, base, part, files, OTHER_BASE)
+        return read_part(kind, base, part, files, OTHER_BASE)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"model: the base {config.base} cannot be read, {error}") from None
-
-
-def _read(kind: Any, source: str, part: str, files: dict[str, Any], remedy: str = REMEDY) -> Any:
-    """One part by diffusers' own loading, safetensors only, in float32, every weight where it belongs."""
-    here = Path(source) / part
-    content = read_json(here / "config.json", remedy) if Path(source).is_dir() else None
-    try:
-        if content is not None:
-            check_size(kind, here, content)
-        with _quiet():
-            model, found = kind.from_pretrained(
-                source,
-                subfolder=part,
-                torch_dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-                low_cpu_mem_usage=False,
-                **files,
-            )
-        check_finite(model)
-    except OSError as error:
-        broken = "no file named" not in str(error)
-        state = "missing" if not broken else "broken" if content is not None else "not to be had of the hub"
-        said = f"{here}: its weights are {state}, {_line(error)}; {_instead(source, part) or remedy}"
-        raise (ValueError if broken else FileNotFoundError)(said) from None
-    except Exception as error:  # whatever diffusers makes of a value of a wrong kind
-        raise ValueError(f"{here}: config and weights must belong together, got {_line(error)}; {remedy}") from None
-    wrong = [str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in found[kind]]
-    if wrong:
-        raise ValueError(
-            f"{here}: config and weights must belong together, got {len(wrong)} weights that do not "
-            f"fit, {wrong[0]} first; {remedy}"
-        )
-    # Loaded tensors lie in the file's pages, where they are not aligned: slower, and other last digits than when saved.
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep diffusers from listing the weights that do not fit: that is said in one line."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _instead(source: str, part: str) -> str:
-    """What to do about weights that are not found, by the other weights that lie in a folder; "" for none."""
-    names = sorted(path.name for path in (Path(source) / part).glob("*") if path.is_file())
-    for name in names:
-        variant = name.split(".")[-2] if name.endswith(".safetensors") and name.count(".") > 1 else ""
-        if variant:
-            return f"give variant={variant!r}, as {name} has it"
-    if any(name.endswith((".bin", ".ckpt", ".pt")) for name in names):
-        return "its weights are pickled, which is not read; write them anew with safe_serialization=True"
-    return ""
 
 
 def _exists(source: str, part: str, name: str, revision: str | None) -> bool:
@@ -306,8 +260,3 @@ def _exists(source: str, part: str, name: str, revision: str | None) -> bool:
         return hub.find(source, f"{part}/{name}" if part else name, revision) is not None
     except hub.UnreachableError:
         return False
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

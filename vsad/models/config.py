@@ -23,7 +23,8 @@ class VALDMConfig(Strict):
         variant: of the base's files, such as ``fp16``; None for the plain ones.
         revision: of a base on the hub: branch, tag or commit.
         vae, unet: arguments of diffusers' ``AutoencoderKL`` and ``UNet2DConditionModel`` where there is no base.
-        prediction: what the UNet predicts where there is no base: the noise, the velocity ``v`` or the clean sample.
+        prediction: what the UNet predicts: the noise ``epsilon``, the velocity ``v_prediction`` or the clean latents
+            ``sample``; None for what the base's schedule says, and for the noise where there is no base.
         tune: what is trained of a UNet: ``all`` of it, ``lora`` adapters of its attention, or with ``new`` only what
             VALDM adds to it.
         lora_rank: rank of those adapters.
@@ -46,7 +47,7 @@ class VALDMConfig(Strict):
     revision: str | None = None
     vae: dict[str, Any] = field(default_factory=dict)
     unet: dict[str, Any] = field(default_factory=dict)
-    prediction: Prediction = "epsilon"
+    prediction: Prediction | None = None
     tune: Literal["new", "lora", "all"] = "all"
     lora_rank: int = 8
     align_stages: tuple[str, ...] = ("up0", "up1")

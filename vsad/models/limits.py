@@ -30,7 +30,7 @@ def check_size(kind: Any, folder: Path, content: Mapping[str, Any]) -> None:
     """Refuse a configuration of more weights than the safetensors files beside it hold bytes, before any is made.
 
     Args:
-        kind: of the model, one of diffusers'.
+        kind: of the model, one of diffusers' or transformers'.
         folder: of its files.
         content: its configuration.
 
@@ -49,7 +49,8 @@ def check_size(kind: Any, folder: Path, content: Mapping[str, Any]) -> None:
     if not held:
         return  # that they are missing is said where they are read
     with torch.device("meta"):
-        model: nn.Module = kind.from_config(content)
+        of_transformers = hasattr(kind, "config_class")
+        model: nn.Module = kind(kind.config_class.from_dict(content)) if of_transformers else kind.from_config(content)
     asked = sum(parameter.numel() for parameter in model.parameters())
     if asked > held:
         raise ValueError(f"{asked:,} weights in a configuration whose files hold {held:,} bytes")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
+
+from vsad.files import first_line
+from vsad.models.reading import OTHER_BASE, read_part
 
 
 @torch.no_grad()
@@ -26,7 +28,8 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError: the base has no text encoder or tokenizer, or one that is not complete.
+        FileNotFoundError: the base has no text encoder.
+        ValueError: it has none that is complete, or no tokenizer.
     """
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
@@ -34,30 +37,21 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
         raise ImportError(
             "model: a pretrained base needs transformers for its text encoder; pip install 'vsad[pretrained]'"
         ) from error
-    classes: tuple[Any, Any] = (CLIPTokenizer, CLIPTextModel)
+    encoder = read_part(CLIPTextModel, base, "text_encoder", files, OTHER_BASE, spare=True).eval()
+    tokenizer_class: Any = CLIPTokenizer
     try:
-        tokenizer = classes[0].from_pretrained(
+        tokenizer = tokenizer_class.from_pretrained(
             base, subfolder="tokenizer", revision=files.get("revision") or "main",
             local_files_only=files.get("local_files_only", False),
         )  # fmt: skip
-        encoder, found = classes[1].from_pretrained(
-            base, subfolder="text_encoder", use_safetensors=True, output_loading_info=True, **files
-        )
-    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"model: the base {base} must have a text encoder and a tokenizer, {said}; mend it") from None
-    # What is not there transformers draws at random or makes up.
-    lost = sorted([*found["missing_keys"], *found["mismatched_keys"]])
-    if lost:
-        raise ValueError(f"model: {base}/text_encoder must have all its weights, {lost[0]} is missing; mend the base")
+    except Exception as error:  # whatever transformers makes of files that are not a tokenizer's
+        said = f"model: the base {base} must have a tokenizer, got {first_line(error)}; {OTHER_BASE}"
+        raise ValueError(said) from None
     if len(tokenizer) <= 2 or tokenizer.model_max_length > 10_000:
-        raise ValueError(
-            f"model: {base}/tokenizer must have all its files, {len(tokenizer)} words found; mend the base"
-        )
-    encoder.float().eval()  # a variant in half precision is computed in full
+        raise ValueError(f"model: {base}/tokenizer must have all its files, {len(tokenizer)} words found; {OTHER_BASE}")
     tokens = tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
     mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
     hidden: Tensor = encoder(tokens.input_ids, attention_mask=mask)[0]
-    return hidden.float()
+    return hidden

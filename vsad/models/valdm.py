@@ -65,10 +65,11 @@ class VALDM(nn.Module):
         if config.base is not None and Path(config.base).is_dir():  # found from other folders too
             config = replace(config, base=str(Path(config.base).resolve()))
         self.config = config
+        # First, since it is small: what is wrong with it is said before gigabytes of weights are read.
+        self.scheduler = components.check_schedule(scheduler or components.schedule(config), config)
         self.vae = (vae or components.autoencoder(config)).requires_grad_(False)
         skip_zero_branches(self.vae)
         self.unet = components.check_denoiser(unet or components.denoiser(config))
-        self.scheduler = components.check_schedule(scheduler or components.schedule(config), config)
         self.adapter = adapter or components.adapter(config, self.vae, self.unet)
         components.choose_trained(config, self.unet)
 
@@ -274,12 +275,10 @@ class VALDM(nn.Module):
             TypeError, ValueError: an argument does not fit the model or the rig; the message names it.
         """
         check_inputs(self, latents, rig, category=category)
-        if not (stages and self.config.feature_stages):
-            return [normalize(latents)]
         levels: list[Tensor] = []
         projections: list[Projection] = []
-        wanted, x = self.config.timesteps, latents
-        steps = wanted if wanted[0] == 0 else (0, *wanted)
+        wanted, x = self.config.timesteps if stages and self.config.feature_stages else (), latents
+        steps = sorted({0, *wanted}) if wanted else []
         for step, following in zip(steps, (*steps[1:], None)):
             times = torch.full((len(x),), step, device=x.device)
             with nullcontext() if precision is None else torch.autocast(x.device.type, precision):
@@ -342,9 +341,12 @@ class VALDM(nn.Module):
         clean, noise = self.clean_and_noise(noisy, prediction, step)
         return self.add_noise(clean, noise, following)
 
-    def _amplitudes(self, like: Tensor, timesteps: Tensor | int) -> tuple[Tensor, Tensor]:
+    def _amplitudes(self, like: Tensor, timesteps: Tensor | int) -> tuple[Tensor, Tensor] | tuple[float, float]:
         """``sqrt(a_t)`` and ``sqrt(1 - a_t)`` for every sample of ``like (B, V, c, h, w)``, or for all of them."""
-        a = self.scheduler.alphas_cumprod.to(like.device)[timesteps][..., None, None, None, None]
+        a: Tensor = self.scheduler.alphas_cumprod  # on the CPU
+        if isinstance(timesteps, int):  # numbers, for which no device waits
+            return float(a[timesteps].sqrt()), float((1 - a[timesteps]).sqrt())
+        a = a.to(like.device)[timesteps][:, None, None, None, None]
         return a.sqrt().to(like.dtype), (1 - a).sqrt().to(like.dtype)  # 1 - a would be 0 in bfloat16
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 import vsad
 from vsad.data.synth import hard_station, synthesize
-from vsad.files import read_json, write_json, write_text
+from vsad.files import differences, first_of, read_json, write_json, write_text
 from vsad.pipeline.ablation_changes import ROWS, check_ablation
 from vsad.pipeline.ablation_rows import Rows
 from vsad.pipeline.ablation_table import LEVELS, markdown
@@ -105,22 +105,9 @@ def _content(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     content = read_json(path, "name another folder, or delete it to measure anew")
     found = content.get("options")
     if found != options:
-        old, new = _flat({"options": found}), _flat({"options": options})
-        different = "; ".join(
-            f"{name} = {old.get(name)} there and {new.get(name)} now"
-            for name in dict.fromkeys([*old, *new])
-            if old.get(name) != new.get(name)
-        )
-        raise ValueError(f"ablate: options must be those of {path}, got {different}; repeat them or name another out")
+        got = first_of(differences({"options": found}, {"options": options}), separator="; ")
+        raise ValueError(f"ablate: options must be those of {path}, got {got}; repeat them or name another out")
     return content
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their paths, such as ``options.train.steps``."""
-    leaves: dict[str, Any] = {}
-    for name, value in nested.items():
-        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return leaves
 
 
 def _measure(

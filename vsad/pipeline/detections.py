@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vsad.data import Cameras, Sample
 from vsad.detection import Detection
-from vsad.files import RunFolder, read_run, write_json
+from vsad.files import RunFolder, first_samples, read_run, write_json
 from vsad.geometry import Rig
 from vsad.metrics import as_numpy
 from vsad.pipeline.deciding import as_now, at_threshold
@@ -149,9 +149,10 @@ class Detections:
         """Say which samples were decided anew by their scores alone, as there are no maps of them."""
         if self.without_maps:
             warnings.warn(
-                f"{self.folder}: there are no maps of {some(self.without_maps)}: their verdicts follow the threshold, "
-                "their regions and overlays are left out; inspect anew with --fresh to have them", stacklevel=2,
-            )  # fmt: skip
+                f"{self.folder}: there are no maps of {first_samples(self.without_maps)}: their verdicts follow the "
+                "threshold, their regions and overlays are left out; inspect anew with --fresh to have them",
+                stacklevel=2,
+            )
 
     def is_of(self, sample: Sample) -> bool:
         """Whether a sample's files are those that were inspected by its name, wherever they lie now."""
@@ -364,9 +365,3 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
 
 def _file(sample_id: str) -> str:
     return f"samples/{sample_id}.json"
-
-
-def some(names: Sequence[str]) -> str:
-    """How many samples, and the first of them."""
-    more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} {'sample' if len(names) == 1 else 'samples'} ({', '.join(names[:3])}{more})"

@@ -14,8 +14,8 @@ from torch import Tensor
 from vsad.config import plain
 from vsad.data import BadSample, MultiViewDataset, Sample
 from vsad.detection import Detector, storage
-from vsad.files import fingerprint_files
-from vsad.pipeline.detections import Detections, some
+from vsad.files import fingerprint_files, first_samples
+from vsad.pipeline.detections import Detections
 from vsad.pipeline.record import SampleRecord, check_names
 from vsad.progress import SILENT, Progress
 
@@ -68,7 +68,8 @@ def inspect(
             changed.append(sample.id)
     if changed:
         warnings.warn(
-            f"{out.folder}: what was found in {some(changed)} before was of other files, and is replaced", stacklevel=2
+            f"{out.folder}: what was found in {first_samples(changed)} before was of other files, and is replaced",
+            stacklevel=2,
         )
 
     with progress.stage("detect", len(todo)) as stage:

@@ -9,6 +9,7 @@ import torch
 
 from vsad.data import MultiViewDataset
 from vsad.detection import Detector, place
+from vsad.files import first_of
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.names import BASELINE
 from vsad.pipeline.opening import in_utf8
@@ -36,8 +37,8 @@ def measure(found: Detections, dataset: MultiViewDataset, progress: Progress = S
     missing = [name for name in names if name not in found.rows and name not in found.bad]
     if missing:
         raise ValueError(
-            f"{found.folder}: must hold detections of every test sample, got none of {', '.join(missing[:3])}"
-            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; run `vsad detect` on this data set"
+            f"{found.folder}: must hold detections of every test sample, got none of {first_of(missing)}; run "
+            "`vsad detect` on this data set"
         )
     other = next((sample for sample in dataset.samples if not found.is_of(sample)), None)
     if other is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vsad.detection import Detection
+from vsad.files import first_of
 from vsad.metrics import Evaluation, Metrics, Result
 from vsad.pipeline.verdicts import Verdict, Verdicts
 
@@ -56,10 +57,10 @@ class Tally:
         """Say what was not judged as it should be, and which defective samples nobody has marked the defect of."""
         yield from self.verdicts.warnings()
         if self.empty_masks:
-            count, first = len(self.empty_masks), ", ".join(self.empty_masks[:3])
+            count = len(self.empty_masks)
             yield (
                 f"{count} defective {'sample has' if count == 1 else 'samples have'} no mask that shows a defect "
-                f"({first}{', ...' if count > 3 else ''}): counted as samples, their pixels and views nowhere"
+                f"({first_of(self.empty_masks)}): counted as samples, their pixels and views nowhere"
             )
 
 

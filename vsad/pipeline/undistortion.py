@@ -19,15 +19,13 @@ from vsad.data.listing import split_name, walk
 from vsad.data.masks import read_mask
 from vsad.data.naming import natural_key
 from vsad.data.read_ahead import read_ahead
-from vsad.files import atomic_folder, check_writable
+from vsad.files import atomic_folder, check_writable, first_of
 from vsad.progress import SILENT, Progress
 
 # What lies below a folder of this name are masks.
 _TRUTH = "ground_truth"
 # The lenses that were taken out of a folder's pictures: never twice.
 MARK = "undistorted.json"
-# Files that a warning names.
-_NAMED = 3
 
 
 @dataclass
@@ -57,9 +55,9 @@ class Undistorted:
             views = ", ".join(f"{view} ({count} files)" for view, count in self.as_they_are.items())
             said.append(f"there is no lens for {views}, copied as they are")
         if self.unread:
-            said.append(f"copied as they are, as they cannot be read: {_some(list(self.unread.values()))}")
+            said.append(f"copied as they are, as they cannot be read: {first_of(list(self.unread.values()))}")
         if self.left_out:
-            said.append(f"not copied, as they are no pictures: {_some(self.left_out)}")
+            said.append(f"not copied, as they are no pictures: {first_of(self.left_out)}")
         for depth in sorted(self.depths):
             said.append(f"pictures say that {depth} bits count, which copies do not: give --depth {depth} from now on")
         return said
@@ -204,8 +202,3 @@ def _read(path: Path, is_mask: bool, pixel_limit: int) -> tuple[np.ndarray, tupl
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def _some(names: list[str]) -> str:
-    """The first of many."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

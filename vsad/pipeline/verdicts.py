@@ -11,6 +11,7 @@ import numpy as np
 
 from vsad.data import GOOD
 from vsad.detection import is_blind, is_unjudged
+from vsad.files import first_of, first_samples
 
 # Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
 UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
@@ -18,8 +19,8 @@ UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
 _LEAST, _LITTLE = 0.05, 0.5
 # Where no view judges so much of one, the sample does not lie as normal samples do.
 _LOST = 0.5
-# So many samples are needed to tell what is wrong with all of them, and so many of those alike are named.
-_MANY, _NAMED = 5, 3
+# So many samples are needed to tell what is wrong with all of them.
+_MANY = 5
 _WHY = "it lies at the rim of the pictures, or too few normal samples show it"
 _DEAD = "the camera is dead, saturated or covered, or shows no product; look at it"
 _SATURATED = "the rest is saturated or out of place, and only other views may say anything of it; look at the camera"
@@ -142,10 +143,7 @@ class Verdicts:
 
 def _names(samples: Sequence[str]) -> str:
     """One or more samples as the subject of a sentence."""
-    if len(samples) == 1:
-        return samples[0]
-    more = ", ..." if len(samples) > _NAMED else ""
-    return f"each of {len(samples)} samples ({', '.join(samples[:_NAMED])}{more})"
+    return samples[0] if len(samples) == 1 else f"each of {first_samples(samples)}"
 
 
 def _together(details: Collection[float | str]) -> str:
@@ -154,5 +152,4 @@ def _together(details: Collection[float | str]) -> str:
     if shares:
         ends = dict.fromkeys(f"{share:.0%}" for share in (shares[0], shares[-1]))
         return " to ".join(ends)
-    words = [*dict.fromkeys(str(detail) for detail in details)]
-    return "; ".join([*words[:_NAMED], *(["..."] if len(words) > _NAMED else [])])
+    return first_of([*dict.fromkeys(str(detail) for detail in details)], separator="; ")

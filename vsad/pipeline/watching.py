@@ -14,7 +14,7 @@ from vsad.data import Found, MultiViewDataset, Sample
 from vsad.data.listing import walk
 from vsad.data.new_samples import samples_among, why_unknown
 from vsad.detection import Detector
-from vsad.files import append_line, in_words
+from vsad.files import append_line, first_of, in_words
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.opening import size_warnings
 from vsad.pipeline.record import SampleRecord, check_names
@@ -199,8 +199,7 @@ class Watcher:
             if not seen.said:
                 self._bad(name, "watching ended before its files had rested; watch again, or use `vsad detect`")
         if still:
-            more = f" and {len(still) - _NAMED} more" if len(still) > _NAMED else ""
-            self._problem(f"still not whole at the end: {', '.join(still[:_NAMED])}{more}")
+            self._problem(f"still not whole at the end: {first_of(still, _NAMED)}")
 
     def _consider(self, sample: Sample, now: float) -> None:
         if self.out.is_done(sample):

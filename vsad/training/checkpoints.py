@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from vsad.config import plain
 from vsad.files import (
     differences,
+    first_line,
+    first_of,
     in_words,
     partial_folder,
     publish,
@@ -80,10 +82,10 @@ class Checkpoints:
             return 0
         last = found[-1]
         content = read_json(last / FACTS, REMEDY)
-        different = list(differences(content.get("facts", {}), plain(self.facts)))
+        different = differences(content.get("facts", {}), plain(self.facts))
         if different:
-            more = f", and {len(different) - 3} more" if len(different) > 3 else ""
-            raise ValueError(f"{self.folder}: must be of this training, got {'; '.join(different[:3])}{more}; {REMEDY}")
+            got = first_of(different, separator="; ")
+            raise ValueError(f"{self.folder}: must be of this training, got {got}; {REMEDY}")
         step = content.get("step")
         if type(step) is not int or step < 0:
             raise ValueError(f"{last / FACTS}: step must be an integer from 0, got {step!r}; {_BROKEN}")
@@ -91,7 +93,7 @@ class Checkpoints:
             with in_words(last, REMEDY):
                 self.optimization.accelerator.load_state(last)
         except (RuntimeError, LookupError, EOFError, PickleError, AttributeError, TypeError) as error:
-            raise ValueError(f"{last}: must be a whole checkpoint, got {_line(error)}; {_BROKEN}") from None
+            raise ValueError(f"{last}: must be a whole checkpoint, got {first_line(error)}; {_BROKEN}") from None
         if self.optimization.ema is not None:
             self.optimization.ema.optimization_step = step
         return step
@@ -162,11 +164,6 @@ def _torch_in_words(path: Path) -> Iterator[None]:
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
             raise
         raise OSError(
-            f"{path}: must be a place that can be written, got {_line(error)}; is the disk full? Free some space, or "
-            "name a place on another disk"
+            f"{path}: must be a place that can be written, got {first_line(error)}; is the disk full? Free some space, "
+            "or name a place on another disk"
         ) from None
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
