@@ -27,7 +27,7 @@ from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
 from vsad.detection.placement import Placement, cells, place
 from vsad.detection.practice import Practice
-from vsad.detection.precision import without_autocast
+from vsad.detection.precision import Unrounded, without_autocast
 from vsad.detection.smoothing import extend, known_gaussian
 from vsad.detection.threshold import Threshold, fit_threshold
 from vsad.detection.weighing import Case, Cases, choose_weights
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _RIM = 1
 
 
-class Detector(nn.Module):
+class Detector(Unrounded):
     """Inspects the images of a rig's views; made by ``fit`` or ``from_pretrained``.
 
     Args:
@@ -376,8 +376,7 @@ class Detector(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, the rig, the memory (safetensors) and the configuration (JSON) into a folder.
 
-        It is read in float32: what a detector in half precision has lost of its memory does not come back, so compute
-        in half by ``DetectorConfig.mixed_precision``, which rounds nothing that is remembered.
+        It is read in float32, whatever it is in.
         """
         storage.save(self, Path(folder))
 

@@ -8,10 +8,11 @@ from functools import reduce
 from itertools import compress
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from vsad.detection.placement import Placement
+from vsad.detection.precision import Unrounded
 from vsad.scratch import Scratch
 
 # A place that is saturated in more than this share of the normal samples is bright by itself.
@@ -29,7 +30,7 @@ _FLAT, _NO_CONTRAST = 0.1, 0.01
 _AT_ONCE = 1 << 22
 
 
-class Glare(nn.Module):
+class Glare(Unrounded):
     """Tells saturated light that is not normal at its place, and the halo around it.
 
     A lamp's reflection is saturated in its middle only. What lies next to that and is brighter than usual belongs to

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vsad.detection.config import DetectorConfig
 from vsad.detection.memory import MEMORIES, Changed, Memory
+from vsad.detection.precision import Unrounded
 from vsad.detection.smoothing import gaussian
 from vsad.progress import SILENT, Progress
 from vsad.scratch import Samples, Scratch
@@ -19,7 +20,7 @@ PLACE = 1.5
 FLOOR = 0.3
 
 
-class Level(nn.Module):
+class Level(Unrounded):
     """One level of features: its memory, and the mean and deviation of normal scores.
 
     Both are those of the place where the memory looks at the same place, and those of the view where it finds
