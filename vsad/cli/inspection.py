@@ -238,7 +238,7 @@ def threshold(
         verdicts = decide_anew(detections, made, f"{how}: {made.describe()}", bars).verdicts
     if detector is not None:
         change_threshold(detector, made)
-    show_warnings([made.doubt] if made.doubt else [])
+    show_warnings(made.doubts)
     if as_json:
         print_line(json.dumps(count_verdicts(verdicts)))
         return

@@ -25,6 +25,7 @@ from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare, any_pixel, covered
 from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
+from vsad.detection.oddity import name_odd
 from vsad.detection.placement import Placement, cells, place
 from vsad.detection.practice import Practice
 from vsad.detection.precision import Unrounded, without_autocast
@@ -110,6 +111,7 @@ class Detector(Unrounded):
         practice: Practice | None = None,
         network: FrozenNetwork | None = None,
         maps: Sequence[Tensor | Scratch] = (),
+        names: Sequence[str] = (),
         progress: Progress = SILENT,
     ) -> Detector:
         """Fill the memory with the features of normal samples and choose the threshold.
@@ -132,6 +134,7 @@ class Detector(Unrounded):
             practice: some of the normal samples with painted defects; without them all levels weigh the same.
             network: whose maps are levels beside the model's; the detector keeps it.
             maps: that it gives of the normal samples in canonical pose, each ``(S, V, C, h, w)``.
+            names: of the samples, for what ``name_odd`` says of them.
             progress: told of every sample and level.
         """
         from vsad.models import refined_rig  # diffusers takes seconds to import
@@ -163,7 +166,7 @@ class Detector(Unrounded):
             painted_cases = Cases(deviations, placements, [*enumerate(practice.samples, count)])
             weights = choose_weights(detector, normal_cases, painted_cases, practice.marks)
             detector.config = replace(config, weights=weights)
-        detector._fit_scores(normal_cases)
+        detector._fit_scores(normal_cases, [names[i] for i in used] if names else [f"sample {i}" for i in used])
         if not all(bool(level.get_buffer("known").any()) for level in detector.levels):
             raise ValueError("Detector.fit: samples must show what can be judged, got nothing; look at their pictures")
         return detector
@@ -200,19 +203,21 @@ class Detector(Unrounded):
             deviations.append(found)
         return deviations
 
-    def _fit_scores(self, samples: Sequence[Case]) -> None:
-        """Set the reach and the threshold from normal samples' deviations and placements.
-
-        Every score is measured by the reach of the other samples.
-        """
+    def _fit_scores(self, samples: Sequence[Case], names: Sequence[str]) -> None:
+        """Set reach and threshold from normal samples' cases, every score measured by the reach of the others."""
         maps = in_columns(self._own(*case) for case in samples)  # own, known and shown
-        highest = [peaks(own, known, self.judged_rig) for own, known, _ in zip(*maps)]
-        total, scores = torch.stack(highest).sum(0), []
-        for own, mine in zip(zip(*maps), highest):
-            self.reach = mean_reach(total - mine if len(samples) > 1 else mine, max(len(samples) - 1, 1))
-            scores.append(float(self._judge(*own).sample_score))
-        self.reach = mean_reach(total, len(samples))
-        self.fitted = fit_threshold(scores, self.config.false_alarms)
+        highest = torch.stack([peaks(own, known, self.judged_rig) for own, known, _ in zip(*maps)])
+
+        def score(chosen: Sequence[int]) -> Iterator[float]:
+            total, others = highest[chosen].sum(0), max(len(chosen) - 1, 1)
+            for i in chosen:
+                self.reach = mean_reach(total - highest[i] if len(chosen) > 1 else total, others)
+                own, known, shown = (column[i] for column in maps)
+                yield float(self._judge(own, known, shown).sample_score)
+
+        scores = [*score(range(len(samples)))]
+        self.fitted = name_odd(fit_threshold(scores, self.config.false_alarms), scores, names, score)
+        self.reach = mean_reach(highest.sum(0), len(samples))
 
     def forward(self, images: Tensor | np.ndarray) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1] or bytes, views in the rig's order.

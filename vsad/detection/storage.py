@@ -36,12 +36,9 @@ def save(detector: Detector, folder: Path) -> None:
     weights |= {"reach": detector.reach, **{f"glare.{name}": w for name, w in detector.glare.state_dict().items()}}
     if detector.registration is not None:
         weights |= {f"registration.{name}": w for name, w in detector.registration.state_dict().items()}
-    fitted = detector.fitted
-    about = {"interval": fitted.interval, "asked": fitted.asked, "rate": fitted.rate, "samples": fitted.samples}
     content = {"format": FORMAT, "version": VERSION, **asdict(detector.config)}
     content.pop("false_alarms")  # it stands beside the threshold
-    content |= {"threshold": fitted.value, "threshold_fit": about, **_files(detector.cameras)}
-    content |= _network(detector)
+    content |= {**_told(detector.fitted), **_files(detector.cameras), **_network(detector)}
     with atomic_folder(folder, last=CONFIG) as partial:
         detector.model.save_pretrained(partial / MODEL)
         detector.rig.save(partial / RIG)
@@ -57,8 +54,7 @@ def change_threshold(folder: str | Path, threshold: Threshold) -> None:
     """
     path = Path(folder) / CONFIG
     content = read_detector_config(path)
-    fitted = threshold._asdict()
-    content |= {"threshold": fitted.pop("value"), "threshold_fit": fitted}
+    content |= _told(threshold)
     write_json(path, {"format": FORMAT, "version": VERSION, **content})
 
 
@@ -136,6 +132,12 @@ class _Fitted(Strict):
     asked: float
     rate: tuple[float, float]
     samples: int
+
+
+def _told(threshold: Threshold) -> dict[str, Any]:
+    """The threshold as it is written."""
+    about = {name: value for name, value in threshold._asdict().items() if name not in ("value", "odd")}
+    return {"threshold": threshold.value, "threshold_fit": about}
 
 
 def _threshold(path: Path, content: dict[str, Any]) -> Threshold:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vsad.detection.moments import l_moments, l_skewness
+
 # With so many scores beyond the threshold it is one of them; before, a distribution must be assumed.
 _ENOUGH = 2
 # Gumbel's distribution has the L-skewness 0.17; scores beyond this one are taken on a logarithmic scale.
@@ -31,6 +33,7 @@ class Threshold(NamedTuple):
         asked: share of good products that may be called defective.
         rate: in which the share that will be lies with 90 % confidence at least; (0, 1) where nothing is known of it.
         samples: number of good products that it rests on.
+        odd: what to say of those whose scores stand apart from all others and lift the threshold; None where none do.
     """
 
     value: float
@@ -38,6 +41,12 @@ class Threshold(NamedTuple):
     asked: float
     rate: tuple[float, float]
     samples: int
+    odd: str | None = None
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the threshold, in words."""
+        return [said for said in (self.doubt, self.odd) if said is not None]
 
     @property
     def supported(self) -> bool:
@@ -159,8 +168,8 @@ def _gumbel(ranked: np.ndarray, asked: float) -> tuple[float, np.ndarray, np.nda
     location, scale, new = _gumbel_draws(len(ranked))
     k = np.quantile((new - location) / scale, 1 - asked)
     # The logarithms of scores next to 0 would be skewed the other way.
-    skewed = ranked[0] > _NEAR_ZERO * max(np.median(ranked), 0) and _l_skewness(ranked) > _SKEWED
-    m, s = _l_moments(np.log(ranked) if skewed else ranked)
+    skewed = ranked[0] > _NEAR_ZERO * max(np.median(ranked), 0) and l_skewness(ranked) > _SKEWED
+    m, s = l_moments(np.log(ranked) if skewed else ranked)
     exact = m + s * (-math.log(-math.log1p(-asked)) - location) / scale
     value = float(m + k * s)
     if skewed:
@@ -173,30 +182,11 @@ def _gumbel(ranked: np.ndarray, asked: float) -> tuple[float, np.ndarray, np.nda
 def _gumbel_draws(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Location and scale as n values of the standard Gumbel distribution give them, and a new value; many draws."""
     rng = np.random.default_rng(0)
-    location, scale = _l_moments(np.sort(rng.gumbel(size=(_DRAWS, n))))
+    location, scale = l_moments(np.sort(rng.gumbel(size=(_DRAWS, n))))
     return location, scale, rng.gumbel(size=_DRAWS)
 
 
-def _l_moments(ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scale of the Gumbel distribution of ascending scores ``(..., n)``."""
-    n = ranked.shape[-1]
-    mean = ranked.mean(-1)
-    second = 2 * (ranked * np.arange(n)).sum(-1) / (n * (n - 1)) - mean  # half the mean difference of two scores
-    scale = np.maximum(second / math.log(2), 1e-12)
-    return mean - np.euler_gamma * scale, scale
-
-
 def warn_of_extrapolation(threshold: Threshold) -> None:
-    """Warn where so few samples cannot support the rate that was asked for."""
-    if threshold.doubt is not None:
-        warnings.warn(threshold.doubt, stacklevel=3)
-
-
-def _l_skewness(ranked: np.ndarray) -> float:
-    """The third L-moment of ascending scores ``(n,)`` in shares of the second; 0 for fewer than three."""
-    n, i = len(ranked), np.arange(len(ranked))
-    if n < 3 or ranked[0] == ranked[-1]:
-        return 0.0
-    b0, b1 = ranked.mean(), (ranked * i).sum() / (n * (n - 1))
-    b2 = (ranked * i * (i - 1)).sum() / (n * (n - 1) * (n - 2))
-    return float((6 * b2 - 6 * b1 + b0) / (2 * b1 - b0))
+    """Warn where so few samples cannot support the rate that was asked for, and of those that lift the threshold."""
+    for said in threshold.doubts:
+        warnings.warn(said, stacklevel=3)

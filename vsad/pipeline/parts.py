@@ -44,12 +44,14 @@ class Split(NamedTuple):
         placements: those of the samples.
         maps: a frozen network's, each ``(S, V, C, h, w)``.
         practice: some of the samples with painted defects, of a split to fit detectors to.
+        names: of the samples.
     """
 
     latents: Samples
     placements: Sequence[Placement]
     maps: tuple[Scratch, ...] = ()
     practice: Practice | None = None
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -111,7 +113,7 @@ def _encode(
     images = place_all(images_of(dataset, label, progress), registration, placements, model.divisor)
     shown = _shown_to(network, images, maps)
     latents = Scratch(encodings(model, shown)) if encoded is None else encoded(shown)
-    return Split(latents, placements, tuple(maps))
+    return Split(latents, placements, tuple(maps), names=tuple(sample.id for sample in dataset.samples))
 
 
 def _shown_to(network: FrozenNetwork | None, images: Iterable[Tensor], maps: list[Scratch]) -> Iterator[Tensor]:
@@ -162,7 +164,7 @@ def fit_detector(
     config = replace(config, category=category if model.config.conditioning != "none" else None)
     return Detector.fit(
         model, rig, split.latents, config, placements=split.placements, registration=registration,
-        practice=split.practice, network=network, maps=split.maps, progress=progress,
+        practice=split.practice, network=network, maps=split.maps, names=split.names, progress=progress,
     )  # fmt: skip
 
 

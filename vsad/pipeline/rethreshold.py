@@ -9,13 +9,14 @@ import numpy as np
 
 from vsad.data import GOOD
 from vsad.detection import Threshold, fit_threshold
+from vsad.detection.oddity import name_odd
 from vsad.metrics import f1_max_threshold
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.verdicts import Verdict
 from vsad.progress import SILENT, Progress
 
-# Of the interval of a rate of false alarms, either side.
-_OUTSIDE = 0.05
+# Of the interval of a rate of false alarms, either side; and the draws that it is told by.
+_OUTSIDE, _DRAWS = 0.05, 100_000
 
 
 def threshold_for_rate(found: Detections, rate: float) -> Threshold:
@@ -26,7 +27,9 @@ def threshold_for_rate(found: Detections, rate: float) -> Threshold:
     """
     if not 0 < rate < 1:
         raise ValueError(f"threshold: false_alarms must lie between 0 and 1, got {rate}")
-    return fit_threshold(_good(found), rate)
+    good = _good(found)
+    scores = [verdict.score for verdict in good]
+    return name_odd(fit_threshold(scores, rate), scores, [verdict.id for verdict in good])
 
 
 def threshold_of_best_f1(found: Detections) -> Threshold:
@@ -49,8 +52,10 @@ def threshold_of_best_f1(found: Detections) -> Threshold:
 def threshold_at(found: Detections, value: float) -> Threshold:
     """A given threshold, and what it means for the good samples that were inspected.
 
-    With k of n good samples at or above it, the share of good products is Beta(k + 1/2, n - k + 1/2) by Jeffreys'
-    prior; its mean and the middle 90 % are told.
+    With k of n good samples at or above it, the share of good products lies between Beta(k, n - k + 1) and
+    Beta(k + 1, n - k), each at 95 %, whatever the distribution (Clopper and Pearson 1934); ``asked`` is (k + 1/2) /
+    (n + 1), the mean of Jeffreys' Beta(k + 1/2, n - k + 1/2). Of a threshold that was chosen by these very samples, as
+    that of the best F1, both are a little too good.
 
     Raises:
         ValueError: the value is not finite.
@@ -59,9 +64,10 @@ def threshold_at(found: Detections, value: float) -> Threshold:
         raise ValueError(f"threshold: value must be finite, got {value}")
     good = np.array([verdict.score for verdict in _numbers(found) if verdict.label == GOOD])
     k, n = int((good >= value).sum()), len(good)
-    share = np.random.default_rng(0).beta(k + 0.5, n - k + 0.5, 100_000)
-    low, high = np.quantile(share, [_OUTSIDE, 1 - _OUTSIDE])
-    return Threshold(value, (value, value), (k + 0.5) / (n + 1), (float(low), float(high)), n)
+    draw = np.random.default_rng(0).beta
+    low = float(np.quantile(draw(k, n - k + 1, _DRAWS), _OUTSIDE)) if k else 0.0
+    high = float(np.quantile(draw(k + 1, n - k, _DRAWS), 1 - _OUTSIDE)) if k < n else 1.0
+    return Threshold(value, (value, value), (k + 0.5) / (n + 1), (low, high), n)
 
 
 def decide_anew(folder: Path, threshold: Threshold, chosen: str, progress: Progress = SILENT) -> Detections:
@@ -90,11 +96,11 @@ def _numbers(found: Detections) -> list[Verdict]:
     return [verdict for verdict in found.verdicts.found if math.isfinite(verdict.score)]
 
 
-def _good(found: Detections) -> list[float]:
-    scores = [verdict.score for verdict in _numbers(found) if verdict.label == GOOD]
-    if len(scores) < 2:
+def _good(found: Detections) -> list[Verdict]:
+    good = [verdict for verdict in _numbers(found) if verdict.label == GOOD]
+    if len(good) < 2:
         raise ValueError(
-            f"{found.folder}: must hold at least 2 samples that are known to be good, got {len(scores)}; inspect a "
+            f"{found.folder}: must hold at least 2 samples that are known to be good, got {len(good)}; inspect a "
             "test split with good samples, or give the threshold by --value"
         )
-    return scores
+    return good

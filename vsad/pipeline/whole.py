@@ -195,10 +195,9 @@ class _GroupRun:
             tallies |= self._variants(product, detector)
         main = tallies[MAIN]
         rows = [(name, tally.result()) for name, tally in tallies.items()]
-        doubts = [] if detector.fitted.doubt is None else [detector.fitted.doubt]
         outcome = Outcome(
             rows, main.evaluation.intervals(),
-            (*doubts, *size_warnings(data.test), *main.warnings()), dict(data.reading.skipped),
+            (*detector.fitted.doubts, *size_warnings(data.test), *main.warnings()), dict(data.reading.skipped),
         )  # fmt: skip
         with progress.stage("report", 1):
             drawn = reconstructions(detector, data.test) if detector.model.draws else []
@@ -211,12 +210,15 @@ class _GroupRun:
     def _fitted(self, product: Product) -> Detector:
         """The detector of a product, fitted now or before the run was interrupted."""
         path = self.run.subfolder(f"{product.folder}{DETECTOR}")
-        if product.stages.facts(DETECTOR) is not None:
-            return Detector.from_pretrained(path).to(self.config.chosen_device)
+        facts = product.stages.facts(DETECTOR)
+        if facts is not None:
+            detector = Detector.from_pretrained(path).to(self.config.chosen_device)
+            detector.fitted = detector.fitted._replace(odd=facts.get("odd"))
+            return detector
         detector = self._fit(product, self.model, self.progress)
         detector.save_pretrained(path)
         self.run.made(f"{product.folder}{DETECTOR}")
-        product.stages.mark(DETECTOR)
+        product.stages.mark(DETECTOR, odd=detector.fitted.odd)
         return detector
 
     def _fit(self, product: Product, model: VALDM, progress: Progress) -> Detector:
