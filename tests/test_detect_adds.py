@@ -36,12 +36,14 @@ def verdicts(folder):
 def test_other_parts_are_added_and_what_is_printed_is_of_this_call(folder):
     detect(folder, "monday", "--fail-on-ng", code=4)
     ended = detect(folder, "tuesday", "--fail-on-ng", "--json")  # p2 is of another call
+    assert "inspected before" not in ended.err
     assert len(ended.out.splitlines()) == 1
     assert '"id": "p3"' in ended.out
     assert "detections also holds samples of other inspections, 2 in all; --fresh begins anew" in ended.err
     assert verdicts(folder) == {"p3": "ok", "p1": "ok", "p2": "defect"}
     ended = detect(folder, "monday")  # nothing is left to do, and nothing is lost
     assert "detect:" not in ended.err
+    assert "2 of 2 samples were inspected before, and not again; --fresh begins anew" in ended.err
     assert verdicts(folder) == {"p1": "ok", "p2": "defect", "p3": "ok"}
     detect(folder, "tuesday", "--fresh")
     assert verdicts(folder) == {"p3": "ok"}
@@ -53,6 +55,7 @@ def test_eval_takes_those_of_its_data_set(folder):
     shutil.move(folder / "data/test/good/001", folder / "aside")
     ended = detect(folder, "data")
     assert "detect: 1 of 1" in ended.err
+    assert "3 of 4 samples were inspected before, and not again" in ended.err
     assert "samples of other inspections, 1 in all" in ended.err
     assert set(verdicts(folder)) == {"blot/000", "blot/001", "good/000", "good/001", "good/009"}
     ended = command("eval", "data", "--out", "report", cwd=folder)

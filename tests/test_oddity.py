@@ -1,5 +1,6 @@
-"""Good samples that stand apart and lift the threshold are named, and clean stations are hardly ever warned of."""
+"""What is said of normal samples: those that stand apart and lift the threshold, and what of them nobody judges."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from tests.small_station import randn
 from tests.stations import command, copy_to_inspect, make_station, write_sample
 from tests.test_threshold import TAILS
-from vsad.detection import Detector, DetectorConfig, fit_threshold
+from vsad.detection import Detector, DetectorConfig, Placement, fit_threshold
 from vsad.detection.oddity import FALSE_ALARMS, find_odd, name_odd
+from vsad.geometry import Rig
 
 GOOD = [2.41, 1.52, 1.9, 2.05, 1.71, 2.2, 1.66, 1.85, 2.3, 1.95, 1.78, 2.12, 1.6, 1.88, 2.01, 1.74, 2.26, 1.93, 1.82]
 
@@ -112,3 +114,27 @@ def test_threshold_names_a_sample_that_is_labeled_good_and_is_not(folder, tmp_pa
     ended = command("threshold", "--false-alarms", 0.1, cwd=tmp_path)
     (line,) = (line for line in ended.err.splitlines() if "stands apart" in line)
     assert line.startswith("warning: threshold: good/005 (score ")
+
+
+def test_what_no_view_judges_is_told_at_fit_and_not_at_every_inspection(station, rig, tmp_path):
+    model, latents, *_ = station
+    shown = torch.ones(3, 16, 16, dtype=torch.bool)
+    shown[0, :, :5] = False
+    placements = [Placement(None, shown, ~shown, shown.to(torch.uint8))] * len(latents)
+    rig = Rig(rig.views, rig.size, [])  # no view sees what another one does
+    with pytest.warns(UserWarning, match=r"no view judges 3\d% of a in the normal samples: it lies at the rim"):
+        detector = Detector.fit(model, rig, latents, placements=placements)
+    assert detector.unjudged == pytest.approx([5 / 16, 0, 0], abs=0.1)
+    detector.save_pretrained(tmp_path)
+    assert Detector.from_pretrained(tmp_path).unjudged == detector.unjudged
+    file = tmp_path / "detector.json"
+    content = json.loads(file.read_text())
+    for wrong in ([0.3], [0.3, 0, 1.5], 0.3, ["a", "b", "c"]):
+        file.write_text(json.dumps({**content, "unjudged": wrong}))
+        with pytest.raises(
+            ValueError, match=r"detector.json: unjudged must be a share from 0 to 1 for each of 3 views"
+        ):
+            Detector.from_pretrained(tmp_path)
+    del content["unjudged"]  # as it was written before
+    file.write_text(json.dumps(content))
+    assert Detector.from_pretrained(tmp_path).unjudged is None

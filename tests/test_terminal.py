@@ -87,7 +87,7 @@ def test_names_in_any_encoding_are_inspected_or_named(folder, environment):
 def test_narrow_terminals_cut_no_word_of_a_verdict(folder, width):
     ended = command("detect", "data", cwd=folder, width=width)
     assert ended.code == 0
-    for word in ("blot/000", "DEFECT", "good/001"):
+    for word in ("blot/000", "DEFECT", "good/001", "OK"):
         assert word in ended.err
     assert command("eval", "data", cwd=folder, width=width).code == 0
 

@@ -23,6 +23,15 @@ def test_samples_of_which_nothing_is_to_be_said():
     assert said(Verdict("bad/0", "bad", 2.0, True)) == []
 
 
+def test_what_nobody_judges_is_said_where_it_is_not_what_fit_has_told():
+    nobody = f"no view judges 28% of left{{}}: {RIM}"
+    rim = [good(f"good/{i}", unjudged=(0.28, 0.04)) for i in range(4)]
+    assert said(*rim) == [nobody.format(" in most samples")]
+    assert said(rim[0]) == [nobody.format("")]
+    for usual, expected in (([0.27, 0.0], []), ([0.1, 0.0], [nobody.format(" in most samples")])):
+        assert [*Verdicts(("left", "top"), 1.0, rim, usual).warnings()] == expected
+
+
 def test_alike_warnings_are_one_line_that_counts_and_names_the_first_samples():
     odd = [good(f"good/{i}", unjudged=(0.0, 0.07 + 0.01 * i)) for i in range(4)]
     usual = [good(f"good/{i}", unjudged=(0.0, 0.0)) for i in range(4, 9)]

@@ -310,10 +310,12 @@ def test_it_ends_when_it_is_asked_to_and_the_summary_is_written(station, tmp_pat
         while "watching" not in watch.stderr.readline():
             pass
         watch.send_signal(signal.SIGINT)
-        out, _ = watch.communicate(timeout=120)
+        out, errors = watch.communicate(timeout=120)
         assert out == ""  # nothing is inspected again
+        assert "no sample was inspected" in errors
     else:
         assert out == "inspected\n"
+        assert "1 of 2 samples were called DEFECT" in errors
     assert watch.returncode == 0
     assert {name: row["verdict"] for name, row in Detections.load(tmp_path / "inspected").rows.items()} == {
         "p1": "ok", "p2": "defect",

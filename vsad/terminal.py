@@ -214,7 +214,7 @@ def show_verdicts(verdicts: Verdicts) -> None:
             shown,
             key=lambda verdict: (not verdict.defect, -verdict.score if math.isfinite(verdict.score) else -math.inf),
         )[:_ROWS]
-    rows = [(each.id, f"{each.score:.2f}", "DEFECT" if each.defect else "ok") for each in shown]
+    rows = [(each.id, f"{each.score:.2f}", "DEFECT" if each.defect else "OK") for each in shown]
     table = Table("sample", "score", "verdict")
     for row in rows:
         table.add_row(*map(escape, row))

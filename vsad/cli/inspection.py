@@ -103,18 +103,21 @@ def detect(
     ):
         for name, reason in incomplete.items():
             results.leave_out(name, reason)
-        inspect(
+        now = inspect(
             inspector, dataset, results, bars, batch=batch or inspector.config.unet_batch(inspector.reach.device),
             on_found=found, on_bad=lambda each: bad.__setitem__(each.sample.id, each.reason),
         )  # fmt: skip
     verdicts = results.verdicts_of(sample.id for sample in dataset.samples)
+    verdicts.usual = inspector.unjudged
     if not as_json:
         show_verdicts(verdicts)
     show_warnings([*verdicts.warnings()])
     show_called(verdicts)
     for name, reason in bad.items():
         error(f"{name} was not inspected: {reason}")
-    others = len(results.rows) - len(verdicts.found)
+    before, others = len(verdicts.found) - now, len(results.rows) - len(verdicts.found)
+    if before:
+        say(f"{before} of {len(verdicts.found)} samples were inspected before, and not again; --fresh begins anew")
     if others:
         say(f"{out} also holds samples of other inspections, {others} in all; --fresh begins anew")
     if not as_json:
@@ -168,10 +171,11 @@ def watch(
         until_asked_to_end() as asked,
         Detections.open(out, _header(inspector, "", maps, overlays), options, inspector.rig, fresh=fresh) as results,
     ):
-        log = Log(results.own("log.jsonl"))
+        log, inspected = Log(results.own("log.jsonl")), dict[str, None]()
 
         def found(record: SampleRecord) -> None:
             line = log.found(record)
+            inspected[record.id] = None
             print_line(line if as_json else f"{record.id}: {record.verdict.upper()}, score {record.score:.3g}")
             show_warnings(results.warnings_of(record))
 
@@ -186,6 +190,10 @@ def watch(
         Watcher(folder, inspector, results, found, say_bad, error, log.kept, settle, patience, depth, pixel_limit).run(
             looks
         )
+    if inspected:
+        show_called(results.verdicts_of(inspected))
+    else:
+        say("no sample was inspected")
     if not as_json:
         print_line(out)
 

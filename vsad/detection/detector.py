@@ -19,19 +19,18 @@ from vsad.checks import as_images
 from vsad.data import Cameras
 from vsad.detection import storage
 from vsad.detection.agreement import agree as agree_views
-from vsad.detection.agreement import mean_reach, peaks
 from vsad.detection.config import DetectorConfig
 from vsad.detection.detection import Detection
 from vsad.detection.glare import Glare, any_pixel, covered
 from vsad.detection.level import Level
 from vsad.detection.network import FrozenNetwork
-from vsad.detection.oddity import name_odd
 from vsad.detection.placement import Placement, cells, place
 from vsad.detection.practice import Practice
 from vsad.detection.precision import Unrounded, without_autocast
+from vsad.detection.scoring import fit_scores, warn_of_unjudged
 from vsad.detection.smoothing import extend, known_gaussian
 from vsad.detection.threshold import Threshold, fit_threshold
-from vsad.detection.weighing import Case, Cases, choose_weights
+from vsad.detection.weighing import Cases, choose_weights
 from vsad.geometry import Rig
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
@@ -58,6 +57,7 @@ class Detector(Unrounded):
         config: configuration.
         network: whose maps are levels beside the model's.
         cameras: what images must be of: the rig's views and size, and files like the normal samples', where known.
+        unjudged: the share of every view that no view judges in normal samples; None where it is not known.
     """
 
     reach: Tensor
@@ -75,6 +75,7 @@ class Detector(Unrounded):
         config: DetectorConfig,
         network: FrozenNetwork | None = None,
         cameras: Cameras | None = None,
+        unjudged: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.rig, self.config, self.fitted, self.network = model, rig, config, threshold, network
@@ -84,6 +85,7 @@ class Detector(Unrounded):
         # Where samples are not registered, maps lie as canonical ones do, with what was added to the pictures.
         self.judged_rig = rig if registration is not None else self.canonical_rig
         self.cameras = cameras or Cameras(rig.views, rig.size, {})
+        self.unjudged = unjudged
         self.register_buffer("reach", reach)
         known = model.config.categories
         if config.category is not None and config.category not in known:
@@ -166,9 +168,10 @@ class Detector(Unrounded):
             painted_cases = Cases(deviations, placements, [*enumerate(practice.samples, count)])
             weights = choose_weights(detector, normal_cases, painted_cases, practice.marks)
             detector.config = replace(config, weights=weights)
-        detector._fit_scores(normal_cases, [names[i] for i in used] if names else [f"sample {i}" for i in used])
+        fit_scores(detector, normal_cases, [names[i] for i in used] if names else [f"sample {i}" for i in used])
         if not all(bool(level.get_buffer("known").any()) for level in detector.levels):
             raise ValueError("Detector.fit: samples must show what can be judged, got nothing; look at their pictures")
+        warn_of_unjudged(rig.views, detector.unjudged)
         return detector
 
     def _fit_levels(
@@ -202,22 +205,6 @@ class Detector(Unrounded):
             self.levels.append(level)
             deviations.append(found)
         return deviations
-
-    def _fit_scores(self, samples: Sequence[Case], names: Sequence[str]) -> None:
-        """Set reach and threshold from normal samples' cases, every score measured by the reach of the others."""
-        maps = in_columns(self._own(*case) for case in samples)  # own, known and shown
-        highest = torch.stack([peaks(own, known, self.judged_rig) for own, known, _ in zip(*maps)])
-
-        def score(chosen: Sequence[int]) -> Iterator[float]:
-            total, others = highest[chosen].sum(0), max(len(chosen) - 1, 1)
-            for i in chosen:
-                self.reach = mean_reach(total - highest[i] if len(chosen) > 1 else total, others)
-                own, known, shown = (column[i] for column in maps)
-                yield float(self._judge(own, known, shown).sample_score)
-
-        scores = [*score(range(len(samples)))]
-        self.fitted = name_odd(fit_threshold(scores, self.config.false_alarms), scores, names, score)
-        self.reach = mean_reach(highest.sum(0), len(samples))
 
     def forward(self, images: Tensor | np.ndarray) -> Detection:
         """Inspect one sample's ``images (V, 3, H, W)``, RGB in [0, 1] or bytes, views in the rig's order.

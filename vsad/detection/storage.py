@@ -39,6 +39,8 @@ def save(detector: Detector, folder: Path) -> None:
     content = {"format": FORMAT, "version": VERSION, **asdict(detector.config)}
     content.pop("false_alarms")  # it stands beside the threshold
     content |= {**_told(detector.fitted), **_files(detector.cameras), **_network(detector)}
+    if detector.unjudged is not None:
+        content["unjudged"] = [*detector.unjudged]
     with atomic_folder(folder, last=CONFIG) as partial:
         detector.model.save_pretrained(partial / MODEL)
         detector.rig.save(partial / RIG)
@@ -67,7 +69,7 @@ def load(
     folder: Path, network: FrozenNetwork | None
 ) -> tuple[
     Any, Rig, list[Level], Glare, Tensor, Registration | None, Threshold, DetectorConfig, FrozenNetwork | None,
-    Cameras,
+    Cameras, list[float] | None,
 ]:  # fmt: skip
     """Read what ``save`` wrote, as a detector's arguments; ``network`` is the frozen one, where it has no name.
 
@@ -84,7 +86,7 @@ def load(
     # The model is read in float32 whatever it was saved in, and so is what is remembered of its features.
     weights = {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
     threshold = _threshold(folder / CONFIG, content)
-    cameras = _cameras(folder / CONFIG, content, rig)
+    cameras, unjudged = _cameras(folder / CONFIG, content, rig), _unjudged(folder / CONFIG, content, len(rig.views))
     config = parse_config(DetectorConfig, {**content, "false_alarms": threshold.asked}, f"{folder / CONFIG}: ")
     try:
         check_stored(weights, config, len(rig.views), model.vae.config["latent_channels"])
@@ -93,7 +95,8 @@ def load(
         places = _part(weights, "registration")
         registration = Registration.rebuild(places, rig) if places else None
         glare = Glare(weights["glare.bright"].to(torch.bool), weights["glare.usual"])
-        return model, rig, rebuilt, glare, weights["reach"], registration, threshold, config, network, cameras
+        reach = weights["reach"]
+        return model, rig, rebuilt, glare, reach, registration, threshold, config, network, cameras, unjudged
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} must belong together, got {error}; fit anew") from None
 
@@ -160,6 +163,19 @@ def _cameras(path: Path, content: dict[str, Any], rig: Rig) -> Cameras:
         return Cameras.parse({**Cameras(rig.views, rig.size, {}).content, **files})
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: depths and sizes must be those of the rig's views, got {error}; {REMEDY}") from None
+
+
+def _unjudged(path: Path, content: dict[str, Any], views: int) -> list[float] | None:
+    """What no view judges in normal samples, where it is known; it is taken out of the content."""
+    shares = content.pop("unjudged", None)
+    if shares is None:
+        return None
+    numbers = isinstance(shares, list) and all(isinstance(share, (int, float)) for share in shares)
+    if not numbers or len(shares) != views or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(
+            f"{path}: unjudged must be a share from 0 to 1 for each of {views} views, got {shares}; {REMEDY}"
+        )
+    return [float(share) for share in shares]
 
 
 def _part(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:

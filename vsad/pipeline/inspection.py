@@ -32,7 +32,7 @@ def inspect(
     batch: int = 1,
     on_found: Callable[[SampleRecord], None] = lambda record: None,
     on_bad: Callable[[BadSample], None] | None = None,
-) -> None:
+) -> int:
     """Inspect every sample that is not done yet, and add what is found to what the folder holds.
 
     Args:
@@ -43,6 +43,9 @@ def inspect(
         batch: samples that go through the detector at once.
         on_found: called with the record of each sample, those that were done before first.
         on_bad: called with each sample whose files cannot be read, which is left out; where None, that is an error.
+
+    Returns:
+        The number of samples that were inspected now.
     """
 
     def bad(found: BadSample) -> None:
@@ -52,7 +55,7 @@ def inspect(
         on_bad(found)
 
     before = set(out.rows)
-    todo, changed = [], []
+    todo, changed, done = [], [], 0
     for index, sample in enumerate(dataset.samples):
         try:
             check_names(sample)
@@ -80,7 +83,9 @@ def inspect(
                 assert rest is not None
                 on_found(out.write(rest.samples[index], found.cpu(), views))
                 stage.advance()
+                done += 1
     out.finish([sample.id for sample in dataset.samples])
+    return done
 
 
 def detector_options(detector: Detector, folder: Path) -> dict[str, Any]:

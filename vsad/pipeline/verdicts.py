@@ -11,17 +11,17 @@ import numpy as np
 
 from vsad.data import GOOD
 from vsad.detection import is_blind, is_unjudged
+from vsad.detection.scoring import UNJUDGED, WHY_UNJUDGED
 from vsad.files import first_of, first_samples
 
-# Shares of a view that are worth a warning: what is not judged in most samples, and in one sample beyond that.
-UNJUDGED, UNJUDGED_HERE = 0.1, 0.05
+# The share of a view beyond what is usually not judged that is worth a warning.
+UNJUDGED_HERE = 0.05
 # A view that judges less than this of its picture by itself, or of what it judges in most samples, is worth one.
 _LEAST, _LITTLE = 0.05, 0.5
 # Where no view judges so much of one, the sample does not lie as normal samples do.
 _LOST = 0.5
 # So many samples are needed to tell what is wrong with all of them.
 _MANY = 5
-_WHY = "it lies at the rim of the pictures, or too few normal samples show it"
 _DEAD = "the camera is dead, saturated or covered, or shows no product; look at it"
 _SATURATED = "the rest is saturated or out of place, and only other views may say anything of it; look at the camera"
 
@@ -56,11 +56,14 @@ class Verdicts:
         views: names of the views.
         threshold: at or above which a sample is defective.
         found: a verdict for each sample.
+        usual: the share of every view that no view judges in normal samples; None where it is not known. It was told
+            when the detector was fitted.
     """
 
     views: tuple[str, ...]
     threshold: float
     found: list[Verdict] = field(default_factory=list)
+    usual: Sequence[float] | None = None
 
     def false_alarms(self) -> tuple[int, int]:
         """How many of the good samples are called defective, and how many good samples there are."""
@@ -75,9 +78,11 @@ class Verdicts:
         samples of which the same is to be said.
         """
         yield from self._cause()
-        for view, share in zip(self.views, self._usual([verdict.unjudged for verdict in self.found])):
-            if share >= UNJUDGED:
-                yield f"no view judges {share:.0%} of {view} in most samples: {_WHY}"
+        shares = self._usual([verdict.unjudged for verdict in self.found])
+        where = " in most samples" if len(self.found) > 1 else ""
+        for view, share, usual in zip(self.views, shares, self.usual or [0.0] * len(shares)):
+            if share >= max(UNJUDGED, usual + UNJUDGED_HERE):
+                yield f"no view judges {share:.0%} of {view}{where}: {WHY_UNJUDGED}"
         yield from self.of_samples()
 
     def of_samples(self) -> Iterator[str]:
@@ -109,7 +114,7 @@ class Verdicts:
             return
         for view, share, usual in zip(self.views, verdict.unjudged or (), unjudged):
             if share >= usual + UNJUDGED_HERE:
-                yield ": no view judges ", share, f" of {view}: {_WHY}, or a reflection hides it"
+                yield ": no view judges ", share, f" of {view}: {WHY_UNJUDGED}, or a reflection hides it"
         for view, share, usual, nothing in zip(self.views, verdict.blind or (), blind, is_blind(verdict.blind)):
             if nothing:
                 yield f": {view} itself judges nothing, so it is called DEFECT: {_DEAD}", "", ""

@@ -194,6 +194,7 @@ class _GroupRun:
         if self.plain is not None:
             tallies |= self._variants(product, detector)
         main = tallies[MAIN]
+        main.verdicts.usual = detector.unjudged
         rows = [(name, tally.result()) for name, tally in tallies.items()]
         outcome = Outcome(
             rows, main.evaluation.intervals(),
