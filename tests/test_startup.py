@@ -17,6 +17,7 @@ import vsad
 import vsad.info
 from vsad import machine
 from vsad.cli import app
+from vsad.files import RunFolder
 from vsad.ops.common.registry import OPERATORS
 
 PACKAGE = Path(vsad.__file__).parent
@@ -65,6 +66,8 @@ MISTAKES = {
     "lens missing --chessboard 9x6": "missing must be a folder of pictures of a chessboard",
     "lens data --chessboard 9": "--chessboard: must be the inner corners",
     "undistort data --out data/x --lens missing.json": "must not lie in the folder that is read",
+    "undistort data --out out --lens missing.json": "missing.json is missing: make it with vsad lens",
+    "undistort data --out out --lens file": "file: must be JSON",
     "train data --rig missing.json": "missing.json is missing",
     "train data --rig broken.json": "broken.json: rig: version must be 1",
     "train data --rig rig.json --out file": "must be a place that can be written, got file",
@@ -75,10 +78,16 @@ MISTAKES = {
     "detect missing --detector detector": "missing must be an image, a folder or a pattern",
     "detect data --detector detector --device gpu": "device must be usable here",
     "detect data --detector detector --out data/x": "must not lie in the folder that is read",
+    "detect data --detector detector --out trained": "made by `vsad detect`, got a folder that `vsad train` made",
+    "watch empty --detector detector --out trained": "made by `vsad detect`, got a folder that `vsad train` made",
+    "run data --out trained": "made by `vsad run`, got a folder that `vsad train` made",
     "watch missing --detector detector": "missing must be a folder in which samples arrive",
     "watch empty --detector missing": "missing/detector.json is missing",
     "threshold --value 1": "detections/detections.json is missing",
     "threshold detections": "must be chosen by one of",
+    "threshold --value nan": "value must be finite, got nan",
+    "threshold --value inf": "value must be finite, got inf",
+    "threshold --false-alarms 1": "false_alarms must lie between 0 and 1, got 1.0",
     "eval data --detections missing": "missing/detections.json is missing",
     "config --preset nope": "preset must be one of",
     "config --out file/x.yaml": "which is a file and no folder",
@@ -112,6 +121,8 @@ def folder(tmp_path_factory):
     (folder / "detector").mkdir()
     (folder / "detector" / "rig.json").write_text(json.dumps(rig))
     (folder / "detector" / "detector.json").write_text(json.dumps({"format": "vsad-detector", "version": 1}))
+    with RunFolder.open(folder / "trained", command="train"):
+        pass
     return folder
 
 

@@ -81,7 +81,7 @@ def detect(
 
     Ends with 0 where all samples were inspected, with 1 where none could be, with 3 where some could not.
     """
-    check_out(out, *data, used=detector)
+    check_out(out, *data, used=detector, command="detect")
     check_detector(detector, device)
     check_inspected(data, category, format)
 
@@ -157,7 +157,7 @@ def watch(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder in which samples arrive; make it")
-    check_out(out, folder, used=detector)
+    check_out(out, folder, used=detector, command="detect")
     check_detector(detector, device)
 
     from watchfiles import watch as changes
@@ -219,7 +219,12 @@ def threshold(
     from vsad.detection.detector_file import CONFIG, read_detector_config
     from vsad.files import check_writable
     from vsad.pipeline import read_detections
+    from vsad.pipeline.choice import check_rate, check_value
 
+    if false_alarms is not None:
+        check_rate(false_alarms)
+    if value is not None:
+        check_value(value)
     read_detections(detections)
     if detector is not None:  # before anything is changed
         read_detector_config(detector / CONFIG)

@@ -141,19 +141,21 @@ def chosen(
     return run_config(file, changes or (), {_FIELDS.get(name, name): value for name, value in options.items()})
 
 
-def check_out(out: Path, *inputs: Path, used: Path | None = None) -> None:
+def check_out(out: Path, *inputs: Path, used: Path | None = None, command: str | None = None) -> None:
     """Refuse a folder that cannot be written, or that is read: what was written would be taken for images next time.
 
     Args:
         out: that is to be written.
         inputs: folders of images.
         used: the model or detector that is worked with.
+        command: that writes a run; None for one that does not.
 
     Raises:
         OSError: ``out`` cannot be written.
-        ValueError: it is, or lies in, a folder of images that is read, or is that of the model or detector.
+        ValueError: it is, or lies in, a folder of images that is read, or is that of the model or detector, or another
+            command made it.
     """
-    from vsad.files import check_writable
+    from vsad.files import check_command, check_writable
 
     for each in inputs:
         if each.is_dir() and out.resolve().is_relative_to(each.resolve()):
@@ -161,6 +163,8 @@ def check_out(out: Path, *inputs: Path, used: Path | None = None) -> None:
     if used is not None and out.resolve() == used.resolve():
         raise ValueError(f"--out: must not be the folder that is read, got {out}; name another")
     check_writable(out)
+    if command is not None:
+        check_command(out, command)
 
 
 def check_detector(folder: Path, device: str | None) -> None:

@@ -76,7 +76,7 @@ def run(
     from vsad.models.hub import check_base
     from vsad.pipeline.categories import choose_categories
 
-    check_out(out, data)
+    check_out(out, data, command="run")
     check_base(made.valdm)
     choose_categories(data, category or (), made)
     absent = missing_categories(data, format=made.format)

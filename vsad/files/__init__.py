@@ -6,7 +6,7 @@ file or the new one, whole.
 """
 
 from vsad.files.atomic import atomic, atomic_folder, check_writable, partial_folder, publish, sweep, write_bytes
-from vsad.files.run_folder import RunFolder
+from vsad.files.run_folder import RunFolder, check_command
 from vsad.files.run_record import RunRecord, fingerprint_files, read_run
 from vsad.files.tensors import read_array, read_weights, write_array, write_weights
 from vsad.files.text import append_line, read_bytes, read_json, read_text, write_json, write_text
@@ -18,6 +18,7 @@ __all__ = [
     "append_line",
     "atomic",
     "atomic_folder",
+    "check_command",
     "check_writable",
     "differences",
     "fingerprint_files",

@@ -220,6 +220,16 @@ def _line(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, allow_nan=False) + "\n").encode()
 
 
+def check_command(folder: Path, command: str) -> None:
+    """Refuse another command's folder, before any work.
+
+    Raises:
+        OSError: a file of the run that is there cannot be read.
+        ValueError: another command made it, or its files are broken.
+    """
+    _check_command(folder, read_run(folder), command)
+
+
 def _check_command(folder: Path, known: RunRecord | None, command: str) -> None:
     """Refuse another command's folder, which ``fresh`` shall not delete either."""
     if known is not None and known.command != command:

@@ -11,6 +11,7 @@ from vsad.data import GOOD
 from vsad.detection import Threshold, fit_threshold
 from vsad.detection.oddity import name_odd
 from vsad.metrics import f1_max_threshold
+from vsad.pipeline.choice import check_rate, check_value
 from vsad.pipeline.detections import Detections
 from vsad.pipeline.verdicts import Verdict
 from vsad.progress import SILENT, Progress
@@ -25,8 +26,7 @@ def threshold_for_rate(found: Detections, rate: float) -> Threshold:
     Raises:
         ValueError: fewer than two inspected samples are known to be good, or the rate is not between 0 and 1.
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"threshold: false_alarms must lie between 0 and 1, got {rate}")
+    check_rate(rate)
     good = _good(found)
     scores = [verdict.score for verdict in good]
     return name_odd(fit_threshold(scores, rate), scores, [verdict.id for verdict in good])
@@ -60,8 +60,7 @@ def threshold_at(found: Detections, value: float) -> Threshold:
     Raises:
         ValueError: the value is not finite.
     """
-    if not np.isfinite(value):
-        raise ValueError(f"threshold: value must be finite, got {value}")
+    check_value(value)
     good = np.array([verdict.score for verdict in _numbers(found) if verdict.label == GOOD])
     k, n = int((good >= value).sum()), len(good)
     draw = np.random.default_rng(0).beta
