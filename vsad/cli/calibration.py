@@ -91,7 +91,7 @@ def calibrate(
     check_writable(out, "file")
     if board is None:
         choose_kinds(features)
-        choose_category(data, category, format=made.format)
+        choose_category(data, category, format=made.format, split="train")
     elif not data.is_dir():
         raise FileNotFoundError(f"{data} must be a folder of pictures of a chessboard; check the path")
 

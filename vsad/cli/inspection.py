@@ -281,7 +281,7 @@ def evaluate(
     for name in (METRICS, REPORT):
         check_writable(out / name, "file")
     read_detections(detections)
-    choose_category(data, category, format=format)
+    choose_category(data, category, format=format, split="test")
 
     from vsad.pipeline import Detections, Reading, measure, metrics_table, report_detections, write_metrics
 

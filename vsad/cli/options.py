@@ -194,7 +194,7 @@ def check_inspected(data: Sequence[Path], category: str | None, format: str | No
     from vsad.data.new_samples import expand
 
     if len(data) == 1 and (format is not None or is_data_set(data[0])):
-        choose_category(data[0], category, format=format)
+        choose_category(data[0], category, format=format, split="test")
         return
     for each in data:
         expand(each)

@@ -58,15 +58,24 @@ def missing_categories(root: Path | str, *, format: str | None = None) -> list[s
     return _find(Path(root), format).missing
 
 
-def choose_category(root: Path | str, category: str | None = None, *, format: str | None = None) -> str:
-    """Name the category that ``open_dataset`` opens, without reading any sample.
+def choose_category(
+    root: Path | str, category: str | None = None, *, format: str | None = None, split: str | None = None
+) -> str:
+    """Name the category that ``open_dataset`` opens, without reading any image.
+
+    Of a format that is named, the samples of a ``split`` that is named are listed, to see that they lie like that.
 
     Raises:
         FileNotFoundError: ``root`` does not exist, or the category has no images.
-        ValueError: ``root`` has none of the layouts or not that category, or has several and none is named.
+        ValueError: ``root`` has none of the layouts or not that category, has several and none is named, or its files
+            do not lie as the format has them.
     """
     root = Path(root)
-    return _choose(root, category, _find(root, format))
+    found = _find(root, format)
+    name = _choose(root, category, found)
+    if format is not None and split is not None:
+        found.read(name, split, None)
+    return name
 
 
 def is_data_set(root: Path | str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vsad.data import list_categories
+from vsad.data import choose_category, list_categories
+from vsad.data.sample import SPLITS
 from vsad.pipeline.config import RunConfig
 
 
@@ -19,7 +20,8 @@ def choose_categories(root: Path, wanted: Sequence[str], config: RunConfig) -> t
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no images.
-        ValueError: it is no data set, a category is not there, or the model is of other categories.
+        ValueError: it is no data set, a category is not there, files do not lie as the named format has them, or
+            the model is of other categories.
     """
     there = list_categories(root, format=config.format)
     chosen = [*dict.fromkeys(wanted)] or there
@@ -33,4 +35,7 @@ def choose_categories(root: Path, wanted: Sequence[str], config: RunConfig) -> t
                 f"run: model.categories must name every category of {root}, got {list(config.valdm.categories)}; "
                 f"add {', '.join(unknown)}"
             )
+    for name in chosen if config.format is not None else ():
+        for split in SPLITS:
+            choose_category(root, name, format=config.format, split=split)
     return chosen, there
