@@ -169,9 +169,9 @@ MISTAKES = {
     "features must be auto, sift, akaze, orb, got 'surf'": ("data", "--features", "surf"),
     "must hold pictures of a chessboard": ("empty", "--chessboard", "9x6"),
     "absent must be a folder of pictures": ("absent", "--chessboard", "9x6"),
-    "--out: must be a file, got the folder": ("data", "--out", "."),
-    "--pictures: must be a folder, got the file": ("data", "--pictures", "said.txt"),
-    "--out: said.txt/rig.json must be a place that can be written to": ("data", "--out", "said.txt/rig.json"),
+    ": must be a place that can be written, got a folder; name a file": ("data", "--out", "."),
+    "said.txt, which is a file and no folder; name another place": ("data", "--pictures", "said.txt"),
+    "said.txt/rig.json: must be a place that can be written, got ": ("data", "--out", "said.txt/rig.json"),
     "size must be": ("data", "--size", "0"),
     "must have at most 100 pixels": ("board", "--chessboard", "9x6", "--pixel-limit", "100"),
 }

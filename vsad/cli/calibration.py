@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,8 +86,9 @@ def calibrate(
     from vsad.data import choose_category
     from vsad.files import check_writable
 
-    _check_outputs(out, pictures)
     check_writable(out, "file")
+    if pictures is not None:
+        check_writable(pictures)
     if board is None:
         choose_kinds(features)
         choose_category(data, category, format=made.format, split="train")
@@ -131,20 +131,6 @@ def parse_board(text: str) -> tuple[int, int]:
     if found is None:
         raise ValueError(f"--chessboard: must be the inner corners along its sides, such as 9x6, got {text!r}")
     return int(found[1]), int(found[2])
-
-
-def _check_outputs(out: Path, pictures: Path | None) -> None:
-    """Refuse places that cannot be written to before minutes are spent."""
-    if out.is_dir():
-        raise ValueError(f"--out: must be a file, got the folder {out}; name it, such as {out / 'rig.json'}")
-    if pictures is not None and pictures.exists() and not pictures.is_dir():
-        raise ValueError(f"--pictures: must be a folder, got the file {pictures}; name another")
-    for option, path in (("--out", out), ("--pictures", pictures)):
-        if path is None:
-            continue
-        above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-        if not os.access(above, os.W_OK) or (above != path and not above.is_dir()):
-            raise ValueError(f"{option}: {path} must be a place that can be written to, got {above}; choose another")
 
 
 def board_samples(
