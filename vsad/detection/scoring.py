@@ -50,7 +50,8 @@ def fit_scores(detector: Detector, samples: Sequence[Case], names: Sequence[str]
     scores = [*score(range(len(samples)))]
     detector.fitted = name_odd(fit_threshold(scores, detector.config.false_alarms), scores, names, score)
     detector.reach = mean_reach(highest.sum(0), len(samples))
-    detector.unjudged = torch.stack([*unjudged.values()]).median(0).values.tolist()
+    shares = torch.stack([*unjudged.values()]).median(0).values
+    detector.unjudged = [round(share, 4) for share in shares.tolist()]
 
 
 def warn_of_unjudged(views: Sequence[str], unjudged: Sequence[float] | None) -> None:
