@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # of these raised the highest memory.
 GROWTH = """
 import resource, sys, torch
+from types import SimpleNamespace
 from torch.nn import functional as F
 from vsad.detection import DetectorConfig, load_network
 from vsad.detection.memory import prototypes
@@ -42,7 +43,7 @@ SIZE, VIEWS = (128, 128), "abcde"
 
 class Normal:
     def __init__(self, count):
-        self.count = count
+        self.count, self.samples = count, [SimpleNamespace(id=str(index)) for index in range(count)]
     def __len__(self):
         return self.count
     def iter_images(self):

@@ -14,8 +14,9 @@ from vsad.detection.threshold import Threshold, fit_threshold
 FALSE_ALARMS = 0.01
 # So many stand apart at most, and one of so many.
 _MOST, _OF = 3, 4
-# Draws by which gaps are judged, and the number of scores beyond which what they give hardly changes.
-_DRAWS, _SAMPLES = 20_000, 60
+# Draws by which gaps are judged, those that memory holds together, and the number of scores beyond which what they give
+# hardly changes.
+_DRAWS, _AT_ONCE, _SAMPLES = 20_000, 500, 60
 # Odd samples that lift the threshold by less are not worth a word.
 _LIFTED = 1.1
 
@@ -92,6 +93,9 @@ def _gaps(ranked: np.ndarray, most: int) -> np.ndarray:
 def _largest_by_chance(n: int) -> np.ndarray:
     """What the gaps of n values of Gumbel's distribution exceed in a share of ``FALSE_ALARMS``, for all j together."""
     most = min(_MOST, n // _OF)
-    drawn = np.sort(np.random.default_rng(0).gumbel(size=(_DRAWS, n)))
-    found: np.ndarray = np.quantile(_gaps(drawn, most), 1 - FALSE_ALARMS / most, axis=0)
+    rng = np.random.default_rng(0)
+    drawn = (np.sort(rng.gumbel(size=(_AT_ONCE, n))) for _ in range(_DRAWS // _AT_ONCE))
+    found: np.ndarray = np.quantile(
+        np.concatenate([_gaps(each, most) for each in drawn]), 1 - FALSE_ALARMS / most, axis=0
+    )
     return found
