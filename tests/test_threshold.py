@@ -1,12 +1,15 @@
 """The threshold gives the rate that was asked for, from few samples too, and says how sure it is."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vsad.detection import fit_threshold, warn_of_extrapolation
 from vsad.detection.threshold import Threshold
+from vsad.pipeline import threshold_at
+from vsad.pipeline.verdicts import Verdict, Verdicts
 
 TAILS = {
     "exponential": lambda rng, size: rng.exponential(size=size),
@@ -141,3 +144,28 @@ def test_scores_must_be_numbers():
     for scores, message in (([], "at least one good sample's, got none"), ([1.0, float("nan")], "numbers, got NaN")):
         with pytest.raises(ValueError, match=message):
             fit_threshold(scores, 0.05)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+@pytest.mark.parametrize("samples", [5, 40])
+def test_a_given_threshold_s_rate_lies_in_the_told_interval(share, samples):
+    """As often at least as is told, whatever was chosen: the words are those of a threshold by ``--false-alarms``."""
+    rng, held = np.random.default_rng(samples), []
+    for _ in range(200):
+        good = [Verdict(str(i), "good", score, False) for i, score in enumerate(rng.random(samples))]
+        least, most = threshold_at(SimpleNamespace(verdicts=Verdicts((), 0.0, good)), 1 - share).rate
+        held.append(least <= share <= most)
+    assert np.mean(held) >= 0.88
+
+
+def test_a_given_threshold_is_told_with_exact_bounds():
+    good = [Verdict(str(i), "good", float(i), False) for i in range(20)]
+    none, some, every = (
+        threshold_at(SimpleNamespace(verdicts=Verdicts((), 0.0, good)), value) for value in (30.0, 18.0, -1.0)
+    )
+    assert none.rate == (0, pytest.approx(1 - 0.05 ** (1 / 20), abs=0.002))
+    assert some.rate == (pytest.approx(0.0181, abs=0.002), pytest.approx(0.2826, abs=0.004))  # of 2 of 20
+    assert every.rate == (pytest.approx(0.05 ** (1 / 20), abs=0.002), 1)
+    assert some.describe().startswith("18; 1.8% to 28.")
+    nothing = threshold_at(SimpleNamespace(verdicts=Verdicts((), 0.0, [])), 1.0)
+    assert (nothing.rate, nothing.describe()) == ((0, 1), "1")
