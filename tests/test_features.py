@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.small_station import randn
 from vsad.detection import Detector, DetectorConfig, load_network
 from vsad.detection.placement import place
-from vsad.models import mvam
+from vsad.models import mvam, new_model, tiny
 
 
 def test_a_batch_of_samples_deviates_as_each_does(station, rig):
@@ -130,3 +130,16 @@ def test_a_detector_of_doubles_takes_a_frozen_network_s_maps(station, rig, memor
     found = wide(picture.double())
     assert found.maps.isfinite().all()
     torch.testing.assert_close(found.maps.float(), detector(picture).maps, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_features_stay_channels_last(rig, training):
+    model, layouts = new_model(tiny(), 0).train(training), []
+    for name, module in model.unet.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, __, y, name=name: layouts.append((name, y.is_contiguous(memory_format=torch.channels_last)))
+            )
+    model(randn(1, 3, 18, 32, 32), torch.tensor([10]), rig)
+    assert len(layouts) > 20
+    assert [name for name, last in layouts if not last] == []

@@ -46,6 +46,35 @@ def test_new_mvam_and_frm_change_nothing(rig):
     assert torch.equal(FRM(16)(feature, align_features(feature, at16(rig)).feature), feature)
 
 
+def test_checkpointed_adapters_keep_their_inputs_alone_and_learn_the_same(rig):
+    feature, model = randn(1, 3, 16, 16, 16), new_model(replace(tiny(), align_stages=("up0",)), 0)
+    mvam, frm = MVAM(16), FRM(16)
+    for parameter in (*mvam.parameters(), *frm.parameters()):
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def learn():
+        kept = 0
+
+        def count(tensor):
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        leaf = feature.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            value = frm(mvam(leaf, at16(rig)), feature)
+        return kept, torch.autograd.grad(value.square().sum(), [leaf, *mvam.parameters(), *frm.parameters()])
+
+    kept, gradients = learn()
+    model.adapter.enable_gradient_checkpointing()
+    assert model.adapter.mvams["up0"].gradient_checkpointing
+    mvam.gradient_checkpointing = frm.gradient_checkpointing = True
+    kept_of_inputs, again = learn()
+    assert kept_of_inputs < kept / 5
+    for a, b in zip(gradients, again):
+        assert torch.equal(a, b)
+
+
 def test_mvam_learns_from_the_other_views_only_through_the_rig(rig):
     mvam = MVAM(8, heads=2)
     torch.nn.init.normal_(mvam.out.weight)

@@ -276,3 +276,23 @@ def test_a_base_that_the_hub_does_not_give_is_named_at_once(folder, tmp_path):
     assert "the base stable-diffusion-v1-5/stable-diffusion-v1-5 is no folder, and the hub of Hugging Face does" in said
     assert "--set model.base=FOLDER" in said
     assert json.loads('{"code"' + facts) == {"code": 1, "heavy": []}
+
+
+@pytest.mark.parametrize(
+    ("given", "running", "expected"),
+    [
+        ({}, "1/99", {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}),
+        ({}, "65/99", {"OMP_WAIT_POLICY": "passive"}),
+        ({"GOMP_SPINCOUNT": "7"}, "1/99", {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, "1/99", {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_threads_without_work_sleep_soon_and_on_a_busy_machine_at_once(monkeypatch, given, running, expected):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Path, "read_text", lambda path: f"0.1 0.2 0.3 {running} 4321\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    machine.let_threads_sleep()
+    assert {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ} == expected

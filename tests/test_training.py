@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests.recorder import Recorder
 from tests.small_training import small_config, small_model, small_rig, small_station, weights_of
@@ -17,6 +18,7 @@ from vsad.training import Station, TrainConfig, train
 from vsad.training.draws import Passes, Share
 from vsad.training.objective import Objective
 from vsad.training.optimization import new_discriminator
+from vsad.training.processes import new_accelerator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -204,6 +206,52 @@ def test_half_precision_trains_and_the_next_training_is_its_own(tmp_path):
     train(small_model(), station, TrainConfig(steps=1))
 
 
+@pytest.fixture
+def scales(monkeypatch):
+    """Let a CPU train in float16, which accelerate leaves to GPUs: by the scale of losses that is given first."""
+    given = []
+
+    def accelerator(config, **more):
+        if config.mixed_precision != "fp16":
+            return new_accelerator(config, **more)
+        made = new_accelerator(replace(config, mixed_precision="bf16"), **more)
+        made.state._mixed_precision, made.scaler = "fp16", torch.amp.GradScaler("cpu", init_scale=given[0])
+        given.append(made.scaler)
+        return made
+
+    monkeypatch.setattr("vsad.training.loop.new_accelerator", accelerator)
+    return given
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.1])
+def test_float16_trains_an_adversary_too(scales, adversarial):
+    config, scale = TrainConfig(steps=4, adversarial=adversarial), 1024.0
+    models = [small_model(), small_model(), small_model()]
+    scales.append(scale)
+    for model, precision in zip(models, ("no", "bf16", "fp16")):
+        train(model, small_station(), replace(config, mixed_precision=precision))
+    exact, bfloat16, float16 = ([*weights_of(model).values()] for model in models)
+    errors = [
+        max(float((weight - other).abs().max()) for weight, other in zip(exact, found) if weight.is_floating_point())
+        for found in (bfloat16, float16)
+    ]
+    assert scales[1].get_scale() == scale
+    assert 0 < errors[1] < 2 * errors[0]
+
+
+def test_steps_that_overflow_in_float16_are_skipped_by_model_and_adversary(scales, tmp_path):
+    scales.append(2.0**120)
+    model, start = small_model(), small_model()
+    config = TrainConfig(steps=3, adversarial=0.1, mixed_precision="fp16")
+    train(model, small_station(), config, folder=tmp_path)
+    assert scales[1].get_scale() == 2.0**117
+    assert all(torch.equal(weight, weights_of(model)[name]) for name, weight in weights_of(start).items())
+    adversary = dict(new_discriminator(start, config.seed).named_parameters())
+    kept = load_file(tmp_path / "checkpoints" / "step-00000003" / "discriminator.safetensors")
+    assert all(torch.equal(weight, kept[name]) for name, weight in adversary.items())
+    assert len(read_log(tmp_path)["step"]) == 3
+
+
 def test_a_loss_that_is_not_finite_ends_the_training_before_it_harms_the_weights(tmp_path):
     model, good = small_model(), small_station()
     bad = Station(torch.full((1, 3, 4, 16, 16), torch.nan), good.rig)
@@ -242,11 +290,6 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_harms_the_weights
 def test_settings_are_checked_in_words(change, message):
     with pytest.raises(ValueError, match=message):
         read_config(TrainConfig, changes=[change])
-
-
-def test_an_adversary_is_refused_where_its_gradients_would_be_wrong():
-    with pytest.raises(ValueError, match="adversarial must be 0 with mixed_precision 'fp16', got more; choose 'bf16'"):
-        TrainConfig(adversarial=0.1, mixed_precision="fp16")
 
 
 def test_what_does_not_fit_is_refused_in_words():

@@ -1,6 +1,7 @@
 """A training gives one result however it is split, and goes on after it was killed as if nothing had been."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -76,6 +77,17 @@ def test_a_training_that_is_done_is_not_done_again(done):
     for name, weight in weights_of(model).items():
         assert torch.equal(weights_of(again)[name], weight)
     assert rows_of(folder) == rows
+
+
+def test_a_training_goes_on_in_more_passes_a_step(tmp_path):
+    config, models = replace(CONFIG, steps=3, checkpoint_every=1, keep=3), [small_model(), small_model()]
+    train(models[0], small_station(), config, folder=tmp_path)
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / "checkpoints" / f"step-0000000{step}")
+    train(models[1], small_station(), replace(config, accumulation=2), folder=tmp_path)
+    whole, resumed = map(weights_of, models)
+    for name, weight in whole.items():
+        torch.testing.assert_close(resumed[name], weight, atol=2e-5, rtol=1e-4)
 
 
 def test_another_training_is_refused_by_what_differs(done):

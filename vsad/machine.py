@@ -15,6 +15,30 @@ from typing import Any
 
 # The kinds of backends that an operator may have, in order of preference.
 BACKENDS = ("cpu", "cuda", "triton")
+# How often a thread of OpenMP looks for work before it sleeps, about 0.1 ms.
+_SPINS = 10_000
+
+
+def let_threads_sleep() -> None:
+    """Have OpenMP's threads sleep while they have no work, unless the user has said how they wait.
+
+    Threads that spin, for 3 ms by default, keep those of other processes from working: two detections at once took
+    eight times as long. Threads that sleep at once are often woken on the core of the one that has work for them, and
+    then two do the work of one. So they look for 0.1 ms, and on a machine that is busy not at all.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        if not _is_busy():
+            os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+
+
+def _is_busy() -> bool:
+    """Whether as many threads as there are cores run beside this one; True where that cannot be known."""
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
+        return running - 1 >= len(os.sched_getaffinity(0))
+    except (OSError, AttributeError):
+        return True
 
 
 def missing(backend: str) -> str | None:

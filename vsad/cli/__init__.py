@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 
-# Threads that wait for work sleep: on a busy machine those that spin keep the others from working. OpenMP reads this
-# once, when torch loads it.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 from vsad.cli import trial, whole, learning, calibration, lenses, inspection, measurement  # isort: skip (the commands' order in the help)
 from vsad.cli.app import app
+from vsad.machine import let_threads_sleep
 from vsad.terminal import console
 from vsad.terminal import error as show_error
 
@@ -20,6 +16,7 @@ __all__ = ["app", "calibration", "inspection", "learning", "lenses", "main", "me
 
 def main() -> None:
     """Run the command; an error that users can mend is one line, without a traceback."""
+    let_threads_sleep()  # OpenMP reads it once, when torch is imported
     warnings.showwarning = lambda message, *_, **__: console.print(
         f"warning: {message}", highlight=False, markup=False, soft_wrap=True
     )

@@ -34,6 +34,7 @@ from vsad.cli.options import (
     check_out,
     chosen,
 )  # fmt: skip
+from vsad.progress import SILENT
 from vsad.terminal import Bars, say, show_skipped, show_warnings
 
 
@@ -111,10 +112,11 @@ def train(
     check_trainable(model, made.train)
     reading = made.reading
     with Bars() as bars:
-        dataset = reading.normal(data, category=category, cameras=expected, progress=bars)
+        progress = bars if is_main_process() else SILENT
+        dataset = reading.normal(data, category=category, cameras=expected, progress=progress)
         if is_main_process():
             show_warnings([*rig_warnings(calibrated, dataset)])
-        why = train_station(model, dataset, cameras, made, out, bars, fresh=fresh)
+        why = train_station(model, dataset, cameras, made, out, progress, fresh=fresh)
     if not is_main_process():
         return
     show_skipped(reading.skipped)
@@ -166,7 +168,9 @@ def fit(
     from vsad.geometry import Rig
     from vsad.models import VALDM
     from vsad.pipeline import cameras_for, fit_station, read_cameras, size_warnings
+    from vsad.training import check_alone
 
+    check_alone("fit")
     cameras, expected = cameras_for(Rig.load(rig), made.sides if made.size else None, read_cameras(model))
     trained, reading = VALDM.from_pretrained(model).to(made.chosen_device), made.reading
     with Bars() as bars:

@@ -14,13 +14,15 @@ from vsad.config import parse_config
 from vsad.models.config import VALDMConfig
 from vsad.models.frm import FRM
 from vsad.models.homography_net import HomographyNet
+from vsad.models.homography_weights import WIDTH
 from vsad.models.mvam import MVAM, zero_
 
 
 class MultiViewAdapter(ModelMixin, ConfigMixin):
     """The modules that make a latent diffusion model of single pictures one of several views.
 
-    Every module starts as one that changes nothing, so a pretrained model predicts what it did.
+    Every module starts as one that changes nothing, so a pretrained model predicts what it did; ``components.adapter``
+    gives a HomographyNet the weights that come with vsad where there are such.
 
     Args:
         valdm: fields of the ``VALDMConfig``.
@@ -32,6 +34,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         scale, shift: by which the autoencoder's latents became those of a pretrained UNet, ``scale (x - shift)``.
     """
 
+    _supports_gradient_checkpointing = True  # of diffusers' ``enable_gradient_checkpointing``
     latent_mean: Tensor
     latent_deviation: Tensor
 
@@ -72,7 +75,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
             self.class_embedding = zero_(nn.Embedding(len(config.categories), time_channels))
         self.homography_net: HomographyNet | None = None
         if config.homographies in ("refined", "learned"):
-            self.homography_net = HomographyNet(latent_channels, width=16, search=config.homographies == "learned")
+            self.homography_net = HomographyNet(latent_channels, width=WIDTH, search=config.homographies == "learned")
 
     @property
     def valdm(self) -> VALDMConfig:

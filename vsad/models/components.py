@@ -15,6 +15,7 @@ from vsad.models.adapter import MultiViewAdapter
 from vsad.models.config import Prediction, VALDMConfig
 from vsad.models.derivative_config import CONFIG
 from vsad.models.folder import ADAPTER, LORA, PIPELINE, REMEDY, SCHEDULER, UNET, VAE
+from vsad.models.homography_weights import load_homography_weights
 from vsad.models.limits import check_counts
 from vsad.models.presets import sd
 from vsad.models.reading import OTHER_BASE, read_part
@@ -117,7 +118,10 @@ def check_schedule(scheduler: DDIMScheduler, config: VALDMConfig) -> DDIMSchedul
 
 
 def adapter(config: VALDMConfig, vae: AutoencoderKL, unet: UNet2DConditionModel) -> MultiViewAdapter:
-    """A new adapter to these parts; it encodes the prompts where the UNet attends to text."""
+    """A new adapter to these parts; it encodes the prompts where the UNet attends to text.
+
+    A HomographyNet for Gaussian derivatives starts with the weights that come with vsad.
+    """
     stages = {f"down{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.down_blocks)}
     stages["mid"] = unet.mid_block.resnets[-1].out_channels
     stages |= {f"up{i}": block.resnets[-1].out_channels for i, block in enumerate(unet.up_blocks)}
@@ -144,6 +148,8 @@ def adapter(config: VALDMConfig, vae: AutoencoderKL, unet: UNet2DConditionModel)
     )
     if context is not None:
         made.get_buffer("context").copy_(context)
+    if made.homography_net is not None and config.vae == CONFIG:
+        load_homography_weights(made.homography_net)
     return made
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsad.models.mvam import zero_
+from vsad.models.mvam import checkpointed, zero_
 from vsad.models.projection import Projection
 from vsad.ops import homography_align
 
@@ -59,6 +59,8 @@ class FRM(nn.Module):
     Source: ViewSense-AD (arXiv 2511.18766); an independent implementation.
     """
 
+    gradient_checkpointing = False  # what ``enable_gradient_checkpointing`` of diffusers switches on
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = nn.Sequential(
@@ -72,6 +74,11 @@ class FRM(nn.Module):
         self.delta = zero_(nn.Conv2d(channels, channels, 1))
 
     def forward(self, feature: Tensor, aligned: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpointed(self._forward, feature, aligned)
+        return self._forward(feature, aligned)
+
+    def _forward(self, feature: Tensor, aligned: Tensor) -> Tensor:
         B = feature.shape[0]
         x = torch.cat([feature, aligned, feature - aligned], dim=2)  # (B, V, 3C, H, W)
         x = self.mix(x.flatten(0, 1))

@@ -217,10 +217,12 @@ class Match(nn.Module):
     """Find four corner offsets by where the cells of the target are found again near their place in the source.
 
     A cell's match is a softmax over a window, ``softmax(sharpness * cos(f(p), g(p + d)))(d)``, with mean e(p) and
-    covariance S(p) of d. The offsets solve the Gauss-Markov least squares ``sum_p r(p) |J(p) offsets - e(p)|^2`` in the
-    metric ``S(p)^-1``, with J(p) the derivative of p's displacement with respect to the corners and r(p) a learned
-    reliability. Along an edge a match is uncertain, and its covariance says so. Damping keeps corners that nothing
-    pulls. The result is ``limit * tanh(gain * offsets / limit)``.
+    covariance S(p) of d. What it says is what it adds to the belief of who has not looked, all of the window alike of
+    covariance S_0: the information ``I(p) = max(0, S(p)^-1 - S_0^-1)``, in the sense of matrices. Along an edge it is
+    that across the edge, and where nothing is to be seen it is none. With J(p) the derivative of p's displacement with
+    respect to the corners and r(p) a learned reliability, the offsets solve
+    ``(sum_p r J' I J + damping) offsets = sum_p r J' S^-1 e``, the Gauss-Markov least squares: two normal beliefs add
+    up like that. Damping keeps corners that nothing pulls. The result is ``limit * tanh(gain * offsets / limit)``.
     """
 
     def __init__(self, width: int, window: int) -> None:
@@ -236,10 +238,14 @@ class Match(nn.Module):
         h, w = target.shape[-2:]
         f, g = unit(target, mask), unit(source, mask)
         mean, covariance = self.matches(f, g, mask)  # (S, h, w, 2), (S, h, w, 2, 2)
-        information = inverse(covariance)
-        reliable = torch.sigmoid(self.reliability(torch.cat([f * g, (f - g).square()], 1))) * mask  # (S, 1, h, w)
+        precision = inverse(covariance)
+        pull = (precision @ mean[..., None])[..., 0]
+        unseen = 1 / ((self.window**2 - 1) / 12 + LEAST_VARIANCE)  # the precision of a window of which all is alike
+        information = positive_part(precision - unseen * torch.eye(2).to(f))
+        # A window that is cut off draws toward its middle, which is where more is in view.
+        whole = -F.max_pool2d(F.pad(-mask.to(f), [self.window // 2] * 4), self.window, 1)
+        reliable = torch.sigmoid(self.reliability(torch.cat([f * g, (f - g).square()], 1))) * whole  # (S, 1, h, w)
         J = displacement_by_corners(h, w).to(f)  # (h, w, 2, 8)
-        pull = (information @ mean[..., None])[..., 0]
         A = torch.einsum("yxai,syx,syxab,yxbj->sij", J, reliable[:, 0], information, J)  # (S, 8, 8)
         b = torch.einsum("yxai,syx,syxa->si", J, reliable[:, 0], pull)
         damping = self.log_damping.exp() * A.diagonal(dim1=1, dim2=2).mean(-1) + LEAST_DAMPING
@@ -269,6 +275,16 @@ def inverse(matrix: Tensor) -> Tensor:
     """Inverse of symmetric ``(..., 2, 2)``."""
     a, b, c = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
     return torch.stack([c, -b, -b, a], -1).unflatten(-1, (2, 2)) / (a * c - b * b)[..., None, None]
+
+
+def positive_part(matrix: Tensor) -> Tensor:
+    """Symmetric ``(..., 2, 2)`` without what is negative: eigenvalues below zero become zero."""
+    a, b, c = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
+    middle, x = (a + c) / 2, (a - c) / 2
+    radius = (x * x + b * b + 1e-8).sqrt()  # eigenvalues are middle +- radius; a root of 0 has no gradient
+    high, low = (middle + radius).clamp(min=0), (middle - radius).clamp(min=0)
+    mean, tilt = (high + low) / 2, (high - low) / (2 * radius)
+    return torch.stack([mean + tilt * x, tilt * b, tilt * b, mean - tilt * x], -1).unflatten(-1, (2, 2))
 
 
 def unit(feature: Tensor, mask: Tensor) -> Tensor:

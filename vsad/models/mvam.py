@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vsad.models.projection import Projection
 from vsad.ops import homography_align
@@ -25,6 +29,8 @@ class MVAM(nn.Module):
     Source: ViewSense-AD (arXiv 2511.18766); an independent implementation.
     """
 
+    gradient_checkpointing = False  # what ``enable_gradient_checkpointing`` of diffusers switches on
+
     def __init__(self, channels: int, heads: int = 4, window: int = 3) -> None:
         super().__init__()
         self.heads, self.window = heads, window
@@ -40,6 +46,11 @@ class MVAM(nn.Module):
         )
 
     def forward(self, feature: Tensor, projection: Projection) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpointed(self._forward, feature, projection)
+        return self._forward(feature, projection)
+
+    def _forward(self, feature: Tensor, projection: Projection) -> Tensor:
         x = feature.flatten(0, 1)
         x = x + self.out(self.attend(feature, projection).flatten(0, 1))
         x = x + self.feed_forward(x)
@@ -60,3 +71,9 @@ def zero_(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+def checkpointed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """The function's value; what it computes on the way is not kept for the backward pass but computed again there."""
+    result: Tensor = checkpoint(function, *arguments, use_reentrant=False)
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -11,21 +12,32 @@ from typing import Any
 from vsad.data import MultiViewDataset
 from vsad.detection import Detector, place_all, storage
 from vsad.files import RunFolder, fingerprint_files, read_weights, write_weights
+from vsad.files.run_record import MANIFEST
 from vsad.geometry import Rig
 from vsad.models import VALDM
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.learned import FILE, write_cameras
 from vsad.pipeline.parts import Split, check_enough, fit_detector
 from vsad.pipeline.stages import check_free, data_fingerprint
-from vsad.pipeline.steps import Images, images_of, register_once, register_station
+from vsad.pipeline.steps import Images, images_of, register_once
 from vsad.progress import SILENT, Progress
 from vsad.registration import Registration, canonical_rig
-from vsad.training import Station, TrainConfig, VAEConfig, is_main_process, learn_encodings, train, train_vae
+from vsad.training import (
+    Station,
+    TrainConfig,
+    VAEConfig,
+    check_shared,
+    is_main_process,
+    learn_encodings,
+    once,
+    train,
+    train_vae,
+)
 
 _REGISTRATION = "registration.safetensors"
 _REMEDY = "add --fresh to begin anew"
 # What is written into the folder of a model, and of a detector.
-_MODEL, _TRAINING = ("adapter", "unet", "vae", "scheduler"), "training"
+_MODEL, _TRAINING, _LATENTS = ("adapter", "unet", "vae", "scheduler"), "training", "latents"
 # Where no checkpoints are asked for, there are so many of a long training, and so many steps between two at least.
 _CHECKPOINTS, _LEAST_STEPS = 20, 25
 _DETECTOR = (storage.CONFIG, storage.WEIGHTS, storage.RIG)
@@ -66,13 +78,17 @@ def train_station(
             run.file(FILE)
             for part in (*_MODEL, _TRAINING):
                 run.subfolder(part)
-        registration, why = _register(dataset, rig, config, run, progress)
+        # One of several processes registers and encodes; the others wait, and read what it has written.
+        registration, why = once(lambda: _register(dataset, rig, config, run, progress))
+        check_shared(out / MANIFEST)
         model.to(config.chosen_device)
         learn_autoencoder(model, Images(dataset), config.vae, out / _TRAINING, progress)
         images = place_all(images_of(dataset, "encode", progress), registration, None, model.divisor)
-        station = Station(learn_encodings(model, images), canonical_rig(rig, registration, model.divisor), product)
+        latents = learn_encodings(model, images, out / _TRAINING / _LATENTS)
+        station = Station(latents, canonical_rig(rig, registration, model.divisor), product)
         train(model, station, resumable(config.train), progress, folder=out / _TRAINING)
         if run is not None:
+            shutil.rmtree(out / _TRAINING / _LATENTS, ignore_errors=True)
             model.save_pretrained(out)
             write_cameras(out, dataset.cameras)
             run.finish()
@@ -158,9 +174,8 @@ def resumable(config: TrainConfig) -> TrainConfig:
 def _register(
     dataset: MultiViewDataset, rig: Rig, config: RunConfig, run: RunFolder | None, progress: Progress
 ) -> tuple[Registration | None, str]:
-    """The registration of a station, which the main one of several processes keeps."""
-    if run is None:
-        return register_station(dataset, rig, config.registration, progress)
+    """The registration of a station, which the process that has opened its folder keeps there."""
+    assert run is not None
     known, mark = run.done.get(_REGISTRATION), partial(run.mark, _REGISTRATION)
     return register_once(dataset, rig, config.registration, known, run.file(_REGISTRATION), mark, progress)
 

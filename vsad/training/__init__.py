@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vsad.training.autoencoder import train_vae
     from vsad.training.latents import encode, encodings, learn_encodings, learn_latents, learn_statistics
     from vsad.training.loop import check_trainable, train
-    from vsad.training.optimization import is_main_process
+    from vsad.training.processes import check_alone, check_shared, is_main_process, once
     from vsad.training.shards import LatentShards, write_latents
     from vsad.training.station import Station
 
@@ -18,6 +18,8 @@ __all__ = [
     "Station",
     "TrainConfig",
     "VAEConfig",
+    "check_alone",
+    "check_shared",
     "check_trainable",
     "encode",
     "encodings",
@@ -25,9 +27,10 @@ __all__ = [
     "learn_encodings",
     "learn_latents",
     "learn_statistics",
+    "once",
     "train",
     "train_vae",
     "write_latents",
 ]
 
-__getattr__ = names_in(__name__, __all__, "autoencoder latents loop optimization shards station")
+__getattr__ = names_in(__name__, __all__, "autoencoder latents loop processes shards station")

@@ -15,7 +15,8 @@ from vsad.models.losses import reconstruction_loss
 from vsad.progress import SILENT, Progress
 from vsad.training.config import TrainConfig, VAEConfig
 from vsad.training.draws import seeded
-from vsad.training.optimization import new_accelerator, new_schedule
+from vsad.training.optimization import new_schedule
+from vsad.training.processes import new_accelerator
 
 _CROPS = 3
 _WARMUP = 0.1

@@ -10,7 +10,7 @@ from pathlib import Path
 from pickle import PickleError
 from typing import Any
 
-import torch
+from accelerate.checkpointing import load_accelerator_state, save_accelerator_state
 from torch import Tensor, nn
 
 from vsad.config import plain
@@ -29,6 +29,8 @@ from vsad.files import (
 from vsad.models import VALDM
 from vsad.training.config import TrainConfig
 from vsad.training.optimization import Optimization
+from vsad.training.processes import check_shared, once
+from vsad.training.sharding import assign, whole
 from vsad.training.shards import fingerprint
 from vsad.training.station import Station
 
@@ -76,11 +78,13 @@ class Checkpoints:
 
         Raises:
             ValueError: it is of another training.
+            FileNotFoundError: the main process has it, and this one has not.
         """
-        found = self.complete()
+        found = once(self.complete)
         if not found:
             return 0
         last = found[-1]
+        check_shared(last / FACTS)
         content = read_json(last / FACTS, REMEDY)
         different = differences(content.get("facts", {}), plain(self.facts))
         if different:
@@ -91,9 +95,10 @@ class Checkpoints:
             raise ValueError(f"{last / FACTS}: step must be an integer from 0, got {step!r}; {_BROKEN}")
         try:
             with in_words(last, REMEDY):
-                self.optimization.accelerator.load_state(last)
+                self._load_state(last)
         except (RuntimeError, LookupError, EOFError, PickleError, AttributeError, TypeError) as error:
             raise ValueError(f"{last}: must be a whole checkpoint, got {first_line(error)}; {_BROKEN}") from None
+        self.optimization.accelerator.step = 0  # of passes, of which a step may have had another number
         if self.optimization.ema is not None:
             self.optimization.ema.optimization_step = step
         return step
@@ -108,7 +113,7 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         try:
             with _torch_in_words(target):
-                accelerator.save_state(partial)
+                self._save_state(partial)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 write_json(partial / FACTS, {"step": step, "facts": self.facts})
@@ -125,6 +130,30 @@ class Checkpoints:
         """The folders of all checkpoints, the earliest first."""
         return sorted(self.folder.glob("step-*"))
 
+    def _save_state(self, folder: Path) -> None:
+        accelerator = self.optimization.accelerator
+        if not accelerator.is_fsdp2:
+            accelerator.save_state(folder)
+            return
+        # accelerate's own would hold the weights of a frozen base, and all of them for this number of processes.
+        self._write_weights([], [], folder)
+        save_accelerator_state(folder, [], *self._prepared, [], accelerator.process_index, accelerator.step)
+
+    def _load_state(self, folder: Path) -> None:
+        accelerator = self.optimization.accelerator
+        if not accelerator.is_fsdp2:
+            accelerator.load_state(folder)
+            return
+        self._read_weights([], folder)
+        load_accelerator_state(folder, [], *self._prepared, [], accelerator.process_index)
+
+    @property
+    def _prepared(self) -> tuple[list[Any], list[Any]]:
+        """Optimizers and schedules, in the order in which accelerate has prepared and numbers them."""
+        optimization = self.optimization
+        adversary = [] if optimization.discriminator is None else [optimization.adversary]
+        return [optimization.optimizer, *adversary], [optimization.schedule]
+
     def _parts(self) -> dict[str, dict[str, Tensor]]:
         """What is kept as weights: those that are trained, their average, and the adversary's."""
         optimization = self.optimization
@@ -135,23 +164,23 @@ class Checkpoints:
             parts[DISCRIMINATOR] = {k: p.data for k, p in optimization.discriminator.named_parameters()}
         return parts
 
-    def _write_weights(self, models: list[nn.Module], weights: list[Any], folder: str) -> None:
+    def _write_weights(self, models: list[nn.Module], weights: list[Any], folder: str | Path) -> None:
         """Write the trained weights in accelerate's stead, which would add those of a frozen base."""
         weights.clear()
-        if self.optimization.accelerator.is_main_process:
-            for name, part in self._parts().items():
-                write_weights(Path(folder) / f"{name}.safetensors", part)
+        for name, part in self._parts().items():
+            full = {key: whole(weight) for key, weight in part.items()}  # all processes take part
+            if self.optimization.accelerator.is_main_process:
+                write_weights(Path(folder) / f"{name}.safetensors", full)
 
-    def _read_weights(self, models: list[nn.Module], folder: str) -> None:
+    def _read_weights(self, models: list[nn.Module], folder: str | Path) -> None:
         models.clear()
         for name, part in self._parts().items():
             file = Path(folder) / f"{name}.safetensors"
             weights = read_weights(file, REMEDY)
             if {k: w.shape for k, w in weights.items()} != {k: p.shape for k, p in part.items()}:
                 raise ValueError(f"{file}: must hold the weights of this model, got others; {REMEDY}")
-            with torch.no_grad():
-                for key, weight in weights.items():
-                    part[key].copy_(weight)
+            for key, weight in weights.items():
+                assign(part[key], weight)
 
 
 @contextmanager

@@ -71,9 +71,6 @@ class TrainConfig(Strict):
                 raise ValueError(f"train: {name} must be at least 0 and less than 1, got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"train: betas must be at least 0 and less than 1, got {self.betas}")
-        if self.adversarial and self.mixed_precision == "fp16":
-            # accelerate moves the scale of losses after each optimizer, so the second one would divide by it twice.
-            raise ValueError("train: adversarial must be 0 with mixed_precision 'fp16', got more; choose 'bf16'")
         if self.batch % self.accumulation:
             raise ValueError(
                 f"train: batch must be a multiple of accumulation, {self.accumulation}, got {self.batch}; change either"

@@ -48,6 +48,20 @@ class Share(NamedTuple):
     process: int = 0
     processes: int = 1
 
+    def batch(self, config: TrainConfig) -> int:
+        """The samples of a pass.
+
+        Raises:
+            ValueError: the batch does not split evenly.
+        """
+        parts = self.processes * config.accumulation
+        if config.batch % parts:
+            raise ValueError(
+                f"train: batch must be a multiple of processes x accumulation, {self.processes} x "
+                f"{config.accumulation}, got {config.batch}; change batch or accumulation"
+            )
+        return config.batch // parts
+
 
 # A process that trains alone.
 ALONE = Share()
@@ -70,13 +84,7 @@ class Passes(Dataset[Pass]):
     """
 
     def __init__(self, stations: Sequence[Station], config: TrainConfig, share: Share = ALONE) -> None:
-        parts = share.processes * config.accumulation
-        if config.batch % parts:
-            raise ValueError(
-                f"train: batch must be a multiple of processes x accumulation, {share.processes} x "
-                f"{config.accumulation}, got {config.batch}; change batch or accumulation"
-            )
-        self.stations, self.config, self.share, self.size = stations, config, share, config.batch // parts
+        self.stations, self.config, self.share, self.size = stations, config, share, share.batch(config)
         sizes = np.array([len(station.latents) for station in stations])
         golden = np.arange(config.steps) * ((math.sqrt(5) - 1) / 2) % 1
         self.turns = np.searchsorted(sizes.cumsum() / sizes.sum(), golden, side="right")  # (steps,)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vsad.models import VALDM
-from vsad.scratch import Scratch
+from vsad.scratch import Samples, Scratch
+from vsad.training.processes import check_shared, once, processes
+from vsad.training.shards import INDEX, LatentShards, write_latents
 
 
 @torch.no_grad()
@@ -28,12 +32,38 @@ def learn_latents(model: VALDM, images: Iterable[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def learn_encodings(model: VALDM, images: Iterable[Tensor]) -> Scratch:
-    """What ``learn_latents`` does and returns, with the latents on disk."""
+def learn_encodings(model: VALDM, images: Iterable[Tensor], folder: Path | None = None) -> Samples:
+    """What ``learn_latents`` does and returns, with the latents on disk.
+
+    Args:
+        model, images: as there.
+        folder: where the main one of several processes writes the latents, which the others read; it replaces what is
+            there. Without it, and in a process that trains alone, they are in a temporary file.
+
+    Raises:
+        FileNotFoundError: the folder is not the same in all processes.
+    """
+    if folder is None or processes().num_processes == 1:
+        return Scratch(_learned(model, images))
+
+    def encoded() -> tuple[Tensor, Tensor]:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_latents(folder, _learned(model, images))
+        return model.adapter.latent_mean.cpu(), model.adapter.latent_deviation.cpu()
+
+    mean, deviation = once(encoded)
+    check_shared(folder / INDEX)
+    model.adapter.latent_mean.copy_(mean)
+    model.adapter.latent_deviation.copy_(deviation)
+    return LatentShards(folder)
+
+
+def _learned(model: VALDM, images: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Let the model standardize the latents of samples, which are in a temporary file, and yield them so."""
     model.eval()
     raw = Scratch(model.encode_raw(sample[None])[0] for sample in images)
     learn_statistics(model, raw)
-    return Scratch(model.standardize(sample) for sample in raw)
+    return (model.standardize(sample) for sample in raw)
 
 
 @torch.no_grad()

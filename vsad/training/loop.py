@@ -16,8 +16,10 @@ from vsad.training.checkpoints import Checkpoints, facts_of
 from vsad.training.config import TrainConfig
 from vsad.training.draws import Pass, Passes, Share
 from vsad.training.log import Log
-from vsad.training.optimization import Optimization, new_accelerator
+from vsad.training.optimization import Optimization
 from vsad.training.pictures import write_picture
+from vsad.training.processes import new_accelerator, processes
+from vsad.training.sharding import check_shards
 from vsad.training.station import Station, check_stations
 
 
@@ -57,13 +59,14 @@ def train(
     stations = check_stations(model, stations)
     path = _checked_folder(folder, config)
     tracked = {"log_with": "tensorboard", "project_dir": path} if config.tensorboard else {}
-    accelerator = new_accelerator(config, **tracked)
+    accelerator = new_accelerator(config, shards=True, **tracked)
     progress = progress if accelerator.is_main_process else SILENT
     passes = Passes(stations, config, Share(accelerator.process_index, accelerator.num_processes))
     home = next(model.parameters()).device
     turned_on = config.checkpointing and not model.unet.is_gradient_checkpointing
     if turned_on:
         model.unet.enable_gradient_checkpointing()
+        model.adapter.enable_gradient_checkpointing()
     try:
         optimization = Optimization(model, stations, config, accelerator)
         checkpoints, done = None, 0
@@ -72,19 +75,20 @@ def train(
             done = checkpoints.resume()
         if config.tensorboard:
             accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
-        _steps(model, optimization, passes, checkpoints, done, path, progress)
+        _steps(optimization, passes, checkpoints, done, path, progress)
         if optimization.ema is not None:
             optimization.ema.copy_to(optimization.trained.values())
+        optimization.gather()
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
         if turned_on:
             model.unet.disable_gradient_checkpointing()
+            model.adapter.disable_gradient_checkpointing()
         model.to(home).eval()
 
 
 def _steps(
-    model: VALDM,
     optimization: Optimization,
     passes: Passes,
     checkpoints: Checkpoints | None,
@@ -105,6 +109,7 @@ def _steps(
             last = step == config.steps or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if checkpoints is not None and folder is not None and last:
                 checkpoints.save(step)
+                model = optimization.gather()
                 if accelerator.is_main_process:
                     write_picture(folder / "pictures" / f"step-{step:08d}.png", model, optimization.stations[0])
                 accelerator.wait_for_everyone()
@@ -118,8 +123,11 @@ def check_trainable(model: VALDM, config: TrainConfig) -> None:
     """Refuse a model that cannot be trained as asked, before anything is prepared for it.
 
     Raises:
-        ValueError: the noise schedule is too short, no weight takes gradients, or one that does is not float32.
+        ValueError: the noise schedule is too short, no weight takes gradients, one that does is not float32, the batch
+            does not split evenly over the processes, or their launcher asks for shards that cannot be trained.
     """
+    Share(processes=processes().num_processes).batch(config)
+    check_shards(model, config)
     noisiest = model.scheduler.config["num_train_timesteps"]
     if config.max_timestep > noisiest:
         raise ValueError(

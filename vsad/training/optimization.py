@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate import Accelerator
+from accelerate.utils import convert_outputs_to_fp32
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -20,31 +19,12 @@ from vsad.models.losses import adversarial_loss, discriminator_loss
 from vsad.training.config import TrainConfig
 from vsad.training.draws import Pass, seeded
 from vsad.training.objective import Objective
+from vsad.training.sharding import assign, keep_whole, to_shard, whole
 from vsad.training.station import Station
 
 # Decay of the adversary's gradient and of its square: a long memory of gradients makes adversaries swing.
 _BETAS = (0.5, 0.999)
 _ADVERSARY = 2
-
-
-def new_accelerator(config: TrainConfig, **more: Any) -> Accelerator:
-    """An accelerator of its own for a training: precision and accumulation are not those of an earlier one.
-
-    Raises:
-        ValueError: this device has no such precision.
-    """
-    # Without "cpu" accelerate takes the processes of torchrun for single ones where there is no GPU.
-    cpu = not torch.accelerator.is_available()
-    if cpu and config.mixed_precision == "fp16":
-        raise ValueError("train: mixed_precision must be 'no' or 'bf16' on a CPU, got 'fp16'; choose one of them")
-    AcceleratorState._reset_state()
-    return Accelerator(
-        cpu=cpu,
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(config.accumulation),
-        step_scheduler_with_optimizer=False,
-        **more,
-    )
 
 
 class Optimization:
@@ -60,25 +40,37 @@ class Optimization:
     def __init__(
         self, model: VALDM, stations: Sequence[Station], config: TrainConfig, accelerator: Accelerator
     ) -> None:
-        self.stations, self.config, self.accelerator = stations, config, accelerator
-        self.objective = Objective(model, config)
-        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.model, self.stations, self.config, self.accelerator = model, stations, config, accelerator
+        trained = to_shard(model, accelerator) if accelerator.is_fsdp2 else model
+        if accelerator.use_distributed and not accelerator.is_fsdp2:
+            _take_channels_last(trained)
+        self.objective = Objective(trained, config)
         optimizer = torch.optim.AdamW(
-            self.trained.values(),
+            [p for p in trained.parameters() if p.requires_grad],
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=config.mixed_precision != "fp16",  # whose scaler must see which steps are skipped
+            fused=True,  # one pass over the weights; a step whose gradients overflowed in float16 it skips by itself
         )
         schedule = new_schedule(optimizer, config.schedule, config.steps, config.warmup)
         self.network, self.optimizer, self.schedule = accelerator.prepare(self.objective, optimizer, schedule)
+        # Asked for now: in shards they are others than before.
+        self.trained = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+        if accelerator.is_fsdp2:
+            keep_whole(optimizer)
+            # What accelerate does without shards; with them it would compute the losses too in half precision.
+            self.network.forward = convert_outputs_to_fp32(accelerator.autocast()(self.network.forward))
         self.ema = EMAModel(self.trained.values(), decay=config.ema) if config.ema else None
         self.discriminator: Discriminator | None = None
         self.networks: list[nn.Module] = [self.network]
         if config.adversarial:
             self.discriminator = new_discriminator(model, config.seed)
             adversary = torch.optim.AdamW(self.discriminator.parameters(), lr=config.discriminator_lr, betas=_BETAS)
+            if accelerator.is_fsdp2:
+                accelerator.state.fsdp_plugin.auto_wrap_policy = None  # it has none of the model's blocks
+                keep_whole(adversary)
             self.judge, self.adversary = accelerator.prepare(self.discriminator, adversary)
+            self.adversary.scaler = None  # the one scale of losses moves with the model's optimizer, which steps first
             self.networks.append(self.judge)
 
     def step(self, number: int, passes: Sequence[Pass]) -> dict[str, float]:
@@ -121,21 +113,33 @@ class Optimization:
         """Move the weights, after a look at the losses of all processes."""
         mean = self.accelerator.reduce(torch.stack(list(totals.values())), reduction="mean").tolist()
         losses = dict(zip(totals, mean))
-        norm = float(self.accelerator.clip_grad_norm_(self.trained.values(), self.config.clip))
+        # Both are clipped first: this divides all gradients by the scale of float16's losses, which a step changes.
+        norms = {"gradient": float(self.accelerator.clip_grad_norm_(self.trained.values(), self.config.clip))}
+        if self.discriminator is not None:
+            norm = nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.config.clip)
+            norms["discriminator's gradient"] = float(norm)
+        found = losses | norms
         # A gradient that overflows in float16 is no error: the step is skipped and the losses are scaled down.
-        overflow = self.config.mixed_precision == "fp16" and not math.isfinite(norm)
-        if not all(map(math.isfinite, losses.values())) or not (math.isfinite(norm) or overflow):
-            self._refuse(number, {**losses, "gradient": norm})
+        if not all(map(math.isfinite, (losses if self.config.mixed_precision == "fp16" else found).values())):
+            self._refuse(number, found)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.discriminator is not None:
-            self.accelerator.clip_grad_norm_(self.discriminator.parameters(), self.config.clip)
-            self.adversary.step()
+            if math.isfinite(norms["discriminator's gradient"]):
+                self.adversary.step()
             self.adversary.zero_grad()
         if self.ema is not None:
             self.ema.step(self.trained.values())
         return losses
+
+    def gather(self) -> VALDM:
+        """The model with the weights that it has now, whole; all processes ask for it."""
+        if self.accelerator.is_fsdp2:
+            for name, parameter in self.model.named_parameters():
+                if name in self.trained:
+                    assign(parameter, whole(self.trained[name].detach()))
+        return self.model
 
     def _refuse(self, number: int, found: Mapping[str, float]) -> None:
         config = self.config
@@ -147,6 +151,17 @@ class Optimization:
             f"step {number}, whose weights were left as they were; check the latents for NaN, or choose a lr below "
             f"{config.lr:g}{precision}"
         )
+
+
+def _take_channels_last(model: nn.Module) -> None:
+    """Give weights of 1x1 and depthwise convolutions the strides of channels last, where their numbers lie as before.
+
+    After features in channels last their gradients have these; DDP expects those of the weights, and warns of others.
+    """
+    for weight in model.parameters():
+        if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+            strides = torch.empty(weight.shape, device="meta", memory_format=torch.channels_last).stride()
+            weight.data = weight.data.as_strided(weight.shape, strides)
 
 
 def new_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int, warmup: float) -> Any:
@@ -174,8 +189,3 @@ def new_discriminator(model: VALDM, seed: int) -> Discriminator:
     with torch.random.fork_rng():
         torch.manual_seed(seeded(seed, _ADVERSARY).initial_seed())
         return Discriminator(channels)
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that writes files and speaks, of those that train together."""
-    return bool(PartialState().is_main_process)

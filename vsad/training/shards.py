@@ -18,6 +18,7 @@ from vsad.files import atomic_folder, check_writable, in_words, read_json, sweep
 from vsad.scratch import Samples
 
 INDEX, NAME = "index.json", "latents"
+SHARD = 64
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 REMEDY = "write the folder anew with `write_latents`"
 
@@ -123,7 +124,7 @@ def _hash(shard: Tensor) -> str:
 
 
 def write_latents(
-    folder: str | Path, latents: Iterable[Tensor], shard_samples: int = 64, *, dtype: torch.dtype = torch.float32
+    folder: str | Path, latents: Iterable[Tensor], shard_samples: int = SHARD, *, dtype: torch.dtype = torch.float32
 ) -> LatentShards:
     """Write the latents of samples, of which at most ``shard_samples`` are in memory at a time.
 
@@ -152,9 +153,9 @@ def write_latents(
         if any(folder.iterdir()):
             raise FileExistsError(f"{folder}: must be a new or empty folder; delete it or name another")
     with atomic_folder(folder) as partial:
-        samples, count, shape = iter(latents), 0, torch.Size()
+        count, shape = 0, torch.Size()
         hashes: dict[str, str] = {}
-        while chunk := list(islice(samples, shard_samples)):
+        for chunk in _chunks(latents, shard_samples):
             shape = shape or chunk[0].shape
             wrong = next((sample.shape for sample in chunk if sample.shape != shape or sample.ndim != 4), None)
             if wrong is not None:
@@ -175,11 +176,18 @@ def write_latents(
 
 
 def fingerprint(latents: Samples) -> str:
-    """A hash by which latents are known again; of shards it is that of the hashes in their index."""
+    """A hash by which latents are known again, on disk or in memory: that of what ``write_latents`` hashes of them."""
     hashed = hashlib.sha256(str(tuple(latents.shape)).encode())
     if isinstance(latents, LatentShards):
-        hashed.update("".join(latents.hashes.values()).encode())
+        hashes = list(latents.hashes.values())
     else:
-        for sample in latents:
-            hashed.update(sample.detach().to("cpu", torch.float32).contiguous().numpy().data)
+        samples = (sample.detach().to("cpu", torch.float32) for sample in latents)
+        hashes = [_hash(torch.stack(chunk)) for chunk in _chunks(samples, SHARD)]
+    hashed.update("".join(hashes).encode())
     return hashed.hexdigest()
+
+
+def _chunks(samples: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Yield the next ``size`` samples, and the next, and what is left."""
+    each = iter(samples)
+    return iter(lambda: list(islice(each, size)), [])
