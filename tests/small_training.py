@@ -1,7 +1,6 @@
 """A training that takes seconds, and a program that runs it: in several processes, and to be killed.
 
-python -m tests.small_training FOLDER steps=4 batch=2     trains in FOLDER, which takes the weights too; then in others,
-                                                           whose names follow with commas between them
+python -m tests.small_training FOLDER steps=4 batch=2     trains in FOLDER, which takes the weights too
 python -m tests.small_training --kill FOLDER SEED steps=9  the same, killed again and again at random moments
 """
 
@@ -127,5 +126,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "--kill":
         sys.exit(kill(sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
-    for folder in sys.argv[1].split(","):
-        run(folder, sys.argv[2:])
+    run(sys.argv[1], sys.argv[2:])

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.pretrained import save_pipeline
 from tests.small_training import run, small_model, small_station
 from tests.stations import make_station
 from vsad.training import TrainConfig, check_alone, check_shared, check_trainable, train
@@ -44,6 +46,47 @@ def told(owner, name):
 told(VALDM, "encode_raw")
 told(steps, "register_station")
 cli.main()
+"""
+
+# Trains in one folder after the other, and tells what part of the weights that it trains each process holds.
+IN_SHARES = """
+import sys
+import torch
+from tests.small_training import run
+from vsad.training import loop
+
+class Told(loop.Optimization):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        held, all = (sum(size(p) for p in self.trained.values()) for size in (held_of, torch.numel))
+        print(f"holds {held / all:.2f}", file=sys.stderr)
+
+def held_of(weight):
+    return getattr(weight, "to_local", lambda: weight)().numel()
+
+torch.set_num_threads(1)
+loop.Optimization = Told
+folders, settings = sys.argv[1].split(","), sys.argv[2:]
+for folder in folders:
+    run(folder, settings)
+"""
+
+# Trains what is new in a pretrained pipeline, or more of it, in shards of weights of which most are frozen.
+TUNED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from tests.small_training import small_station
+from vsad.models import VALDM, sd
+from vsad.training import TrainConfig, train
+
+torch.set_num_threads(1)
+for tune in ("new", "lora"):
+    torch.manual_seed(0)
+    config = replace(sd(), heads=4, tune=tune, conditioning="text", categories=("bolt",))
+    model = VALDM.from_pretrained(sys.argv[1], config=config)
+    train(model, small_station(), TrainConfig(steps=3, batch=2, checkpointing=True), folder=Path(sys.argv[2]) / tune)
 """
 
 
@@ -90,7 +133,10 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     run(folder / "one", SETTINGS)
     half_way(folder / "one", folder / "resumed")
-    launch("-m", "tests.small_training", f"{folder / 'shards'},{folder / 'resumed'}", *SETTINGS, how=SHARDS)
+    program = folder / "shares.py"
+    program.write_text(IN_SHARES)
+    said = launch(program, f"{folder / 'shards'},{folder / 'resumed'}", *SETTINGS, how=SHARDS)
+    assert re.findall("holds (.*)", said) == ["0.50"] * 4  # of two processes in two trainings
     return folder
 
 
@@ -125,6 +171,20 @@ def test_two_processes_compute_in_half_precision_what_one_does(tmp_path, how):
     one, exact, two = (numbers(tmp_path / name) for name in ("one", "exact", "two"))
     assert np.abs(two - one).max() < np.abs(one - exact).max()
     assert "UserWarning" not in said  # such as DDP's, of gradients whose strides are not their weights'
+
+
+@pytest.mark.slow
+def test_shards_of_a_pretrained_model_give_what_one_process_gives(tmp_path):
+    pytest.importorskip("peft")
+    pipeline, program = save_pipeline(tmp_path, "1.5"), tmp_path / "tuned.py"
+    program.write_text(TUNED)
+    start(program, pipeline, tmp_path / "one")
+    launch(program, pipeline, tmp_path / "shards", how=SHARDS)
+    for tune in ("new", "lora"):
+        one, shards = (tmp_path / name / tune for name in ("one", "shards"))
+        np.testing.assert_allclose(numbers(shards), numbers(one), atol=2e-5, rtol=2e-4)
+        file = "checkpoints/step-00000003/model.safetensors"
+        torch.testing.assert_close(load_file(shards / file), load_file(one / file), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
