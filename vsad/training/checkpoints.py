@@ -30,7 +30,7 @@ from vsad.models import VALDM
 from vsad.training.config import TrainConfig
 from vsad.training.optimization import Optimization
 from vsad.training.processes import check_shared, once
-from vsad.training.sharding import assign, whole
+from vsad.training.sharding import assign, for_file
 from vsad.training.shards import fingerprint
 from vsad.training.station import Station
 
@@ -168,7 +168,7 @@ class Checkpoints:
         """Write the trained weights in accelerate's stead, which would add those of a frozen base."""
         weights.clear()
         for name, part in self._parts().items():
-            full = {key: whole(weight) for key, weight in part.items()}  # all processes take part
+            full = {key: for_file(weight) for key, weight in part.items()}  # all processes take part
             if self.optimization.accelerator.is_main_process:
                 write_weights(Path(folder) / f"{name}.safetensors", full)
 

@@ -54,6 +54,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def for_file(tensor: Tensor) -> Tensor:
+    """The same on the CPU in the main process, which writes it, and nothing of it in the others."""
+    full = whole(tensor)
+    return full.cpu() if is_main_process() else full.new_empty(0)
+
+
 @torch.no_grad()
 def assign(tensor: Tensor, values: Tensor) -> None:
     """Set the values of a tensor, or those of this process's shard of it, to whole ``values``."""
@@ -67,13 +73,7 @@ def keep_whole(optimizer: torch.optim.Optimizer) -> None:
     """
 
     def leave(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        main = is_main_process()
-
-        def found(shard: Tensor) -> Tensor:
-            full = whole(shard)
-            return full.cpu() if main else full.new_empty(0)
-
-        made: dict[str, Any] = tree_map_only(DTensor, found, state)
+        made: dict[str, Any] = tree_map_only(DTensor, for_file, state)
         return made
 
     def enter(known: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
