@@ -96,9 +96,9 @@ def train(
     from vsad.geometry.rig_file import read_rig_file
     from vsad.models.hub import check_base
 
-    check_out(out, data)
+    check_out(out, data, command="train")
     check_base(made.valdm)
-    choose_category(data, category, format=made.format)
+    choose_category(data, category, format=made.format, split="train")
     read_rig_file(rig)
 
     from vsad.geometry import Rig  # torch and diffusers take seconds to import
@@ -159,8 +159,8 @@ def fit(
     from vsad.geometry.rig_file import read_rig_file
     from vsad.models.folder import check_model_folder
 
-    check_out(out, data, used=model)
-    choose_category(data, category, format=made.format)
+    check_out(out, data, used=model, command="fit")
+    choose_category(data, category, format=made.format, split="train")
     check_model_folder(model)
     read_rig_file(rig)
 

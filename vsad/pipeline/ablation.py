@@ -22,6 +22,7 @@ from vsad.pipeline.ablation_table import LEVELS, markdown
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.names import MAIN
 from vsad.progress import SILENT, Progress
+from vsad.training import check_alone
 
 RESULTS, TABLES = "ablation.json", "ablation.md"
 
@@ -57,8 +58,10 @@ def ablate(
         What ``ablation.json`` holds: the ``options``, and ``results``, one for every station and seed.
 
     Raises:
-        ValueError: an argument is not what it must be, or ``out`` holds results of other options.
+        ValueError: an argument is not what it must be, ``out`` holds results of other options, or there are several
+            processes.
     """
+    check_alone("ablate")
     out = Path(out)
     check_ablation(stations, seeds, purpose, out, rows)
     options = _options(purpose, config)

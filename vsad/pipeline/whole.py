@@ -27,7 +27,7 @@ from vsad.pipeline.stages import Stages, check_free, data_fingerprint
 from vsad.pipeline.steps import Images, write_metrics
 from vsad.pipeline.tally import VERDICTS, Tally
 from vsad.progress import SILENT, Prefixed, Progress
-from vsad.training import Station, check_trainable, train
+from vsad.training import Station, check_alone, check_trainable, train
 
 # What the stages of the model without MVAM and FRM are labeled with.
 _PLAIN = "plain"
@@ -89,8 +89,10 @@ def run(
 
     Raises:
         OSError: ``out`` cannot be written, or another process writes it.
-        ValueError: data or configuration are not what they must be, or ``out`` holds another run.
+        ValueError: data or configuration are not what they must be, ``out`` holds another run, or there are several
+            processes.
     """
+    check_alone("run")
     root, out = Path(root), Path(out)
     chosen, there = choose_categories(root, categories, config)
     network = config.frozen_network()
