@@ -22,9 +22,9 @@ _SPINS = 10_000
 def let_threads_sleep() -> None:
     """Have OpenMP's threads sleep while they have no work, unless the user has said how they wait.
 
-    Threads that spin, for 3 ms by default, keep those of other processes from working: two detections at once took
-    eight times as long. Threads that sleep at once are often woken on the core of the one that has work for them, and
-    then two do the work of one. So they look for 0.1 ms, and on a machine that is busy not at all.
+    Threads that spin, for 3 ms by default, keep those of other processes from working: a detection beside other work
+    took eight times as long. Threads that sleep at once are often woken on the core of the one that has work for them,
+    and then two do the work of one. So they look for 0.1 ms, and on a machine that is busy not at all.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "passive"
