@@ -10,8 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.recorder import Recorder
+from tests.small_station import SHIFT
 from tests.small_training import small_config, small_model, small_rig, small_station, weights_of
 from vsad.config import read_config
+from vsad.geometry import Rig
 from vsad.models.discriminator import PatchDiscriminator
 from vsad.models.losses import adversarial_loss, discriminator_loss
 from vsad.training import Station, TrainConfig, train
@@ -316,3 +318,33 @@ def test_what_does_not_fit_is_refused_in_words():
         Passes([station], TrainConfig(batch=3), Share(0, 2))
     assert small_config() == model.config
     assert small_rig(2).views == ("a", "b")
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_a_model_whose_unet_is_frozen_trains(side):
+    """A group norm of torch crashes where its input, channels last, needs no gradient."""
+    model, size = small_model(), (4 * side, 4 * side)
+    model.unet.requires_grad_(False)
+    rig = Rig.from_pairs(["a", "b"], size, {("a", "b"): SHIFT})
+    before = {name: weight.clone() for name, weight in weights_of(model).items()}
+    train(model, Station(torch.randn(1, 2, 4, side, side), rig), TrainConfig(steps=2))
+    moved = {name for name, weight in weights_of(model).items() if not torch.equal(weight, before[name])}
+    assert any(name.startswith("mvams") for name in moved)
+    assert moved <= model.adapter.state_dict().keys()
+
+
+def test_a_training_neither_takes_nor_leaves_gradients():
+    results = []
+    for left in (0.0, 1.0):
+        model, station = small_model(), small_station()
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, left) if left else None
+        train(model, station, TrainConfig(steps=2))
+        assert all(parameter.grad is None for parameter in model.parameters())
+        results.append(weights_of(model))
+    assert all(torch.equal(weight, results[1][name]) for name, weight in results[0].items())
+    bad = station.latents.clone()
+    bad[:] = torch.nan
+    with pytest.raises(FloatingPointError, match="must be finite"):
+        train(model, station._replace(latents=bad), TrainConfig(steps=1))
+    train(model, station, TrainConfig(steps=1))

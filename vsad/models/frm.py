@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsad.models.mvam import checkpointed, zero_
+from vsad.models.mvam import Norm, checkpointed, zero_
 from vsad.models.projection import Projection
 from vsad.ops import homography_align
 
@@ -64,7 +64,7 @@ class FRM(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = nn.Sequential(
-            nn.GroupNorm(1, 3 * channels),
+            Norm(3 * channels),
             nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels),
             nn.Conv2d(3 * channels, channels, 1),
             nn.SiLU(),

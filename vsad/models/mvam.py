@@ -13,6 +13,21 @@ from vsad.models.projection import Projection
 from vsad.ops import homography_align
 
 
+class Norm(nn.GroupNorm):
+    """A group norm of all channels and pixels together.
+
+    Args:
+        channels: C of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch 2.13 crashes on the CPU in the backward pass of small channels-last inputs that need no gradient.
+        return super().forward(x.contiguous() if torch.is_grad_enabled() and not x.requires_grad else x)
+
+
 class MVAM(nn.Module):
     """Multi-view alignment module: ``F' = F + W_o a``, ``F'' = F' + FFN(F')``, ``a = homography_align(q, k, v)``.
 
@@ -34,12 +49,12 @@ class MVAM(nn.Module):
     def __init__(self, channels: int, heads: int = 4, window: int = 3) -> None:
         super().__init__()
         self.heads, self.window = heads, window
-        self.norm = nn.GroupNorm(1, channels)
+        self.norm = Norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.bias = nn.Parameter(torch.zeros(heads, window, window))
         self.out = zero_(nn.Conv2d(channels, channels, 1))
         self.feed_forward = nn.Sequential(
-            nn.GroupNorm(1, channels),
+            Norm(channels),
             nn.Conv2d(channels, 2 * channels, 1),
             nn.SiLU(),
             zero_(nn.Conv2d(2 * channels, channels, 1)),

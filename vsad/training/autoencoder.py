@@ -73,6 +73,7 @@ def train_vae(model: VALDM, images: Sequence[Tensor] | Tensor, config: VAEConfig
     network, optimizer, schedule = accelerator.prepare(_Reconstruction(vae, learns, config.kl), optimizer, schedule)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     progress = progress if accelerator.is_main_process else SILENT
+    vae.zero_grad()  # what somebody else has left would be added to the first step
     vae.train()
     try:
         with progress.stage("train autoencoder", config.steps) as stage:
@@ -92,6 +93,7 @@ def train_vae(model: VALDM, images: Sequence[Tensor] | Tensor, config: VAEConfig
                 optimizer.zero_grad()
                 stage.advance(f"reconstruction {value:.4f}")
     finally:
+        vae.zero_grad()
         vae.requires_grad_(False).to(home).eval()
     model.vae_is_tuned = True
 

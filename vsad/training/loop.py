@@ -85,6 +85,7 @@ def train(
         if turned_on:
             model.unet.disable_gradient_checkpointing()
             model.adapter.disable_gradient_checkpointing()
+        model.zero_grad()
         model.to(home).eval()
 
 

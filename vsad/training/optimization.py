@@ -41,6 +41,7 @@ class Optimization:
         self, model: VALDM, stations: Sequence[Station], config: TrainConfig, accelerator: Accelerator
     ) -> None:
         self.model, self.stations, self.config, self.accelerator = model, stations, config, accelerator
+        model.zero_grad()  # what somebody else has left would be added to the first step
         trained = to_shard(model, accelerator) if accelerator.is_fsdp2 else model
         if accelerator.use_distributed and not accelerator.is_fsdp2:
             _take_channels_last(trained)
