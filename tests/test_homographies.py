@@ -67,7 +67,8 @@ class Shifting(nn.Module):
 
 @pytest.mark.parametrize("homographies", ["refined", "learned"])
 def test_the_refined_rig_is_the_median_of_what_samples_show(monkeypatch, rig, homographies):
-    monkeypatch.setattr("vsad.models.rig_refinement._MORE", -1)  # noise agrees nowhere
+    for least in ("_MORE", "_BETTER"):
+        monkeypatch.setattr(f"vsad.models.rig_refinement.{least}", -1)  # noise agrees nowhere
     model = model_with(homographies)
     model.adapter.homography_net = Shifting([1.0, 2.0, 9.0])  # latent pixels are 4 image pixels
     found = refined_rig(model, latents(3), rig)
@@ -76,6 +77,13 @@ def test_the_refined_rig_is_the_median_of_what_samples_show(monkeypatch, rig, ho
         start = old.homography if homographies == "refined" else torch.eye(3, dtype=torch.float64)
         moved = homography_to_corners(new.homography, rig.size) - homography_to_corners(start, rig.size)
         torch.testing.assert_close(moved, torch.tensor([[8.0, 0.0]] * 4, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_a_rig_stays_where_views_agree_no_better_by_another(rig):
+    model = model_with("refined")
+    model.adapter.homography_net = Shifting([1.0, 2.0, 9.0])
+    found = refined_rig(model, latents(3), rig)
+    assert torch.equal(found.homographies, rig.homographies)
 
 
 def test_a_rig_is_cropped_as_it_was_padded(rig):
