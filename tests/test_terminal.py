@@ -105,7 +105,7 @@ def test_json_alone_is_on_stdout_and_quiet_leaves_stderr_empty(folder, arguments
 
 def test_two_processes_never_write_one_folder(folder):
     for name, arguments in (("detections", ["detect", "data"]), ("new", ["fit", "data"]), ("run", ["run", "data"])):
-        with RunFolder.open(folder / name, command="detect"):
+        with RunFolder.open(folder / name, command=arguments[0]):
             ended = command(*arguments, "--out", name, cwd=folder)
         assert ended.code == 1
         assert f"process {os.getpid()}" in ended.err
