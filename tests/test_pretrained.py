@@ -1,5 +1,6 @@
 """VALDM on pretrained pipelines: small random ones of the real classes, loaded without a network."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,25 @@ def test_a_base_is_found_from_another_folder(pipelines, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     assert torch.equal(VALDM.from_pretrained("model").unet.conv_in.weight, model.unet.conv_in.weight)
+
+
+@pytest.mark.parametrize(("tune", "read"), [("new", ("unet", "vae")), ("lora", ("unet", "vae")), ("all", ("vae",))])
+def test_a_base_of_other_weights_is_refused(pipelines, tmp_path, tune, read):
+    base = tmp_path / "base"
+    shutil.copytree(pipelines["1.5"], base)
+    model_on(base, tune=tune).save_pretrained(tmp_path / "model")
+    VALDM.from_pretrained(tmp_path / "model")
+    for part in ("unet", "vae"):
+        file = base / part / "diffusion_pytorch_model.safetensors"
+        weights = load_file(file)
+        name = next(name for name in weights if "attn" in name or "mid_block" in name)
+        save_file({**weights, name: weights[name] + 0.01}, file)
+        if part in read:
+            with pytest.raises(ValueError, match=rf"base/{part}: its weights must be those that .*model was made on"):
+                VALDM.from_pretrained(tmp_path / "model")
+        else:
+            VALDM.from_pretrained(tmp_path / "model")
+        save_file(weights, file)
 
 
 def test_folders_that_are_no_model_get_one_clear_error(tmp_path, monkeypatch):

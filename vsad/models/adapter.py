@@ -31,6 +31,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         time_channels: of the UNet's embedding of time, to which a class's is added.
         context_shape: ``(K, T, D)`` of the UNet's cross-attention input, for one or all categories; None without it.
         vae_is_tuned: whether the autoencoder was trained here.
+        base_marks: by which the parts of a base are known again, by their names; None where there is no base.
         scale, shift: by which the autoencoder's latents became those of a pretrained UNet, ``scale (x - shift)``.
     """
 
@@ -49,6 +50,7 @@ class MultiViewAdapter(ModelMixin, ConfigMixin):
         scale: float = 1.0,
         shift: float = 0.0,
         vae_is_tuned: bool = False,
+        base_marks: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         config = self.valdm

@@ -18,7 +18,7 @@ from vsad.models.folder import ADAPTER, LORA, PIPELINE, REMEDY, SCHEDULER, UNET,
 from vsad.models.homography_weights import load_homography_weights
 from vsad.models.limits import check_counts
 from vsad.models.presets import sd
-from vsad.models.reading import OTHER_BASE, read_part
+from vsad.models.reading import OTHER_BASE, mark_of, read_part
 from vsad.models.text import encode_prompts
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def adapter(config: VALDMConfig, vae: AutoencoderKL, unet: UNet2DConditionModel)
         None if context is None else tuple(context.shape),
         scale=vae.config["scaling_factor"],
         shift=vae.config.get("shift_factor") or 0.0,
+        base_marks=None if config.base is None else {VAE: mark_of(vae), UNET: mark_of(unet)},
     )
     if context is not None:
         made.get_buffer("context").copy_(context)
@@ -207,21 +208,36 @@ def load(
     parts: dict[str, Any] = {"adapter": added, "scheduler": scheduler}
     if config.base is not None and config.prediction != scheduler.config["prediction_type"]:
         config = replace(config, prediction=None)  # older files name one that the base's schedule overruled
-    if _exists(source, VAE, "config.json", revision):
-        parts["vae"] = read_part(AutoencoderKL, source, VAE, files)
-    if _exists(source, UNET, "config.json", revision):
-        parts["unet"] = read_part(UNet2DConditionModel, source, UNET, files)
-    elif config.tune == "lora":
-        parts["unet"] = denoiser(config)
+    for part, read, of_base in ((VAE, AutoencoderKL, autoencoder), (UNET, UNet2DConditionModel, denoiser)):
+        if _exists(source, part, "config.json", revision):
+            parts[part] = read_part(read, source, part, files)
+        elif config.base is not None:
+            parts[part] = _same(of_base(config), part, source, added)
+        elif part == UNET:
+            raise FileNotFoundError(f"{Path(source) / part / 'config.json'} is missing: {REMEDY}")
+    if config.tune == "lora" and config.base is not None:
         parts["unet"].load_lora_adapter(
             source, subfolder=LORA, prefix=None, adapter_name="default", use_safetensors=True, **files
         )
-    elif config.base is None:
-        raise FileNotFoundError(f"{Path(source) / UNET / 'config.json'} is missing: {REMEDY}")
     try:
         return kind(config, **parts)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def _same(model: Any, part: str, source: str, added: MultiViewAdapter) -> Any:
+    """The same part of a base.
+
+    Raises:
+        ValueError: its weights are others than those that the model was made on.
+    """
+    known = added.config["base_marks"]
+    if known is not None and known.get(part) != mark_of(model):
+        raise ValueError(
+            f"{Path(str(added.valdm.base)) / part}: its weights must be those that {source} was made on, got others; "
+            "put them back, or make and train the model anew"
+        )
+    return model
 
 
 def _schedule(source: str, files: dict[str, Any], remedy: str) -> DDIMScheduler:
