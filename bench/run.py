@@ -17,7 +17,9 @@ from vsad.bench.operators import Judge, Problem, WrongError
 from vsad.bench.peers import Peer, Run, UnsupportedError, all_peers, is_kernel, is_yardstick
 from vsad.bench.results import Results, Row
 
-WARM_BELOW_S = 0.1  # faster peers run once untimed in every turn: another's caches and spinning threads are not theirs
+# Faster peers run once untimed in every turn: another's caches and spinning threads are not theirs. So do whole models,
+# whose memory another may have given back to the system, page by page.
+WARM_BELOW_S, WARM_MODEL_BELOW_S = 0.1, 30.0
 
 
 BROKEN = "an earlier peer broke the GPU's context"
@@ -108,7 +110,8 @@ class Runner:
                 rows[peer.name] = self._row(case, peer.name, state, reason=text[:200])
                 self.broken = self.broken or (self.device == "cuda" and not cuda.works())
         rounds = {name: (ready.run, self.effort.rounds(ready.call_s)) for name, ready in runs.items()}
-        times = {} if self.broken else in_turns(rounds, self.clock)
+        warm_s = WARM_MODEL_BELOW_S if case.operator == "model" else WARM_BELOW_S
+        times = {} if self.broken else in_turns(rounds, self.clock, warm_s)
         for name in runs.keys() - times.keys():
             rows[name] = self._row(case, name, "skipped", reason=BROKEN)
         for name, seconds in times.items():
@@ -197,10 +200,13 @@ def seconds_of(run: Run) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(runs: dict[str, tuple[Callable[[], Any], int]], clock: Clock = seconds_of) -> dict[str, list[float]]:
+def in_turns(
+    runs: dict[str, tuple[Callable[[], Any], int]], clock: Clock = seconds_of, warm_s: float = WARM_BELOW_S
+) -> dict[str, list[float]]:
     """Times of every run, A B C A B C, so that what disturbs the machine disturbs all alike.
 
-    A run with fewer rounds takes its turns evenly spread over those of the others.
+    A run with fewer rounds takes its turns evenly spread over those of the others. One below ``warm_s`` runs once
+    untimed in every turn.
     """
     most = max((rounds for _, rounds in runs.values()), default=0)
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -208,7 +214,7 @@ def in_turns(runs: dict[str, tuple[Callable[[], Any], int]], clock: Clock = seco
         for name, (run, rounds) in runs.items():
             if (turn * rounds) // most == ((turn + 1) * rounds) // most:
                 continue
-            if times[name][-1] < WARM_BELOW_S if times[name] else rounds > 3:
+            if times[name][-1] < warm_s if times[name] else rounds > 3 or warm_s > WARM_BELOW_S:
                 run()
             times[name].append(clock(run))
     return times
