@@ -43,7 +43,7 @@ class Effort:
     compiled: bool = True
 
     def rounds(self, call_s: float) -> int:
-        fewest = 3 if call_s < self.seconds else 2 if call_s < 4 * self.seconds else 1
+        fewest = 3 if call_s < 6 * self.seconds else 1
         return min(self.most_rounds, max(fewest, int(self.seconds / call_s)))
 
 
