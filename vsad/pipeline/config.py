@@ -105,8 +105,9 @@ class RunConfig(Strict):
         return Reading(self.format, self.depth, self.pixel_limit, self.skip_bad)
 
     def facts(self) -> dict[str, Any]:
-        """The configuration as JSON gives it back, without the device, which changes nothing that is found."""
-        return {name: value for name, value in plain(asdict(self)).items() if name != "device"}
+        """The configuration as JSON gives it back, without what changes nothing that is found, such as the device."""
+        fields = {name: value for name, value in asdict(self).items() if name != "device"}
+        return plain({**fields, "train": self.train.facts()})  # type: ignore[no-any-return]
 
     @property
     def chosen_device(self) -> torch.device:

@@ -37,8 +37,6 @@ from vsad.training.station import Station
 FOLDER, FACTS, MODEL, AVERAGE, DISCRIMINATOR = "checkpoints", "training.json", "model", "ema", "discriminator"
 REMEDY = "name another folder, or delete this one to begin anew"
 _BROKEN = "delete this folder to go on from the checkpoint before it"
-# What may differ when a training goes on: it changes how the training runs and not what it finds.
-_FREE = ("checkpoint_every", "keep", "workers", "tensorboard", "accumulation", "checkpointing")
 
 
 def facts_of(model: VALDM, stations: Sequence[Station], config: TrainConfig) -> dict[str, Any]:
@@ -53,8 +51,7 @@ def facts_of(model: VALDM, stations: Sequence[Station], config: TrainConfig) -> 
         }
         for index, (latents, rig, category) in enumerate(stations)
     }  # fmt: skip
-    train = {name: value for name, value in asdict(config).items() if name not in _FREE}
-    return {"train": train, "model": asdict(model.config), "stations": data}
+    return {"train": config.facts(), "model": asdict(model.config), "stations": data}
 
 
 class Checkpoints:

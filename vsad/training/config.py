@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from vsad.config import Strict, check_at_least, check_positive
+
+# What may differ when a training goes on: it changes how the training runs and not what it finds.
+_FREE = ("checkpoint_every", "keep", "workers", "tensorboard", "accumulation", "checkpointing")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class TrainConfig(Strict):
     workers: int = 0
     tensorboard: bool = False
     seed: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """What a training is told apart by from others: the fields that decide what it finds."""
+        return {name: value for name, value in asdict(self).items() if name not in _FREE}
 
     def __post_init__(self) -> None:
         check_at_least(self, "train", 1, ("steps", "batch", "accumulation", "max_timestep", "keep"))
