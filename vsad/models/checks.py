@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vsad.geometry import Rig
+from vsad.geometry.checks import divisible
 
 if TYPE_CHECKING:
     from vsad.models.valdm import VALDM
@@ -47,6 +48,31 @@ def check_aspect(name: str, size: tuple[int, int], rig: Rig) -> None:
         raise ValueError(
             f"{name} must have the aspect of the rig's images, {height} x {width}, got {h} x {w}; scale the rig as the "
             "images were resized"
+        )
+
+
+def check_size(model: VALDM, size: tuple[int, int]) -> None:
+    """Refuse pictures that are too small for a model's HomographyNet, before any of them is read.
+
+    Args:
+        model: that will learn from them.
+        size: ``(height, width)`` of the pictures.
+
+    Raises:
+        ValueError: a side is too small, or not divisible as often as the network halves it.
+    """
+    net = model.adapter.homography_net
+    if net is None:
+        return
+    pixels = 2 ** (len(model.vae.config["block_out_channels"]) - 1)  # to a side of a latent
+    factor, least = net.factor * pixels, net.least * pixels
+    if any(side % factor or side < least for side in divisible(size, model.divisor)):
+        rule = f"more than {least - model.divisor} pixels"
+        if model.divisor % factor:
+            rule = f"a multiple of {factor} pixels, {least} at least,"
+        raise ValueError(
+            f"size: pictures must be {rule} high and wide where homographies are {model.config.homographies}, got "
+            f"{size[0]} x {size[1]}; choose a larger size, or model.homographies=fixed"
         )
 
 

@@ -81,6 +81,16 @@ class HomographyNet(nn.Module):
         self.search = Search() if search else None
         self.matches = nn.ModuleList(Match(width, window) for _ in range(stages))
 
+    @property
+    def factor(self) -> int:
+        """What the network divides the sides of latents by."""
+        return int(2 ** (len(self.matches) - 1))
+
+    @property
+    def least(self) -> int:
+        """The least side of latents: four cells of the coarsest stage."""
+        return 4 * self.factor
+
     def forward(self, latents: Tensor, homography: Tensor, neighbors: Tensor) -> list[Tensor]:
         self._check(latents, homography, neighbors)
         with full_precision(latents.device):
@@ -133,11 +143,10 @@ class HomographyNet(nn.Module):
                 f"HomographyNet: latents must have the dtype of the parameters, {dtype}, got {latents.dtype}; "
                 f"convert either"
             )
-        factor = 2 ** (len(self.matches) - 1)
-        if any(side % factor or side < 4 * factor for side in latents.shape[-2:]):
+        if any(side % self.factor or side < self.least for side in latents.shape[-2:]):
             raise ValueError(
-                f"HomographyNet: latents must have sides divisible by {factor} and of at least {4 * factor}, got "
-                f"{list(latents.shape)}; resize the images, or take fewer stages"
+                f"HomographyNet: latents must have sides divisible by {self.factor} and of at least {self.least}, "
+                f"got {list(latents.shape)}; resize the images, or take fewer stages"
             )
         if neighbors.ndim != 2 or len(neighbors) != V or neighbors.dtype != torch.int64:
             raise ValueError(
