@@ -208,8 +208,12 @@ def load(
     parts: dict[str, Any] = {"adapter": added, "scheduler": scheduler}
     if config.base is not None and config.prediction != scheduler.config["prediction_type"]:
         config = replace(config, prediction=None)  # older files name one that the base's schedule overruled
+    there = {part: _exists(source, part, "config.json", revision) for part in (VAE, UNET)}
+    if not all(there.values()):  # the base may have moved since, and no option names it here
+        here = Path(source) / ADAPTER / "config.json"
+        hub.check_base(config, f"set base of valdm in {here} to the folder that holds it, or put the base back")
     for part, read, of_base in ((VAE, AutoencoderKL, autoencoder), (UNET, UNet2DConditionModel, denoiser)):
-        if _exists(source, part, "config.json", revision):
+        if there[part]:
             parts[part] = read_part(read, source, part, files)
         elif config.base is not None:
             parts[part] = _same(of_base(config), part, source, added)

@@ -97,10 +97,8 @@ class VALDMConfig(Strict):
 
 
 def _names_the_category(prompt: str) -> bool:
-    try:
-        return prompt.format(category="\n") != prompt.format(category="")
-    except (KeyError, IndexError, ValueError, AttributeError):
-        return False
+    rest = prompt.replace("{category}", "")
+    return rest != prompt and not {"{", "}"} & set(rest)
 
 
 def _running_order(stage: str) -> tuple[int, int]:

@@ -24,17 +24,21 @@ class UnreachableError(OSError):
     """The hub does not answer, and what it was asked for was not fetched before."""
 
 
-def check_base(config: VALDMConfig) -> None:
+def check_base(config: VALDMConfig, remedy: str = _REMEDY) -> None:
     """Refuse a configuration whose base cannot be had, before anything that takes long.
+
+    Args:
+        config: of a model.
+        remedy: ends the error: where the base is named.
 
     Raises:
         FileNotFoundError: the base is no folder, and neither the hub nor what was fetched of it before has it.
     """
     if config.base is not None:
-        fetch_options(config.base, config.revision)
+        fetch_options(config.base, config.revision, remedy)
 
 
-def fetch_options(base: str, revision: str | None) -> dict[str, Any]:
+def fetch_options(base: str, revision: str | None, remedy: str = _REMEDY) -> dict[str, Any]:
     """The arguments by which diffusers and transformers find the files of a base.
 
     Raises:
@@ -45,11 +49,11 @@ def fetch_options(base: str, revision: str | None) -> dict[str, Any]:
     try:
         place = find(base, _FILE, revision)
     except UnreachableError as error:
-        raise FileNotFoundError(f"model: the base {base} is no folder, and {error}; {_REMEDY}") from None
+        raise FileNotFoundError(f"model: the base {base} is no folder, and {error}; {remedy}") from None
     if place is None:
         raise FileNotFoundError(
             f"model: the base {base} must be a folder or a repository of the hub that holds {_FILE}, got none; mend "
-            f"its name or revision, or {_REMEDY}"
+            f"its name or revision, or {remedy}"
         )
     return options(place, revision)
 

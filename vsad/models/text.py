@@ -29,7 +29,7 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: the base has no text encoder.
-        ValueError: it has none that is complete, or no tokenizer.
+        ValueError: it has none that is complete, or no tokenizer, or two prompts are the same to it.
     """
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
@@ -52,6 +52,19 @@ def encode_prompts(prompts: Sequence[str], base: str, **files: Any) -> Tensor:
     tokens = tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
+    _check_different(prompts, tokens.input_ids.tolist())
     mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
     hidden: Tensor = encoder(tokens.input_ids, attention_mask=mask)[0]
     return hidden
+
+
+def _check_different(prompts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+    """Refuse prompts of which the encoder sees the same tokens: nothing would tell their categories apart."""
+    first: dict[tuple[int, ...], str] = {}
+    for prompt, ids in zip(prompts, tokens):
+        known = first.setdefault(tuple(ids), prompt)
+        if known != prompt:
+            raise ValueError(
+                f"model: prompts must differ in the first {len(ids)} tokens, which are all that the text encoder "
+                f"sees, got the same for {known[-40:]!r} and {prompt[-40:]!r}; shorten the prompt, or rename a category"
+            )
