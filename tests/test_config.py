@@ -1,10 +1,12 @@
 """Configurations: read from YAML and JSON, changed field by field, refused by name, and described."""
 
+import json
 from dataclasses import fields
 
 import pytest
 from ruamel.yaml import YAML
 
+from tests.stations import vsad
 from vsad.cli.options import chosen
 from vsad.config import describe_config, field_descriptions, read_config
 from vsad.detection import DetectorConfig
@@ -25,8 +27,6 @@ def test_what_is_described_is_read_again(tmp_path, name):
     made = run_config(changes=["train.lr=1e-3", "detector.weights=[1, 0]", "model.window=5", "network=none"])
     text = describe_config(made)
     if name.endswith("json"):
-        import json
-
         text = json.dumps(YAML(typ="safe", pure=True).load(text))
     (tmp_path / name).write_text(text)
     assert run_config(tmp_path / name) == made
@@ -116,3 +116,9 @@ def test_feature_stages_come_in_the_order_in_which_they_run():
     assert model_config("tiny", {"feature_stages": ["up2", "mid", "up1", "down0"]}).feature_stages == (
         "down0", "mid", "up1", "up2",
     )  # fmt: skip
+
+
+def test_a_file_whose_name_ends_in_json_is_json(tmp_path):
+    vsad("config", "--out", "c.json", "--preset", "small", "--set", "train.betas=[0.5, 0.9]", cwd=tmp_path)
+    assert json.loads((tmp_path / "c.json").read_text())["train"]["betas"] == [0.5, 0.9]
+    assert run_config(tmp_path / "c.json") == run_config(changes=["preset=small", "train.betas=[0.5, 0.9]"])

@@ -95,6 +95,11 @@ def check_positive(config: Any, owner: str, names: Iterable[str]) -> None:
             raise ValueError(f"{owner}: {name} must be positive and finite, got {getattr(config, name)}")
 
 
+def is_json(path: str | Path) -> bool:
+    """Whether a configuration of this name is JSON, and not YAML."""
+    return Path(path).suffix == ".json"
+
+
 def describe_config(config: Any) -> str:
     """A configuration as YAML, every field under a comment that says what it is, in the words of its docstring."""
     return "\n".join(_described(config)) + "\n"
@@ -129,7 +134,7 @@ def _described(config: Any, indent: str = "") -> Iterator[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.suffix == ".json":
+    if is_json(path):
         return read_json(path, REMEDY)
     try:
         content = _loaded(read_text(path, REMEDY, _MAX_BYTES))

@@ -45,9 +45,14 @@ def config(
     file: File = None,
     changes: Changes = None,
 ) -> None:
-    """Write the configuration that every command reads with --config, every field with what it is."""
-    from vsad.config import describe_config
-    from vsad.files import check_writable, write_text
+    """Write the configuration that every command reads with --config, every field with what it is.
+
+    Where the name of the file ends in .json it is JSON, which has no comments.
+    """
+    from dataclasses import asdict
+
+    from vsad.config import describe_config, is_json
+    from vsad.files import check_writable, write_json, write_text
 
     if out is not None:
         check_writable(out, "file")
@@ -58,6 +63,8 @@ def config(
     )
     if out is None:
         print(text, end="")
+    elif is_json(out):
+        print(write_json(out, asdict(made)))
     else:
         print(write_text(out, text))
 
