@@ -206,7 +206,7 @@ def test_the_command_shows_what_it_measured_and_goes_on(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--stations", "glare", "fog"], "stations must be some of in-place, .*, got 'fog'; choose"),
-        (["--rows", "without luck"], "rows must be some of VSAD, .*, got 'without luck'; choose"),
+        (["--rows", "without luck"], "rows must be some of VSAD; .* time steps 0, 50; .*; got 'without luck'; choose"),
         (["--seeds", "1000", "5"], "seeds must be from 1000 to 1099 for the purpose report, got 5; choose"),
         (["--purpose", "fun"], "purpose must be one of development, report, got 'fun'; choose"),
         (["--preset", "huge"], r"preset must be one of \['tiny', .*\], got 'huge'; choose"),

@@ -63,8 +63,9 @@ def check_ablation(stations: Sequence[str], seeds: Sequence[int], purpose: str, 
             f"seeds or the other purpose: development and report share no seed"
         )
     if not set(rows) <= set(ROWS):
-        wrong = ", ".join(repr(name) for name in rows if name not in ROWS)
-        raise ValueError(f"ablate: rows must be some of {', '.join(ROWS)}, got {wrong}; choose some of them")
+        # Names of rows hold commas.
+        wrong = "; ".join(repr(name) for name in rows if name not in ROWS)
+        raise ValueError(f"ablate: rows must be some of {'; '.join(ROWS)}; got {wrong}; choose some of them")
     blocking = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
     if blocking is not None:
         raise ValueError(f"ablate: out must be a folder, got {out}, but {blocking} is a file; name another folder")
