@@ -15,7 +15,7 @@ from vsad.models.losses import reconstruction_loss
 from vsad.progress import SILENT, Progress
 from vsad.training.config import TrainConfig, VAEConfig
 from vsad.training.draws import seeded
-from vsad.training.optimization import new_schedule
+from vsad.training.optimization import check_gradients, new_schedule
 from vsad.training.processes import new_accelerator
 
 _CROPS = 3
@@ -38,6 +38,7 @@ class Crops(NamedTuple):
     noise: Tensor
 
 
+@torch.enable_grad()  # whatever the caller has switched off
 def train_vae(model: VALDM, images: Sequence[Tensor] | Tensor, config: VAEConfig, progress: Progress = SILENT) -> None:
     """Train the autoencoder of a model to give pictures back, ``|D(E(x)) - x|`` and that of their differences.
 
@@ -52,9 +53,11 @@ def train_vae(model: VALDM, images: Sequence[Tensor] | Tensor, config: VAEConfig
         progress: told of every step and its losses.
 
     Raises:
-        ValueError: there are no images, or they are smaller than a pixel of the autoencoder's latents.
+        ValueError: inference mode is on, there are no images, or they are smaller than a pixel of the autoencoder's
+            latents.
         FloatingPointError: the loss is not finite.
     """
+    check_gradients("train_vae", model)
     if not len(images):
         raise ValueError("train_vae: images must be of at least one sample, got none")
     accelerator = new_accelerator(TrainConfig())

@@ -91,7 +91,7 @@ class Checkpoints:
         if type(step) is not int or step < 0:
             raise ValueError(f"{last / FACTS}: step must be an integer from 0, got {step!r}; {_BROKEN}")
         try:
-            with in_words(last, REMEDY):
+            with in_words(last, REMEDY), _missing_in_words(last):
                 self._load_state(last)
         except (RuntimeError, LookupError, EOFError, PickleError, AttributeError, TypeError) as error:
             raise ValueError(f"{last}: must be a whole checkpoint, got {first_line(error)}; {_BROKEN}") from None
@@ -178,6 +178,18 @@ class Checkpoints:
                 raise ValueError(f"{file}: must hold the weights of this model, got others; {REMEDY}")
             for key, weight in weights.items():
                 assign(part[key], weight)
+
+
+@contextmanager
+def _missing_in_words(checkpoint: Path) -> Iterator[None]:
+    """Name the file of a checkpoint that is not there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if error.filename is None:  # in words already
+            raise
+        missing = Path(error.filename).name
+        raise FileNotFoundError(f"{checkpoint}: must be a whole checkpoint, got no {missing}; {_BROKEN}") from None
 
 
 @contextmanager

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from vsad.files import in_words, read_text, write_text
+
 NAME = "log.csv"
+_REMEDY = "delete it to go on without the rows of earlier steps"
+# Of the longest trainings: tens of millions of rows.
+_MAX_BYTES = 4 << 30
 
 
 class Log:
@@ -45,7 +49,7 @@ class Log:
         }
         if self.path is not None:
             new = not self.path.exists()
-            with self.path.open("a", encoding="utf-8", newline="") as file:
+            with in_words(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
                 if new:
                     writer.writerow(["step", *row])
@@ -55,17 +59,32 @@ class Log:
 
 
 def cut(path: Path, step: int) -> float:
-    """Cut a log back to the rows of steps up to ``step``; returns the seconds of the last."""
+    """Cut a log back to the rows of steps up to ``step``; returns the seconds of the last.
+
+    Raises:
+        OSError: the log cannot be read or written.
+        ValueError: it is broken; the message names it.
+    """
     if not path.is_file():
         return 0.0
+    text = read_text(path, _REMEDY, _MAX_BYTES)
     # A process that is killed may leave the last line unfinished.
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    rows = [line for line in lines[1:] if int(line.partition(",")[0]) <= step]
-    if not rows:
+    head, *rows = [line for line in text.splitlines(keepends=True) if line.endswith("\n")] or [""]
+    read = [_read(path, head, number, row) for number, row in enumerate(rows, 2)]
+    kept = [(row, seconds) for row, (at, seconds) in zip(rows, read) if at <= step]
+    if not kept:
         path.unlink()
         return 0.0
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join([lines[0], *rows]), encoding="utf-8")
-    os.replace(partial, path)
-    (last,) = csv.DictReader([lines[0], rows[-1]])
-    return float(last["seconds"])
+    write_text(path, "".join([head, *(row for row, _ in kept)]))
+    return kept[-1][1]
+
+
+def _read(path: Path, head: str, number: int, row: str) -> tuple[int, float]:
+    """Step and seconds of a row, which is line ``number``."""
+    cells = dict(zip(head.strip().split(","), row.strip().split(",")))
+    try:
+        return int(cells["step"]), float(cells["seconds"])
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{path}: line {number} must hold step and seconds of a training's log, got {row.strip()[:60]!r}; {_REMEDY}"
+        ) from None

@@ -10,19 +10,21 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
+from vsad.files import in_words
 from vsad.models import VALDM
 from vsad.progress import SILENT, Progress
 from vsad.training.checkpoints import Checkpoints, facts_of
 from vsad.training.config import TrainConfig
 from vsad.training.draws import Pass, Passes, Share
 from vsad.training.log import Log
-from vsad.training.optimization import Optimization
+from vsad.training.optimization import Optimization, check_gradients
 from vsad.training.pictures import write_picture
 from vsad.training.processes import new_accelerator, processes
 from vsad.training.sharding import check_shards
 from vsad.training.station import Station, check_stations
 
 
+@torch.enable_grad()  # whatever the caller has switched off
 def train(
     model: VALDM,
     stations: Station | Sequence[Station],
@@ -44,6 +46,7 @@ def train(
         folder: for ``log.csv``, ``checkpoints/`` and ``pictures/``; None for none of them.
 
     Raises:
+        TypeError: latents are no samples, or a rig is none.
         ValueError: the model cannot be trained as asked, stations do not fit it, the batch does not split evenly, a
             setting needs a folder or what this machine has not, or the folder holds checkpoints of another training.
         FloatingPointError: losses or gradients are not finite.
@@ -124,9 +127,11 @@ def check_trainable(model: VALDM, config: TrainConfig) -> None:
     """Refuse a model that cannot be trained as asked, before anything is prepared for it.
 
     Raises:
-        ValueError: the noise schedule is too short, no weight takes gradients, one that does is not float32, the batch
-            does not split evenly over the processes, or their launcher asks for shards that cannot be trained.
+        ValueError: inference mode is on, the noise schedule is too short, no weight takes gradients, one that does is
+            not float32, the batch does not split evenly over the processes, or their launcher asks for shards that
+            cannot be trained.
     """
+    check_gradients("train", model)
     Share(processes=processes().num_processes).batch(config)
     check_shards(model, config)
     noisiest = model.scheduler.config["num_train_timesteps"]
@@ -169,5 +174,6 @@ def _checked_folder(folder: str | Path | None, config: TrainConfig) -> Path | No
         return None
     if config.tensorboard and not find_spec("tensorboard"):
         raise ValueError("train: tensorboard must be installed, and is not; pip install 'vsad[log]'")
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    with in_words(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder)

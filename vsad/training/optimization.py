@@ -190,3 +190,16 @@ def new_discriminator(model: VALDM, seed: int) -> Discriminator:
     with torch.random.fork_rng():
         torch.manual_seed(seeded(seed, _ADVERSARY).initial_seed())
         return Discriminator(channels)
+
+
+def check_gradients(where: str, model: nn.Module) -> None:
+    """Refuse to train in inference mode, and a model that was made in it: its tensors take no gradients ever.
+
+    Raises:
+        ValueError: so it is; ``where`` begins the message.
+    """
+    if torch.is_inference_mode_enabled() or any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError(
+            f"{where}: the model must be made and trained outside of torch.inference_mode(), got it inside; leave it, "
+            "or use torch.no_grad() around what is not trained"
+        )

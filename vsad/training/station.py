@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 from vsad.geometry import Rig
 from vsad.models import VALDM
 from vsad.models.checks import check_aspect
@@ -29,6 +31,7 @@ def check_stations(model: VALDM, stations: Station | Sequence[Station]) -> list[
     """The stations as a list.
 
     Raises:
+        TypeError: latents are no samples, or a rig is none.
         ValueError: there is none, one has no samples, or latents, rig and category do not fit the model or each other.
     """
     found = [stations] if isinstance(stations, Station) else list(stations)
@@ -37,7 +40,14 @@ def check_stations(model: VALDM, stations: Station | Sequence[Station]) -> list[
     channels = model.vae.config["latent_channels"]
     categories = max(1, len(model.config.categories))
     for index, (latents, rig, category) in enumerate(found):
-        name, views = f"train: stations[{index}]", len(rig.views)
+        name = f"train: stations[{index}]"
+        if not isinstance(getattr(latents, "shape", None), torch.Size):
+            raise TypeError(
+                f"{name}.latents must be a tensor, or samples on disk, got {type(latents).__name__}; stack them"
+            )
+        if not isinstance(rig, Rig):
+            raise TypeError(f"{name}.rig must be a vsad.geometry.Rig, got {type(rig).__name__}; calibrate or load one")
+        views = len(rig.views)
         shape = tuple(latents.shape)
         if len(shape) != 5 or shape[0] < 1 or shape[1:3] != (views, channels):
             raise ValueError(
