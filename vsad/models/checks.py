@@ -51,7 +51,7 @@ def check_aspect(name: str, size: tuple[int, int], rig: Rig) -> None:
         )
 
 
-def check_size(model: VALDM, size: tuple[int, int]) -> None:
+def check_picture_size(model: VALDM, size: tuple[int, int]) -> None:
     """Refuse pictures that are too small for a model's HomographyNet, before any of them is read.
 
     Args:

@@ -15,7 +15,7 @@ from vsad.files import RunFolder, fingerprint_files, read_weights, write_weights
 from vsad.files.run_record import MANIFEST
 from vsad.geometry import Rig
 from vsad.models import VALDM
-from vsad.models.checks import check_size
+from vsad.models.checks import check_picture_size
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.learned import FILE, write_cameras
 from vsad.pipeline.parts import Split, check_enough, fit_detector
@@ -68,7 +68,7 @@ def train_station(
     Returns:
         Why samples are brought into one pose or not, in words.
     """
-    check_size(model, rig.size)
+    check_picture_size(model, rig.size)
     product = config.valdm.index_of(dataset.category)
     options = {"config": config.facts(), "rig": _of(rig), "data": data_fingerprint([dataset])}
     folder: AbstractContextManager[RunFolder | None] = nullcontext()
@@ -123,7 +123,7 @@ def fit_station(
     Returns:
         The detector, and why samples are brought into one pose or not, in words.
     """
-    check_size(model, rig.size)
+    check_picture_size(model, rig.size)
     check_enough(dataset)
     network = config.frozen_network()
     options = {

@@ -12,7 +12,7 @@ from vsad.detection import Detector, FrozenNetwork
 from vsad.files import RunFolder
 from vsad.metrics import Intervals, Metrics, Result
 from vsad.models import VALDM, new_model
-from vsad.models.checks import check_size
+from vsad.models.checks import check_picture_size
 from vsad.pipeline.categories import choose_categories
 from vsad.pipeline.config import RunConfig
 from vsad.pipeline.detections import Detections, Header
@@ -102,7 +102,7 @@ def run(
     # Opened before any work: what is wrong with the last category is said before the first one is begun.
     data = {name: Data.open(root, name, config, progress) for name in chosen}
     for each in data.values():
-        check_size(model, each.normal.cameras.size)
+        check_picture_size(model, each.normal.cameras.size)
     places = {name: f"{name}/" if len(there) > 1 else "" for name in chosen}
     files = [METRICS, *(f"{place}{name}" for place in places.values() for name in (RIG, REPORT))]
     folders = [f"{place}{name}" for place in places.values() for name in (DETECTOR, DETECTIONS, WORK)]
