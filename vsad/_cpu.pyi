@@ -2,6 +2,13 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
+# csrc/common/signature.h.
+class Signature:
+    def __init__(self, tensor: type[Tensor], parameter: type[Tensor], exchange: object) -> None: ...
+    def __call__(self, records: bool, *arguments: object) -> bytes | None: ...
+
 # csrc/greedy_coreset/cpu/bind.cpp and select.cpp.
 def greedy_coreset(
     *,
@@ -36,6 +43,18 @@ class AlignArguments:
         log_sum: int,
         threads: int = 1,
     ) -> None: ...
+    def placed(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        homography: Tensor,
+        neighbors: Tensor,
+        bias: Tensor | None,
+        out: Tensor,
+        peak: Tensor | None,
+        log_sum: Tensor | None,
+    ) -> AlignArguments: ...
 
 class AlignGradients:
     def __init__(
@@ -74,6 +93,7 @@ class WarpArguments:
         coordinate_limit: float,
         threads: int = ...,
     ) -> None: ...
+    def placed(self, input: Tensor, homography: Tensor, out: Tensor, mask: Tensor | None) -> WarpArguments: ...
 
 def homography_warp_forward(arguments: WarpArguments) -> None: ...
 def homography_warp_backward(
@@ -84,6 +104,7 @@ def homography_warp_backward(
 # cpu/pack.cpp.
 class DistanceOperands:
     def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
+    def placed(self, features: Tensor, prototypes: Tensor) -> DistanceOperands: ...
 
 def prototype_distance(
     operands: DistanceOperands, *, packed: int, center: int, distances: int, indices: int, threads: int

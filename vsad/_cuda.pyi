@@ -1,8 +1,15 @@
 """The compiled CUDA kernels (csrc/cuda/module.cpp). Pointers and streams are plain integers; strides count elements."""
 
+from torch import Tensor
+
 # csrc/cuda/module.cpp.
 EMULATED: bool
 ARCHITECTURES: str
+
+# csrc/common/signature.h.
+class Signature:
+    def __init__(self, tensor: type[Tensor], parameter: type[Tensor], exchange: object) -> None: ...
+    def __call__(self, records: bool, *arguments: object) -> bytes | None: ...
 
 # csrc/cuda/transpose.cu
 def transpose(
@@ -40,6 +47,18 @@ class AlignArguments:
         log_sum: int,
         threads: int = 1,
     ) -> None: ...
+    def placed(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        homography: Tensor,
+        neighbors: Tensor,
+        bias: Tensor | None,
+        out: Tensor,
+        peak: Tensor | None,
+        log_sum: Tensor | None,
+    ) -> AlignArguments: ...
 
 class AlignGradients:
     def __init__(
@@ -85,6 +104,7 @@ class WarpArguments:
         coordinate_limit: float,
         threads: int = ...,
     ) -> None: ...
+    def placed(self, input: Tensor, homography: Tensor, out: Tensor, mask: Tensor | None) -> WarpArguments: ...
 
 class WarpGradients:
     homography: int
@@ -113,6 +133,7 @@ def greedy_coreset(
 # cuda/pack.cu.
 class DistanceOperands:
     def __init__(self, features: tuple[int, ...], prototypes: tuple[int, ...], k: int, metric: int) -> None: ...
+    def placed(self, features: Tensor, prototypes: Tensor) -> DistanceOperands: ...
 
 class DistanceArguments:
     def __init__(self, operands: DistanceOperands, screen: int, formats: tuple[bool, bool]) -> None: ...
@@ -120,8 +141,7 @@ class DistanceArguments:
     def bank_bytes(self) -> int: ...
     @property
     def work_bytes(self) -> int: ...
-    def place_bank(self, memory: int) -> None: ...
-    def place_work(self, memory: int) -> None: ...
+    def placed(self, features: Tensor, prototypes: Tensor, bank: Tensor, work: Tensor | None) -> DistanceArguments: ...
 
 def prototype_distance_choice(sizes: tuple[int, ...], packed: bool) -> tuple[int, tuple[bool, bool]]: ...
 def pack_prototypes(arguments: DistanceArguments, stream: int) -> None: ...

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/signature.h"
 #include "cpu/bind.h"
 #include "cpu/dispatch.h"
 #include "greedy_coreset/cpu/bind.h"
@@ -124,6 +125,7 @@ PYBIND11_MODULE(_cpu, m) {
     main_thread = pybind11::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
     interrupted = &handle_signals;
     pybind11::register_local_exception_translator(&translate);
+    bind_signature(m);
     bind_greedy_coreset(m);
     bind_homography_align(m);
     bind_homography_warp(m);

@@ -28,7 +28,7 @@ struct AlignArguments {
     Image out;
     // The greatest logit of a pixel's valid cells, and log(sum exp(logit - peak)); -inf and 0 without a valid cell.
     // Apart, because their sum loses the digits of log_sum where logits are large. (B, V, heads, H, W), contiguous, in
-    // the compute dtype.
+    // the compute dtype; null in a forward that nobody wants them of.
     void *peak, *log_sum;
     int threads;  // maximum number of CPU threads
 };

@@ -1,7 +1,7 @@
 // AlignArguments and AlignGradients for Python, bound alike by vsad._cpu and vsad._cuda. module_local keeps the two
 // modules' classes apart when both are imported.
 #pragma once
-#include "common/bind.h"
+#include "common/signature.h"
 #include "homography_align/arguments.h"
 
 namespace vsad {
@@ -44,7 +44,23 @@ inline void bind_align_arguments(pybind11::module_& m) {
              py::kw_only(), py::arg("dtype"), py::arg("out_dtype"), py::arg("sizes"), py::arg("query"), py::arg("key"),
              py::arg("value"), py::arg("homography"), py::arg("homography_batch"), py::arg("neighbors"),
              py::arg("bias"), py::arg("heads"), py::arg("window"), py::arg("scale"), py::arg("out"), py::arg("peak"),
-             py::arg("log_sum"), py::arg("threads") = 1);
+             py::arg("log_sum"), py::arg("threads") = 1)
+        .def(
+            "placed",
+            [](AlignArguments a, py::handle query, py::handle key, py::handle value, py::handle homography,
+               py::handle neighbors, py::handle bias, py::handle out, py::handle peak, py::handle log_sum) {
+                a.query.data = place_of(query);
+                a.key.data = place_of(key);
+                a.value.data = place_of(value);
+                a.homography = place_of(homography);
+                a.neighbors = reinterpret_cast<const std::int64_t*>(place_of(neighbors));
+                a.bias = place_of(bias);
+                a.out.data = place_of(out);
+                a.peak = place_of(peak);
+                a.log_sum = place_of(log_sum);
+                return a;
+            },
+            "The same arguments of tensors that lie elsewhere.");
 }
 
 inline void bind_align_gradients(pybind11::module_& m) {

@@ -21,7 +21,7 @@ struct WarpArguments {
     const void* homography;         // (B or 1, 3, 3), contiguous, in the compute dtype
     std::int64_t homography_batch;  // its batch stride; 0 shares one homography
     ImageView out;                  // (B, C, H, W); in the backward, the gradient that comes in
-    char* mask;                     // (B, H, W), contiguous, one byte per pixel
+    char* mask;                     // (B, H, W), contiguous, one byte per pixel; null: nobody wants it
     std::int64_t B, C, H, W, Hs, Ws;
     Mode mode;
     Padding padding;

@@ -1,6 +1,6 @@
 // The Python class WarpArguments, which vsad._cpu and vsad._cuda both have.
 #pragma once
-#include "common/bind.h"
+#include "common/signature.h"
 #include "homography_warp/arguments.h"
 
 namespace vsad {
@@ -34,7 +34,17 @@ inline void bind_warp_arguments(pybind11::module_& m) {
                                       threads};
              }),
              pybind11::kw_only(), arg("input"), arg("homography"), arg("homography_batch"), arg("out"), arg("mask"),
-             arg("sizes"), arg("mode"), arg("padding"), arg("dtype"), arg("coordinate_limit"), arg("threads") = 1);
+             arg("sizes"), arg("mode"), arg("padding"), arg("dtype"), arg("coordinate_limit"), arg("threads") = 1)
+        .def(
+            "placed",
+            [](WarpArguments a, py::handle input, py::handle homography, py::handle out, py::handle mask) {
+                a.input.data = place_of(input);
+                a.homography = place_of(homography);
+                a.out.data = place_of(out);
+                a.mask = place_of(mask);
+                return a;
+            },
+            "The same arguments of tensors that lie elsewhere.");
 }
 
 }  // namespace vsad

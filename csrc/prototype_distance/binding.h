@@ -2,7 +2,7 @@
 #pragma once
 #include <stdexcept>
 
-#include "common/bind.h"
+#include "common/signature.h"
 #include "prototype_distance/arguments.h"
 
 namespace vsad {
@@ -29,7 +29,15 @@ inline DistanceOperands operands_of(const MatrixTuple& features, const MatrixTup
 inline void bind_operands(pybind11::module_& m) {
     namespace py = pybind11;
     py::class_<DistanceOperands>(m, "DistanceOperands", py::module_local())
-        .def(py::init(&operands_of), py::arg("features"), py::arg("prototypes"), py::arg("k"), py::arg("metric"));
+        .def(py::init(&operands_of), py::arg("features"), py::arg("prototypes"), py::arg("k"), py::arg("metric"))
+        .def(
+            "placed",
+            [](DistanceOperands a, py::handle features, py::handle prototypes) {
+                a.features.data = place_of(features);
+                a.prototypes.data = place_of(prototypes);
+                return a;
+            },
+            "The same operands of tensors that lie elsewhere.");
 }
 
 }  // namespace vsad

@@ -118,11 +118,11 @@ void write_tile(const AlignArguments& a, const ForwardScratch<T>& s, const Plan<
             for (int x = 0; x < tile.width; ++x) {
                 const Vector<T> total = sum_in_quads<T>(load(totals + x * kLanes<T>));
                 const Vector<T> inverse = total == 0 ? Vector<T>{} : 1 / total;
-                store(totals + x * kLanes<T>, total == 0 ? Vector<T>{} : log_of_positive(total));
+                if (a.peak) store(totals + x * kLanes<T>, total == 0 ? Vector<T>{} : log_of_positive(total));
                 T* sum = s.sum + (first + x) * value.row();
                 for (int c = 0; c < value.row(); c += kLanes<T>) store(sum + c, load(sum + c) * inverse);
             }
-            for (int h = 0; h < value.together; ++h) {
+            for (int h = 0; h < value.together && a.peak; ++h) {
                 const std::int64_t row = (view + batch * value.together + h) * a.H + tile.y + y;
                 T* peak = static_cast<T*>(a.peak) + row * a.W + tile.x;
                 T* log_sum = static_cast<T*>(a.log_sum) + row * a.W + tile.x;

@@ -233,15 +233,17 @@ void write_rows(const AlignArguments& a, const TranslationScratch<T>& s, const T
         for (int x = 0; x < plan.width; x += kLanes<T>) {
             const Vector<T> total = load(s.total + first + x);
             const Vector<T> inverse = total == 0 ? Vector<T>{} : 1 / total;
-            store(s.total + first + x, total == 0 ? Vector<T>{} : log_of_positive(total));
+            if (a.peak) store(s.total + first + x, total == 0 ? Vector<T>{} : log_of_positive(total));
             for (int c = 0; c < plan.sum.channels; ++c) {
                 T* sum = s.sum + c * plan.sum.plane() + first + x;
                 store(sum, load(sum) * inverse);
             }
         }
         const std::int64_t row = ((b * a.V + v) * a.H + tile.y + y) * a.W + tile.x;
-        __builtin_memcpy(static_cast<T*>(a.peak) + row, s.peak + first, tile.width * sizeof(T));
-        __builtin_memcpy(static_cast<T*>(a.log_sum) + row, s.total + first, tile.width * sizeof(T));
+        if (a.peak) {
+            __builtin_memcpy(static_cast<T*>(a.peak) + row, s.peak + first, tile.width * sizeof(T));
+            __builtin_memcpy(static_cast<T*>(a.log_sum) + row, s.total + first, tile.width * sizeof(T));
+        }
         Element* out = const_cast<Element*>(plane<Element>(a.out, b, v, 0));
         planes_to_row(out + (tile.y + y) * a.out.y + tile.x * a.out.x, a.out, s.sum + first, plan.sum.plane(),
                       tile.width, plan.sum.channels);

@@ -13,8 +13,9 @@ struct Softmax {
     float peak = kMinusInfinity, total = 0;
 
     __device__ __forceinline__ float log_sum() const { return total == 0 ? 0.f : kLn2 * log2f(total); }
-    // Leaves the peak and log_sum of the pixel whose index is `at`.
+    // Leaves the peak and log_sum of the pixel whose index is `at`, where somebody wants them.
     __device__ __forceinline__ void store(const AlignArguments& a, std::int64_t at) const {
+        if (!a.peak) return;
         static_cast<float*>(a.peak)[at] = peak;
         static_cast<float*>(a.log_sum)[at] = log_sum();
     }

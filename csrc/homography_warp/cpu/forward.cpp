@@ -125,7 +125,7 @@ void forward_band(const void* arguments, std::int64_t item, char*) {
         for (std::int64_t x = 0; x < a.W; x += kLanes<T>) {
             const LaneTaps<T, n> taps = lanes.template locate<n>(T(x), T(y));
             const int count = int(lesser<std::int64_t>(kLanes<T>, a.W - x));
-            store_bytes<T>(a.mask + (b * a.H + y) * a.W + x, taps.valid & 1, count);
+            if (a.mask) store_bytes<T>(a.mask + (b * a.H + y) * a.W + x, taps.valid & 1, count);
             Element* to = reinterpret_cast<Element*>(a.out.data) + b * a.out.batch + y * a.out.y + x * a.out.x;
             const Group<Element> group{a, source, to, count};
             if (taps.none) {

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kThreads, n > 2        ? 2
     const int x = corner.x + thread % kRowWidth, y = corner.y + thread / kRowWidth;
     const Taps<float, n> taps = locate<n>(a, b, x, y);
     const bool exists = x < a.W && y < a.H;
-    if (exists && blockIdx.y == 0) a.mask[(b * a.H + y) * a.W + x] = taps.valid;
+    if (exists && blockIdx.y == 0 && a.mask) a.mask[(b * a.H + y) * a.W + x] = taps.valid;
 
     const Element* from = reinterpret_cast<const Element*>(a.input.data) + b * a.input.batch;
     Element* to = reinterpret_cast<Element*>(a.out.data) + b * a.out.batch;

@@ -8,8 +8,8 @@ namespace vsad {
 namespace cuda {
 namespace prototype_distance {
 
-inline void place_bank(DistanceArguments& a, Pointer memory) {
-    a.bank = lay_out_bank(at<char>(memory), a, a.screen != Screen::none, a.formats[int(Format::int8)]);
+inline void place_bank(DistanceArguments& a, char* memory) {
+    a.bank = lay_out_bank(memory, a, a.screen != Screen::none, a.formats[int(Format::int8)]);
 }
 
 inline DistanceArguments arguments_of(const DistanceOperands& operands, int screen,
@@ -18,7 +18,7 @@ inline DistanceArguments arguments_of(const DistanceOperands& operands, int scre
     static_cast<DistanceOperands&>(a) = operands;
     a.screen = static_cast<Screen>(screen);
     for (int format = 0; format < kFormats; ++format) a.formats[format] = formats[format];
-    place_bank(a, 0);  // counts its bytes
+    place_bank(a, nullptr);  // counts its bytes
     return a;
 }
 
@@ -49,10 +49,16 @@ inline void bind_prototype_distance(py::module_& m) {
         .def_property_readonly("bank_bytes", [](const DistanceArguments& a) { return a.bank.bytes; })
         .def_property_readonly("work_bytes",
                                [](const DistanceArguments& a) { return lay_out_workspace(nullptr, a).bytes; })
-        .def("place_bank", &place_bank, py::arg("memory"))
         .def(
-            "place_work", [](DistanceArguments& a, Pointer memory) { a.work = lay_out_workspace(at<char>(memory), a); },
-            py::arg("memory"));
+            "placed",
+            [](DistanceArguments a, py::handle features, py::handle prototypes, py::handle bank, py::handle work) {
+                a.features.data = place_of(features);
+                a.prototypes.data = place_of(prototypes);
+                place_bank(a, place_of(bank));
+                a.work = lay_out_workspace(place_of(work), a);
+                return a;
+            },
+            "The same arguments of tensors that lie elsewhere, with their bank and workspace.");
     m.def(
         "pack_prototypes", [](const DistanceArguments& a, Pointer stream) { pack_prototypes(a, stream_at(stream)); },
         py::arg("arguments"), py::arg("stream"));

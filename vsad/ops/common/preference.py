@@ -28,9 +28,14 @@ class Traced:
 traced = Traced()
 
 
+def current() -> str | None:
+    """The preferred backend, outside of compiled functions."""
+    return _backend.get()
+
+
 def __getattr__(name: str) -> str | None:
     if name == "backend":
-        return _backend.get()
+        return current()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -14,9 +14,9 @@ from . import batching
 from .autograd import differentiate
 from .checks import check_tensor
 from .eager import is_transformed, is_watched, requires_grad
+from .launches import Launches
 from .registry import OPERATORS, REFERENCE, TENSOR_TYPES, Operator, Outputs
 
-Run = Callable[[Any, str | None], Outputs]
 SCHEMA_TYPES: dict[type | types.UnionType, str] = {
     Tensor: "Tensor",
     Tensor | None: "Tensor?",
@@ -28,12 +28,14 @@ SCHEMA_TYPES: dict[type | types.UnionType, str] = {
 }
 
 
-def register(operator: Operator[Any]) -> Run:
+def register(operator: Operator[Any]) -> tuple[Callable[..., Outputs], Launches]:
     """Register ``vsad::<name>_fwd`` and, where it has gradients, ``vsad::<name>_bwd``.
 
     Returns:
-        ``run(call, backend)``: chooses the backend, computes the outputs, and records the call for autograd.
+        ``run(call, backend, key)``, which chooses the backend, computes the outputs, and records the call for autograd;
+        and the launches that it learns by ``key``, the call's signature or None.
     """
+    launches = Launches()
     OPERATORS[operator.name] = operator
     launcher, tensors = functools.cache(operator.forward), operator.tensors
     forward = _register_forward(operator)
@@ -41,7 +43,7 @@ def register(operator: Operator[Any]) -> Run:
     if operator.gradients:
         eager, transformed = differentiate(operator, forward, _register_backward(operator))
 
-    def run(call: Any, backend: str | None) -> Outputs:
+    def run(call: Any, backend: str | None, key: bytes | None = None) -> Outputs:
         chosen = operator.choose(call, backend)
         if chosen == REFERENCE and not operator.opaque_reference:
             return operator.reference(call)
@@ -52,9 +54,14 @@ def register(operator: Operator[Any]) -> Run:
             return forward(*call, chosen)
         if eager and torch.is_grad_enabled() and requires_grad(call[:tensors]):
             return eager(*call, chosen)
-        return launcher(chosen)(call)
+        launch = None if key is None else operator.prepare(chosen, call)
+        if launch is None:
+            return launcher(chosen)(call)
+        outputs = launch(*call[:tensors])
+        launches.learn(cast(bytes, key), launch)
+        return outputs
 
-    return run
+    return run, launches
 
 
 def arguments_schema(operator: Operator[Any]) -> str:

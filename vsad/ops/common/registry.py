@@ -19,6 +19,7 @@ from .tensors import UnusableMemoryError
 REFERENCE = "torch"
 Call = TypeVar("Call", bound=tuple[Any, ...])
 Outputs = tuple[Tensor, ...]
+Launch = Callable[..., tuple[Any, ...]]  # takes the tensors of a call; gives its outputs
 TENSOR_TYPES = (Tensor, Tensor | None)  # of the fields of a call
 
 
@@ -26,7 +27,12 @@ class Kernels(Protocol):
     """What a backend offers: the launchers of one operator. A module with these functions is one."""
 
     def forward(self, call: Any, /) -> Outputs:
-        """Compute the outputs of a call."""
+        """Compute the outputs of a call.
+
+        A module may also have ``prepare(call)``, which gives a ``Launch`` that computes them of the tensors of this
+        call, and of every other that differs from it only in the values of its tensors and in where they lie. The
+        tensors are those that the public function is given. The launch holds none of them.
+        """
         ...
 
 
@@ -169,11 +175,16 @@ class Operator(Generic[Call]):
             return self.reference
         return partial(self._launch, self.backend(backend).load().forward)
 
+    def prepare(self, backend: str, call: Call) -> Launch | None:
+        """What launches a call, and others like it, on a backend; None where it has to be launched anew each time."""
+        prepare = None if backend == REFERENCE else getattr(self.backend(backend).load(), "prepare", None)
+        return None if prepare is None else cast(Launch, self._launch(prepare, call))
+
     def backward(self, backend: str) -> Callable[..., Outputs]:
         """What computes the gradients of a call on a backend, with the arguments of ``DifferentiableKernels``."""
         return partial(self._launch, cast(DifferentiableKernels, self.backend(backend).load()).backward)
 
-    def _launch(self, launcher: Callable[..., Outputs], *arguments: tuple[Any, ...]) -> Outputs:
+    def _launch(self, launcher: Callable[..., Any], *arguments: tuple[Any, ...]) -> Any:
         try:
             return launcher(*arguments)
         except UnusableMemoryError as error:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 
-@contextmanager
-def stream_of(t: Tensor) -> Iterator[int]:
+class _Stream:
+    """A context manager that is spared contextlib's microseconds."""
+
+    __slots__ = ("_device", "_index")
+
+    def __init__(self, t: Tensor) -> None:
+        self._index = t.get_device()
+        self._device: torch.cuda.device | None = None
+
+    def __enter__(self) -> int:
+        if self._index < 0:
+            return 0
+        if self._index != torch.cuda.current_device():
+            self._device = torch.cuda.device(self._index)
+            self._device.__enter__()
+        # what torch.cuda.current_stream(...).cuda_stream is, in a tenth of the time
+        return torch._C._cuda_getCurrentRawStream(self._index)
+
+    def __exit__(self, *error: object) -> None:
+        if self._device is not None:
+            self._device.__exit__(*error)
+
+
+def stream_of(t: Tensor) -> _Stream:
     """Make the tensor's device the current one; gives the stream that kernels join. The emulator has neither."""
-    if t.device.type == "cpu":
-        yield 0
-        return
-    with torch.cuda.device(t.device):
-        yield torch.cuda.current_stream(t.device).cuda_stream
+    return _Stream(t)

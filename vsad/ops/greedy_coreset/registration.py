@@ -56,4 +56,4 @@ OPERATOR = Operator(
     ),
     opaque_reference=True,
 )
-run = register(OPERATOR)
+run, _ = register(OPERATOR)

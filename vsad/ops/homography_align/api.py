@@ -18,8 +18,9 @@ from ..common.checks import (
     number,
 )
 from ..common.eager import is_watched
+from ..common.launches import signature
 from .call import NAME, AlignCall, check_heads, check_images, check_neighbors, check_window
-from .registration import run
+from .registration import LAUNCHES, run
 
 
 @overload
@@ -158,6 +159,16 @@ def homography_align(
 
     Source: the multi-view alignment module of ViewSense-AD (arXiv 2511.18766).
     """
+    options = heads, window, scale, return_lse, deterministic, backend
+    known = signature(query, key, value, homography, neighbors, bias, *options)
+    launch = LAUNCHES.find(known)
+    if launch:
+        if neighbors is None:
+            neighbors = _every_other_view(query, key)
+        elif neighbors.is_cpu:
+            check_neighbors(neighbors, key.shape[1])
+        out, peak, log_sum = launch(query, key, value, homography, neighbors, bias, return_lse)
+        return (out, peak + log_sum) if return_lse else out
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         check_tensor(NAME, name, tensor)
     check_flag(NAME, "return_lse", return_lse)
@@ -185,7 +196,7 @@ def homography_align(
     # range for an empty slot.
     if neighbors.is_cpu and not is_watched((query, key, value, homography, neighbors, bias)):
         check_neighbors(neighbors, sizes["S"])
-    out, peak, log_sum = run(call, backend)
+    out, peak, log_sum = run(call, backend, known)
     return (out, peak + log_sum) if return_lse else out
 
 

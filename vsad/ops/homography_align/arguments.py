@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from torch import Tensor
@@ -40,6 +40,31 @@ class GradientArguments(TypedDict):
     value: int
     homography: int
     bias: int
+
+
+def contiguous(call: AlignCall) -> AlignCall:
+    """The call with those tensors contiguous that kernels index as such."""
+    return call._replace(
+        homography=call.homography.contiguous(),
+        neighbors=call.neighbors.contiguous(),
+        bias=None if call.bias is None else call.bias.contiguous(),
+    )
+
+
+def fitting(call: AlignCall) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
+    """What makes homography, neighbors and bias, as users give them, such as kernels take them in this call."""
+    dtype, shape = call.homography.dtype, None if call.bias is None else call.bias.shape
+
+    def fit(homography: Tensor, neighbors: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        if homography.dtype != dtype or not homography.is_contiguous():
+            homography = homography.to(dtype).contiguous()
+        if not neighbors.is_contiguous():
+            neighbors = neighbors.contiguous()
+        if bias is not None and shape is not None:
+            bias = (bias[:, None] if bias.ndim == 3 else bias).expand(shape).to(dtype).contiguous()
+        return homography, neighbors, bias
+
+    return fit
 
 
 def align_arguments(call: AlignCall, out: Tensor | None, peak: Tensor | None, log_sum: Tensor | None) -> Arguments:

@@ -10,21 +10,46 @@ from torch import Tensor
 from vsad import _cpu
 
 from ..common.layout import empty_like_layout, in_layout_of
+from ..common.registry import Launch
 from ..common.threads import threads
-from .arguments import align_arguments, gradient_arguments
+from .arguments import align_arguments, contiguous, fitting, gradient_arguments
 from .call import AlignCall, check_neighbors, empty_sums
 
 
 def forward(call: AlignCall) -> tuple[Tensor, ...]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, ``peak`` and ``log_sum`` (see ``empty_sums``)."""
-    call = _checked(call)
-    outputs = empty_like_layout(call.query, call.value.shape[2]), *empty_sums(call)
-    arguments = _arguments(call, *outputs)
-    if _cpu.homography_align_translates(arguments):
-        _cpu.homography_align_translation(arguments)
-    else:
-        _cpu.homography_align_forward(arguments)
-    return outputs
+    check_neighbors(call.neighbors, call.value.shape[1])
+    return prepare(call)(*call[:6])
+
+
+def prepare(call: AlignCall) -> Launch:
+    """What launches calls like this one, whose neighbors somebody else has checked; peak and log_sum on request."""
+    out, *sums = empty_like_layout(call.query, call.value.shape[2]), *empty_sums(call)
+    arguments = _arguments(contiguous(call), out, *sums)
+    layout, shape, fit = (out.shape, out.stride()), sums[0].shape, fitting(call)
+    del call, out, sums  # a launch holds no tensors
+
+    def launch(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        homography: Tensor,
+        neighbors: Tensor,
+        bias: Tensor | None,
+        with_sums: bool = True,
+    ) -> tuple[Tensor | None, ...]:
+        homography, neighbors, bias = fit(homography, neighbors, bias)
+        out, peak, log_sum = query.new_empty_strided(*layout), None, None
+        if with_sums:
+            peak, log_sum = homography.new_empty(shape), homography.new_empty(shape)
+        placed = arguments.placed(query, key, value, homography, neighbors, bias, out, peak, log_sum)
+        if _cpu.homography_align_translates(placed):
+            _cpu.homography_align_translation(placed)
+        else:
+            _cpu.homography_align_forward(placed)
+        return out, peak, log_sum
+
+    return launch
 
 
 def backward(
@@ -67,13 +92,9 @@ def _sums(
 
 
 def _checked(call: AlignCall) -> AlignCall:
-    """The call with those tensors contiguous that kernels index as such, and neighbors that they may follow."""
+    """The call with neighbors that kernels may follow, and with those tensors contiguous that they index as such."""
     check_neighbors(call.neighbors, call.value.shape[1])
-    return call._replace(
-        homography=call.homography.contiguous(),
-        neighbors=call.neighbors.contiguous(),
-        bias=None if call.bias is None else call.bias.contiguous(),
-    )
+    return contiguous(call)
 
 
 def _arguments(call: AlignCall, out: Tensor, peak: Tensor, log_sum: Tensor) -> _cpu.AlignArguments:

@@ -14,9 +14,10 @@ from vsad import _cuda
 
 from ..common.cuda_layout import copy_image
 from ..common.layout import empty_like_layout
+from ..common.registry import Launch
 from ..common.stream import stream_of
 from ..common.tensors import image, pointer
-from .arguments import align_arguments, gradient_arguments
+from .arguments import align_arguments, contiguous, fitting, gradient_arguments
 from .call import AlignCall, empty_sums
 
 PACK_BYTES = 16
@@ -26,15 +27,46 @@ MAX_STEP, MARGIN = 2**31 - 1, 8  # the most elements that a row of a view and a 
 
 def forward(call: AlignCall) -> tuple[Tensor, ...]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, ``peak`` and ``log_sum`` (see ``empty_sums``)."""
-    query, Cv, heads = call.query, call.value.shape[2], call.heads
-    result = empty_like_layout(query, Cv)
-    out = result if _is_packed(result, heads) else _empty_packed(query, Cv, heads, query.dtype)
-    sums, packed = empty_sums(call), _packed_call(call)
-    with stream_of(query) as stream:
-        _cuda.homography_align_forward(_cuda.AlignArguments(**align_arguments(packed, out, *sums)), stream)
-    if out is not result:
-        _copy_heads(result, out, Cv, heads)
-    return result, *sums
+    return prepare(call)(*call[:6])
+
+
+def prepare(call: AlignCall) -> Launch:
+    """What launches calls like this one; peak and log_sum on request."""
+    Cv, heads, dtype = call.value.shape[2], call.heads, call.query.dtype
+    result, *sums = empty_like_layout(call.query, Cv), *empty_sums(call)
+    is_packed = _is_packed(result, heads)
+    out = result if is_packed else _empty_packed(call.query, Cv, heads, dtype)
+    images = call.query, call.key, call.value
+    are_packed = all(_is_packed(t, heads) for t in images)
+    query, key, value = (t if _is_packed(t, heads) else _empty_packed(t, t.shape[2], heads, dtype) for t in images)
+    arguments = _arguments(contiguous(call)._replace(query=query, key=key, value=value), out, *sums)
+    layout, shape, fit = (result.shape, result.stride()), sums[0].shape, fitting(call)
+    del call, result, sums, out, images, query, key, value  # a launch holds no tensors
+
+    def launch(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        homography: Tensor,
+        neighbors: Tensor,
+        bias: Tensor | None,
+        with_sums: bool = True,
+    ) -> tuple[Tensor | None, ...]:
+        homography, neighbors, bias = fit(homography, neighbors, bias)
+        result, peak, log_sum = query.new_empty_strided(*layout), None, None
+        out = result if is_packed else _empty_packed(query, Cv, heads, dtype)
+        if with_sums:
+            peak, log_sum = homography.new_empty(shape), homography.new_empty(shape)
+        if not are_packed:
+            query, key, value = (_packed(t, heads) for t in (query, key, value))
+        with stream_of(query) as stream:
+            placed = arguments.placed(query, key, value, homography, neighbors, bias, out, peak, log_sum)
+            _cuda.homography_align_forward(placed, stream)
+        if not is_packed:
+            _copy_heads(result, out, Cv, heads)
+        return result, peak, log_sum
+
+    return launch
 
 
 def backward(
@@ -110,14 +142,8 @@ def _arguments(
 
 def _packed_call(call: AlignCall) -> AlignCall:
     """The call as kernels can read it: packed images, and the other tensors contiguous."""
-    return call._replace(
-        query=_packed(call.query, call.heads),
-        key=_packed(call.key, call.heads),
-        value=_packed(call.value, call.heads),
-        homography=call.homography.contiguous(),
-        neighbors=call.neighbors.contiguous(),
-        bias=None if call.bias is None else call.bias.contiguous(),
-    )
+    query, key, value = (_packed(t, call.heads) for t in (call.query, call.key, call.value))
+    return contiguous(call)._replace(query=query, key=key, value=value)
 
 
 def _empty_sums(call: AlignCall, needs: tuple[bool, ...], gathers: bool, tiles: int) -> list[Tensor | None]:

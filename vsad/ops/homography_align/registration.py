@@ -77,4 +77,4 @@ OPERATOR = Operator(
         again=lambda call, saved: reference(call)[::2],
     ),
 )
-run = register(OPERATOR)
+run, LAUNCHES = register(OPERATOR)

@@ -16,8 +16,9 @@ from ..common.checks import (
     compute_dtype,
     is_deterministic,
 )
+from ..common.launches import signature
 from .call import NAME, Mode, Padding, WarpCall, check, checked_size
-from .registration import run
+from .registration import LAUNCHES, run
 
 
 @overload
@@ -127,6 +128,11 @@ def homography_warp(
 
     Source: projective texture mapping, as in kornia's ``homography_warp``.
     """
+    known = signature(input, homography, size, mode, padding, return_mask, deterministic, backend)
+    launch = LAUNCHES.find(known)
+    if launch:
+        out, mask = launch(input, homography, return_mask)
+        return (out, mask) if return_mask else out
     sizes = check_shapes(NAME, input=(input, "B C Hs Ws"))
     _check_homography(homography, sizes["B"])
     check_flag(NAME, "return_mask", return_mask)
@@ -142,7 +148,7 @@ def homography_warp(
         deterministic=is_deterministic(NAME, deterministic),
     )
     check(call)
-    out, mask = run(call, backend)
+    out, mask = run(call, backend, known)
     return (out, mask) if return_mask else out
 
 

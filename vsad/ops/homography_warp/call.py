@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import check_choice, check_device, check_shapes, compute_dtype, integer
+from ..common.layout import empty_like_layout
 
 NAME = "homography_warp"
 Mode = Literal["nearest", "bilinear", "bicubic"]
@@ -53,6 +54,12 @@ def check(call: WarpCall) -> None:
         raise ValueError(f"{NAME}: input must have at least one pixel, got {list(input.shape)}")
     if call.height < 1 or call.width < 1:
         raise ValueError(f"{NAME}: size must be (height, width), both at least 1, got {call.size}")
+
+
+def empty(call: WarpCall) -> tuple[Tensor, Tensor]:
+    """Uninitialized ``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
+    out = empty_like_layout(call.input, call.input.shape[1], size=call.size)
+    return out, call.input.new_empty((call.input.shape[0], *call.size), dtype=torch.bool)
 
 
 def checked_size(size: object) -> tuple[int, int]:

@@ -8,10 +8,11 @@ from torch import Tensor
 from vsad import _cpu
 
 from ..common.layout import empty_like_layout, is_channels_last
+from ..common.registry import Launch
 from ..common.tensors import image, pointer
 from ..common.threads import threads
 from .arguments import NO_IMAGE, warp_arguments
-from .call import WarpCall
+from .call import WarpCall, empty
 from .gradients import checked_grad_out, reduce_parts
 
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
@@ -23,13 +24,26 @@ SUM_BYTES = 8 << 20  # of float32 sums of an item, if it has no fewer channels t
 FEWEST_SUMMED = 8  # channels of an item without channels last: fewer cost more to locate than to add
 
 
-def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
+def forward(call: WarpCall) -> tuple[Tensor, ...]:
     """``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
-    input, homography = call.input, call.homography.contiguous()
-    out = empty_like_layout(input, input.shape[1], size=call.size)
-    mask = input.new_empty((input.shape[0], *call.size), dtype=torch.bool)
-    _cpu.homography_warp_forward(_arguments(call, homography, out, mask, passes=1))
-    return out, mask
+    return prepare(call)(*call[:2])
+
+
+def prepare(call: WarpCall) -> Launch:
+    """What launches calls like this one; the mask on request."""
+    homography, out, mask = call.homography.contiguous(), *empty(call)
+    arguments = _arguments(call, homography, out, mask, passes=1)
+    layout, shape, dtype = (out.shape, out.stride()), mask.shape, homography.dtype
+    del call, homography, out, mask  # a launch holds no tensors
+
+    def launch(input: Tensor, homography: Tensor, with_mask: bool = True) -> tuple[Tensor | None, ...]:
+        homography = homography.to(dtype).contiguous()
+        out = input.new_empty_strided(*layout)
+        mask = input.new_empty(shape, dtype=torch.bool) if with_mask else None
+        _cpu.homography_warp_forward(arguments.placed(input, homography, out, mask))
+        return out, mask
+
+    return launch
 
 
 def backward(

@@ -8,22 +8,35 @@ from torch import Tensor
 from vsad import _cuda
 
 from ..common.fixed_point import from_fixed_point
-from ..common.layout import empty_like_layout
+from ..common.registry import Launch
 from ..common.stream import stream_of
 from ..common.tensors import image, pointer
 from .arguments import NO_IMAGE, warp_arguments
-from .call import WarpCall
+from .call import WarpCall, empty
 from .gradients import checked_grad_out, empty_sum, fixed_point_scale_of, reduce_parts
 
 
-def forward(call: WarpCall) -> tuple[Tensor, Tensor]:
+def forward(call: WarpCall) -> tuple[Tensor, ...]:
     """``out (B, C, *size)`` in input's dtype and layout, and the boolean mask ``(B, *size)``."""
-    input, homography = call.input, call.homography.contiguous()
-    out = empty_like_layout(input, input.shape[1], size=call.size)
-    mask = input.new_empty((input.shape[0], *call.size), dtype=torch.bool)
-    with stream_of(input) as stream:
-        _cuda.homography_warp_forward(_cuda.WarpArguments(**warp_arguments(call, homography, out, mask)), stream)
-    return out, mask
+    return prepare(call)(*call[:2])
+
+
+def prepare(call: WarpCall) -> Launch:
+    """What launches calls like this one; the mask on request."""
+    homography, out, mask = call.homography.contiguous(), *empty(call)
+    arguments = _cuda.WarpArguments(**warp_arguments(call, homography, out, mask))
+    layout, shape, dtype = (out.shape, out.stride()), mask.shape, homography.dtype
+    del call, homography, out, mask  # a launch holds no tensors
+
+    def launch(input: Tensor, homography: Tensor, with_mask: bool = True) -> tuple[Tensor | None, ...]:
+        homography = homography.to(dtype).contiguous()
+        out = input.new_empty_strided(*layout)
+        mask = input.new_empty(shape, dtype=torch.bool) if with_mask else None
+        with stream_of(input) as stream:
+            _cuda.homography_warp_forward(arguments.placed(input, homography, out, mask), stream)
+        return out, mask
+
+    return launch
 
 
 def backward(

@@ -9,7 +9,7 @@ from ..common.backends import cpu_backend, cuda_backend, triton_backend
 from ..common.layout import empty_like_layout
 from ..common.registration import register
 from ..common.registry import DifferentiableKernels, Gradients, Operator
-from .call import NAME, WarpCall, check
+from .call import NAME, WarpCall, check, empty
 from .reference import reference
 
 
@@ -31,13 +31,6 @@ def _triton() -> DifferentiableKernels:
     return triton
 
 
-def _empty(call: WarpCall) -> tuple[Tensor, Tensor]:
-    B, C = call.input.shape[:2]
-    height, width = call.size
-    out = empty_like_layout(call.input, C, size=(height, width))
-    return out, call.input.new_empty((B, height, width), dtype=torch.bool)
-
-
 def _empty_gradients(call: WarpCall) -> tuple[Tensor, Tensor]:
     grad_input = empty_like_layout(call.input, call.input.shape[1])
     return grad_input, call.homography.new_empty(call.homography.shape)
@@ -49,7 +42,7 @@ OPERATOR = Operator(
     check=check,
     batched=("input", "homography"),
     outputs=("out", "mask"),
-    empty=_empty,
+    empty=empty,
     reference=reference,
     backends=(
         cpu_backend(_cpu, torch.uint8),
@@ -64,4 +57,4 @@ OPERATOR = Operator(
         again=lambda call, saved: reference(call)[:1],
     ),
 )
-run = register(OPERATOR)
+run, LAUNCHES = register(OPERATOR)

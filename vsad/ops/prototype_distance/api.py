@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils._pytree import _register_namedtuple
 
 from ..common.checks import autocast_to_float32, check_tensor, integer
+from ..common.launches import signature
 from .call import NAME, DistanceCall, Metric, check
 from .packed import PackedPrototypes, unpack
-from .registration import run
+from .registration import LAUNCHES, run
 
 
 class Nearest(NamedTuple):
@@ -80,6 +81,12 @@ def prototype_distance(
 
     Source: nearest-prototype scoring as in PatchCore (arXiv 2106.08265).
     """
+    bank, packed_for = _bank(prototypes)
+    known = signature(features, *bank, packed_for, k, metric, backend)
+    launch = LAUNCHES.find(known)
+    if launch:
+        rows = features if features.ndim == 2 else features.reshape(math.prod(features.shape[:-1]), features.shape[-1])
+        return Nearest(*launch(rows, *bank, shape=(*features.shape[:-1], k)))
     check_tensor(NAME, "features", features)
     if features.ndim == 0:
         raise ValueError(f"{NAME}: features must be [... C], got a scalar; give it a dimension of channels")
@@ -93,5 +100,12 @@ def prototype_distance(
     rows = features.reshape(math.prod(shape), C)
     call = DistanceCall(rows, prototypes, packed, integer(NAME, "k", k), metric)
     check(call)
-    distances, indices = run(call, backend)
+    distances, indices = run(call, backend, known)
     return Nearest(distances.reshape(*shape, k), indices.reshape(*shape, k))
+
+
+def _bank(prototypes: Tensor | PackedPrototypes) -> tuple[tuple[Tensor, Tensor | None], Metric | None]:
+    """The prototypes and what is packed of them, and the metric that they were packed for."""
+    if isinstance(prototypes, PackedPrototypes):
+        return (prototypes.prototypes, prototypes._current()), prototypes.metric
+    return (prototypes, None), None

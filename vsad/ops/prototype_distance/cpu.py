@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vsad import _cpu
 
+from ..common.registry import Launch
 from ..common.tensors import matrix, pointer
 from ..common.threads import threads
 from .call import METRICS, NAME, DistanceCall
@@ -17,22 +18,36 @@ ALIGNMENT = 64  # bytes of a cache line, to which a packed bank is aligned
 PACKED = torch.uint8  # the dtype of a packed bank
 
 
-def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
+def forward(call: DistanceCall) -> tuple[Tensor, ...]:
     """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``."""
-    features, prototypes, _, k, metric = call
-    distances = features.new_empty((len(features), k))
-    indices = features.new_empty((len(features), k), dtype=torch.int64)
-    packed, operands = _readable(call), _operands(call)
-    center = _center(prototypes, metric) if packed is None and _cpu.prototype_distance_packs(operands) else None
-    _cpu.prototype_distance(
-        operands,
-        packed=pointer(packed, ALIGNMENT),
-        center=pointer(center),
-        distances=pointer(distances),
-        indices=pointer(indices),
-        threads=threads(features.numel() * len(prototypes)),
-    )
-    return distances, indices
+    return prepare(call)(*call[:3])
+
+
+def prepare(call: DistanceCall) -> Launch:
+    """What launches calls like this one; its results have ``shape``, or ``(M, k)``."""
+    _check_packed(call)
+    features, metric, operands = call.features, call.metric, _operands(call)
+    matrix_shape, count = (len(features), call.k), threads(features.numel() * len(call.prototypes))
+    packs = call.packed is None and _cpu.prototype_distance_packs(operands)
+    del call, features  # a launch holds no tensors
+
+    def launch(
+        features: Tensor, prototypes: Tensor, packed: Tensor | None, shape: tuple[int, ...] = matrix_shape
+    ) -> tuple[Tensor, ...]:
+        distances, indices = features.new_empty(shape), features.new_empty(shape, dtype=torch.int64)
+        center = _center(prototypes, metric) if packs else None
+        packed = None if packed is None else _aligned(packed)
+        _cpu.prototype_distance(
+            operands.placed(features, prototypes),
+            packed=pointer(packed, ALIGNMENT),
+            center=pointer(center),
+            distances=distances.data_ptr(),
+            indices=indices.data_ptr(),
+            threads=count,
+        )
+        return distances, indices
+
+    return launch
 
 
 def backward(
@@ -73,21 +88,18 @@ def pack(prototypes: Tensor, metric: str) -> Tensor:
     return packed
 
 
-def _readable(call: DistanceCall) -> Tensor | None:
-    """The packed bank, at the start of a cache line: a bank that was loaded from a file may lie anywhere.
-
-    Raises:
-        ValueError: it cannot have been packed of these prototypes.
-    """
-    packed = call.packed
-    if packed is None:
-        return None
-    size = packed_bytes(call.prototypes, call.metric)
-    if packed.dtype != PACKED or packed.shape != (size,) or not packed.is_contiguous():
+def _check_packed(call: DistanceCall) -> None:
+    """Raises a ValueError where the packed bank cannot have been packed of these prototypes."""
+    packed, size = call.packed, packed_bytes(call.prototypes, call.metric)
+    if packed is not None and (packed.dtype != PACKED or packed.shape != (size,) or not packed.is_contiguous()):
         raise ValueError(
             f"{NAME}: packed must be {size} contiguous bytes in {PACKED}, got {list(packed.shape)} in {packed.dtype}; "
             "pack the prototypes anew with pack_prototypes"
         )
+
+
+def _aligned(packed: Tensor) -> Tensor:
+    """The packed bank, at the start of a cache line: a bank that was loaded from a file may lie anywhere."""
     return packed if packed.data_ptr() % ALIGNMENT == 0 else packed.clone()
 
 

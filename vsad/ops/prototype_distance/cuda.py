@@ -7,23 +7,33 @@ from torch import Tensor
 
 from vsad import _cuda
 
+from ..common.registry import Launch
 from ..common.stream import stream_of
 from ..common.tensors import DTYPES, matrix, pointer
 from .call import METRICS, NAME, DistanceCall
 
 SCREENS = ("none", "mma", "wgmma")
+CONTIGUOUS = torch.contiguous_format
 FORMATS = {"bfloat16": (True, False), "int8": (False, True), "both": (True, True)}
 PACKED = torch.int8  # the dtype of what this module packs: it cannot read a bank that another backend packed
 
 
-def forward(call: DistanceCall) -> tuple[Tensor, Tensor]:
+def forward(call: DistanceCall) -> tuple[Tensor, ...]:
     """Distances ``(M, k)``, ascending, in features' dtype, and int64 indices, of the k nearest of ``(P, C)``."""
     return screened_search(call)[:2]
 
 
-def screened_search(
-    call: DistanceCall, screen: str | None = None, formats: str = "bfloat16"
-) -> tuple[Tensor, Tensor, Tensor]:
+def prepare(call: DistanceCall) -> Launch:
+    """What launches calls like this one; its results have ``shape``, or ``(M, k)``."""
+    search = _prepare(call, None, "bfloat16")
+
+    def launch(*tensors: Tensor | None, **shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        return search(*tensors, **shape)[:2]
+
+    return launch
+
+
+def screened_search(call: DistanceCall, screen: str | None = None, formats: str = "bfloat16") -> tuple[Tensor, ...]:
     """Distances, indices, and the workspace, which begins with two int32 counters per format of uncertified features.
 
     Args:
@@ -31,29 +41,41 @@ def screened_search(
         screen: one of SCREENS, or None for what serves the call best, formats included.
         formats: one of FORMATS, for a forced screen.
     """
+    return _prepare(call, screen, formats)(*call[:3])
+
+
+def _prepare(call: DistanceCall, screen: str | None, formats: str) -> Launch:
     features, prototypes, packed, k, _ = call
-    distances = features.new_empty((len(features), k))
-    indices = features.new_empty((len(features), k), dtype=torch.int64)
-    packed = packed if packed is not None and packed.dtype == PACKED else None
-    with stream_of(features) as stream:
-        if screen is None:
-            sizes = (len(features), *prototypes.shape, k)
-            chosen = _cuda.prototype_distance_choice(sizes, packed is not None)
-        else:
-            chosen = SCREENS.index(screen), FORMATS[formats]
-        operands, _keep = _operands(call)
-        arguments = _cuda.DistanceArguments(operands, *chosen)
-        bank = _pack(arguments, _bytes(arguments.bank_bytes, features), stream) if packed is None else packed
-        if not bank.is_contiguous() or bank.numel() < arguments.bank_bytes:
-            raise ValueError(
-                f"{NAME}: packed must be {arguments.bank_bytes} contiguous bytes, got {list(bank.shape)}; "
-                "pack the prototypes anew with pack_prototypes"
-            )
-        arguments.place_bank(pointer(bank))
-        work = _bytes(arguments.work_bytes, features)
-        arguments.place_work(pointer(work))
-        _cuda.prototype_distance(arguments, distances=pointer(distances), indices=pointer(indices), stream=stream)
-    return distances, indices, work
+    is_packed = packed is not None and packed.dtype == PACKED
+    if screen is None:
+        with stream_of(features):
+            chosen = _cuda.prototype_distance_choice((len(features), *prototypes.shape, k), is_packed)
+    else:
+        chosen = SCREENS.index(screen), FORMATS[formats]
+    arguments = _cuda.DistanceArguments(_operands(call), *chosen)
+    bank_bytes, work_bytes, matrix_shape = arguments.bank_bytes, arguments.work_bytes, (len(features), k)
+    if is_packed and packed is not None and not (packed.is_contiguous() and packed.numel() >= bank_bytes):
+        raise ValueError(
+            f"{NAME}: packed must be {bank_bytes} contiguous bytes, got {list(packed.shape)}; "
+            "pack the prototypes anew with pack_prototypes"
+        )
+    del call, features, prototypes, packed  # a launch holds no tensors
+
+    def launch(
+        features: Tensor, prototypes: Tensor, packed: Tensor | None, shape: tuple[int, ...] = matrix_shape
+    ) -> tuple[Tensor, ...]:
+        features, prototypes = _with_rows(features), _with_rows(prototypes)
+        distances, indices = features.new_empty(shape), features.new_empty(shape, dtype=torch.int64)
+        bank = packed if packed is not None and is_packed else features.new_empty(bank_bytes, dtype=PACKED)
+        work = features.new_empty(work_bytes, dtype=PACKED)
+        with stream_of(features) as stream:
+            placed = arguments.placed(features, prototypes, bank, work)
+            if not is_packed:
+                _cuda.pack_prototypes(placed, stream)
+            _cuda.prototype_distance(placed, distances=distances.data_ptr(), indices=indices.data_ptr(), stream=stream)
+        return distances, indices, work
+
+    return launch
 
 
 def packed_bytes(prototypes: Tensor, metric: str) -> int:
@@ -70,12 +92,14 @@ def packed_bytes(prototypes: Tensor, metric: str) -> int:
 
 def pack(prototypes: Tensor, metric: str) -> Tensor:
     """The bank as the screening kernels read it, in bytes."""
+    # zeros, so that bytes between the arrays are the same on every run
+    bank = torch.zeros(packed_bytes(prototypes, metric), dtype=PACKED, device=prototypes.device)
+    call = DistanceCall(prototypes, prototypes, None, 1, metric)
     with stream_of(prototypes) as stream:
-        screen, formats = _cuda.prototype_distance_choice((2**31 - 1, *prototypes.shape, 1), True)
-        operands, _keep = _operands(DistanceCall(prototypes, prototypes, None, 1, metric))
-        # zeros, so that bytes between the arrays are the same on every run
-        bank = torch.zeros(packed_bytes(prototypes, metric), dtype=PACKED, device=prototypes.device)
-        return _pack(_cuda.DistanceArguments(operands, screen, formats), bank, stream)
+        chosen = _cuda.prototype_distance_choice((2**31 - 1, *prototypes.shape, 1), True)
+        rows = _with_rows(prototypes)
+        _cuda.pack_prototypes(_cuda.DistanceArguments(_operands(call), *chosen).placed(rows, rows, bank, None), stream)
+    return bank
 
 
 def backward(
@@ -91,10 +115,10 @@ def backward(
     if needs[1]:
         chosen, sorted_pairs = indices.flatten().sort(stable=True)
         begin = torch.searchsorted(chosen, torch.arange(len(call.prototypes) + 1, device=chosen.device))
+    rows = [_with_rows(t) for t in call[:2]]
     with stream_of(call.features) as stream:
-        operands, _keep = _operands(call)
         _cuda.prototype_distance_backward(
-            operands,
+            _operands(call).placed(*rows),
             indices=pointer(indices),
             grad_distances=pointer(grad_distances),
             grads=(pointer(results[0] if needs[0] else None), pointer(results[1] if needs[1] else None)),
@@ -105,18 +129,16 @@ def backward(
     return results
 
 
-def _pack(arguments: _cuda.DistanceArguments, bank: Tensor, stream: int) -> Tensor:
-    arguments.place_bank(pointer(bank))
-    _cuda.pack_prototypes(arguments, stream)
-    return bank
+def _operands(call: DistanceCall) -> _cuda.DistanceOperands:
+    """Places, sizes and strides of the operands, once their rows are contiguous."""
+    features, prototypes = (t if _has_rows(t) else torch.empty_like(t, memory_format=CONTIGUOUS) for t in call[:2])
+    return _cuda.DistanceOperands(matrix(features), matrix(prototypes), call.k, METRICS.index(call.metric))
 
 
-def _operands(call: DistanceCall) -> tuple[_cuda.DistanceOperands, tuple[Tensor, Tensor]]:
-    """Pointers, sizes and strides of the operands, and the tensors with contiguous rows, which must outlive them."""
-    features, prototypes = (t if t.stride(1) == 1 or t.shape[1] <= 1 else t.contiguous() for t in call[:2])
-    operands = _cuda.DistanceOperands(matrix(features), matrix(prototypes), call.k, METRICS.index(call.metric))
-    return operands, (features, prototypes)
+def _has_rows(t: Tensor) -> bool:
+    return t.stride(1) == 1 or t.shape[1] <= 1
 
 
-def _bytes(count: int, like: Tensor) -> Tensor:
-    return torch.empty(count, dtype=PACKED, device=like.device)
+def _with_rows(t: Tensor) -> Tensor:
+    """The matrix with contiguous rows, as kernels read them."""
+    return t if _has_rows(t) else t.contiguous()

@@ -82,4 +82,4 @@ OPERATOR = Operator(
         again=_again,
     ),
 )
-run = register(OPERATOR)
+run, LAUNCHES = register(OPERATOR)

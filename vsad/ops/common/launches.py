@@ -1,0 +1,68 @@
+"""How a call is launched whose like has been launched before.
+
+Checks of operators look at what tensors are, never at their values, and so does what is made ready for a kernel: the
+choice of a backend, strides, the layout of outputs. All of it is found once for all calls of a signature: those whose
+arguments agree in types, shapes, strides, dtypes, devices, and in all that is no tensor. It costs a call some 50
+microseconds, and to find its signature two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vsad import machine
+
+from . import preference
+from .eager import is_watched
+from .registry import Launch
+
+MOST = 4096  # signatures of an operator; one takes some 2 kB
+
+
+def _finder() -> Callable[..., bytes | None] | None:
+    """What finds signatures; None where no kernels are compiled, or torch is older than 2.10."""
+    exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    for backend in ("cpu", "cuda"):
+        if exchange is not None and machine.missing(backend) is None:
+            if backend == "cpu":
+                from vsad._cpu import Signature
+            else:
+                from vsad._cuda import Signature  # type: ignore[assignment]
+            return Signature(Tensor, torch.nn.Parameter, exchange)
+    return None
+
+
+_find = _finder()
+
+
+def signature(*arguments: Any) -> bytes | None:
+    """What calls share that one launch serves.
+
+    None where a call must not be launched straight: somebody watches or records it, autocast casts its arguments, a
+    tensor's memory cannot be read, or the type of an argument is not known.
+    """
+    if is_watched(()) or _find is None or torch._C._is_any_autocast_enabled():
+        return None
+    state = preference.current(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    return _find(torch.is_grad_enabled(), *arguments, *state)
+
+
+class Launches:
+    """The launches of an operator, by the signatures of their calls."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Launch] = {}
+
+    def find(self, key: bytes | None) -> Launch | None:
+        """The launch that serves calls of a signature, as ``learn`` was given it."""
+        return None if key is None else self._known.get(key)
+
+    def learn(self, key: bytes, launch: Launch) -> None:
+        """Remember a launch."""
+        if len(self._known) >= MOST:  # shapes that never come again, perhaps: begin anew
+            self._known.clear()
+        self._known[key] = launch
