@@ -162,11 +162,7 @@ def test_unusual_prototypes_do_not_spoil_the_bounds(way):
 
 def packed_in_both(bank, metric):
     """A bank packed as one is that int8 serves."""
-    bank = bank.to(cuda_device())
-    operands, _keep = cuda._operands(DistanceCall(bank, bank, None, 1, metric))
-    arguments = _cuda.DistanceArguments(operands, cuda.SCREENS.index("mma"), cuda.FORMATS["both"])
-    with cuda.stream_of(bank) as stream:
-        return cuda._pack(arguments, cuda._bytes(arguments.bank_bytes, bank), stream)
+    return cuda._packed(bank.to(cuda_device()), metric, cuda.SCREENS.index("mma"), cuda.FORMATS["both"])
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

@@ -64,5 +64,12 @@ class Launches:
     def learn(self, key: bytes, launch: Launch) -> None:
         """Remember a launch."""
         if len(self._known) >= MOST:  # shapes that never come again, perhaps: begin anew
-            self._known.clear()
+            self.forget()
         self._known[key] = launch
+
+    def forget(self) -> None:
+        """Forget all launches."""
+        self._known.clear()
+
+    def __len__(self) -> int:
+        return len(self._known)

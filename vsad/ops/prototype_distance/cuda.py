@@ -92,13 +92,18 @@ def packed_bytes(prototypes: Tensor, metric: str) -> int:
 
 def pack(prototypes: Tensor, metric: str) -> Tensor:
     """The bank as the screening kernels read it, in bytes."""
-    # zeros, so that bytes between the arrays are the same on every run
-    bank = torch.zeros(packed_bytes(prototypes, metric), dtype=PACKED, device=prototypes.device)
-    call = DistanceCall(prototypes, prototypes, None, 1, metric)
-    with stream_of(prototypes) as stream:
+    with stream_of(prototypes):
         chosen = _cuda.prototype_distance_choice((2**31 - 1, *prototypes.shape, 1), True)
-        rows = _with_rows(prototypes)
-        _cuda.pack_prototypes(_cuda.DistanceArguments(_operands(call), *chosen).placed(rows, rows, bank, None), stream)
+    return _packed(prototypes, metric, *chosen)
+
+
+def _packed(prototypes: Tensor, metric: str, screen: int, formats: tuple[bool, bool]) -> Tensor:
+    operands = _operands(DistanceCall(prototypes, prototypes, None, 1, metric))
+    arguments, rows = _cuda.DistanceArguments(operands, screen, formats), _with_rows(prototypes)
+    # zeros, so that bytes between the arrays are the same on every run
+    bank = torch.zeros(arguments.bank_bytes, dtype=PACKED, device=prototypes.device)
+    with stream_of(prototypes) as stream:
+        _cuda.pack_prototypes(arguments.placed(rows, rows, bank, None), stream)
     return bank
 
 
