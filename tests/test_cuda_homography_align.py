@@ -48,19 +48,43 @@ CASES = {
     "wide": ((5, 9), (7, 8), TURN, {"C": 404, "Cv": 520, "heads": 2, "V": 1}),
     "window 7": ((10, 7), (14, 12), TURN, {"window": 7, "V": 1}),
 }
+ONE_HEAD = {"V": 1, "C": 16, "heads": 1, "noise": 1e-5}  # which tensor cores take in float16 / bfloat16
+# A gather looks for target tiles group by group: groups of 32 x 32 pixels on tensor cores, else of 64 x 64.
+GROUPS = {
+    "near the identity": ((70, 41), (70, 41), [[1.01, 0.02, 0], [-0.02, 1, 0.3], [0, 0, 1]], ONE_HEAD),
+    "a quarter turn": ((41, 70), (70, 41), [[0.02, -1, 0.4], [1, 0.01, -0.3], [0, 0, 1]], ONE_HEAD),
+    "many tiles touch one": ((41, 67), (7, 9), [[0.1, 0, 0], [0, 0.12, 0], [0, 0, 1]], ONE_HEAD),
+    "few tiles touch many": ((34, 66), (40, 70), [[2.4, 0, 0], [0, 2.5, 0], [0, 0, 1]], ONE_HEAD),
+    "groups touch nothing": ((130, 68), (20, 20), [[1, 0, 22.3], [0, 1, 0], [0, 0, 1]], ONE_HEAD),
+    "more groups than lanes": (
+        (2, 2117),
+        (4, 60),
+        [[0.028, 0, 0], [0, 0.9, 0], [0, 0, 1]],
+        {**ONE_HEAD, "N": 1, "neighbors": [[2]]},
+    ),
+    "more slots than lanes": (
+        (10, 9),
+        (9, 8),
+        TURN,
+        {**ONE_HEAD, "V": 17, "neighbors": [[i % 4 - 1, i % 3] for i in range(17)]},
+    ),
+    "a view has no neighbor": ((33, 65), (12, 13), TURN, {**ONE_HEAD, "V": 2, "neighbors": [[-1, -1], [0, -1]]}),
+}
 
 
 def make(name, dtype):
-    target, source, matrix, sizes = CASES[name]
-    B, V, S, N, C, Cv, heads, window = ({
-        "B": 1, "V": 2, "S": 3, "N": 2, "C": 8, "Cv": 16, "heads": 2, "window": 3, **sizes
+    target, source, matrix, sizes = {**CASES, **GROUPS}[name]
+    B, V, S, N, C, Cv, heads, window, noise, neighbors = ({
+        "B": 1, "V": 2, "S": 3, "N": 2, "C": 8, "Cv": 16, "heads": 2, "window": 3, "noise": 1e-3,
+        "neighbors": [[2, 0], [0, 2]],  # source 1 is nobody's
+        **sizes,
     }).values()  # fmt: skip
     g = torch.Generator().manual_seed(0)
 
     def randn(*shape):
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    H = about_centers(matrix, target, source) + 1e-3 * randn(B, V, N, 3, 3)
+    H = about_centers(matrix, target, source) + noise * randn(B, V, N, 3, 3)
     tensors = {
         "query": randn(B, V, *target, C).movedim(-1, 2).to(dtype),
         "key": randn(B, S, *source, C).movedim(-1, 2).to(dtype),
@@ -68,8 +92,7 @@ def make(name, dtype):
         "homography": H.float(),
         "bias": randn(heads, N, window, window).float(),
     }
-    neighbors = torch.tensor([[2, 0], [0, 2]])[:V]  # source 1 is nobody's
-    return tensors, {"neighbors": neighbors, "heads": heads, "window": window}
+    return tensors, {"neighbors": torch.tensor(neighbors[:V]), "heads": heads, "window": window}
 
 
 def gradients(tensors, options, backend, deterministic, dtype=None):
@@ -91,7 +114,12 @@ def within_budget(name, got, exact, plain):
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), in_turn([(name,) for name in CASES], [(torch.float32,), (torch.bfloat16,)]), ids=str
+    ("name", "dtype"),
+    [
+        *in_turn([(name,) for name in CASES], [(torch.float32,), (torch.bfloat16,)]),
+        *itertools.product(GROUPS, (torch.float32, torch.bfloat16)),
+    ],
+    ids=str,
 )
 def test_gathered_gradients_are_right_and_always_the_same(name, dtype, monkeypatch):
     tensors, options = make(name, dtype)
@@ -104,6 +132,31 @@ def test_gathered_gradients_are_right_and_always_the_same(name, dtype, monkeypat
         monkeypatch.setenv("VSAD_EMULATOR_ORDER", order)
         for n, a, b in zip(NAMES, first, gradients(tensors, options, "cuda", True)):
             assert torch.equal(a, b), f"grad_{n} differs in order {order}"
+
+
+@pytest.mark.parametrize(("dtype", "side"), [(torch.float32, 8), (torch.bfloat16, 4)], ids=str)
+@pytest.mark.parametrize("name", ["a quarter turn", "groups touch nothing", "a view has no neighbor"])
+def test_boxes_of_groups_hold_those_of_their_tiles(name, dtype, side, monkeypatch):
+    tensors, options = make(name, dtype)
+    launcher = importlib.import_module("vsad.ops.homography_align.cuda")
+    empty_boxes, made = launcher._empty_boxes, []
+    monkeypatch.setattr(launcher, "_empty_boxes", lambda *arguments: made.append(empty_boxes(*arguments)) or made[0])
+    gradients(tensors, options, "cuda", True)
+    (boxes,), slots = made, options["neighbors"].numel()
+    H, W = (-(-size // side) for size in tensors["query"].shape[3:])  # counting tiles
+    tiles, groups = boxes.cpu().split([slots * H * W, slots * -(-H // 8) * -(-W // 8)])
+    tiles, groups = tiles.view(slots, H, W, 4), groups.view(slots, -(-H // 8), -(-W // 8), 4)
+    touch = tiles[..., 2:].ge(0).all(-1)
+    assert touch.any()
+    assert tiles[~touch].eq(-1).all()
+    for y, x in itertools.product(range(groups.shape[1]), range(groups.shape[2])):
+        rows, columns = slice(8 * y, 8 * y + 8), slice(8 * x, 8 * x + 8)
+        for slot in range(slots):
+            own = tiles[slot, rows, columns][touch[slot, rows, columns]]
+            if len(own):
+                assert groups[slot, y, x].tolist() == [*own[:, :2].amin(0).tolist(), *own[:, 2:].amax(0).tolist()]
+            else:
+                assert groups[slot, y, x, 2:].eq(-1).all()
 
 
 @pytest.mark.parametrize("order", ORDERS)

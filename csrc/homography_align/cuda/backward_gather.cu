@@ -5,6 +5,7 @@
 //
 // Launch table: as in backward.cu.
 #include "homography_align/cuda/differentiate.h"
+#include "homography_align/cuda/touched_tiles.h"
 
 namespace vsad {
 namespace cuda {
@@ -15,26 +16,19 @@ template <typename Element, int R>
 struct Shared {
     Weights<R> weights;
     Staged<Element> staged;
-    unsigned hits[kThreads / 32];  // one bit for each of the kThreads target tiles that are tested at once
 };
 
-// The sizes of both grids of tiles.
-struct TileCounts {
-    int source, source_across, target, target_across;
-};
+static_assert(BackwardTile::kWidth == BackwardTile::kHeight, "as TileGrid has them");
+constexpr int kTileSide = BackwardTile::kWidth;
 
 // The block's tile of source pixels.
 struct SourceTile {
     int b, source, head, begin, left, top;
 
-    __device__ __forceinline__ int right() const { return left + BackwardTile::kWidth - 1; }
-    __device__ __forceinline__ int bottom() const { return top + BackwardTile::kHeight - 1; }
-    __device__ __forceinline__ bool meets(const SourceBox& box) const {
-        return box.left <= right() && box.right >= left && box.top <= bottom() && box.bottom >= top;
-    }
+    __device__ __forceinline__ SourceBox box() const { return {left, top, left + kTileSide - 1, top + kTileSide - 1}; }
     template <int R>
     __device__ __forceinline__ bool meets(const Window<R>& w) const {
-        return w.has_valid_cell && w.left <= right() && w.left + R >= left && w.top <= bottom() && w.top + R >= top;
+        return w.has_valid_cell && meet({w.left, w.top, w.left + R, w.top + R}, box());
     }
 };
 
@@ -63,48 +57,28 @@ __device__ __forceinline__ void gather_tile(const AlignBackwardArguments& g, con
     __syncthreads();
 }
 
-// Adds what the source tile's pixels receive from one slot of target view v, target tile after target tile.
-template <typename Element, int R>
-__device__ __forceinline__ void gather_slot(const AlignBackwardArguments& g, const SourceTile& own, int v, int slot,
-                                            const TileCounts& tiles, Shared<Element, R>& s, Sums<Element, kLanes>& key,
-                                            Sums<Element, kLanes>& value) {
-    const PackedAlignArguments& a = g.forward;
-    const SourceBox* boxes = g.boxes + ((own.b * a.V + v) * a.N + slot) * tiles.target;
-    for (int first = 0; first < tiles.target; first += kThreads) {
-        const int tested = first + static_cast<int>(threadIdx.x);
-        const bool hit = tested < tiles.target && own.meets(boxes[tested]);
-        const unsigned hits = __ballot_sync(kWarp, hit);
-        if (threadIdx.x % 32 == 0) s.hits[threadIdx.x / 32] = hits;
-        if (!__syncthreads_or(hit)) continue;
-        for (int group = 0; group < kThreads / 32; ++group)
-            for (unsigned bits = s.hits[group]; bits; bits &= bits - 1) {
-                const int target_tile = first + 32 * group + __ffs(static_cast<int>(bits)) - 1;
-                gather_tile(g, own, v, slot, target_tile % tiles.target_across * BackwardTile::kWidth,
-                            target_tile / tiles.target_across * BackwardTile::kHeight, s, key, value);
-            }
-        __syncthreads();  // everyone has read the hits, which the next round overwrites
-    }
-}
-
 template <typename Element, int R>
 __global__ void __launch_bounds__(kThreads, 1)
-    gather_kernel(const __grid_constant__ AlignBackwardArguments g, const TileCounts tiles, int slices) {
+    gather_kernel(const __grid_constant__ AlignBackwardArguments g, const __grid_constant__ CallBoxes boxes,
+                  const TileGrid sources, int slices) {
     const PackedAlignArguments& a = g.forward;
-    const Block block(slices, a.heads, tiles.source);
+    const Block block(slices, a.heads, sources.tiles());
     const int S = static_cast<int>(a.S), pixel = threadIdx.x / kLanes;
     const SourceTile own = {block.view / S,
                             block.view % S,
                             block.head,
                             block.slice * kSlicePacks<Element, kLanes>,
-                            block.tile % tiles.source_across * BackwardTile::kWidth,
-                            block.tile / tiles.source_across * BackwardTile::kHeight};
+                            block.tile % sources.across * kTileSide,
+                            block.tile / sources.across * kTileSide};
     Shared<Element, R>& s = *reinterpret_cast<Shared<Element, R>*>(dynamic_shared());
     Sums<Element, kLanes> key(own.begin, g.key ? a.key_packs : 0), value(own.begin, g.value ? a.value_packs : 0);
 
-    const int N = static_cast<int>(a.N), edges = static_cast<int>(a.V) * N;
-    for (int edge = 0; edge < edges; ++edge)
-        if (source_of(a, edge / N, edge % N) == own.source)
-            gather_slot(g, own, edge / N, edge % N, tiles, s, key, value);
+    // All warps find the same tiles, in the same order, and so work on them together.
+    for_each_slot(a, own.source, [&](int v, int slot) {
+        for_each_touching_tile(boxes, (own.b * a.V + v) * a.N + slot, own.box(), [&](const TilePlace& tile) {
+            gather_tile(g, own, v, slot, tile.x * kTileSide, tile.y * kTileSide, s, key, value);
+        });
+    });
 
     const int x = own.left + BackwardTile::x(pixel), y = own.top + BackwardTile::y(pixel);
     if (x >= a.Ws || y >= a.Hs) return;
@@ -119,18 +93,22 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 }  // namespace homography_align
 
+std::int64_t homography_align_boxes(std::int64_t H, std::int64_t W) {
+    return homography_align::boxes_of_slot(H, W, homography_align::kTileSide);
+}
+
 void homography_align_gather(const AlignBackwardArguments& g, cudaStream_t stream) {
     using namespace homography_align;
     const PackedAlignArguments& a = g.forward;
-    const TileCounts tiles = {
-        static_cast<int>(BackwardTile::count(a.Hs, a.Ws)), static_cast<int>(BackwardTile::across(a.Ws)),
-        static_cast<int>(BackwardTile::count(a.H, a.W)), static_cast<int>(BackwardTile::across(a.W))};
+    const CallBoxes boxes(a, g.boxes, kTileSide);
+    const TileGrid sources = tile_grid(a.Hs, a.Ws, kTileSide);
+    homography_align_group_boxes(a, g.boxes, kTileSide, stream);
     with_float_type(a.dtype, [&](auto element) {
         using Element = decltype(element);
         const int shares = slices<Element, kLanes>(a.key_packs > a.value_packs ? a.key_packs : a.value_packs);
         with_window(a.window, [&](auto R) {
-            launch(gather_kernel<Element, R>, grid_of(a.B * a.S * tiles.source * a.heads * shares), dim3(kThreads),
-                   sizeof(Shared<Element, R>), stream, g, tiles, shares);
+            launch(gather_kernel<Element, R>, grid_of(a.B * a.S * sources.tiles() * a.heads * shares), dim3(kThreads),
+                   sizeof(Shared<Element, R>), stream, g, boxes, sources, shares);
         });
     });
 }

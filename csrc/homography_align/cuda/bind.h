@@ -17,6 +17,8 @@ inline void bind_homography_align(py::module_& m) {
     bind_align_gradients(m);
     m.def("homography_align_tiles", &homography_align_tiles,
           "Tiles that the backward makes of a view of H x W target pixels.", py::arg("H"), py::arg("W"));
+    m.def("homography_align_boxes", &homography_align_boxes, "Boxes that the gather needs of a slot of such a view.",
+          py::arg("H"), py::arg("W"));
     m.def(
         "homography_align_forward",
         [](const AlignArguments& arguments, Pointer stream) {
@@ -46,6 +48,8 @@ inline void bind_homography_align(py::module_& m) {
     m.def("homography_align_mma_tiles", &homography_align_mma_tiles,
           "Tiles that the backward on tensor cores makes of a view of H x W target pixels.", py::arg("H"),
           py::arg("W"));
+    m.def("homography_align_mma_boxes", &homography_align_mma_boxes,
+          "Boxes that the gather on tensor cores needs of a slot of such a view.", py::arg("H"), py::arg("W"));
     m.def(
         "homography_align_backward_mma",
         [](const AlignArguments& forward, const AlignGradients& gradients, Pointer taps, Pointer corners, Pointer boxes,

@@ -5,9 +5,10 @@
 // stay in registers. Where one is not finite (zero times infinity is NaN), the warp adds its pixels up again with
 // ordinary instructions.
 //
-// Launch table: 4 warps per block, which take the gradients and heads of one source tile, so that they share the test
-// of boxes and the sectors of pixels; 4 blocks per multiprocessor with 2 packs per head, 3 up to 5, else 2.
+// Launch table: 4 warps per block, which take the gradients and heads of one source tile, so that they share boxes and
+// the sectors of pixels; 4 blocks per multiprocessor with 2 packs per head, 3 up to 5, else 2.
 #include "homography_align/cuda/backward_warp.h"
+#include "homography_align/cuda/touched_tiles.h"
 
 namespace vsad {
 namespace cuda {
@@ -21,17 +22,15 @@ constexpr int kBands = kSourcePixels / 16;  // products take 16 source pixels, w
 struct Shared {
     // The weights of one target tile's pixels at the source tile's. The padding lets ldmatrix read different banks.
     std::uint16_t weights[kGatherWarps][kRows][kSourcePixels + 8];
-    unsigned hits[kGatherWarps];  // one bit for each of the kGatherThreads target tiles that are tested at once
 };
 
 // What a warp works on.
 struct GatherTile {
     int b, source, left, top;  // the source tile
     int head, part;            // part: 0 for key, 1 for value
-    int tiles, tiles_across;   // of target pixels
 
-    __device__ __forceinline__ bool meets(const SourceBox& box) const {
-        return box.left < left + kSourceSide && box.right >= left && box.top < top + kSourceSide && box.bottom >= top;
+    __device__ __forceinline__ SourceBox box() const {
+        return {left, top, left + kSourceSide - 1, top + kSourceSide - 1};
     }
     __device__ __forceinline__ bool meets_band(const SourceBox& box, int band) const {
         return box.top <= top + 2 * band + 1 && box.bottom >= top + 2 * band;
@@ -42,10 +41,10 @@ struct GatherTile {
 struct Place {
     int x, y;
 
-    __device__ __forceinline__ Place(const AlignArguments& a, int tile, int tiles_across, int pixel) {
+    __device__ __forceinline__ Place(const AlignArguments& a, const TilePlace& tile, int pixel) {
         const int last_x = static_cast<int>(a.W) - 1, last_y = static_cast<int>(a.H) - 1;
-        x = tile % tiles_across * kSide + pixel % kSide;
-        y = tile / tiles_across * kSide + pixel / kSide;
+        x = tile.x * kSide + pixel % kSide;
+        y = tile.y * kSide + pixel / kSide;
         x = x < last_x ? x : last_x;
         y = y < last_y ? y : last_y;
     }
@@ -91,18 +90,16 @@ __device__ __forceinline__ void put_weights(std::uint16_t (&to)[kRows][kSourcePi
     __syncwarp();
 }
 
-// Adds what the source tile receives from target tile `tile`, whose box, corners, taps and view of the operand these
-// are.
+// Adds what the source tile receives from a target tile, whose box, corners, taps and view of the operand these are.
 template <typename Element, int R, int packs>
 __device__ __forceinline__ void gather_tile(float (&sum)[kBands][packs][4], const AlignMmaBackwardArguments& g,
-                                            const GatherTile& own, int tile, const SourceBox& box,
+                                            const GatherTile& own, const TilePlace& tile, const SourceBox& box,
                                             const Corner* corners, const Element* taps, const Element* operand,
                                             std::uint16_t (&weights)[kRows][kSourcePixels + 8], const Lane& lane) {
     const Image& image = own.part ? g.grad_out : g.forward.query;
     const int step_x = static_cast<int>(image.x) * static_cast<int>(sizeof(Element));
     const int step_y = static_cast<int>(image.y) * static_cast<int>(sizeof(Element));
-    const Place first(g.forward, tile, own.tiles_across, 2 * lane.quad);
-    const Place last(g.forward, tile, own.tiles_across, 2 * lane.quad + 9);
+    const Place first(g.forward, tile, 2 * lane.quad), last(g.forward, tile, 2 * lane.quad + 9);
     const Element* const from[4] = {
         moved(operand, first.y * step_y + first.x * step_x), moved(operand, first.y * step_y + last.x * step_x),
         moved(operand, last.y * step_y + first.x * step_x), moved(operand, last.y * step_y + last.x * step_x)};
@@ -124,34 +121,30 @@ __device__ __forceinline__ void gather_tile(float (&sum)[kBands][packs][4], cons
 // because a struct would be passed on the stack.
 template <typename Element, int R, int packs>
 __device__ __noinline__ void gather_fallback(const AlignMmaBackwardArguments& g, int b, int source, int left, int top,
-                                             int head, int part_of, int tiles, int tiles_across, Element* to) {
+                                             int head, int part_of, const CallBoxes& boxes, Element* to) {
     const PackedAlignArguments& a = g.forward;
-    const GatherTile own = {b, source, left, top, head, part_of, tiles, tiles_across};
-    const int lane = threadIdx.x % 32, N = static_cast<int>(a.N), V = static_cast<int>(a.V);
+    const GatherTile own = {b, source, left, top, head, part_of};
+    const int lane = threadIdx.x % 32;
     constexpr int kChannels = packs * kPack<Element>;
 #pragma unroll 1
     for (int i = 0; i < kSourcePixels; ++i) {
         const int x = own.left + i % kSourceSide, y = own.top + i / kSourceSide;
         if (x >= a.Ws || y >= a.Hs) continue;
         float sum[(packs + 7) / 8][2] = {};
-#pragma unroll 1
-        for (int edge = 0; edge < V * N; ++edge) {
-            if (source_of(a, edge / N, edge % N) != own.source) continue;
-            const int v = edge / N, slot = edge % N, view = own.b * V + v;
-            const std::int64_t first = (view * a.N + slot) * own.tiles;
-#pragma unroll 1
-            for (int tile = 0; tile < own.tiles; ++tile) {
-                const SourceBox box = g.boxes[first + tile];
-                if (box.left > x || box.right < x || box.top > y || box.bottom < y) continue;
-                const Element* taps = static_cast<const Element*>(g.taps) +
-                                      tap_index<R>(a, view, slot, own.tiles, tile, own.head, own.part);
+        for_each_slot(a, own.source, [&](int v, int slot) {
+            const int view = own.b * static_cast<int>(a.V) + v;
+            const std::int64_t edge = view * a.N + slot;
+            for_each_touching_tile(boxes, edge, {x, y, x, y}, [&](const TilePlace& tile) {
+                const int tiles = boxes.grid.tiles(), at = boxes.grid.index(tile);
+                const Element* taps =
+                    static_cast<const Element*>(g.taps) + tap_index<R>(a, view, slot, tiles, at, own.head, own.part);
 #pragma unroll 1
                 for (int pixel = 0; pixel < kRows; ++pixel) {
-                    const Corner corner = g.corners[(first + tile) * kRows + pixel];
+                    const Corner corner = g.corners[(edge * tiles + at) * kRows + pixel];
                     const unsigned column = x - corner.left, row = y - corner.top;
                     if (column > R || row > R) continue;
                     const float weight = widen(taps[(pixel * (R + 1) + row) * (R + 1) + column]);
-                    const Place place(a, tile, tiles_across, pixel);
+                    const Place place(a, tile, pixel);
                     const Element* from = operand_at<Element, packs>(g, own, v, place.x, place.y);
 #pragma unroll
                     for (int part = 0; part < (packs + 7) / 8; ++part) {
@@ -163,8 +156,8 @@ __device__ __noinline__ void gather_fallback(const AlignMmaBackwardArguments& g,
                         sum[part][1] += weight * pair[1];
                     }
                 }
-            }
-        }
+            });
+        });
         Element* row = to + dense_index(own.b * a.S + own.source, a.Hs, a.Ws, y, x, own.head, a.heads, kChannels);
 #pragma unroll
         for (int part = 0; part < (packs + 7) / 8; ++part)
@@ -172,75 +165,59 @@ __device__ __noinline__ void gather_fallback(const AlignMmaBackwardArguments& g,
     }
 }
 
-// Adds what the source tile receives from one slot of target view v. The whole block calls this together; a warp
-// without work only takes part in the tests.
+// Adds what the source tile receives from one slot of target view v.
 template <typename Element, int R, int packs>
 __device__ __forceinline__ void gather_slot(float (&sum)[kBands][packs][4], const AlignMmaBackwardArguments& g,
-                                            const GatherTile& own, bool works, int v, int slot, Shared& s,
+                                            const GatherTile& own, const CallBoxes& boxes, int v, int slot, Shared& s,
                                             const Lane& lane) {
     const PackedAlignArguments& a = g.forward;
     const int view = own.b * static_cast<int>(a.V) + v;
-    const std::int64_t edge = (view * a.N + slot) * own.tiles;
-    const SourceBox* boxes = g.boxes + edge;
-    const Corner* corners = g.corners + edge * kRows;
+    const std::int64_t edge = view * a.N + slot;
+    const int tiles = boxes.grid.tiles();
+    const Corner* corners = g.corners + edge * tiles * kRows;
     const Element* taps =
-        static_cast<const Element*>(g.taps) + tap_index<R>(a, view, slot, own.tiles, 0, own.head, own.part);
+        static_cast<const Element*>(g.taps) + tap_index<R>(a, view, slot, tiles, 0, own.head, own.part);
     const int taps_of_tile = a.heads * 2 * kRows * 2 * kHalfTaps<R>;
     const Element* operand = operand_at<Element, packs>(g, own, v, 0, 0);
-    for (int first = 0; first < own.tiles; first += kGatherThreads) {
-        const int tested = first + static_cast<int>(threadIdx.x);
-        const bool hit = tested < own.tiles && own.meets(boxes[tested]);
-        const unsigned hits = __ballot_sync(kWarp, hit);
-        if (lane.index == 0) s.hits[threadIdx.x / 32] = hits;
-        if (!__syncthreads_or(hit)) continue;
-        for (int group = 0; works && group < kGatherWarps; ++group)
-            for (unsigned bits = s.hits[group]; bits; bits &= bits - 1) {
-                const int tile = first + 32 * group + __ffs(static_cast<int>(bits)) - 1;
-                gather_tile<Element, R>(
-                    sum, g, own, tile, boxes[tile], corners + static_cast<std::int64_t>(tile) * kRows,
-                    taps + static_cast<std::int64_t>(tile) * taps_of_tile, operand, s.weights[threadIdx.x / 32], lane);
-            }
-        __syncthreads();  // everyone has read the hits, which the next round overwrites
-    }
+    for_each_touching_tile(boxes, edge, own.box(), [&](const TilePlace& tile) {
+        const std::int64_t at = boxes.grid.index(tile);
+        gather_tile<Element, R>(sum, g, own, tile, boxes.tile(edge, at), corners + at * kRows, taps + at * taps_of_tile,
+                                operand, s.weights[threadIdx.x / 32], lane);
+    });
 }
 
 template <typename Element, int R, int packs>
 __global__ void __launch_bounds__(kGatherThreads, packs <= 2   ? 4
                                                   : packs <= 5 ? 3
                                                                : 2)
-    gather_mma_kernel(const __grid_constant__ AlignMmaBackwardArguments g, int tiles, int tiles_across,
-                      int source_tiles, int source_across) {
+    gather_mma_kernel(const __grid_constant__ AlignMmaBackwardArguments g, const __grid_constant__ CallBoxes boxes,
+                      const TileGrid sources) {
     const PackedAlignArguments& a = g.forward;
     const bool both = g.key && g.value;
     const int items = both ? 2 * a.heads : a.heads, groups = (items + kGatherWarps - 1) / kGatherWarps;
     const int item = blockIdx.x % groups * kGatherWarps + threadIdx.x / 32;
-    const int place = blockIdx.x / groups % source_tiles, S = static_cast<int>(a.S);
-    const int view = blockIdx.x / groups / source_tiles;
+    if (item >= items) return;
+    const int place = blockIdx.x / groups % sources.tiles(), S = static_cast<int>(a.S);
+    const int view = blockIdx.x / groups / sources.tiles();
     const GatherTile own = {view / S,
                             view % S,
-                            place % source_across * kSourceSide,
-                            place / source_across * kSourceSide,
+                            place % sources.across * kSourceSide,
+                            place / sources.across * kSourceSide,
                             both ? item / 2 : item,
-                            both ? item % 2 : g.value != nullptr,
-                            tiles,
-                            tiles_across};
-    const bool works = item < items;
+                            both ? item % 2 : g.value != nullptr};
     const Lane lane;
     Shared& s = *reinterpret_cast<Shared*>(dynamic_shared());
     float sum[kBands][packs][4] = {};
-    const int N = static_cast<int>(a.N), edges = static_cast<int>(a.V) * N;
-    for (int edge = 0; edge < edges; ++edge)
-        if (source_of(a, edge / N, edge % N) == own.source)
-            gather_slot<Element, R>(sum, g, own, works, edge / N, edge % N, s, lane);
-    if (!works) return;
+    for_each_slot(a, own.source,
+                  [&](int v, int slot) { gather_slot<Element, R>(sum, g, own, boxes, v, slot, s, lane); });
 
     Element* to = static_cast<Element*>(own.part ? g.value : g.key);
     bool finite = true;
 #pragma unroll
     for (int band = 0; band < kBands; ++band) finite = all_finite(sum[band]) && finite;
     if (!finite)
-        return gather_fallback<Element, R, packs>(g, own.b, own.source, own.left, own.top, own.head, own.part,
-                                                  own.tiles, own.tiles_across, to);
+        return gather_fallback<Element, R, packs>(g, own.b, own.source, own.left, own.top, own.head, own.part, boxes,
+                                                  to);
     const int x = own.left + lane.group;
     if (x >= a.Ws) return;
 #pragma unroll
@@ -257,18 +234,22 @@ __global__ void __launch_bounds__(kGatherThreads, packs <= 2   ? 4
 }  // namespace
 }  // namespace homography_align
 
+std::int64_t homography_align_mma_boxes(std::int64_t H, std::int64_t W) {
+    return homography_align::boxes_of_slot(H, W, homography_align::kSide);
+}
+
 void homography_align_gather_mma(const AlignMmaBackwardArguments& g, cudaStream_t stream) {
     using namespace homography_align;
     const PackedAlignArguments& a = g.forward;
     if (!g.key && !g.value) return;
-    const std::int64_t across = (a.Ws + kSourceSide - 1) / kSourceSide;
-    const std::int64_t source_tiles = across * ((a.Hs + kSourceSide - 1) / kSourceSide);
+    const CallBoxes boxes(a, g.boxes, kSide);
+    const TileGrid sources = tile_grid(a.Hs, a.Ws, kSourceSide);
+    homography_align_group_boxes(a, g.boxes, kSide, stream);
     const int items = g.key && g.value ? 2 * a.heads : a.heads, groups = (items + kGatherWarps - 1) / kGatherWarps;
-    const dim3 grid = grid_of(a.B * a.S * source_tiles * groups);
+    const dim3 grid = grid_of(a.B * a.S * sources.tiles() * groups);
     with_mma_kernel(a, [&](auto element, auto R, auto packs) {
         launch(gather_mma_kernel<decltype(element), R, packs>, grid, dim3(kGatherThreads), sizeof(Shared), stream, g,
-               static_cast<int>(homography_align_mma_tiles(a.H, a.W)), static_cast<int>(mma_tiles_across(a.W)),
-               static_cast<int>(source_tiles), static_cast<int>(across));
+               boxes, sources);
     });
 }
 

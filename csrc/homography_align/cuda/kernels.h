@@ -32,8 +32,8 @@ inline PackedAlignArguments packed(const AlignArguments& a) {
     return {a, static_cast<int>(a.C / divisor), static_cast<int>(a.Cv / divisor), static_cast<float>(a.scale)};
 }
 
-// A rectangle of source pixels, its edges included; empty when right < left.
-struct SourceBox {
+// A rectangle of source pixels, its edges included; where it holds none, no number but left and top exceeds -1.
+struct alignas(16) SourceBox {
     int left, top, right, bottom;
 };
 
@@ -48,7 +48,8 @@ struct SourceBox {
 struct AlignBackwardArguments : AlignGradients {
     PackedAlignArguments forward;
     float* inner;      // (B, V, heads, H, W), <grad_out, out> for the gather; null: scatter
-    SourceBox* boxes;  // (B, V, N, tiles), the source pixels that a tile's windows touch; null: scatter
+    SourceBox* boxes;  // null: scatter. Else the source pixels that a tile's windows touch, (B, V, N, tiles), which
+                       // hold none as yet, and room for those of the groups of tiles, (B, V, N, groups)
 };
 
 // The top left tap of a target pixel's window in a source view; far outside it where no cell is valid.
@@ -64,26 +65,32 @@ struct AlignMmaBackwardArguments : AlignGradients {
     void* taps;        // (B, V, N, tiles, heads, 2, 16, (window + 1)^2), in dtype: what the taps of a pixel's window
                        // weigh in the gradients of key, then of value
     Corner* corners;   // (B, V, N, tiles, 16)
-    SourceBox* boxes;  // (B, V, N, tiles), empty where a tile touches nothing
+    SourceBox* boxes;  // as in AlignBackwardArguments
 };
 
 // The number of tiles that the backward makes of a view.
 std::int64_t homography_align_tiles(std::int64_t H, std::int64_t W);
+// The number of boxes that the gather needs of a slot of a view: of its tiles and of their groups.
+std::int64_t homography_align_boxes(std::int64_t H, std::int64_t W);
 void homography_align_forward(const PackedAlignArguments& arguments, cudaStream_t stream);
 // Returns false, having launched nothing, for calls that the tensor core kernel does not serve.
 bool homography_align_forward_mma(const PackedAlignArguments& arguments, cudaStream_t stream);
 // Writes every gradient, scattering those of key and value atomically. When `inner` and `boxes` are given, it leaves
 // out key and value and fills those two buffers for homography_align_gather.
 void homography_align_backward(const AlignBackwardArguments& arguments, cudaStream_t stream);
-// Whether the tensor core backward serves a call, and the number of tiles that it makes of a view.
+// Whether the tensor core backward serves a call, and the numbers of its tiles and boxes.
 bool homography_align_has_mma_backward(const PackedAlignArguments& arguments, const Image& grad_out);
 std::int64_t homography_align_mma_tiles(std::int64_t H, std::int64_t W);
+std::int64_t homography_align_mma_boxes(std::int64_t H, std::int64_t W);
 // Writes every gradient but those of key and value, for which it leaves taps, corners and boxes.
 void homography_align_backward_mma(const AlignMmaBackwardArguments& arguments, cudaStream_t stream);
 // Writes the gradients of key and value after homography_align_backward_mma.
 void homography_align_gather_mma(const AlignMmaBackwardArguments& arguments, cudaStream_t stream);
 // Writes the gradients of key and value after homography_align_backward, bit-identical on every run.
 void homography_align_gather(const AlignBackwardArguments& arguments, cudaStream_t stream);
+// The first step of both gathers: finds the boxes of the groups of tiles from those of the tiles.
+void homography_align_group_boxes(const AlignArguments& arguments, SourceBox* boxes, int tile_side,
+                                  cudaStream_t stream);
 
 }  // namespace cuda
 }  // namespace vsad

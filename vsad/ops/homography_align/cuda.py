@@ -98,7 +98,7 @@ def backward(
     tiles = _cuda.homography_align_tiles(*call.query.shape[3:])
     sums = _empty_sums(call, needs, gathers, tiles)
     inner = torch.empty_like(peak) if gathers else None
-    boxes = _empty_boxes(call, tiles) if gathers else None
+    boxes = _empty_boxes(call, _cuda.homography_align_boxes(*call.query.shape[3:])) if gathers else None
     arguments = _arguments(packed, exact, peak, log_sum)
     gradients = _cuda.AlignGradients(**gradient_arguments(grad_out, grad_log_sum, sums))
     with stream_of(call.query) as stream:
@@ -120,7 +120,7 @@ def _backward_mma(
     if needs[1] or needs[2]:
         taps = call.query.new_empty((B, V, N, tiles, call.heads, 2, TILE_PIXELS, taps_of_window))
         corners = call.neighbors.new_empty((B, V, N, tiles, TILE_PIXELS, 2), dtype=torch.int32)
-        boxes = _empty_boxes(call, tiles)
+        boxes = _empty_boxes(call, _cuda.homography_align_mma_boxes(H, W))
     gradients = _cuda.AlignGradients(**gradient_arguments(grad_out, grad_log_sum, sums))
     with stream_of(call.query) as stream:
         _cuda.homography_align_backward_mma(
@@ -167,12 +167,13 @@ def _empty_sums(call: AlignCall, needs: tuple[bool, ...], gathers: bool, tiles: 
     return [grad_query, *scattered, homography, bias]
 
 
-def _empty_boxes(call: AlignCall, tiles: int) -> Tensor:
-    """``(left, top, right, bottom)`` of the source pixels that every tile touches in every slot: none as yet."""
-    B, V = call.query.shape[:2]
-    boxes = call.neighbors.new_full((B, V, call.neighbors.shape[1], tiles, 4), -1, dtype=torch.int32)
-    boxes[..., :2] = 0
-    return boxes
+def _empty_boxes(call: AlignCall, boxes: int) -> Tensor:
+    """``(left, top, right, bottom)`` of the source pixels that tiles and their groups touch: none as yet.
+
+    Those of the tiles of all slots lie before those of the groups; a slot has ``boxes`` of both.
+    """
+    slots = call.query.shape[0] * call.neighbors.numel()
+    return call.neighbors.new_full((slots * boxes, 4), -1, dtype=torch.int32)
 
 
 def _results(call: AlignCall, sums: list[Tensor | None]) -> tuple[Tensor, ...]:
