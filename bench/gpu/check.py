@@ -13,15 +13,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from vsad.bench.gpu import archive
 from vsad.bench.gpu.outcome import Outcome
 from vsad.bench.gpu.parts import PARTS, ROOT, Part, Places
-from vsad.bench.gpu.processes import TOTAL_S, run
-from vsad.bench.gpu.state import State, machine_key, tag
+from vsad.bench.gpu.processes import GRACE_S, TOTAL_S, run
+from vsad.bench.gpu.state import State, machine_key, module, tag
 from vsad.bench.gpu.summary import write
+
+SUMMARY_S = 3  # for the last summary and archive
 
 
 def exit_code(outcomes: Iterable[Outcome], nothing_proved: bool = False) -> int:
@@ -35,7 +38,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", action="append", choices=[*PARTS, "summary"], help="only this one; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the parts and how their jobs ended")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
-    parser.add_argument("--seconds", type=float, default=TOTAL_S, help="stop what has not ended by then (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=TOTAL_S, help="be done by then (%(default)s)")
     parser.add_argument("--again", action="store_true", help="repeat what has passed")
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "gpu-check", help="of state.json and logs")
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="of measurements and summary")
@@ -57,7 +60,7 @@ def print_outcomes(parts: list[Part], state: State) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = options_of(arguments)
+    began, options = time.monotonic(), options_of(arguments)
     key = machine_key()
     places = Places(options.results.resolve(), options.folder.resolve(), tag(key))
     parts = [part for name, part in PARTS.items() if options.part is None or name in options.part]
@@ -79,8 +82,14 @@ def main(arguments: list[str] | None = None) -> int:
         # Without a GPU the page proves nothing: it stays with the logs.
         return write(state.outcomes, key, places.results if key["gpu"] else places.folder)
 
-    with archive.renewed([places.folder, places.results], os.environ.get("OUT")):
-        run(parts, state, places, options.seconds, summarize)
+    kept = {
+        "gpu-check": [places.folder, places.results],
+        "gpu-check-profiles": [places.profiles],
+        "gpu-check-build": [module()],
+    }
+    with archive.renewed(kept, os.environ.get("OUT")):
+        # The last jobs are asked to stop, and the last summary is written, within the time that was given.
+        run(parts, state, places, options.seconds - (time.monotonic() - began) - GRACE_S - SUMMARY_S, summarize)
         page = summarize()
     print(page.read_text())
     print(page)

@@ -33,7 +33,7 @@ def outcome(code: int, log: str, seconds: float, cut: bool) -> Outcome:
     lines = [line.rstrip() for line in log.splitlines() if line.strip()]
     # compute-sanitizer and pytest start their own lines with "=====".
     spoken = [line for line in lines if not line.startswith("=====")]
-    last = spoken[-1][:200] if spoken else "printed nothing"
+    last = spoken[-1][:400] if spoken else "printed nothing"
     counts = next((m[1].strip() for line in reversed(lines) if (m := COUNTS.match(line))), None)
     tool = next((m[1].strip() for line in reversed(lines) if (m := TOOL.search(line))), None)
     failures = tuple(line[:300] for line in lines if line.startswith(("FAILED ", "ERROR ")))[:MOST_FAILURES]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,9 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import vsad
+from vsad.bench.gpu.toolkit import ROOT, build_folder, path_with_nvcc, tool
 
-ROOT = Path(vsad.__file__).resolve().parents[1]
 GPU_BACKENDS = ("cuda", "triton")
 DTYPES = ("float32", "float16", "bfloat16")
 SANITIZERS = ("memcheck", "racecheck")
@@ -32,23 +30,18 @@ FAMILIES = {
     "greedy_coreset": "coreset",
 }
 SANITIZED = ("align-tensor-cores-40", "distance-mma-both", "distance-wgmma-both", "distance-wgmma-single")
-NCU_SECTIONS = (
-    "SpeedOfLight",
-    "LaunchStats",
-    "Occupancy",
-    "WarpStateStats",
-    "MemoryWorkloadAnalysis",
-    "InstructionStats",
-)
-# (kernel, case) of the profiles.
+# What Nsight Compute looks at: (kernels, their number, case). The first is what we most need to understand.
+ALIGN_FORWARD = "homography_align-forward-B8-V5-C320-H64-W64-heads8-N4-R3-bfloat16-cuda"
+BOUND = {"forward": ("mma_kernel", 1, ALIGN_FORWARD)}
 PROFILED = {
-    "align": ("mma_kernel", "homography_align-forward-B8-V5-C320-H64-W64-heads8-N4-R3-bfloat16-cuda"),
-    "align-backward": ("backward", "homography_align-train-B8-V5-C320-H64-W64-heads8-N4-R3-bfloat16-cuda"),
-    "warp": ("forward_kernel", "homography_warp-forward-B40-C320-H64-W64-modebilinear-paddingzeros-bfloat16-cuda"),
-    "distance": ("screen_kernel", "prototype_distance-forward-M25088-P16384-C512-k1-bfloat16-cuda"),
+    "align-many-views": ("mma_kernel", 1, "homography_align-forward-B1-V16-C64-H256-W256-heads4-N4-R3-bfloat16-cuda"),
+    "align-backward": ("backward_mma|gather_mma", 2, ALIGN_FORWARD.replace("forward", "train")),
+    "distance": ("screen_kernel", 1, "prototype_distance-forward-M25088-P16384-C512-k1-bfloat16-cuda"),
+    "warp": ("forward_kernel", 1, "homography_warp-forward-B40-C320-H64-W64-modebilinear-paddingzeros-bfloat16-cuda"),
 }
-BENCH_WEIGHTS = {"homography_align": 4, "homography_warp": 1, "prototype_distance": 4, "greedy_coreset": 1}
-LICENSE_SETUPTOOLS = 77  # The first release that accepts the form of the license in pyproject.toml.
+START_S = 15  # what a job that goes on later needs to come to its first case
+# Every job would otherwise start a pool of compiler processes of its own.
+ONE_COMPILER = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short")
 
 
@@ -64,7 +57,8 @@ class Job:
         environment: variables that are set for the process.
         missing: why the job cannot run on this machine.
         weight: the job's share of the remaining time, relative to the weights of the jobs that wait behind it.
-        expected_s: what it takes; a job that takes three times as long hangs, and is stopped.
+        expected_s: what it takes beside an H200; a job that takes three times as long hangs, and is stopped, and one
+            that takes longer than there is time is not begun, but where it is told its ``{seconds}``.
         family: kernels that the job needs: it is skipped where a smoke job of a name that begins so hung or crashed.
     """
 
@@ -76,6 +70,11 @@ class Job:
     weight: float = 1.0
     expected_s: float = float("inf")
     family: str | None = None
+
+    def would_be_cut(self, seconds: float) -> bool:
+        """Whether so many seconds are too few for it; what is told its seconds stops by itself, and goes on later."""
+        least_s = START_S if "{seconds}" in self.command else self.expected_s
+        return seconds < min(least_s, self.expected_s) < float("inf")
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,11 @@ class Places:
     def measured(self) -> Path:
         """The file that names the cases which the benchmark has measured."""
         return self.folder / f"measured-{self.tag}.txt"
+
+    @property
+    def profiles(self) -> Path:
+        """The folder of Nsight Compute's reports, which are large."""
+        return self.folder.with_name(f"{self.folder.name}-profiles")
 
 
 @dataclass(frozen=True)
@@ -106,54 +110,22 @@ class Part:
 
 def _build(places: Places) -> list[Job]:
     """Build the CUDA module alone, in place, without isolation, and import it. No wait on a barrier is without end."""
-    folder = ROOT if setuptools_version() >= LICENSE_SETUPTOOLS else _without_pyproject(ROOT / "build" / "gpu-check")
     archs = os.environ.get("VSAD_CUDA_ARCHS", "native")
     environment = {"VSAD_CUDA": "alone", "VSAD_CUDA_ARCHS": archs, "VSAD_CUDA_CHECK": "1", "PATH": path_with_nvcc()}
     check = "from vsad import _cuda; from vsad.info import info; print(info()); print('vsad._cuda imports')"
+    compile = (sys.executable, "setup.py", "build_ext", "--inplace")
     return [
-        Job("compile", (sys.executable, "setup.py", "build_ext", "--inplace"), folder, environment, expected_s=60),
-        Job("import", (sys.executable, "-c", check), expected_s=20),
+        Job("compile", compile, build_folder(), environment, expected_s=35),
+        Job("import", (sys.executable, "-c", check), expected_s=10),
     ]
-
-
-def path_with_nvcc() -> str:
-    """PATH, extended by the folder of CUDA's compiler where that is not on it."""
-    path = os.environ.get("PATH", "")
-    homes = (home / "bin" for home in cuda_homes() if (home / "bin" / "nvcc").exists())
-    return path if shutil.which("nvcc") else os.pathsep.join([path, *(str(folder) for folder in homes)])
-
-
-def cuda_homes() -> list[Path]:
-    """The folders that may hold CUDA's toolkit."""
-    named = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
-    return [Path(name) for name in (*named, "/usr/local/cuda")]
-
-
-def setuptools_version() -> int:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return int(version("setuptools").split(".")[0])
-    except PackageNotFoundError:
-        return LICENSE_SETUPTOOLS  # The job itself will say what is missing.
-
-
-def _without_pyproject(folder: Path) -> Path:
-    """Make a folder of links to what the build needs; its ``vsad`` is the checkout's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("setup.py", "csrc", "vsad", "kernels", "bench", "tests"):
-        link = folder / name
-        if not link.is_symlink():
-            link.symlink_to(ROOT / name)
-    return folder
 
 
 def _smoke(places: Places) -> list[Job]:
     script = (sys.executable, "-m", "tests.gpu_smoke")
-    return [Job(name, (*script, name), expected_s=15) for name in SMOKE]
+    return [Job(name, (*script, name), expected_s=12) for name in SMOKE]
 
 
-def _pytest(name: str, *arguments: str, expected_s: float = 60, **options: Any) -> Job:
+def _pytest(name: str, *arguments: str, expected_s: float, **options: Any) -> Job:
     return Job(name, (*PYTEST, *arguments), expected_s=expected_s, **options)
 
 
@@ -162,14 +134,18 @@ def _kernels(places: Places) -> list[Job]:
     files = sorted((ROOT / "tests").glob("test_cuda_*.py"))
     family = {f"test_cuda_{op}": name for op, name in FAMILIES.items()}
     return [
-        _pytest(f.stem, f"tests/{f.name}", family=family.get(f.stem)) for f in files if f.stem != "test_cuda_on_cpu"
+        _pytest(f.stem, f"tests/{f.name}", expected_s=30, family=family.get(f.stem))
+        for f in files
+        if f.stem != "test_cuda_on_cpu"
     ]
 
 
-def _matrix(places: Places) -> list[Job]:
-    names = {f"{op}-{backend}-cuda": op for op in FAMILIES for backend in ("cuda", "torch")}
-    return [
-        _pytest(name, "tests/test_ops.py", "-k", name, family=FAMILIES[op] if "cuda-cuda" in name else None)
+def _matrix(backend: str) -> Callable[[Places], list[Job]]:
+    """The rows of the CUDA kernels, or of plain torch on the GPU."""
+    family = FAMILIES if backend == "cuda" else {}
+    names = {f"{op}-{backend}-cuda": op for op in FAMILIES}
+    return lambda places: [
+        _pytest(name, "tests/test_ops.py", "-k", name, expected_s=40, family=family.get(op))
         for name, op in names.items()
     ]
 
@@ -177,97 +153,127 @@ def _matrix(places: Places) -> list[Job]:
 def _triton(places: Places) -> list[Job]:
     """Triton compiles for every dtype and most samples, which takes long: its jobs are split by dtype."""
     names = [f"{op}-triton-cuda-{dtype}" for op in FAMILIES for dtype in DTYPES]
-    return [_pytest(name, "tests/test_ops.py", "-k", name, expected_s=100) for name in names]
+    return [_pytest(name, "tests/test_ops.py", "-k", name, expected_s=60) for name in names]
 
 
-def _contracts(places: Places) -> list[Job]:
-    # Every job would otherwise start a pool of compiler processes of its own.
-    environment = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    return [
+def _contracts(backend: str) -> Callable[[Places], list[Job]]:
+    family = FAMILIES if backend == "cuda" else {}
+    # An H200's host took 87 s for those of homography_align in Triton.
+    seconds = {"cuda": dict.fromkeys(FAMILIES, 45.0), "triton": dict.fromkeys(FAMILIES, 45.0)}
+    seconds["triton"]["homography_align"] = 90.0
+    return lambda places: [
         _pytest(
-            f"{op}-{backend}", "tests/test_gpu.py", "-k", f"{op}-{backend}", expected_s=80, environment=environment,
-            family=FAMILIES[op] if backend == "cuda" else None,
+            f"{op}-{backend}", "tests/test_gpu.py", "-k", f"{op}-{backend}",
+            expected_s=seconds[backend][op], environment=ONE_COMPILER, family=family.get(op),
         )
-        for backend in GPU_BACKENDS
         for op in FAMILIES
     ]  # fmt: skip
 
 
 def _citizens(places: Places) -> list[Job]:
-    environment = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    files = ("derivatives", "citizens", "compilers")
+    seconds = {"compilers": 80, "derivatives": 60, "citizens": 40}
     return [
-        _pytest(name, f"tests/test_{name}.py", "-k", "cuda", expected_s=80, environment=environment) for name in files
+        _pytest(name, f"tests/test_{name}.py", "-k", "cuda", expected_s=expected_s, environment=ONE_COMPILER)
+        for name, expected_s in seconds.items()
     ]
 
 
-def _large(places: Places) -> list[Job]:
-    return [_pytest(backend, "--slow", "tests/test_gpu_large.py", "-k", backend) for backend in GPU_BACKENDS]
+def _startup(places: Places) -> list[Job]:
+    """What is known of the GPUs and kernels before torch is imported is what torch then finds."""
+    return [_pytest("gpus", "tests/test_startup.py", "-k", "gpus or tables", expected_s=20)]
 
 
-def tool(name: str) -> tuple[str, str | None]:
-    """The path of one of CUDA's tools, and why it cannot be used."""
-    files = (home / "bin" / name for home in cuda_homes())
-    found = shutil.which(name) or next((str(file) for file in files if file.exists()), None)
-    return found or name, None if found else f"needs {name}, of CUDA's toolkit"
+def _large(backend: str) -> Callable[[Places], list[Job]]:
+    seconds = {"cuda": 40.0, "triton": 60.0}[backend]
+    return lambda places: [
+        _pytest(backend, "--slow", "tests/test_gpu_large.py", "-k", backend, expected_s=seconds)
+    ]  # fmt: skip
 
 
-def _sanitizer(places: Places) -> list[Job]:
+def _sanitized(name: str, check: str, family: str | None, expected_s: float, *module: str) -> Job:
     path, missing = tool("compute-sanitizer")
     options = ("--error-exitcode", "99", "--print-limit", "20", "--target-processes", "application-only")
+    command = (path, "--tool", check, *options, sys.executable, "-m", *module)
     # With torch's cache of memory, a read beyond one tensor lands in the next and is no error.
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    return Job(f"{check}-{name}", command, ROOT, environment, missing, expected_s=expected_s, family=family)
 
-    def job(name: str, check: str, family: str | None, *module: str) -> Job:
-        command = (path, "--tool", check, *options, sys.executable, "-m", *module)
-        return Job(f"{check}-{name}", command, environment=environment, missing=missing, expected_s=60, family=family)
 
-    forced = [job(name, check, name, "tests.gpu_smoke", name) for check in SANITIZERS for name in SANITIZED]
-    return forced + [
-        job(f"{op}-{backend}", check, FAMILIES[op] if backend == "cuda" else None, "tests.gpu_small", op, backend)
-        for backend in GPU_BACKENDS
+def _forced(places: Places) -> list[Job]:
+    """The sanitizers on families of kernels that samples are too small for."""
+    return [
+        _sanitized(name, check, name, 25, "tests.gpu_smoke", name) for check in SANITIZERS for name in SANITIZED
+    ]  # fmt: skip
+
+
+def _samples(backend: str) -> Callable[[Places], list[Job]]:
+    """The sanitizers on every sample; Triton compiles while they watch."""
+    family, seconds = (FAMILIES, 60) if backend == "cuda" else ({}, 100)
+    return lambda places: [
+        _sanitized(f"{op}-{backend}", check, family.get(op), seconds, "tests.gpu_small", op, backend)
         for check in SANITIZERS
         for op in FAMILIES
     ]
 
 
-def _profile(places: Places) -> list[Job]:
-    """Nsight Compute on the kernels that matter most: what binds them."""
-    path, missing = tool("ncu")
-    sections = [f"--section={name}" for name in NCU_SECTIONS]
-    options = ("--clock-control", "none", "--launch-count", "1", *sections)
-    return [
-        Job(
-            name,
-            (path, *options, "--kernel-name", f"regex:{kernel}", sys.executable, "-m", "vsad.bench.gpu.once", case),
-            missing=missing, expected_s=25, family=FAMILIES[case.split("-")[0]],
-        )
-        for name, (kernel, case) in PROFILED.items()
-    ]  # fmt: skip
+def _profile(kernels: dict[str, tuple[str, int, str]]) -> Callable[[Places], list[Job]]:
+    """Nsight Compute on some launches: what binds them. Its reports lie beside the logs."""
+
+    def jobs(places: Places) -> list[Job]:
+        path, missing = tool("ncu")
+        found = []
+        for name, (kernel, launches, case) in kernels.items():
+            script = (sys.executable, "-m", "vsad.bench.gpu.ncu", "--ncu", path, "--kernel", kernel)
+            report = ("--launches", str(launches), "--report", str(places.profiles / f"{name}-{places.tag}"))
+            family, expected_s = FAMILIES[case.split("-")[0]], 25 + 5 * launches
+            found.append(Job(name, (*script, *report, case), missing=missing, expected_s=expected_s, family=family))
+        return found
+
+    return jobs
 
 
 def _model(places: Places) -> list[Job]:
     """Train, fit and detect on the GPU, and compare with the CPU."""
     absent = [name for name in ("diffusers", "accelerate", "cv2") if find_spec(name) is None]
-    missing = f"{', '.join(absent)} not installed" if absent else None
-    command = (sys.executable, "-m", "vsad.bench.gpu.whole", "--device", "cuda")
-    return [Job("whole", command, missing=missing, expected_s=60)]
+    missing = f"{', '.join(absent)} not installed; see docs/gpu.md" if absent else None
+    module, device = (sys.executable, "-m"), ("--device", "cuda")
+    return [
+        Job("steps", (*module, "vsad.bench.gpu.steps", *device, "--preset", "small"), missing=missing, expected_s=30),
+        Job("whole", (*module, "vsad.bench.gpu.whole", *device), missing=missing, expected_s=40),
+    ]
 
 
-def _measure(peers: str, expected_s: float, *options: str) -> Callable[[Places], list[Job]]:
-    def jobs(places: Places) -> list[Job]:
-        """The measured cases are named in a file, so that only a case that was cut off begins anew."""
-        done = places.measured.with_name(f"{places.measured.stem}-{peers}.txt")
-        command = (
-            *(sys.executable, "-m", "vsad.bench.measure", "--device", "cuda", "--results", str(places.results)),
-            *("--peers", peers, "--done", str(done), "--seconds", "{seconds}", *options),
-        )
-        return [
-            Job(op, (*command, "--operator", op), weight=weight, family=FAMILIES[op], expected_s=expected_s)
-            for op, weight in BENCH_WEIGHTS.items()
-        ]
+def _host(places: Places) -> list[Job]:
+    """What a call costs before its kernels run."""
+    return [Job("host", (sys.executable, "-m", "vsad.bench.gpu.host", "--device", "cuda"), expected_s=15)]
 
-    return jobs
+
+def _measuring(places: Places, peers: str) -> tuple[str, ...]:
+    """The measured cases are named in a file, so that only a case that was cut off begins anew."""
+    done = places.measured.with_name(f"{places.measured.stem}-{peers}.txt")
+    return (
+        *(sys.executable, "-m", "vsad.bench.measure", "--device", "cuda", "--results", str(places.results)),
+        *("--peers", peers, "--done", str(done), "--seconds", "{seconds}"),
+    )
+
+
+def _speed(places: Places) -> list[Job]:
+    """A process for each operator, since ours may break the GPU's context."""
+    seconds = {"homography_align": 20, "prototype_distance": 30, "homography_warp": 20, "greedy_coreset": 15}
+    command = _measuring(places, "kernels")
+    return [
+        Job(op, (*command, "--operator", op), weight=expected_s, family=FAMILIES[op], expected_s=expected_s)
+        for op, expected_s in seconds.items()
+    ]
+
+
+def _peers(peers: str, expected_s: float, *options: str) -> Callable[[Places], list[Job]]:
+    """One process, whose ceilings are measured once; it goes on in a later run."""
+    return lambda places: [Job("cases", (*_measuring(places, peers), *options), expected_s=expected_s)]
+
+
+def _all(*groups: Callable[[Places], list[Job]]) -> Callable[[Places], list[Job]]:
+    return lambda places: [job for make in groups for job in make(places)]
 
 
 def _together(**groups: Callable[[Places], list[Job]]) -> Callable[[Places], list[Job]]:
@@ -279,22 +285,29 @@ def _together(**groups: Callable[[Places], list[Job]]) -> Callable[[Places], lis
     return jobs
 
 
-_TESTS = _together(kernels=_kernels, matrix=_matrix, contracts=_contracts)
-_MORE = _together(citizens=_citizens, large=_large, sanitizer=_sanitizer)
+# Those that take longest begin first, where several run at a time.
+_TESTS = _together(
+    contracts=_contracts("cuda"), matrix=_all(_matrix("cuda"), _matrix("torch")), kernels=_kernels, startup=_startup
+)
+_MORE = _together(citizens=_citizens, large=_large("cuda"), sanitizer=_all(_samples("cuda"), _forced))
+_IN_TRITON = _together(
+    contracts=_contracts("triton"), matrix=_triton, large=_large("triton"), sanitizer=_samples("triton")
+)
 _SOME = max(2, min(14, (os.cpu_count() or 2) * 7 // 8))
 # The most valuable facts first: a run that is cut off has them. What is measured has the GPU for itself.
 PARTS = {
     part.name: part
     for part in (
-        Part("build", "compile the CUDA kernels in place for this GPU", 90, _build, needs_gpu=False),
+        Part("build", "compile the CUDA kernels in place for this GPU", 120, _build, needs_gpu=False),
         Part("smoke", "every family of kernels once, against float64", 60, _smoke, _SOME),
-        Part("speed", "our CUDA kernels beside what memory and tensor cores need", 120, _measure("kernels", 40)),
-        Part("profile", "Nsight Compute on the kernels that matter most", 50, _profile),
-        Part("tests", "the matrix against float64, and what the kernels promise beyond it", 90, _TESTS, _SOME),
-        Part("model", "train, fit and detect on the GPU, and compare with the CPU", 120, _model),
-        Part("bench", "the suite with its peers, but those that run a compiler", 120, _measure("eager", 60)),
-        Part("more", "derivatives, compilers, tensors beyond 2^31 elements, memcheck and racecheck", 120, _MORE, _SOME),
-        Part("triton", "the matrix of the Triton kernels", 100, _triton, _SOME),
-        Part("compiled", "the suite with peers that run a compiler", 60, _measure("compiled", 60, "--quick")),
+        Part("speed", "our CUDA kernels beside what memory and tensor cores need; the host", 150, _all(_speed, _host)),
+        Part("align", "what binds the forward of homography_align, by Nsight Compute", 60, _profile(BOUND)),
+        Part("tests", "the matrix against float64, and what the kernels promise beyond it", 100, _TESTS, _SOME),
+        Part("model", "train, fit and detect on the GPU, and compare with the CPU", 110, _model),
+        Part("more", "derivatives, compilers, tensors beyond 2^31 elements, memcheck and racecheck", 150, _MORE, _SOME),
+        Part("profile", "what binds the other kernels, by Nsight Compute", 150, _profile(PROFILED)),
+        Part("bench", "the suite with its peers, but those that run a compiler", 60, _peers("eager", 210)),
+        Part("triton", "the Triton kernels: contracts, matrix, large tensors, sanitizers", 120, _IN_TRITON, _SOME),
+        Part("compiled", "the suite with peers that run a compiler", 60, _peers("compiled", 120, "--quick")),
     )
-}
+}  # fmt: skip

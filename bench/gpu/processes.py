@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from vsad.bench.gpu.outcome import Outcome, outcome
 from vsad.bench.gpu.parts import ROOT, Job, Part, Places
-from vsad.bench.gpu.state import State
+from vsad.bench.gpu.state import RUNNING, State
 
 TOTAL_S = 720  # for all parts; a run that is cut off goes on where it stopped
 GRACE_S = 8  # Between asking a process to stop and killing it: pytest writes its summary meanwhile.
@@ -26,12 +26,15 @@ def run(
     state: State,
     places: Places,
     total_s: float = TOTAL_S,
-    after_part: Callable[[], object] = lambda: None,
+    after: Callable[[], object] = lambda: None,
 ) -> None:
-    """Run the jobs that have not passed, in the order of the parts.
+    """Run the jobs that have not passed, in the order of the parts; call ``after`` whenever one begins or ends.
 
-    A part has the time that it is planned for, as far as there is time, and what the later ones do not need.
+    A part has the time that it is planned for, as far as there is time, and what the later ones do not need. All jobs
+    are in the state from the beginning, so that it is right however this process ends.
     """
+    parts = list(parts)
+    state.expect([f"{part.name}/{job.name}" for part in parts for job in part.jobs(places)])
     todo = [p for p in parts if not all(state.passed(f"{p.name}/{job.name}") for job in p.jobs(places))]
     end = time.monotonic() + total_s
     for i, part in enumerate(todo):
@@ -42,49 +45,59 @@ def run(
             for job in part.jobs(places):
                 state.record(f"{part.name}/{job.name}", Outcome("skipped", note=NO_GPU))
             print(NO_GPU)
+            after()
         else:
-            run_part(part, state, places, seconds)
-        after_part()
+            run_part(part, state, places, seconds, after)
 
 
 def broken(state: State, family: str | None) -> str | None:
-    """The first smoke job of the family that hung or crashed. One that is only wrong endangers no other."""
+    """That a smoke job of the family hung or crashed, and which. One that is only wrong endangers no other."""
     for name, ended in state.outcomes.items():
         if family and name.startswith(f"smoke/{family}") and re.match(f"{HUNG}|ended by signal", ended.note or ""):
-            return name
+            return f"{name} hung or crashed"
     return None
 
 
-def run_part(part: Part, state: State, places: Places, seconds: float) -> None:
-    """Run the part's jobs that have not passed; those that do not end within ``seconds`` are stopped."""
+def run_part(part: Part, state: State, places: Places, seconds: float, after: Callable[[], object]) -> None:
+    """Run the part's jobs that have not passed; those that do not end within ``seconds`` are stopped.
+
+    One in whose time an earlier run was killed comes last: it may end this one too.
+    """
     waiting = [job for job in part.jobs(places) if not state.passed(f"{part.name}/{job.name}")]
+    waiting.sort(key=lambda job: state.outcomes[f"{part.name}/{job.name}"].note == RUNNING)
     end = time.monotonic() + seconds
     running: list[Process] = []
+
+    def finish(name: str, ended: Outcome) -> None:
+        state.record(name, ended)
+        print(f"{ended.state:8}{name:45}{ended.seconds:6.1f} s  {ended.note or ''}", flush=True)
+        after()
+
     try:
         while waiting or running:
             while waiting and len(running) < part.at_once:
                 job = waiting.pop(0)
-                name, culprit = f"{part.name}/{job.name}", broken(state, job.family)
-                if job.missing or culprit:
-                    _finish(state, name, Outcome("skipped", note=job.missing or f"{culprit} hung or crashed"))
-                elif time.monotonic() > end:
-                    _finish(state, name, Outcome("cut", note="no time was left"))
+                name, left = f"{part.name}/{job.name}", end - time.monotonic()
+                reason = job.missing or broken(state, job.family)
+                if reason:
+                    finish(name, Outcome("skipped", note=reason))
+                elif left <= 0:
+                    finish(name, Outcome("cut", note="no time was left"))
+                elif job.would_be_cut(left):
+                    finish(name, Outcome("cut", note=f"takes about {job.expected_s:.0f} s, {left:.0f} were left"))
                 else:
                     share = job.weight / (job.weight + sum(later.weight for later in waiting))
-                    running.append(Process(job, name, places, share * max(0.0, end - time.monotonic()), part.at_once))
+                    state.record(name, Outcome("cut", note=RUNNING))
+                    after()
+                    running.append(Process(job, name, places, share * left, part.at_once))
             for process in list(running):
                 if process.ended(cut=time.monotonic() > end):
                     running.remove(process)
-                    _finish(state, process.name, process.outcome())
+                    finish(process.name, process.outcome())
             time.sleep(0.05)
     finally:
         for process in running:
             process.kill()
-
-
-def _finish(state: State, name: str, ended: Outcome) -> None:
-    state.record(name, ended)
-    print(f"{ended.state:8}{name:45}{ended.seconds:6.1f} s  {ended.note or ''}", flush=True)
 
 
 class Process:

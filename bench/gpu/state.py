@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import sysconfig
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vsad.bench.gpu.outcome import Outcome
 from vsad.bench.gpu.parts import ROOT
+
+# Notes of jobs that have not ended.
+NOT_REACHED = "not reached"
+RUNNING = "was running when the run was ended from outside"
 
 
 @dataclass
@@ -37,8 +42,17 @@ class State:
                 state.outcomes = {name: Outcome(**values) for name, values in stored["outcomes"].items()}
         return state
 
+    def expect(self, names: list[str]) -> None:
+        """Note the jobs of a run that nothing is known of, all in the run's order."""
+        unknown = Outcome("cut", note=NOT_REACHED)
+        self.outcomes = {name: self.outcomes.get(name, unknown) for name in names} | self.outcomes
+        self.write()
+
     def record(self, name: str, ended: Outcome) -> None:
         self.outcomes[name] = ended
+        self.write()
+
+    def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"key": self.key, "outcomes": {n: asdict(o) for n, o in self.outcomes.items()}}
         new = self.path.with_suffix(".new")
@@ -53,8 +67,13 @@ class State:
 
     def forget_missing_build(self) -> None:
         """Forget that the build passed where its module is not there, as on a fresh machine."""
-        if not any((ROOT / "vsad").glob("_cuda*.so")):
+        if not module().exists():
             self.forget({"build"})
+
+
+def module() -> Path:
+    """The CUDA module that the build leaves."""
+    return ROOT / "vsad" / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def fingerprint() -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vsad.bench import machine, report
 from vsad.bench.gpu.outcome import STATES, Outcome
+from vsad.bench.gpu.state import NOT_REACHED
 from vsad.bench.results import load
 
 MOST_LINES = 25  # failures, and reasons to skip, that are listed; the logs have the rest
+TELLING = ("align/", "profile/", "model/", "speed/host")  # jobs whose last line is a finding
 
 
 def write(outcomes: Mapping[str, Outcome], key: Mapping[str, Any], results: Path) -> Path:
@@ -41,6 +44,8 @@ def page(outcomes: Mapping[str, Outcome], key: Mapping[str, Any], measured: Path
     lines += ["", "Seconds are those of the jobs together; jobs of one part ran beside each other."]
     for state, title in (("failed", "Failed"), ("cut", "Cut, the time was up"), ("skipped", "Skipped")):
         lines += _listed(title, {name: o for name, o in outcomes.items() if o.state == state})
+    passed = {name: o for name, o in outcomes.items() if o.state == "passed"}
+    lines += _listed("Found", {name: o for name, o in passed.items() if name.startswith(TELLING)})
     if measured.exists():
         found = load(measured)
         lines += ["", "## Speed", "", report.ceilings(found), "", report.target_table(found)]
@@ -52,10 +57,12 @@ def page(outcomes: Mapping[str, Outcome], key: Mapping[str, Any], measured: Path
 def verdict(outcomes: Mapping[str, Outcome]) -> str:
     counts = {state: sum(o.state == state for o in outcomes.values()) for state in STATES}
     if counts["failed"]:
-        return f"{counts['failed']} of {len(outcomes)} jobs failed."
+        return f"{counts['failed']} of {len(outcomes)} jobs failed, {counts['passed']} passed."
     if not counts["passed"]:
         return "Nothing was proved."
-    rest = [f"{counts[state]} {state}" for state in ("cut", "skipped") if counts[state]]
+    unreached = sum(o.note == NOT_REACHED for o in outcomes.values())
+    numbers = {"cut": counts["cut"] - unreached, "skipped": counts["skipped"], "not reached": unreached}
+    rest = [f"{number} {what}" for what, number in numbers.items() if number]
     return f"{counts['passed']} of {len(outcomes)} jobs passed, none failed" + "".join(f", {r}" for r in rest) + "."
 
 
@@ -73,8 +80,11 @@ def tests(ended: list[Outcome]) -> str:
 def _listed(title: str, outcomes: Mapping[str, Outcome]) -> list[str]:
     if not outcomes:
         return []
-    found = []
+    unreached = Counter(name.split("/")[0] for name, o in outcomes.items() if o.note == NOT_REACHED)
+    found = [f"- `{part}`: {count} jobs {NOT_REACHED}" for part, count in unreached.items()]
     for name, outcome in outcomes.items():
+        if outcome.note == NOT_REACHED:
+            continue
         found.append(f"- `{name}`: {outcome.note or ''}")
         found += [f"    - `{failure}`" for failure in outcome.failures]
     more = [f"- and {len(found) - MOST_LINES} lines more, in the logs"] if len(found) > MOST_LINES else []
