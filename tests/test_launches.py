@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -248,3 +250,25 @@ def test_signatures_tell_apart_what_kernels_tell_apart():
     assert None not in keys
     assert len(set(keys)) == len(keys)
     assert launches.signature(image.clone()) == keys[0]
+
+
+def test_a_torch_without_an_exchange_launches_anew_each_time():
+    """Torch before 2.10, and one whose exchange is of another version: nothing is remembered, and all is right."""
+    code = (
+        "import torch\n"
+        "del torch.Tensor.__dlpack_c_exchange_api__\n"
+        "import vsad.ops\n"
+        "from vsad.ops.common import launches\n"
+        "assert launches.signature(torch.eye(3)) is None\n"
+        "image, rows = torch.randn(1, 2, 4, 6, 7), torch.randn(30, 4)\n"
+        "homography = torch.eye(3).expand(2, 1, 3, 3)\n"
+        "def all(backend):\n"
+        "    yield vsad.ops.homography_warp(image[0], homography[0], backend=backend)\n"
+        "    yield vsad.ops.homography_align(image, image, image, homography, backend=backend)\n"
+        "    yield vsad.ops.prototype_distance(rows[:5], rows, backend=backend).distances\n"
+        "for ours, reference in zip(all('cpu'), all('torch'), strict=True):\n"
+        "    torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)\n"
+        "print('right')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "right\n", done.stderr
