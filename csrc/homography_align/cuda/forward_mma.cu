@@ -43,18 +43,22 @@ template <int together>
 constexpr int kScores = (together == 2 ? kPairBox : kBox) + 8;
 template <int together>
 constexpr int kWeights = (together == 2 ? kPairBox : kBox) / 2 + 4;
+// Words between the rows of a warp's two heads. Without them, lanes of the softmax that have the same pixel would read
+// the same banks: 69 wavefronts for the scores of a slot's windows, in the mean of homographies near the identity, in
+// place of 40, and 58 in place of 47 to write their weights.
+constexpr int kBetweenHeads = 4;
 
 // A warp's scores, which its weights overwrite: a row for each pixel, and for each of the heads that it takes at once.
 struct alignas(16) Strip {
-    float scores[2 * kRows * kScores<2>];
+    float scores[2 * kRows * kScores<2> + kBetweenHeads];
 
     template <int together>
     __device__ __forceinline__ float* score_row(int row) {
-        return scores + row * kScores<together>;
+        return scores + row * kScores<together> + row / kRows * kBetweenHeads;
     }
     template <int together>
     __device__ __forceinline__ unsigned* weight_row(int row) {
-        return reinterpret_cast<unsigned*>(scores) + row * kWeights<together>;
+        return reinterpret_cast<unsigned*>(scores) + row * kWeights<together> + row / kRows * kBetweenHeads;
     }
 };
 static_assert(kRows * kScores<1> <= 2 * kRows * kScores<2>, "one head with a large box takes no more room");
@@ -109,7 +113,7 @@ __device__ __forceinline__ void multiply_keys(Strip& s, const Heads<packs, heads
         for (int j = 0; j < together; ++j) {
             float score[4] = {};
             multiply_rows<packs, Element>(score, h.upper[first + j], h.lower[first + j], key[j]);
-            constexpr int lower = 8 * kScores<together>, next_head = kRows * kScores<together>;
+            constexpr int lower = 8 * kScores<together>, next_head = kRows * kScores<together> + kBetweenHeads;
             *reinterpret_cast<float2*>(to + j * next_head) = make_float2(score[0], score[1]);
             *reinterpret_cast<float2*>(to + j * next_head + lower) = make_float2(score[2], score[3]);
         }
@@ -157,7 +161,7 @@ __device__ __forceinline__ void multiply_values(Heads<packs, heads>& h, Strip& s
 #pragma unroll
         for (int j = 0; j < together; ++j) {
             unsigned weights[4];
-            ldmatrix(weights, row + j * kRows * kWeights<together>);
+            ldmatrix(weights, row + j * (kRows * kWeights<together> + kBetweenHeads));
             add_values<Element>(h.sum[first + j], weights, from, at, (first + j) * packs * kPackBytes);
         }
     }
