@@ -211,6 +211,7 @@ def test_the_command_shows_what_it_measured_and_goes_on(tmp_path, monkeypatch):
         (["--purpose", "fun"], "purpose must be one of development, report, got 'fun'; choose"),
         (["--preset", "huge"], r"preset must be one of \['tiny', .*\], got 'huge'; choose"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
+        (["--set", "size=48", "--rows", "refined homographies"], "size: pictures must be more than .*, got 48 x 48"),
     ],
 )
 def test_a_mistake_is_said_before_the_work_starts(tmp_path, arguments, message):

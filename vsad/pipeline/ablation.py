@@ -16,7 +16,9 @@ import torch
 import vsad
 from vsad.data.synth import hard_station, synthesize
 from vsad.files import differences, first_of, read_json, write_json, write_text
-from vsad.pipeline.ablation_changes import ROWS, check_ablation
+from vsad.models import new_model
+from vsad.models.checks import check_picture_size
+from vsad.pipeline.ablation_changes import CHANGES, ROWS, check_ablation
 from vsad.pipeline.ablation_rows import Rows
 from vsad.pipeline.ablation_table import LEVELS, markdown
 from vsad.pipeline.config import RunConfig
@@ -58,12 +60,13 @@ def ablate(
         What ``ablation.json`` holds: the ``options``, and ``results``, one for every station and seed.
 
     Raises:
-        ValueError: an argument is not what it must be, ``out`` holds results of other options, or there are several
-            processes.
+        ValueError: an argument is not what it must be, pictures are too small for a row's model, ``out`` holds results
+            of other options, or there are several processes.
     """
     check_alone("ablate")
     out = Path(out)
     check_ablation(stations, seeds, purpose, out, rows)
+    _check_sizes(rows, config)
     options = _options(purpose, config)
     content = _content(out / RESULTS, options)
     results = {(result["station"], result["seed"]): result for result in content["results"]}
@@ -91,6 +94,15 @@ def ablate(
                 }
                 save()
     return content
+
+
+def _check_sizes(rows: Sequence[str], config: RunConfig) -> None:
+    """Refuse pictures that are too small for the network of a row that finds homographies, before a station is made."""
+    changes = [CHANGES[name].model for name in (MAIN, *rows) if name in CHANGES]
+    if config.size is not None:
+        for change in changes:
+            if not change or "homographies" in change:
+                check_picture_size(new_model(replace(config.valdm, **change), config.seed), config.sides)
 
 
 def _options(purpose: str, config: RunConfig) -> dict[str, Any]:
