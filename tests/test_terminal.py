@@ -26,10 +26,16 @@ def folder(station, tmp_path):
     return tmp_path / "copy"
 
 
+def hear_control_c():
+    """Undo what a shell does to the children of what it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(folder, *arguments, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "vsad.cli", *map(str, arguments)], cwd=folder, text=True,
         env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=hear_control_c if os.name == "posix" else None,
     )  # fmt: skip
 
 
