@@ -1,5 +1,6 @@
 // homography_align as a Python function of vsad._cpu.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "cpu/bind.h"
@@ -28,6 +29,13 @@ inline void bind_homography_align(py::module_& m) {
             run_parallel(VSAD_CHOOSE(homography_align_forward)(arguments), &arguments);
         },
         py::arg("arguments"), py::call_guard<LongCall>());
+    m.def(
+        "homography_align_has_sources",
+        [](const AlignArguments& a) {
+            const auto is_source = [&](std::int64_t s) { return -1 <= s && s < a.S; };
+            return std::all_of(a.neighbors, a.neighbors + a.V * a.N, is_source);
+        },
+        "Whether every neighbor is a source view, or an empty slot.", py::arg("arguments"));
     m.def(
         "homography_align_translates",
         [](const AlignArguments& arguments) { return VSAD_CHOOSE(homography_align_translates)(arguments); },

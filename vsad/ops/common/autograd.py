@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from .eager import is_transformed, is_watched
+from .launches import Launches, signature
 from .registry import Gradients, Operator, Outputs
 
 MaybeTensors = tuple[Tensor | None, ...]
 Registered = Callable[..., Outputs]
 
 
-def differentiate(operator: Operator[Any], forward: Registered, backward: Registered) -> tuple[Registered, Registered]:
+def differentiate(
+    operator: Operator[Any], launches: Launches, forward: Registered, backward: Registered
+) -> tuple[Registered, Registered]:
     """Give an operator's registered forward and backward their derivatives.
 
     Returns:
@@ -35,7 +38,7 @@ def differentiate(operator: Operator[Any], forward: Registered, backward: Regist
 
     first = _ForwardFormula(operator, any_backward)
     torch.library.register_autograd(f"vsad::{operator.name}_fwd", first.backward, setup_context=first.save)
-    return _eager(operator, first), _transformable(operator, forward, first)
+    return _eager(operator, launches, first), _transformable(operator, forward, first)
 
 
 class _ForwardFormula:
@@ -122,12 +125,12 @@ class _BackwardFormula:
         return tuple(results)
 
 
-def _eager(operator: Operator[Any], formula: _ForwardFormula) -> Registered:
+def _eager(operator: Operator[Any], launches: Launches, formula: _ForwardFormula) -> Registered:
     class Eager(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Outputs:
             *fields, backend = arguments
-            outputs = operator.forward(backend)(operator.call(*fields))
+            outputs = launches.launch(operator.call(*fields), backend, signature(*arguments))
             formula.save(ctx, arguments, outputs)
             return outputs
 

@@ -18,7 +18,7 @@ from vsad import machine
 
 from . import preference
 from .eager import is_watched
-from .registry import Launch
+from .registry import Launch, Operator, Outputs
 
 MOST = 4096  # signatures of an operator; one takes some 2 kB
 
@@ -54,18 +54,27 @@ def signature(*arguments: Any) -> bytes | None:
 class Launches:
     """The launches of an operator, by the signatures of their calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, operator: Operator[Any]) -> None:
+        self._operator = operator
         self._known: dict[bytes, Launch] = {}
 
     def find(self, key: bytes | None) -> Launch | None:
-        """The launch that serves calls of a signature, as ``learn`` was given it."""
+        """The launch of calls of a signature, or None where none was launched yet."""
         return None if key is None else self._known.get(key)
 
-    def learn(self, key: bytes, launch: Launch) -> None:
-        """Remember a launch."""
-        if len(self._known) >= MOST:  # shapes that never come again, perhaps: begin anew
-            self.forget()
-        self._known[key] = launch
+    def launch(self, call: Any, backend: str, key: bytes | None) -> Outputs:
+        """The outputs of a checked call on a backend; ``key`` is its signature, which its launch is remembered by."""
+        launch, tensors = self.find(key), call[: self._operator.tensors]
+        if launch is None:
+            launch = None if key is None else self._operator.prepare(backend, call)
+            if key is None or launch is None:
+                return self._operator.forward(backend)(call)
+            outputs = launch(*tensors)
+            if len(self._known) >= MOST:  # shapes that never come again, perhaps: begin anew
+                self.forget()
+            self._known[key] = launch
+            return outputs
+        return launch(*tensors)
 
     def forget(self) -> None:
         """Forget all launches."""

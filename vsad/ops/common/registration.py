@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Callable
 from typing import Any, cast, get_type_hints
@@ -14,7 +13,7 @@ from . import batching
 from .autograd import differentiate
 from .checks import check_tensor
 from .eager import is_transformed, is_watched, requires_grad
-from .launches import Launches
+from .launches import Launches, signature
 from .registry import OPERATORS, REFERENCE, TENSOR_TYPES, Operator, Outputs
 
 SCHEMA_TYPES: dict[type | types.UnionType, str] = {
@@ -35,13 +34,12 @@ def register(operator: Operator[Any]) -> tuple[Callable[..., Outputs], Launches]
         ``run(call, backend, key)``, which chooses the backend, computes the outputs, and records the call for autograd;
         and the launches that it learns by ``key``, the call's signature or None.
     """
-    launches = Launches()
     OPERATORS[operator.name] = operator
-    launcher, tensors = functools.cache(operator.forward), operator.tensors
-    forward = _register_forward(operator)
+    launches, tensors = Launches(operator), operator.tensors
+    forward = _register_forward(operator, launches)
     eager = transformed = None
     if operator.gradients:
-        eager, transformed = differentiate(operator, forward, _register_backward(operator))
+        eager, transformed = differentiate(operator, launches, forward, _register_backward(operator))
 
     def run(call: Any, backend: str | None, key: bytes | None = None) -> Outputs:
         chosen = operator.choose(call, backend)
@@ -54,12 +52,7 @@ def register(operator: Operator[Any]) -> tuple[Callable[..., Outputs], Launches]
             return forward(*call, chosen)
         if eager and torch.is_grad_enabled() and requires_grad(call[:tensors]):
             return eager(*call, chosen)
-        launch = None if key is None else operator.prepare(chosen, call)
-        if launch is None:
-            return launcher(chosen)(call)
-        outputs = launch(*call[:tensors])
-        launches.learn(cast(bytes, key), launch)
-        return outputs
+        return launches.launch(call, chosen, key)
 
     return run, launches
 
@@ -69,7 +62,7 @@ def arguments_schema(operator: Operator[Any]) -> str:
     return ", ".join(f"{SCHEMA_TYPES[hint]} {name}" for name, hint in get_type_hints(operator.call).items())
 
 
-def _register_forward(operator: Operator[Any]) -> Callable[..., Outputs]:
+def _register_forward(operator: Operator[Any], launches: Launches) -> Callable[..., Outputs]:
     name = f"vsad::{operator.name}_fwd"
     results = ", ".join(f"Tensor {output}" for output in operator.outputs)
     torch.library.define(name, f"({arguments_schema(operator)}, str backend) -> ({results})")
@@ -80,7 +73,7 @@ def _register_forward(operator: Operator[Any]) -> Callable[..., Outputs]:
         call = operator.call(*fields)
         check(call)
         operator.choose(call, backend)
-        return _as_result(operator.forward(backend)(call))
+        return _as_result(launches.launch(call, backend, signature(*call, backend)))
 
     def fake(*arguments: Any) -> Outputs | Tensor:
         call = operator.call(*arguments[:-1])

@@ -18,15 +18,14 @@ from .call import AlignCall, check_neighbors, empty_sums
 
 def forward(call: AlignCall) -> tuple[Tensor, ...]:
     """``out (B, V, Cv, H, W)`` in query's dtype and layout, ``peak`` and ``log_sum`` (see ``empty_sums``)."""
-    check_neighbors(call.neighbors, call.value.shape[1])
     return prepare(call)(*call[:6])
 
 
 def prepare(call: AlignCall) -> Launch:
-    """What launches calls like this one, whose neighbors somebody else has checked; peak and log_sum on request."""
+    """What launches calls like this one; peak and log_sum on request."""
     out, *sums = empty_like_layout(call.query, call.value.shape[2]), *empty_sums(call)
     arguments = _arguments(contiguous(call), out, *sums)
-    layout, shape, fit = (out.shape, out.stride()), sums[0].shape, fitting(call)
+    layout, shape, fit, sources = (out.shape, out.stride()), sums[0].shape, fitting(call), call.value.shape[1]
     del call, out, sums  # a launch holds no tensors
 
     def launch(
@@ -43,6 +42,8 @@ def prepare(call: AlignCall) -> Launch:
         if with_sums:
             peak, log_sum = homography.new_empty(shape), homography.new_empty(shape)
         placed = arguments.placed(query, key, value, homography, neighbors, bias, out, peak, log_sum)
+        if not _cpu.homography_align_has_sources(placed):
+            check_neighbors(neighbors, sources)  # says which one is wrong
         if _cpu.homography_align_translates(placed):
             _cpu.homography_align_translation(placed)
         else:
