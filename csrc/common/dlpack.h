@@ -1,5 +1,5 @@
-// What vsad needs of DLPack 1 (https://dmlc.github.io/dlpack): how torch 2.10 and newer tell where a tensor lies, in some
-// 20 nanoseconds and without a header of torch. The layout of these structures is DLPack's.
+// What vsad needs of DLPack 1 (https://dmlc.github.io/dlpack): how torch 2.10 and newer tell where a tensor lies, in
+// some 20 nanoseconds and without a header of torch. The layout of these structures is DLPack's.
 #pragma once
 #include <cstdint>
 
@@ -27,7 +27,8 @@ struct Exchange {
     } version;
     Exchange* older;
     void *allocate, *owned_from_python, *to_python;
-    int (*from_python)(void* object, Tensor* to);  // borrows; returns other than 0, and sets an exception, where it fails
+    int (*from_python)(void* object,
+                       Tensor* to);  // borrows; returns other than 0, and sets an exception, where it fails
     void* stream;
 };
 
