@@ -28,13 +28,13 @@ def prepare(call: DistanceCall) -> Launch:
     _check_packed(call)
     features, metric, operands = call.features, call.metric, _operands(call)
     matrix_shape, count = (len(features), call.k), threads(features.numel() * len(call.prototypes))
-    packs = call.packed is None and _cpu.prototype_distance_packs(operands)
     del call, features  # a launch holds no tensors
 
     def launch(
         features: Tensor, prototypes: Tensor, packed: Tensor | None, shape: tuple[int, ...] = matrix_shape
     ) -> tuple[Tensor, ...]:
         distances, indices = features.new_empty(shape), features.new_empty(shape, dtype=torch.int64)
+        packs = packed is None and _cpu.prototype_distance_packs(operands)  # as the instruction set in use wants it
         center = _center(prototypes, metric) if packs else None
         packed = None if packed is None else _aligned(packed)
         _cpu.prototype_distance(
