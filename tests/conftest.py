@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,16 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:  # The workers share the cores. Tests of several threads ask for them.
     torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # for the processes that tests start
+
+REMEMBERED = [import_module(f"vsad.ops.{op}.registration").LAUNCHES for op in OPERATORS if op != "greedy_coreset"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known():
+    """No test is served by the launches of another, whatever their order."""
+    for launches in REMEMBERED:
+        launches.forget()
+
 
 LAYOUTS = ("dense", "channels last", "strided")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

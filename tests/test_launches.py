@@ -21,12 +21,6 @@ EYE = torch.eye(3)
 SHIFT = torch.tensor([[1.0, 0.0, -1.5], [0.0, 1.0, 0.25], [0.0, 0.0, 1.0]])
 
 
-@pytest.fixture(autouse=True)
-def nothing_known():
-    for known in (ALIGN, WARP, DISTANCE):
-        known.forget()
-
-
 def features(seed, layout="channels last"):
     pixels = torch.randn(1, 2, 6, 7, 8, generator=torch.Generator().manual_seed(seed))
     feature = pixels.movedim(-1, 2)
