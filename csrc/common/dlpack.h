@@ -27,8 +27,8 @@ struct Exchange {
     } version;
     Exchange* older;
     void *allocate, *owned_from_python, *to_python;
-    int (*from_python)(void* object,
-                       Tensor* to);  // borrows; returns other than 0, and sets an exception, where it fails
+    // Borrows; returns other than 0, and sets an exception, where it fails.
+    int (*from_python)(void* object, Tensor* to);
     void* stream;
 };
 

@@ -1,12 +1,9 @@
 // The signature of a call: bytes that two calls share where they differ in nothing but the values of their tensors and
 // the places where these lie. vsad/ops/common/launches.py finds by it how such a call was launched before.
 #pragma once
-#include <cstring>
-#include <optional>
 #include <string>
 
 #include "common/bind.h"
-#include "common/dlpack.h"
 
 namespace vsad {
 
@@ -14,13 +11,13 @@ class Signature {
   public:
     // `tensor` and `parameter` are torch's classes; `exchange` is DLPack's, which torch.Tensor offers.
     Signature(py::type tensor, py::type parameter, const py::capsule& exchange)
-        : tensor_(tensor),
-          parameter_(parameter),
-          exchange_(static_cast<dlpack::Exchange*>(PyCapsule_GetPointer(exchange.ptr(), dlpack::kCapsule))) {
-        if (!exchange_) throw py::error_already_set();
-        if (exchange_->version.major != dlpack::kMajor || !exchange_->from_python)
+        : tensor_(tensor), parameter_(parameter) {
+        const auto* const found =
+            static_cast<dlpack::Exchange*>(PyCapsule_GetPointer(exchange.ptr(), dlpack::kCapsule));
+        if (!found) throw py::error_already_set();
+        if (found->version.major != dlpack::kMajor || !found->from_python)
             throw std::invalid_argument("Signature: torch offers another version of DLPack's exchange");
-        dlpack::exchange = exchange_;
+        dlpack::exchange = found;
     }
 
     // None where the call cannot be remembered: an argument is of a class that is not known here, its memory cannot be
@@ -82,13 +79,15 @@ class Signature {
 
     bool append_tensor(std::string& to, PyObject* tensor, bool records) const {
         dlpack::Tensor t;
-        if (records && flag(tensor, requires_grad_)) return false;
-        if (exchange_->from_python(tensor, &t) != 0) return PyErr_Clear(), false;
+        if (records && is_true(PyObject_GetAttr(tensor, requires_grad_.ptr()))) return false;
+        if (dlpack::exchange->from_python(tensor, &t) != 0) return PyErr_Clear(), false;
         std::int64_t count = 1;
         for (int i = 0; i < t.dimensions; ++i) count *= t.sizes[i];
         const auto address = reinterpret_cast<std::uintptr_t>(t.data) + t.byte_offset;
         // Kernels cannot read what was freed, or is negated lazily.
-        if ((!t.data && count) || (t.dtype.code != dlpack::kInteger && is_negated(tensor))) return false;
+        if (!t.data && count) return false;
+        if (t.dtype.code != dlpack::kInteger && is_true(PyObject_CallMethodObjArgs(tensor, is_neg_.ptr(), nullptr)))
+            return false;
         to.push_back('T');
         put(to, t.device);
         put(to, t.dtype);
@@ -104,35 +103,18 @@ class Signature {
         return reinterpret_cast<const PyObject*>(type) == wanted.ptr();
     }
 
-    bool flag(PyObject* tensor, const py::str& name) const {
-        PyObject* const value = PyObject_GetAttr(tensor, name.ptr());
-        if (!value) return PyErr_Clear(), true;
-        Py_DECREF(value);
-        return value != Py_False;
-    }
-
-    bool is_negated(PyObject* tensor) const {
-        PyObject* const value = PyObject_CallMethodObjArgs(tensor, is_neg_.ptr(), nullptr);
-        if (!value) return PyErr_Clear(), true;
-        Py_DECREF(value);
-        return value != Py_False;
+    // What torch answers; true where it fails.
+    static bool is_true(PyObject* answer) {
+        if (!answer) return PyErr_Clear(), true;
+        Py_DECREF(answer);
+        return answer != Py_False;
     }
 
     static constexpr std::uintptr_t kAlignment = 64;  // the greatest that a kernel asks for, in bytes
 
     py::type tensor_, parameter_;
-    const dlpack::Exchange* exchange_;
     py::str requires_grad_{"requires_grad"}, is_neg_{"is_neg"};
 };
-
-// Where a tensor lies; null for None.
-inline char* place_of(py::handle tensor) {
-    if (tensor.is_none()) return nullptr;
-    dlpack::Tensor t;
-    if (!dlpack::exchange) return at<char>(tensor.attr("data_ptr")().cast<Pointer>());
-    if (dlpack::exchange->from_python(tensor.ptr(), &t) != 0) throw py::error_already_set();
-    return static_cast<char*>(t.data) + t.byte_offset;
-}
 
 inline void bind_signature(py::module_& m) {
     py::class_<Signature>(m, "Signature", py::module_local())

@@ -1,7 +1,7 @@
 // AlignArguments and AlignGradients for Python, bound alike by vsad._cpu and vsad._cuda. module_local keeps the two
 // modules' classes apart when both are imported.
 #pragma once
-#include "common/signature.h"
+#include "common/bind.h"
 #include "homography_align/arguments.h"
 
 namespace vsad {

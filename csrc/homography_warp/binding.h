@@ -1,6 +1,6 @@
 // The Python class WarpArguments, which vsad._cpu and vsad._cuda both have.
 #pragma once
-#include "common/signature.h"
+#include "common/bind.h"
 #include "homography_warp/arguments.h"
 
 namespace vsad {

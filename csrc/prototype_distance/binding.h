@@ -2,7 +2,7 @@
 #pragma once
 #include <stdexcept>
 
-#include "common/signature.h"
+#include "common/bind.h"
 #include "prototype_distance/arguments.h"
 
 namespace vsad {

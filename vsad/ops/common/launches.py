@@ -26,14 +26,12 @@ MOST = 4096  # signatures of an operator; one takes some 2 kB
 def _finder() -> Callable[..., bytes | None] | None:
     """What finds signatures; None where no kernels are compiled, or torch is older than 2.10."""
     exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    for backend in ("cpu", "cuda"):
-        if exchange is not None and machine.missing(backend) is None:
-            if backend == "cpu":
-                from vsad._cpu import Signature
-            else:
-                from vsad._cuda import Signature  # type: ignore[assignment]
-            return Signature(Tensor, torch.nn.Parameter, exchange)
-    return None
+    module: Any = None
+    if machine.missing("cpu") is None:
+        from vsad import _cpu as module
+    elif machine.missing("cuda") is None:
+        from vsad import _cuda as module
+    return module.Signature(Tensor, torch.nn.Parameter, exchange) if exchange is not None and module else None
 
 
 _find = _finder()
@@ -64,17 +62,16 @@ class Launches:
 
     def launch(self, call: Any, backend: str, key: bytes | None) -> Outputs:
         """The outputs of a checked call on a backend; ``key`` is its signature, which its launch is remembered by."""
-        launch, tensors = self.find(key), call[: self._operator.tensors]
-        if launch is None:
-            launch = None if key is None else self._operator.prepare(backend, call)
-            if key is None or launch is None:
-                return self._operator.forward(backend)(call)
-            outputs = launch(*tensors)
-            if len(self._known) >= MOST:  # shapes that never come again, perhaps: begin anew
-                self.forget()
-            self._known[key] = launch
-            return outputs
-        return launch(*tensors)
+        known, tensors = self.find(key), call[: self._operator.tensors]
+        if known is not None:
+            return known(*tensors)
+        if key is None or (launch := self._operator.prepare(backend, call)) is None:
+            return self._operator.forward(backend)(call)
+        outputs = launch(*tensors)
+        if len(self._known) >= MOST:  # shapes that never come again, perhaps: begin anew
+            self.forget()
+        self._known[key] = launch
+        return outputs
 
     def forget(self) -> None:
         """Forget all launches."""

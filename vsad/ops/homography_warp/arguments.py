@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Callable
+from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
 
 from ..common.reference_sampling import coordinate_limit
+from ..common.registry import Launch
 from ..common.tensors import DTYPES, batch_stride, image, pointer
-from .call import MODES, PADDINGS, WarpCall
+from .call import MODES, PADDINGS, WarpCall, empty
 
 NO_IMAGE = (0, 0, 0, 0, 0)
 
@@ -44,3 +47,27 @@ def warp_arguments(call: WarpCall, homography: Tensor, out: Tensor, mask: Tensor
         "dtype": DTYPES[call.input.dtype],
         "coordinate_limit": coordinate_limit(homography.dtype, (Hs, Ws)),
     }
+
+
+def prepared(
+    call: WarpCall, arguments: Callable[[Tensor, Tensor, Tensor], Any], run: Callable[[Any, Tensor], None]
+) -> Launch:
+    """What launches calls like this one; the mask on request.
+
+    Args:
+        call: a checked call.
+        arguments: makes the kernel's ``WarpArguments`` of a contiguous homography, ``out`` and mask.
+        run: runs the kernel with such arguments, on the device of the input.
+    """
+    homography, out, mask = call.homography.contiguous(), *empty(call)
+    made = arguments(homography, out, mask)
+    layout, shape, dtype = (out.shape, out.stride()), mask.shape, homography.dtype
+
+    def launch(input: Tensor, homography: Tensor, with_mask: bool = True) -> tuple[Tensor | None, ...]:
+        homography = homography.to(dtype).contiguous()
+        out = input.new_empty_strided(*layout)
+        mask = input.new_empty(shape, dtype=torch.bool) if with_mask else None
+        run(made.placed(input, homography, out, mask), input)
+        return out, mask
+
+    return launch  # which holds none of the call's tensors

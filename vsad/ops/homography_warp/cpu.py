@@ -11,8 +11,8 @@ from ..common.layout import empty_like_layout, is_channels_last
 from ..common.registry import Launch
 from ..common.tensors import image, pointer
 from ..common.threads import threads
-from .arguments import NO_IMAGE, warp_arguments
-from .call import WarpCall, empty
+from .arguments import NO_IMAGE, prepared, warp_arguments
+from .call import WarpCall
 from .gradients import checked_grad_out, reduce_parts
 
 TAPS = {"nearest": 1, "bilinear": 4, "bicubic": 16}
@@ -31,19 +31,11 @@ def forward(call: WarpCall) -> tuple[Tensor, ...]:
 
 def prepare(call: WarpCall) -> Launch:
     """What launches calls like this one; the mask on request."""
-    homography, out, mask = call.homography.contiguous(), *empty(call)
-    arguments = _arguments(call, homography, out, mask, passes=1)
-    layout, shape, dtype = (out.shape, out.stride()), mask.shape, homography.dtype
-    del call, homography, out, mask  # a launch holds no tensors
-
-    def launch(input: Tensor, homography: Tensor, with_mask: bool = True) -> tuple[Tensor | None, ...]:
-        homography = homography.to(dtype).contiguous()
-        out = input.new_empty_strided(*layout)
-        mask = input.new_empty(shape, dtype=torch.bool) if with_mask else None
-        _cpu.homography_warp_forward(arguments.placed(input, homography, out, mask))
-        return out, mask
-
-    return launch
+    return prepared(
+        call,
+        lambda homography, out, mask: _arguments(call, homography, out, mask, passes=1),
+        lambda arguments, input: _cpu.homography_warp_forward(arguments),
+    )
 
 
 def backward(

@@ -11,8 +11,8 @@ from ..common.fixed_point import from_fixed_point
 from ..common.registry import Launch
 from ..common.stream import stream_of
 from ..common.tensors import image, pointer
-from .arguments import NO_IMAGE, warp_arguments
-from .call import WarpCall, empty
+from .arguments import NO_IMAGE, prepared, warp_arguments
+from .call import WarpCall
 from .gradients import checked_grad_out, empty_sum, fixed_point_scale_of, reduce_parts
 
 
@@ -23,20 +23,12 @@ def forward(call: WarpCall) -> tuple[Tensor, ...]:
 
 def prepare(call: WarpCall) -> Launch:
     """What launches calls like this one; the mask on request."""
-    homography, out, mask = call.homography.contiguous(), *empty(call)
-    arguments = _cuda.WarpArguments(**warp_arguments(call, homography, out, mask))
-    layout, shape, dtype = (out.shape, out.stride()), mask.shape, homography.dtype
-    del call, homography, out, mask  # a launch holds no tensors
 
-    def launch(input: Tensor, homography: Tensor, with_mask: bool = True) -> tuple[Tensor | None, ...]:
-        homography = homography.to(dtype).contiguous()
-        out = input.new_empty_strided(*layout)
-        mask = input.new_empty(shape, dtype=torch.bool) if with_mask else None
+    def run(arguments: _cuda.WarpArguments, input: Tensor) -> None:
         with stream_of(input) as stream:
-            _cuda.homography_warp_forward(arguments.placed(input, homography, out, mask), stream)
-        return out, mask
+            _cuda.homography_warp_forward(arguments, stream)
 
-    return launch
+    return prepared(call, lambda *tensors: _cuda.WarpArguments(**warp_arguments(call, *tensors)), run)
 
 
 def backward(
